@@ -1,0 +1,17 @@
+"""The inner loops: one interface (:mod:`.interface`), several engines, chosen by where the tensors are."""
+
+import importlib
+import warnings
+from types import ModuleType
+
+import torch
+
+
+def engine(device: torch.device) -> ModuleType:
+    """The fastest engine for tensors on this device: the compiled one for processors, else the plain one."""
+    if device.type == "cpu":
+        try:
+            return importlib.import_module("prunelib.kernels.cpu")
+        except ImportError:
+            warnings.warn("numba is not installed: swaps run in plain torch, hundreds of times slower", stacklevel=2)
+    return importlib.import_module("prunelib.kernels.reference")

@@ -1,0 +1,55 @@
+"""What every engine takes and gives, and when a swap counts as an improvement.
+
+An engine is a module with two functions, generators that yield ``(rows, results)`` as slices of rows are finished, in
+any order::
+
+    swap_best(weight, gram, mask, group, max_swaps, threads)      the papers' algorithm: one best swap at a time
+    swap_to_optimum(weight, gram, mask, group, threads)           until no swap improves
+
+weight (rows, inputs) float32 and gram (inputs, inputs) float32 are equilibrated (:mod:`prunelib.kernels.scaling`); mask
+(rows, inputs) bool; swaps stay within ``group`` consecutive columns (``group == inputs``: the whole row).
+
+A swap is made only if it lowers the loss by more than ``LOSS_TOLERANCE`` of the row's loss and by more than what
+rounding could feign (``ROUNDING`` times the size of its terms). Among equal swaps the lowest u is taken, then the
+lowest j.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+LOSS_TOLERANCE = 1e-10
+ROUNDING = 1e-14
+
+
+@dataclass(frozen=True)
+class RowResults:
+    """Refined rows: each tensor has one entry a row.
+
+    Attributes
+    ----------
+    mask
+        (rows, inputs) bool.
+    swaps, sweeps
+        (rows,) int64: swaps made, and scans over all pairs.
+    loss_before, loss_after
+        (rows,) float64: p^T G p of the mask that came in and of the one that goes out.
+    optimal
+        (rows,) bool: the last scan found no swap that improves.
+    """
+
+    mask: torch.Tensor
+    swaps: torch.Tensor
+    sweeps: torch.Tensor
+    loss_before: torch.Tensor
+    loss_after: torch.Tensor
+    optimal: torch.Tensor
+
+    @classmethod
+    def untouched(cls, mask: torch.Tensor) -> "RowResults":
+        """Rows with a copy of this mask on the processor, no swaps and no losses yet."""
+        rows = len(mask)
+        swaps, sweeps = torch.zeros((2, rows), dtype=torch.int64)
+        loss_before, loss_after = torch.zeros((2, rows), dtype=torch.float64)
+        optimal = torch.zeros(rows, dtype=torch.bool)
+        return cls(mask.to("cpu", copy=True), swaps, sweeps, loss_before, loss_after, optimal)

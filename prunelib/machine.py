@@ -1,0 +1,70 @@
+"""What belongs to the machine and not to the experiment: threads, device, memory budgets.
+
+These come from environment variables (``PRUNELIB_THREADS=8``), never from params.yaml: moving to another machine must
+neither rerun a stage nor change a mask.
+"""
+
+import os
+from functools import cache
+from typing import Annotated
+
+from pydantic import BeforeValidator, ByteSize, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from prunelib.errors import ParamsError
+
+
+def available_cores() -> int:
+    """The number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _default_device() -> str:
+    import torch  # noqa: PLC0415 - a heavy import that reading the settings alone must not pay for
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _known_device(value: str) -> str:
+    kind, _, index = value.partition(":")
+    if kind not in {"cpu", "cuda"} or (index and not index.isdecimal()):
+        raise ValueError("must be cpu, cuda or cuda:N")
+    return value
+
+
+class Machine(BaseSettings):
+    """Settings of this machine.
+
+    Attributes
+    ----------
+    threads
+        Worker threads, for torch and for the compiled kernels alike.
+    device
+        Where models run: ``cpu``, ``cuda`` or ``cuda:N``.
+    gram_bytes
+        Memory that Gram matrices may take while they accumulate; with less than a model needs, calibration makes
+        several passes and gives the same bits. Plain bytes or ``2GiB``.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="PRUNELIB_", frozen=True)
+
+    threads: int = Field(default_factory=available_cores, ge=1)
+    device: Annotated[str, BeforeValidator(_known_device)] = Field(default_factory=_default_device)
+    gram_bytes: Annotated[ByteSize, Field(gt=0)] = ByteSize(2 * 1024**3)
+
+
+@cache
+def machine() -> Machine:
+    """The settings of this machine, read once from the environment.
+
+    Raises
+    ------
+    ParamsError
+        If a variable has an unusable value; the message names it.
+    """
+    try:
+        return Machine()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = f"PRUNELIB_{'_'.join(str(part) for part in first['loc']).upper()}"
+        raise ParamsError(f"environment variable {name}={first['input']!r}: {first['msg']}") from None

@@ -1,0 +1,54 @@
+"""The pruning error and its yardstick, from the Gram matrix alone."""
+
+import torch
+
+from prunelib.errors import NumericalError
+
+
+def row_losses(weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """p^T G p of each row with p = (1 - m) * w, in float64.
+
+    Parameters
+    ----------
+    weight, mask
+        (rows, inputs); True = kept.
+    gram
+        (inputs, inputs), sum over tokens of x x^T.
+
+    Returns
+    -------
+    torch.Tensor
+        (rows,) float64, not negative.
+    """
+    pruned = weight.double().masked_fill(mask, 0)
+    return ((pruned @ gram.double()) * pruned).sum(dim=1).clamp(min=0)
+
+
+def pruning_error(weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor) -> float:
+    """||W X - (M*W) X||_F^2 for weight (rows, inputs), gram (inputs, inputs) and mask (rows, inputs), True = kept."""
+    return float(row_losses(weight, gram, mask).sum())
+
+
+def output_energy(weight: torch.Tensor, gram: torch.Tensor) -> float:
+    """||W X||_F^2, against which a pruning error is relative."""
+    return pruning_error(weight, gram, torch.zeros_like(weight, dtype=torch.bool))
+
+
+def check_layer(weight: torch.Tensor, gram: torch.Tensor) -> None:
+    """Refuse a weight (rows, inputs) and a Gram matrix that cannot belong together.
+
+    Raises
+    ------
+    NumericalError
+        If a shape does not fit, a value is NaN or infinite, or the Gram matrix is not symmetric with a diagonal >= 0.
+    """
+    if weight.ndim != 2 or gram.shape != (weight.shape[1],) * 2:
+        raise NumericalError(
+            f"gram: shape {tuple(gram.shape)} does not fit a weight of shape {tuple(weight.shape)} (rows, inputs)"
+        )
+    for name, tensor in (("weight", weight), ("gram", gram)):
+        if not tensor.isfinite().all():
+            raise NumericalError(f"{name}: NaN or infinity found, expected finite numbers")
+    diagonal = gram.diagonal()
+    if (diagonal < 0).any() or (gram - gram.T).abs().max() > 1e-3 * diagonal.max():
+        raise NumericalError("gram: not symmetric with a diagonal >= 0, expected a sum of x x^T")

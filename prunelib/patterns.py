@@ -1,0 +1,122 @@
+"""Sparsity patterns: which weights compete with which, and how many of them stay.
+
+A pattern cuts each row of a weight (rows, inputs) into groups of consecutive columns and keeps the same number in each:
+per row, one group spans the row; for N:M, groups are M wide and keep N.
+"""
+
+from fractions import Fraction
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+from pydantic import Field, model_validator
+
+from prunelib.errors import NumericalError, PatternError
+from prunelib.settings import Settings
+
+
+class Groups(NamedTuple):
+    """How a row is cut: ``size`` consecutive columns a group, ``keep`` of them kept."""
+
+    size: int
+    keep: int
+
+
+class PerRow(Settings):
+    """Keep ``inputs - floor(inputs * sparsity)`` weights of every row."""
+
+    kind: Literal["per_row"] = "per_row"
+    sparsity: Annotated[float, Field(gt=0, lt=1)]
+
+    @property
+    def label(self) -> str:
+        """The pattern as a person writes it: ``60% per row``."""
+        return f"{100 * self.sparsity:g}% per row"
+
+    def groups(self, inputs: int) -> Groups:
+        """The cut of a row of ``inputs`` columns, counted in exact fractions (100 x 0.29 is 29)."""
+        pruned = int(inputs * Fraction(str(self.sparsity)))
+        return Groups(size=inputs, keep=inputs - pruned)
+
+
+class NOfM(Settings):
+    """Keep exactly ``keep`` of every ``group`` consecutive columns (2:4 is keep 2, group 4)."""
+
+    kind: Literal["n_of_m"] = "n_of_m"
+    keep: Annotated[int, Field(ge=1)]
+    group: Annotated[int, Field(ge=2)]
+
+    @model_validator(mode="after")
+    def _keeps_fewer_than_group(self) -> "NOfM":
+        if self.keep >= self.group:
+            raise ValueError(f"keep must be less than group: {self.keep} of {self.group}")
+        return self
+
+    @property
+    def label(self) -> str:
+        """The pattern as a person writes it: ``2:4``."""
+        return f"{self.keep}:{self.group}"
+
+    def groups(self, inputs: int) -> Groups:
+        """The cut of a row of ``inputs`` columns.
+
+        Raises
+        ------
+        PatternError
+            If ``group`` does not divide ``inputs``.
+        """
+        if inputs % self.group:
+            raise PatternError(f"pattern {self.label}: group {self.group} does not divide the layer's {inputs} inputs")
+        return Groups(size=self.group, keep=self.keep)
+
+
+Pattern = PerRow | NOfM
+
+
+def select(scores: torch.Tensor, pattern: Pattern) -> torch.Tensor:
+    """Keep the highest scores of each group, by rank: exact counts, ties to the lower column.
+
+    Parameters
+    ----------
+    scores
+        (rows, inputs), any real dtype, free of NaN.
+
+    Returns
+    -------
+    torch.Tensor
+        (rows, inputs) bool, True = kept.
+
+    Raises
+    ------
+    NumericalError
+        If a score is NaN (it would sort last and be kept).
+    PatternError
+        If the pattern does not fit the number of inputs.
+    """
+    if scores.isnan().any():
+        raise NumericalError("scores: NaN found, expected real numbers")
+    rows, inputs = scores.shape
+    size, keep = pattern.groups(inputs)
+    ranked = scores.reshape(rows, inputs // size, size).sort(dim=-1, descending=True, stable=True).indices
+    mask = torch.zeros_like(ranked, dtype=torch.bool)
+    mask.scatter_(-1, ranked[..., :keep], value=True)
+    return mask.reshape(rows, inputs)
+
+
+def check_mask(mask: torch.Tensor, weight: torch.Tensor, pattern: Pattern) -> None:
+    """Refuse a mask (rows, inputs) that does not fit its weight, or whose groups keep other counts than the pattern.
+
+    Raises
+    ------
+    PatternError
+        Naming what differs.
+    """
+    if mask.dtype != torch.bool or mask.shape != weight.shape:
+        raise PatternError(
+            f"mask: {mask.dtype} of shape {tuple(mask.shape)}, expected torch.bool of shape {tuple(weight.shape)}"
+        )
+    rows, inputs = mask.shape
+    size, keep = pattern.groups(inputs)
+    off = int((mask.reshape(rows, inputs // size, size).sum(dim=-1) != keep).sum())
+    if off:
+        groups = rows * inputs // size
+        raise PatternError(f"mask: {off} of {groups} groups do not keep exactly {keep} of {size} ({pattern.label})")

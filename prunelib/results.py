@@ -1,0 +1,106 @@
+"""What is known of a cell once it has been evaluated: the records that evaluation writes and the report reads."""
+
+from pydantic import Field
+
+from prunelib.settings import Settings
+
+
+class Cell(Settings):
+    """One combination of the grid, by its names in params.yaml; the dense model has only a model."""
+
+    model: str
+    pattern: str | None = None
+    warmstart: str | None = None
+    refiner: str | None = None
+
+    @property
+    def name(self) -> str:
+        """``row60-wanda-swaps``, or ``dense``."""
+        return "-".join(part for part in (self.pattern, self.warmstart, self.refiner) if part) or "dense"
+
+
+class PerplexityResult(Settings):
+    """Perplexity of one held-out text: exp of the mean negative log-likelihood over ``tokens`` predictions."""
+
+    value: float
+    tokens: int
+    windows: int
+
+
+class TaskResult(Settings):
+    """A zero-shot task in lm-eval: accuracy as a fraction, its standard error, items and the task's version."""
+
+    acc: float
+    acc_stderr: float
+    items: int
+    version: str
+
+
+class CellResult(Settings):
+    """The figures of a cell: ``dvc metrics`` shows them.
+
+    Attributes
+    ----------
+    sparsity
+        Share of zeros among the prunable block weights that were evaluated; 0 for the dense model.
+    relative_error
+        Mean over layers of L(mask) / ||W X||^2; None for the dense model.
+    error_reduction
+        Mean over layers of 1 - L(mask) / L(warm start); None for the dense model.
+    """
+
+    cell: Cell
+    perplexity: dict[str, PerplexityResult]
+    tasks: dict[str, TaskResult]
+    sparsity: float
+    relative_error: float | None = None
+    error_reduction: float | None = None
+
+
+class LayerResult(Settings):
+    """One pruned matrix of a cell.
+
+    Attributes
+    ----------
+    name, kind, block
+        ``model.layers.0.mlp.up_proj``, ``up_proj``, 0.
+    rows, inputs, kept
+        Shape, and the number of weights that stay.
+    loss_before, loss_after
+        Pruning error of the warm start and of the refined mask.
+    energy
+        ||W X||^2 of the dense layer.
+    swaps
+        Number of swaps over all rows; ``None`` where the refiner makes none.
+    optimal_rows
+        Rows proven to be at a 1-swap optimum; ``None`` where the refiner proves nothing.
+    """
+
+    name: str
+    kind: str
+    block: int
+    rows: int
+    inputs: int
+    kept: int
+    loss_before: float = Field(ge=0)
+    loss_after: float = Field(ge=0)
+    energy: float = Field(ge=0)
+    swaps: int | None = None
+    optimal_rows: int | None = None
+
+    @property
+    def relative_error(self) -> float:
+        """L(mask) / ||W X||^2; 0 where the layer's output is 0."""
+        return self.loss_after / self.energy if self.energy else 0.0
+
+    @property
+    def error_reduction(self) -> float:
+        """1 - L(refined) / L(warm start); 0 where the warm start had no error."""
+        return 1 - self.loss_after / self.loss_before if self.loss_before else 0.0
+
+
+class Timing(Settings):
+    """What a refinement cost: wall seconds of the refiner itself, and the process's peak memory in bytes."""
+
+    seconds: float
+    peak_bytes: int

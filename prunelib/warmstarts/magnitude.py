@@ -1,0 +1,21 @@
+"""Magnitude: the size of a weight."""
+
+from typing import Literal
+
+import torch
+
+from prunelib import settings as base
+
+
+class Settings(base.Settings):
+    """Magnitude has nothing to set."""
+
+    method: Literal["magnitude"] = "magnitude"
+
+
+_DEFAULT = Settings()
+
+
+def saliency(weight: torch.Tensor, gram: torch.Tensor | None = None, settings: Settings = _DEFAULT) -> torch.Tensor:
+    """|W_ij|, (rows, inputs) float32; the Gram matrix is not looked at."""
+    return weight.float().abs()

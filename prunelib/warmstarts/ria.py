@@ -1,0 +1,33 @@
+"""RIA: relative importance and activations (Zhang et al., "Plug-and-Play", ICLR 2024, equations 2 and 4)."""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+
+from prunelib import settings as base
+
+
+class Settings(base.Settings):
+    """``exponent``: the power a of the input's norm; the paper's 0.5."""
+
+    method: Literal["ria"] = "ria"
+    exponent: Annotated[float, Field(ge=0)] = 0.5
+
+
+_DEFAULT = Settings()
+
+
+def saliency(weight: torch.Tensor, gram: torch.Tensor, settings: Settings = _DEFAULT) -> torch.Tensor:
+    """(|W_ij| / sum_j |W_ij| + |W_ij| / sum_i |W_ij|) sqrt(G_jj)^a for weight (rows, inputs): (rows, inputs) float32.
+
+    The sums run over all rows and columns, without the sampling of the authors' script; rows or columns of zeros get 0.
+    """
+    size = weight.float().abs()
+    relative = _share(size, dim=1) + _share(size, dim=0)
+    return relative * gram.diagonal().float().sqrt() ** settings.exponent
+
+
+def _share(size: torch.Tensor, dim: int) -> torch.Tensor:
+    total = size.sum(dim=dim, keepdim=True)
+    return size / total.where(total > 0, 1)

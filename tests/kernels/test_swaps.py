@@ -1,0 +1,149 @@
+"""The engines against brute force, and against each other."""
+
+import numpy as np
+import oracles
+import pytest
+import torch
+from hypothesis import given, settings
+from strategies import DEGENERATE, PATTERNS, problem, problems
+
+from prunelib.kernels import cpu, reference
+from prunelib.kernels.scaling import equilibrate
+
+ENGINES = [cpu, reference]
+
+
+def finished(parts):
+    """All rows of an engine's results, in order."""
+    ordered = [result for _, result in sorted(parts, key=lambda part: part[0].start)]
+    return {name: torch.cat([getattr(result, name) for result in ordered]) for name in vars(ordered[0])}
+
+
+def best(engine, p, max_swaps, threads=1):
+    scaled = equilibrate(p.weight, p.gram)
+    return finished(engine.swap_best(scaled.weight, scaled.gram, p.mask, p.group, max_swaps, threads))
+
+
+def optimum(engine, p, threads=1):
+    scaled = equilibrate(p.weight, p.gram)
+    return finished(engine.swap_to_optimum(scaled.weight, scaled.gram, p.mask, p.group, threads))
+
+
+def assert_optimal(p, mask):
+    scaled = equilibrate(p.weight, p.gram)
+    for w, m in zip(scaled.weight.numpy(), mask.numpy(), strict=True):
+        assert oracles.is_swap_optimal(w, scaled.gram.double().numpy(), m, p.group)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_pair_term_matters(engine):
+    weight, gram = torch.tensor([[10.0, -1.0, 9.0, -9.0]]), torch.ones(4, 4)
+    mask = torch.tensor([[False, False, True, True]])
+    result = finished(engine.swap_best(weight, gram, mask, 4, 1, 1))
+    assert result["loss_before"].tolist() == [81.0]
+    assert result["loss_after"].tolist() == [1.0]
+    assert result["mask"].tolist() == [[False, True, True, False]]
+
+
+def test_the_change_of_every_swap_is_the_difference_of_losses():
+    p = problem(0, PATTERNS[2], rows=3, inputs=9, tokens=40)
+    w, G = p.weight.double(), p.gram.double()
+    changes, _ = reference.swap_changes(w, G, p.mask, p.group)
+    for r in range(3):
+        for u, j in oracles.swap_pairs(p.mask[r].numpy(), p.group):
+            expected = oracles.swap_change(w[r].numpy(), G.numpy(), p.mask[r].numpy(), u, j)
+            assert changes[r, u, j].item() == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: pattern.label)
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("max_swaps", [1, 3, 50])
+def test_best_swaps_are_those_of_brute_force(engine, pattern, max_swaps):
+    p = problem(1, pattern, rows=5, inputs=16, tokens=50)
+    result = best(engine, p, max_swaps)
+    for r in range(5):
+        expected = oracles.best_swaps(p.weight[r].numpy(), p.gram.numpy(), p.mask[r].numpy(), p.group, max_swaps)
+        np.testing.assert_array_equal(result["mask"][r].numpy(), expected)
+
+
+@settings(max_examples=150, deadline=None)
+@given(problems())
+def test_compiled_and_plain_engine_make_the_same_best_swaps(p):
+    for max_swaps in (1, 4, 1000):
+        compiled, plain = best(cpu, p, max_swaps), best(reference, p, max_swaps)
+        torch.testing.assert_close(compiled["loss_after"], plain["loss_after"], rtol=1e-8, atol=1e-9)
+        if p.separable:
+            torch.testing.assert_close(compiled["mask"], plain["mask"])
+            torch.testing.assert_close(compiled["swaps"], plain["swaps"])
+            torch.testing.assert_close(compiled["optimal"], plain["optimal"])
+
+
+@settings(max_examples=100, deadline=None)
+@given(problems(max_inputs=10))
+def test_both_ways_end_in_a_swap_optimum_by_brute_force(p):
+    for result in (optimum(cpu, p), optimum(reference, p), best(cpu, p, 10_000)):
+        assert result["optimal"].all()
+        assert_optimal(p, result["mask"])
+
+
+@settings(max_examples=100, deadline=None)
+@given(problems(max_inputs=24))
+def test_losses_fall_counts_stay_and_losses_are_those_of_the_masks(p):
+    scaled = equilibrate(p.weight, p.gram)
+    for result in (optimum(cpu, p), best(cpu, p, 2)):
+        before = oracles.losses(scaled.weight.numpy(), scaled.gram.numpy(), p.mask.numpy())
+        after = oracles.losses(scaled.weight.numpy(), scaled.gram.numpy(), result["mask"].numpy())
+        scale = 1e-9 * (1 + before)
+        assert (result["loss_after"] <= result["loss_before"]).all()
+        assert (np.abs(result["loss_before"].numpy() - before) <= scale).all()
+        assert (np.abs(result["loss_after"].numpy() - after) <= scale).all()
+        shape = (len(p.mask), -1, p.group)
+        torch.testing.assert_close(result["mask"].view(shape).sum(-1), p.mask.view(shape).sum(-1))
+        moved = (result["mask"] != p.mask).sum(dim=1)
+        assert (moved <= 2 * result["swaps"]).all()
+
+
+@pytest.mark.parametrize("degenerate", DEGENERATE)
+@pytest.mark.parametrize(("rows", "inputs"), [(1, 1), (1, 2), (33, 5), (70, 44), (3, 203)])
+def test_awkward_sizes_agree_whatever_the_threads(degenerate, rows, inputs):
+    p = problem(3, PATTERNS[2], rows, inputs, tokens=2 * inputs, degenerate=degenerate)
+    one, three = optimum(cpu, p, threads=1), optimum(cpu, p, threads=3)
+    for name, value in one.items():
+        torch.testing.assert_close(value, three[name], rtol=0, atol=0)
+    assert optimum(reference, type(p)(p.weight, p.gram, one["mask"], p.pattern))["swaps"].sum() == 0
+
+
+def test_a_tile_smaller_than_the_row_changes_nothing(monkeypatch):
+    p = problem(4, PATTERNS[1], rows=9, inputs=61, tokens=100)
+    whole = optimum(cpu, p)
+    monkeypatch.setattr(cpu, "_TILE_BYTES", 61 * 4 * 7)
+    monkeypatch.setattr(cpu, "_CHUNK_ROWS", 2)
+    torch.testing.assert_close(optimum(cpu, p)["mask"], whole["mask"])
+
+
+def test_a_row_that_needs_more_swaps_than_allowed_says_so():
+    p = problem(5, PATTERNS[1], rows=8, inputs=40, tokens=200)
+    limited = best(cpu, p, 1)
+    needed = best(cpu, p, 1000)["swaps"]
+    torch.testing.assert_close(limited["optimal"], needed <= 1)
+    assert (needed > 1).any()
+
+
+def test_equal_swaps_take_the_lowest_columns():
+    weight, gram = torch.tensor([[1.0, 1.0, 2.0, 2.0]]), torch.eye(4)
+    mask = torch.tensor([[True, True, False, False]])
+    for engine in ENGINES:
+        assert finished(engine.swap_best(weight, gram, mask, 4, 1, 1))["mask"].tolist() == [[False, True, True, False]]
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems())
+def test_equilibration_is_exact_and_keeps_the_losses(p):
+    scaled = equilibrate(p.weight, p.gram)
+    diagonal = scaled.gram.diagonal()
+    assert ((diagonal == 0) | ((diagonal >= 0.49) & (diagonal <= 2.01))).all()
+    assert (scaled.weight.abs() <= 1).all()
+    true = oracles.losses(p.weight.numpy(), ((p.gram + p.gram.T) / 2).numpy(), p.mask.numpy())
+    found = oracles.losses(scaled.weight.numpy(), scaled.gram.numpy(), p.mask.numpy()) * scaled.loss_scale.numpy()
+    largest = oracles.losses(p.weight.abs().numpy(), p.gram.abs().numpy(), p.mask.numpy())
+    assert (np.abs(true - found) <= 1e-6 * largest).all()

@@ -1,0 +1,79 @@
+"""Brute force in float64, written from the definitions and slow on purpose: what the library must agree with."""
+
+from itertools import product
+
+import numpy as np
+
+
+def loss(w, G, m):
+    """p^T G p of one row."""
+    p = np.where(m, 0.0, np.asarray(w, np.float64))
+    return float(p @ np.asarray(G, np.float64) @ p)
+
+
+def losses(W, G, M):
+    return np.array([loss(w, G, m) for w, m in zip(W, M, strict=True)])
+
+
+def swap_pairs(m, group):
+    """All (u, j) with u kept and j pruned in the same group."""
+    return [(u, j) for u, j in product(range(len(m)), repeat=2) if m[u] and not m[j] and u // group == j // group]
+
+
+def swapped(m, u, j):
+    after = np.array(m)
+    after[u], after[j] = False, True
+    return after
+
+
+def swap_change(w, G, m, u, j):
+    """The change of the loss by a swap, from the losses themselves."""
+    return loss(w, G, swapped(m, u, j)) - loss(w, G, m)
+
+
+def best_swap(w, G, m, group):
+    """(change, u, j) of the best swap, or None where no pair exists."""
+    changes = [(swap_change(w, G, m, u, j), u, j) for u, j in swap_pairs(m, group)]
+    return min(changes, default=None)
+
+
+def best_swaps(w, G, m, group, max_swaps):
+    """The papers' algorithm on one row: best improvement, at most max_swaps times."""
+    m = np.array(m)
+    for _ in range(max_swaps):
+        best = best_swap(w, G, m, group)
+        if best is None or best[0] >= -1e-9 * loss(w, G, m):
+            break
+        m = swapped(m, *best[1:])
+    return m
+
+
+def is_swap_optimal(w, G, m, group, tolerance=1e-9):
+    """No swap lowers the loss by more than a tolerance relative to the size of the terms."""
+    best = best_swap(w, G, m, group)
+    p = np.asarray(w, np.float64)
+    scale = float(np.sum(p**2 * np.diag(G)))
+    return best is None or best[0] >= -tolerance * max(loss(w, G, m), 1e-3 * scale)
+
+
+def global_optimum(w, G, group, keep):
+    """The least loss over all masks of the pattern, by enumeration."""
+    inputs = len(w)
+    masks = (np.array(bits, bool) for bits in product([False, True], repeat=inputs))
+    fitting = (m for m in masks if all(m[s : s + group].sum() == keep for s in range(0, inputs, group)))
+    return min(loss(w, G, m) for m in fitting)
+
+
+def select(scores, group, keep):
+    """Keep the highest scores of each group; ties to the lower column."""
+    mask = np.zeros(np.shape(scores), bool)
+    for r, row in enumerate(scores):
+        for start in range(0, len(row), group):
+            columns = sorted(range(start, start + group), key=lambda c: (-row[c], c))
+            mask[r, columns[:keep]] = True
+    return mask
+
+
+def gram(inputs):
+    """Sum over tokens of x x^T."""
+    return sum(np.outer(x, x) for x in np.asarray(inputs, np.float64))
