@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, a line per finished part otherwise."""
+"""Progress of long work: a bar on a terminal, otherwise a line for each tenth of it."""
 
 import sys
 import time
@@ -8,12 +8,15 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+_LINES = 10
+
 
 class Meter:
-    """One long loop of ``total`` units. ``advance`` moves the bar, ``part_done`` ends a part of the work."""
+    """One long loop of ``total`` units, with a status beside it; see :func:`meter`."""
 
     def __init__(self, title: str, total: int, unit: str, console: Console) -> None:
-        self._title, self._unit, self._console, self._started = title, unit, console, time.monotonic()
+        self._title, self._total, self._unit, self._console = title, total, unit, console
+        self._done, self._next_line, self._started = 0, total / _LINES, time.monotonic()
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -27,17 +30,20 @@ class Meter:
         self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
         self._task = self.bar.add_task(title, total=total, status="")
 
-    def advance(self, amount: int, status: str = "") -> None:
-        """Count ``amount`` more units as done; ``status`` stands beside the bar."""
-        self.bar.update(self._task, advance=amount, status=status)
+    def advance(self, amount: int = 1, status: str = "") -> None:
+        """Count ``amount`` more units as done; ``status`` stands beside the count."""
+        self._done += amount
+        if self._console.is_terminal:
+            self.bar.update(self._task, completed=self._done, status=status)
+        elif self._done >= self._next_line:
+            self._next_line += self._total / _LINES
+            self._print_line(status)
 
-    def part_done(self, text: str) -> None:
-        """Where there is no terminal to draw on, print one line that the part described by ``text`` is done."""
-        if not self._console.is_terminal:
-            task = self.bar.tasks[self._task]
-            seconds = time.monotonic() - self._started
-            done = f"{task.completed:,.0f}/{task.total:,.0f} {self._unit}"
-            self._console.print(f"{self._title}: {text}, {done}, {seconds:.0f} s", highlight=False, soft_wrap=True)
+    def _print_line(self, status: str) -> None:
+        count = f"{self._done:,} of {self._total:,} {self._unit}"
+        seconds = f"{time.monotonic() - self._started:.0f} s"
+        line = ", ".join(part for part in (count, status, seconds) if part)
+        self._console.print(f"{self._title}: {line}", highlight=False, soft_wrap=True)
 
 
 @contextmanager

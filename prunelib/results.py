@@ -1,8 +1,16 @@
 """What is known of a cell once it has been evaluated: the records that evaluation writes and the report reads."""
 
-from pydantic import Field
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
 
+from pydantic import Field, TypeAdapter, ValidationError
+
+from prunelib import store
+from prunelib.errors import ArtifactError
 from prunelib.settings import Settings
+
+T = TypeVar("T")
 
 
 class Cell(Settings):
@@ -104,3 +112,41 @@ class Timing(Settings):
 
     seconds: float
     peak_bytes: int
+
+
+def write_layers(path: Path, layers: Sequence[LayerResult]) -> None:
+    """Write the records of a cell's layers as JSON.
+
+    Raises
+    ------
+    ArtifactError
+        If the file could not be written.
+    """
+    store.write_json(path, [layer.model_dump() for layer in layers])
+
+
+def read_layers(path: Path) -> list[LayerResult]:
+    """Read the records of a cell's layers; raises ArtifactError if the file is missing, damaged or other."""
+    return _parsed(path, TypeAdapter(list[LayerResult]))
+
+
+def write_record(path: Path, record: CellResult | Timing) -> None:
+    """Write one record as JSON, without what is unknown; raises ArtifactError if that fails."""
+    store.write_json(path, record.model_dump(exclude_none=True))
+
+
+def read_cell(path: Path) -> CellResult:
+    """Read the figures of a cell; raises ArtifactError if the file is missing, damaged or other."""
+    return _parsed(path, TypeAdapter(CellResult))
+
+
+def read_timing(path: Path) -> Timing:
+    """Read what a refinement cost; raises ArtifactError if the file is missing, damaged or other."""
+    return _parsed(path, TypeAdapter(Timing))
+
+
+def _parsed(path: Path, form: TypeAdapter[T]) -> T:
+    try:
+        return form.validate_python(store.read_json(path))
+    except ValidationError as error:
+        raise ArtifactError(f"{path}: not the record that was expected ({error.errors()[0]['msg']})") from None

@@ -49,6 +49,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         with _writing(path):
             yield temporary
+            temporary.chmod(0o644)  # safetensors writes files that only their owner may read
             _sync(temporary)
             temporary.replace(path)
             _sync(path.parent)

@@ -1,0 +1,101 @@
+"""Log-likelihoods of continuations: the one number that every multiple-choice task is decided by."""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from prunelib.errors import ModelError, NumericalError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class Pair(NamedTuple):
+    """Token ids of a context, at least one, and of the text that continues it."""
+
+    context: Sequence[int]
+    continuation: Sequence[int]
+
+
+class Scored(NamedTuple):
+    """log p(continuation | context), and whether greedy decoding would write that continuation."""
+
+    log_likelihood: float
+    greedy: bool
+
+
+@torch.inference_mode()
+def log_likelihoods(model: "PreTrainedModel", pairs: Sequence[Pair], batch: int) -> list[Scored]:
+    """Score each continuation: log-probabilities in float32, summed over its tokens in float64.
+
+    Inputs of similar length share a batch, padded on the right, where a causal model does not look. Logits are made
+    only from the first answer token of a batch on, and inputs that recur (answers of one token) are run once. From an
+    input too long for the model, tokens are dropped on the left.
+
+    Parameters
+    ----------
+    model
+        Put into evaluation mode (no dropout).
+    pairs
+        What to score.
+    batch
+        Inputs a forward pass.
+
+    Returns
+    -------
+    list of Scored
+        In the order of ``pairs``.
+
+    Raises
+    ------
+    ModelError
+        If a continuation alone is longer than the model's inputs may be.
+    NumericalError
+        If a log-likelihood is NaN or infinite.
+    """
+    model.eval()
+    members: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)  # input: the pairs that it decides
+    for number, pair in enumerate(pairs):
+        members[_input(model, pair)].append(number)
+    inputs = sorted(members, key=len)
+    scores: dict[int, Scored] = {}
+    for begin in range(0, len(inputs), batch):
+        chunk = inputs[begin : begin + batch]
+        first = min(len(ids) - len(pairs[number].continuation) for ids in chunk for number in members[ids])
+        for ids, logits in zip(chunk, _logits(model, chunk, first), strict=True):
+            for number in members[ids]:
+                continuation = pairs[number].continuation
+                end = len(ids) - first
+                scores[number] = _score(logits[end - len(continuation) : end], continuation)
+    return [scores[number] for number in range(len(pairs))]
+
+
+def _input(model: "PreTrainedModel", pair: Pair) -> tuple[int, ...]:
+    """What the model reads: all tokens but the last, which it only has to predict."""
+    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if longest is None:
+        return (*pair.context, *pair.continuation)[:-1]
+    if len(pair.continuation) > longest:
+        raise ModelError(f"model: an answer has {len(pair.continuation)} tokens, but inputs may have {longest} at most")
+    return (*pair.context, *pair.continuation)[:-1][-longest:]
+
+
+def _logits(model: "PreTrainedModel", inputs: Sequence[tuple[int, ...]], first: int) -> torch.Tensor:
+    """Logits (rows, positions, vocabulary) of inputs sorted by length, from position ``first`` on."""
+    longest = len(inputs[-1])
+    padded = torch.tensor([ids + (0,) * (longest - len(ids)) for ids in inputs], device=model.device)
+    logits: torch.Tensor = model(input_ids=padded, use_cache=False, logits_to_keep=longest - first).logits
+    return logits
+
+
+def _score(logits: torch.Tensor, continuation: Sequence[int]) -> Scored:
+    """Score the tokens of a continuation, each by its row of logits (tokens, vocabulary)."""
+    target = torch.tensor(continuation, device=logits.device)
+    log_probabilities = logits.float().log_softmax(dim=-1)
+    log_likelihood = log_probabilities.gather(-1, target[:, None]).double().sum().item()
+    if not math.isfinite(log_likelihood):
+        raise NumericalError(f"zero-shot: a log-likelihood is {log_likelihood}, expected a number; check the weights")
+    return Scored(log_likelihood, bool((logits.argmax(dim=-1) == target).all()))

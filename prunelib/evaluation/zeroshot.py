@@ -1,0 +1,109 @@
+"""Accuracy on zero-shot tasks of the lm-evaluation-harness, with items from files or from the hub."""
+
+import difflib
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import AfterValidator, Field
+
+from prunelib.errors import ParamsError
+from prunelib.evaluation.local_tasks import describe, local_tasks
+from prunelib.results import TaskResult
+from prunelib.settings import Settings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+_LISTED = 20  # names in a message, of the 13,000 that the harness has
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError(f"a name stands twice in {list(names)}")
+    return names
+
+
+class TasksSettings(Settings):
+    """Which tasks to evaluate, and how much of each.
+
+    Attributes
+    ----------
+    names
+        Tasks of the harness; may be empty.
+    limit
+        Items of each task, from its start; at least 2, since one has no standard error. ``None``: all.
+    batch
+        Sequences a forward pass; it bounds memory and does not change the result beyond rounding.
+    """
+
+    names: Annotated[tuple[str, ...], AfterValidator(_distinct)]
+    limit: Annotated[int, Field(ge=2)] | None
+    batch: Annotated[int, Field(ge=1)]
+
+
+def available_tasks(data: Path | None) -> list[str]:
+    """The tasks that can be evaluated: with a ``TASK/validation.jsonl`` in ``data``, or all that the harness has."""
+    if data is not None:
+        return local_tasks(data)
+    from prunelib.evaluation.harness import stock_tasks  # noqa: PLC0415 - heavy
+
+    return sorted(stock_tasks())
+
+
+def zero_shot(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", data: Path | None, settings: TasksSettings
+) -> dict[str, TaskResult]:
+    """Accuracy of a model on multiple-choice tasks, without examples in the prompt, as Wanda and SparseSwaps report it.
+
+    Parameters
+    ----------
+    model, tokenizer
+        The model is put into evaluation mode (no dropout).
+    data
+        Folder of items, ``TASK/validation.jsonl``, with which no network is used; ``None``: the harness's own data sets
+        from the hub, on the splits that it prescribes.
+    settings
+        Tasks, items, batch.
+
+    Returns
+    -------
+    dict
+        A :class:`prunelib.results.TaskResult` for each task, in the order of ``settings.names``.
+
+    Raises
+    ------
+    ParamsError
+        If a task is unknown, has no items here, or is not one of choosing an answer.
+    ArtifactError
+        If a file of items is damaged or not of its task.
+    SourceError
+        If the hub does not give the data.
+    ModelError
+        If an answer is longer than the model's inputs may be.
+    NumericalError
+        If the model gives NaN or infinity.
+    """
+    if not settings.names:
+        return {}
+    from prunelib.evaluation.harness import Scorer, run_tasks, stock_tasks  # noqa: PLC0415 - heavy, and tasks are optional
+
+    scorer = Scorer(model, tokenizer, settings.batch)
+    if data is None:
+        stock = stock_tasks()
+        _check_known(settings.names, sorted(stock))
+        return run_tasks(scorer, [stock[name] for name in settings.names], settings.limit)
+    _check_known(settings.names, local_tasks(data))
+    with tempfile.TemporaryDirectory() as folder:
+        descriptions = [describe(name, data, settings.limit, Path(folder)) for name in settings.names]
+        return run_tasks(scorer, descriptions, settings.limit)
+
+
+def _check_known(names: Sequence[str], available: Sequence[str]) -> None:
+    for name in names:
+        if name not in available:
+            nearest = difflib.get_close_matches(name, available, n=_LISTED, cutoff=0)
+            raise ParamsError(
+                f"evaluation.tasks.names: unknown task {name!r}; available are {', '.join(nearest) or 'none'}"
+            )

@@ -1,0 +1,148 @@
+"""What a report is made from, and the same as flat records: one per cell, one per pruned matrix."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prunelib.results import Cell, CellResult, LayerResult, PerplexityResult, TaskResult, Timing
+
+Record = dict[str, str | float | None]
+DASH = "–"
+
+
+@dataclass(frozen=True)
+class CellReport:
+    """All that is known of one cell; ``layers`` is empty and ``timing`` None for the dense model."""
+
+    result: CellResult
+    layers: Sequence[LayerResult] = ()
+    timing: Timing | None = None
+
+    @property
+    def cell(self) -> Cell:
+        """The cell's names."""
+        return self.result.cell
+
+    @property
+    def key(self) -> str:
+        """``smollm2_135m-row60-wanda-swaps``: the cell's name in the pipeline, one of a kind in a report."""
+        return f"{self.cell.model}-{self.cell.name}"
+
+    @property
+    def dense(self) -> bool:
+        """Whether this is the unpruned model."""
+        return self.cell.pattern is None
+
+    @property
+    def refined(self) -> bool:
+        """Whether any layer's error differs from its warm start's."""
+        return any(layer.loss_after != layer.loss_before for layer in self.layers)
+
+    @property
+    def swaps_per_row(self) -> float | None:
+        """Swaps over all layers by rows over all layers."""
+        return _per_row(self.layers, [layer.swaps for layer in self.layers])
+
+    @property
+    def optimal_share(self) -> float | None:
+        """Share of all rows that are proven to be at a 1-swap optimum."""
+        return _per_row(self.layers, [layer.optimal_rows for layer in self.layers])
+
+
+def _per_row(layers: Sequence[LayerResult], counts: Sequence[int | None]) -> float | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) / sum(layer.rows for layer in layers) if known and len(known) == len(counts) else None
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that a report shows.
+
+    Attributes
+    ----------
+    cells
+        In the order of the grid, each model's dense cell before its others.
+    texts, tasks
+        Names of the held-out texts and the zero-shot tasks, in the order in which they are shown.
+    labels
+        How people write the names of params.yaml (``row60``: ``60% per row``); other names stand for themselves.
+    settings
+        The part of params.yaml that was used.
+    provenance
+        What a reader needs to do it again: heading to text (``Model``, ``Command``).
+    """
+
+    cells: Sequence[CellReport]
+    texts: Sequence[str]
+    tasks: Sequence[str]
+    labels: Mapping[str, str]
+    settings: Mapping[str, Any]
+    provenance: Mapping[str, str]
+
+    def label(self, name: str | None) -> str:
+        """The name as people write it; an en dash for None."""
+        return DASH if name is None else self.labels.get(name, name)
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the models, in order of first appearance."""
+        return list(dict.fromkeys(cell.cell.model for cell in self.cells))
+
+    @property
+    def warmstarts(self) -> list[str]:
+        """Names of the warm starts, in order of first appearance."""
+        return list(dict.fromkeys(cell.cell.warmstart for cell in self.cells if cell.cell.warmstart))
+
+    def perplexities(self, text: str) -> list[PerplexityResult]:
+        """The perplexities of one text, of the cells that have one."""
+        return [cell.result.perplexity[text] for cell in self.cells if text in cell.result.perplexity]
+
+    def accuracies(self, task: str) -> list[TaskResult]:
+        """The results of one task, of the cells that have one."""
+        return [cell.result.tasks[task] for cell in self.cells if task in cell.result.tasks]
+
+    def groups(self, model: str) -> dict[str | None, list[CellReport]]:
+        """A model's cells by pattern; the dense cell's pattern is None."""
+        groups: dict[str | None, list[CellReport]] = {}
+        for cell in self.cells:
+            if cell.cell.model == model:
+                groups.setdefault(cell.cell.pattern, []).append(cell)
+        return groups
+
+
+def cell_record(report: Report, cell: CellReport) -> Record:
+    """One row of results.csv: fractions as fractions, ``seconds``, ``peak_bytes``; None where nothing is known."""
+    result, timing = cell.result, cell.timing
+    record: Record = {
+        **_names(cell),
+        "sparsity": result.sparsity,
+        "relative_error": result.relative_error,
+        "error_reduction": result.error_reduction,
+    }
+    for text in report.texts:
+        perplexity = result.perplexity.get(text)
+        record[f"perplexity_{text}"] = perplexity.value if perplexity else None
+    for name in report.tasks:
+        task = result.tasks.get(name)
+        record[f"acc_{name}"] = task.acc if task else None
+        record[f"acc_stderr_{name}"] = task.acc_stderr if task else None
+    record["swaps_per_row"] = cell.swaps_per_row
+    record["optimal_share"] = cell.optimal_share
+    record["seconds"] = timing.seconds if timing else None
+    record["peak_bytes"] = timing.peak_bytes if timing else None
+    return record
+
+
+def layer_record(cell: CellReport, layer: LayerResult) -> Record:
+    """One row of layers.csv: the layer's record and what follows from it."""
+    return {
+        **_names(cell),
+        **layer.model_dump(),
+        "relative_error": layer.relative_error,
+        "error_reduction": layer.error_reduction,
+        "swaps_per_row": None if layer.swaps is None else layer.swaps / layer.rows,
+    }
+
+
+def _names(cell: CellReport) -> Record:
+    return {"cell": cell.key, **cell.cell.model_dump()}

@@ -1,0 +1,91 @@
+"""How all figures look: type, grid, colours of warm starts, markers of refiners; SVG with the same bytes every time."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from prunelib.reporting.records import CellReport, Report
+
+INK = "#24292f"
+PAPER = "#ffffff"
+PALETTE = (
+    "#0072b2",
+    "#e69f00",
+    "#009e73",
+    "#cc79a7",
+    "#d55e00",
+    "#56b4e9",
+)  # Okabe and Ito: safe for colour-blind eyes
+MARKERS = ("o", "s", "D", "^", "v", "P")
+WIDTH = 9.2  # inches
+
+STYLE: dict[str, Any] = {
+    "svg.hashsalt": "prunelib",
+    "svg.fonttype": "none",
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "text.color": INK,
+    "text.parse_math": False,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.facecolor": PAPER,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "grid.color": INK,
+    "grid.alpha": 0.14,
+    "grid.linewidth": 0.6,
+    "figure.facecolor": PAPER,
+    "legend.frameon": False,
+    "legend.handlelength": 1.2,
+}
+
+
+def colour(report: Report, cell: CellReport) -> str:
+    """The colour of a cell's warm start, the same in all figures of a report."""
+    return PALETTE[report.warmstarts.index(cell.cell.warmstart or "") % len(PALETTE)]
+
+
+def marker(report: Report, cell: CellReport, ink: str) -> dict[str, Any]:
+    """The marker of a cell's refiner in a colour, as arguments of ``plot``: hollow for a mask that is not refined."""
+    refiners = list(dict.fromkeys(other.cell.refiner for other in report.cells if other.refined))
+    form = MARKERS[refiners.index(cell.cell.refiner) % len(MARKERS)] if cell.refined else "o"
+    return {"marker": form, "linestyle": "", "color": ink, "markerfacecolor": ink if cell.refined else PAPER}
+
+
+def warmstart_keys(report: Report, cells: Sequence[CellReport]) -> list[Line2D]:
+    """Legend entries for the warm starts of some cells."""
+    colours = {cell.cell.warmstart: colour(report, cell) for cell in cells}
+    return [Line2D([], [], color=ink, linewidth=4, label=report.label(name)) for name, ink in colours.items()]
+
+
+def refiner_keys(report: Report, cells: Sequence[CellReport]) -> list[Line2D]:
+    """Legend entries for the refiners of some cells."""
+    markers = {cell.cell.refiner: marker(report, cell, INK) for cell in cells}
+    return [Line2D([], [], **form, label=report.label(name)) for name, form in markers.items()]
+
+
+def legend(figure: Figure, keys: Sequence[Line2D]) -> None:
+    """One line of legend entries above the figure."""
+    figure.legend(handles=keys, loc="outside upper left", ncols=len(keys))
+
+
+def heading(report: Report, model: str, text: str) -> str:
+    """The title of a panel: the model is named only where there are several."""
+    return f"{report.label(model)}: {text}" if len(report.models) > 1 else text
+
+
+def svg(figure: Figure) -> str:
+    """The figure as SVG, without the date and the name of the program."""
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    return stream.getvalue()

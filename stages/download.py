@@ -1,0 +1,22 @@
+"""Fetch what the grid needs: a model, a text, or the items of the zero-shot tasks (without a name)."""
+
+from prunelib import store, workflow
+from prunelib.params import Params
+from prunelib.sources import fetch_model, fetch_tasks, fetch_text
+
+
+def download(params: Params, model: str | None = None, text: str | None = None) -> None:
+    """Fetch one model, one text, or the tasks, into a folder that appears when it is complete."""
+    if model:
+        with store.replacing_folder(workflow.model_folder(model)) as folder:
+            fetch_model(params.models[model], folder)
+    elif text:
+        with store.replacing_folder(workflow.text_folder(text)) as folder:
+            fetch_text(params.texts[text], folder)
+    else:
+        with store.replacing_folder(workflow.TASKS) as folder:
+            fetch_tasks(params.tasks, folder)
+
+
+if __name__ == "__main__":
+    workflow.run(download)

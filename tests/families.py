@@ -1,0 +1,63 @@
+"""Tiny models of many families, with random weights under a seed: two blocks, 16 to 96 wide, 64 words."""
+
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging
+
+WORDS = 64
+LENGTH = 64
+
+_OPT = {"vocab_size": WORDS, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "pad_token_id": 0}
+_LLAMA = {**_OPT, "intermediate_size": 48, "num_key_value_heads": 2, "bos_token_id": 1, "eos_token_id": 2}
+_LLAMA["max_position_embeddings"] = LENGTH
+_OPT |= {"ffn_dim": 48, "word_embed_proj_dim": 32, "max_position_embeddings": LENGTH}
+
+DENSE = {
+    "llama": _LLAMA,
+    "mistral": _LLAMA,
+    "qwen2": _LLAMA,
+    "qwen3": {**_LLAMA, "head_dim": 8},
+    "gemma2": {**_LLAMA, "head_dim": 8, "sliding_window": 8},
+    "gemma3_text": {**_LLAMA, "head_dim": 8, "sliding_window": 8},
+    "phi3": _LLAMA,
+    "opt": _OPT,
+    "gpt_neox": {key: value for key, value in _LLAMA.items() if key != "num_key_value_heads"},
+    "gpt2": {
+        "vocab_size": WORDS,
+        "n_embd": 32,
+        "n_layer": 2,
+        "n_head": 4,
+        "n_positions": LENGTH,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    },
+}
+MIXTURE = {"mixtral": {**_LLAMA, "num_local_experts": 4}}
+
+
+def tiny_model(family: str, attention: str | None = None, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """A model of the family in eval mode, always with the same random weights, biases and norms included."""
+    config = AutoConfig.for_model(family, **{**DENSE, **MIXTURE}[family])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
+        for parameter in model.parameters():
+            parameter.data.normal_(std=0.2).add_(float(parameter.ndim == 1) / 2)
+    return model.to(dtype).eval().requires_grad_(False)
+
+
+def save(model: PreTrainedModel, folder: Path, max_shard_size: str = "1GB") -> Path:
+    """Write a model as a Hugging Face folder, without a progress bar."""
+    logging.disable_progress_bar()
+    try:
+        model.save_pretrained(folder, max_shard_size=max_shard_size)
+    finally:
+        logging.enable_progress_bar()
+    return folder
+
+
+def random_windows(samples: int, length: int, seed: int = 0) -> torch.Tensor:
+    """Token ids (samples, length) int32."""
+    return torch.randint(WORDS, (samples, length), generator=torch.Generator().manual_seed(seed), dtype=torch.int32)

@@ -1,0 +1,229 @@
+"""What DVC must do for a user, with real DVC processes over a tiny model."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+from pipeline_project import Project
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+pytestmark = pytest.mark.slow
+
+EVERYTHING = [
+    "download_model@tiny",
+    "download_text@ours",
+    "download_text@theirs",
+    "download_tasks",
+    "calibrate@tiny",
+    *(f"warmstart@tiny-{pattern}-wanda" for pattern in ("row50", "nm24")),
+    *(f"refine@tiny-{pattern}-wanda-{refiner}" for pattern in ("row50", "nm24") for refiner in ("none", "swaps")),
+    "evaluate_dense@tiny",
+    *(f"evaluate@tiny-{pattern}-wanda-{refiner}" for pattern in ("row50", "nm24") for refiner in ("none", "swaps")),
+    "report",
+]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A project whose whole grid has run, with everything committed and pushed."""
+    folder = tmp_path_factory.mktemp("pipeline")
+    project = Project.create(folder / "project")
+    project.command("dvc", "remote", "add", "--default", "shared", str(folder / "remote"))
+    assert sorted(project.repro()) == sorted(EVERYTHING)
+    project.commit("all results")
+    project.command("dvc", "push", "--run-cache")
+    return project
+
+
+@pytest.fixture
+def project(finished, tmp_path):
+    return finished.copy(tmp_path / "project")
+
+
+def test_a_second_run_runs_nothing(project):
+    assert project.repro() == []
+
+
+def test_the_results_say_what_refinement_did(finished):
+    def cell(name):
+        return json.loads((finished.folder / "results" / "cells" / "tiny" / f"{name}.json").read_text())
+
+    assert cell("dense")["sparsity"] < 0.01
+    for pattern in ("row50", "nm24"):
+        start, refined = cell(f"{pattern}-wanda-none"), cell(f"{pattern}-wanda-swaps")
+        assert start["sparsity"] == refined["sparsity"] == pytest.approx(0.5, abs=0.01)
+        assert start["error_reduction"] == 0 < refined["error_reduction"] < 1
+        assert refined["relative_error"] < start["relative_error"]
+        assert set(refined["perplexity"]) == {"ours", "theirs"}
+        assert refined["perplexity"]["ours"]["tokens"] == 15 * refined["perplexity"]["ours"]["windows"] > 0
+    page = (finished.folder / "reports" / "report.html").read_text()
+    assert "50% per row" in page
+    assert "2:4" in page
+
+
+def test_another_setting_of_a_pattern_reruns_its_cells_alone(project):
+    project.edit("patterns.row50.sparsity", 0.25)
+    ran = project.repro()
+    assert set(ran) == {name for name in EVERYTHING if "row50" in name} | {"report"}
+
+
+def test_an_added_pattern_runs_its_cells_alone_and_a_removed_one_only_the_report(project):
+    project.edit("patterns.row75", {"kind": "per_row", "sparsity": 0.75})
+    assert project.repro() == []
+    project.edit("grid.patterns", ["row50", "nm24", "row75"])
+    cells = {name.replace("row50", "row75") for name in EVERYTHING if "row50" in name}
+    assert set(project.repro()) == cells | {"report"}
+    project.edit("grid.patterns", ["nm24"])
+    assert project.repro() == ["report"]
+    assert "row50" not in (project.folder / "reports" / "results.csv").read_text()
+
+
+def test_another_refiner_setting_reruns_that_refiner_alone(project):
+    project.edit("refiners.swaps.max_swaps", 1)
+    ran = set(project.repro())
+    assert ran == {name for name in EVERYTHING if name.endswith("swaps")} | {"report"}
+
+
+def test_another_calibration_reruns_what_follows_it(project):
+    project.edit("calibration.seed", 1)
+    ran = set(project.repro())
+    assert ran >= {name for name in EVERYTHING if name.split("@")[0] in {"calibrate", "warmstart", "refine", "report"}}
+    assert not any(name.startswith("download") for name in ran)
+
+
+def test_another_evaluation_reruns_no_refinement(project):
+    project.edit("evaluation.perplexity.tokens", 32)
+    assert {name.split("@")[0] for name in project.repro()} == {"evaluate", "evaluate_dense", "report"}
+
+
+def test_going_back_to_settings_that_ran_before_computes_nothing(project):
+    before = project.files("artifacts", "results")
+    project.edit("refiners.swaps.max_swaps", 1)
+    project.repro()
+    project.edit("refiners.swaps.max_swaps", None)
+    output = project.command("dvc", "repro")
+    assert "is cached - skipping run" in output
+    assert "> python stages/refine.py" not in output
+    assert project.files("artifacts", "results") == before
+
+
+def test_a_fresh_clone_with_the_remote_gets_the_report_without_computing(finished, tmp_path):
+    subprocess.run(["git", "clone", "--quiet", finished.folder, tmp_path / "clone"], check=True)
+    clone = Project(tmp_path / "clone")
+    assert clone.repro("--pull", "--allow-missing") == []
+    assert clone.files("results") == finished.files("results")
+    assert clone.files("reports") == finished.files("reports")
+
+
+def test_metrics_and_plots_show_the_grid(project):
+    shown = json.loads(project.command("dvc", "metrics", "show", "--json"))
+    files = shown[""]["data"]
+    assert len(files) == 5
+    assert files["results/cells/tiny/dense.json"]["data"]["perplexity"]["ours"]["value"] > 1
+    project.edit("refiners.swaps.max_swaps", 1)
+    project.repro()
+    changed = json.loads(project.command("dvc", "metrics", "diff", "--json"))
+    assert "results/cells/tiny/row50-wanda-swaps.json" in json.dumps(changed)
+    assert "error_reduction" in json.dumps(changed)
+    plots = json.loads(project.command("dvc", "plots", "show", "--json"))
+    assert len(plots["data"]) == 4
+    for drawn in plots["data"].values():
+        assert drawn
+
+
+def test_a_fault_is_one_line_and_loses_nothing(project):
+    before = project.files("artifacts", "results", "reports")
+    project.edit("patterns.odd", {"kind": "n_of_m", "keep": 2, "group": 5})
+    project.edit("grid.patterns", ["row50", "nm24", "odd"])
+    output = project.command("dvc", "repro", fails=True)
+    assert "error: pattern 2:5: group 5 does not divide" in output
+    assert "Traceback" not in output
+    assert project.files("artifacts", "results", "reports") == before
+    project.edit("grid.patterns", ["row50", "nm24"])
+    assert project.repro() == []
+
+
+def test_params_are_refused_before_any_work(project):
+    project.edit("calibration.seed", 5)
+    project.edit("patterns.row50.sparsity", 1.5)
+    output = project.command("dvc", "repro", fails=True)
+    assert "error: params.yaml: patterns.row50.per_row.sparsity = 1.5: Input should be less than 1" in output
+    assert output.count("Running stage") == 1
+    assert "Traceback" not in output
+
+
+def test_a_foreign_artifact_is_refused(project):
+    masks = project.folder / "artifacts" / "warmstarts" / "tiny"
+    words = ("python", "stages/refine.py", "--model", "tiny", "--warmstart", "wanda", "--refiner", "swaps", "--pattern")
+    before = project.files("artifacts", "results")
+    other = (masks / "nm24-wanda.safetensors").read_bytes()
+    (masks / "row50-wanda.safetensors").unlink()
+    (masks / "row50-wanda.safetensors").write_bytes(other)
+    assert "error: " in (output := project.command(*words, "row50", fails=True))
+    assert "its pattern is" in output
+    (masks / "row50-wanda.safetensors").write_bytes(other[: len(other) // 2])
+    assert "truncated, damaged or not a safetensors file" in project.command(*words, "row50", fails=True)
+    (masks / "row50-wanda.safetensors").unlink()
+    assert "no such file; run the stage that makes it" in project.command(*words, "row50", fails=True)
+    (masks / "row50-wanda.safetensors").write_bytes(before["artifacts/warmstarts/tiny/row50-wanda.safetensors"])
+    assert project.files("artifacts", "results") == before
+
+
+def without_timing(files):
+    return {name: content for name, content in files.items() if not name.startswith("results/timing/")}
+
+
+@pytest.fixture(scope="module")
+def reseeded(finished, tmp_path_factory):
+    """The files of an uninterrupted run with another calibration."""
+    project = finished.copy(tmp_path_factory.mktemp("reseeded") / "project")
+    project.edit("calibration.seed", 3)
+    project.repro()
+    return without_timing(project.files("artifacts", "results"))
+
+
+@pytest.mark.parametrize("stage", ["calibrate", "refine", "evaluate"])
+def test_a_killed_run_keeps_finished_stages_and_leaves_no_half_artifact(project, reseeded, stage):
+    before = without_timing(project.files("artifacts", "results"))
+    project.edit("calibration.seed", 3)
+    completed = kill_in(project, stage)
+    for name, content in without_timing(project.files("artifacts", "results")).items():
+        assert content in (before.get(name), reseeded.get(name))
+    assert not set(completed) & set(project.repro())
+    assert without_timing(project.files("artifacts", "results")) == reseeded
+
+
+def kill_in(project, stage):
+    """Run ``dvc repro`` and kill it with all its children, three seconds into a stage; the stages completed before."""
+    running = subprocess.Popen(
+        ["dvc", "repro"],
+        cwd=project.folder,
+        env=project.environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with running:
+        begun = []
+        for line in running.stdout:
+            begun += re.findall(r"Running stage '(.*)'", line)
+            if begun and begun[-1].startswith(stage):
+                break
+        time.sleep(3)
+        os.killpg(running.pid, signal.SIGKILL)
+    return begun[:-1]
+
+
+def test_the_exported_model_is_the_one_that_was_evaluated(project):
+    words = ("--model", "tiny", "--pattern", "nm24", "--warmstart", "wanda", "--refiner", "swaps", "--to", "exported")
+    project.command("python", "-m", "prunelib.commands.export", *words)
+    model = AutoModelForCausalLM.from_pretrained(project.folder / "exported")
+    weight = model.model.layers[0].mlp.up_proj.weight
+    assert ((weight != 0).view(len(weight), -1, 4).sum(-1) == 2).all()
+    assert AutoTokenizer.from_pretrained(project.folder / "exported")("abc")["input_ids"] == [3, 4, 5]
+    output = project.command("python", "-m", "prunelib.commands.export", *words, fails=True)
+    assert "error: exported: exists already" in output

@@ -1,0 +1,114 @@
+"""Small reports with known numbers, for the tests of reporting."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from itertools import product
+from typing import Any
+
+from prunelib.reporting import CellReport, Report
+from prunelib.reporting.figures import Drawing, draw
+from prunelib.results import Cell, CellResult, LayerResult, PerplexityResult, TaskResult, Timing
+
+DENSE, MAGNITUDE, WANDA = 26.0, 520.0, 110.0
+KINDS = {"q_proj": (8, 16), "up_proj": (24, 16), "down_proj": (8, 48)}
+
+
+def layers(swaps: int | None, reduction: float, blocks: int = 2) -> list[LayerResult]:
+    """Layers of rising error: 1, 2, ... of 10 before refinement, each cut by the same share."""
+    return [
+        LayerResult(
+            name=f"model.layers.{block}.{kind}",
+            kind=kind,
+            block=block,
+            rows=rows,
+            inputs=inputs,
+            kept=rows * inputs // 2,
+            loss_before=1.0 + index,
+            loss_after=(1.0 + index) * (1 - reduction),
+            energy=10.0,
+            swaps=swaps,
+            optimal_rows=None if swaps is None else rows,
+        )
+        for index, (block, (kind, (rows, inputs))) in enumerate(product(range(blocks), KINDS.items()))
+    ]
+
+
+def result(cell: Cell, perplexity: Mapping[str, float], **figures: float) -> CellResult:
+    """A cell's result with one task whose accuracy falls with the first perplexity."""
+    accuracy = 0.7 - next(iter(perplexity.values()), 0.0) / 1000
+    return CellResult(
+        cell=cell,
+        perplexity={text: PerplexityResult(value=value, tokens=8176, windows=16) for text, value in perplexity.items()},
+        tasks={"piqa": TaskResult(acc=accuracy, acc_stderr=0.048, items=100, version="1.0")},
+        **{"sparsity": 0.0, **figures},
+    )
+
+
+def dense(model: str = "tiny", texts: Sequence[str] = ("wiki", "sotu")) -> CellReport:
+    """The unpruned model."""
+    return CellReport(result(Cell(model=model), dict.fromkeys(texts, DENSE)))
+
+
+def pruned(
+    warmstart: str = "wanda",
+    refiner: str = "swaps",
+    pattern: str = "row60",
+    model: str = "tiny",
+    texts: Sequence[str] = ("wiki", "sotu"),
+) -> CellReport:
+    """A pruned cell; a refiner other than ``none`` halves the error and makes six swaps a layer."""
+    refined = refiner != "none"
+    made = layers(6 if refined else None, 0.5 if refined else 0.0)
+    perplexity = (MAGNITUDE if warmstart == "magnitude" else WANDA) / (2 if refined else 1)
+    cell = Cell(model=model, pattern=pattern, warmstart=warmstart, refiner=refiner)
+    figures = {
+        "sparsity": 0.5989,
+        "relative_error": sum(layer.relative_error for layer in made) / len(made),
+        "error_reduction": 0.5 if refined else 0.0,
+    }
+    timing = Timing(seconds=12.345678901234567, peak_bytes=1_234_567_890)
+    return CellReport(result(cell, dict.fromkeys(texts, perplexity), **figures), made, timing)
+
+
+def report(cells: Sequence[CellReport], **changes: Any) -> Report:
+    """A report of some cells."""
+    given = {
+        "texts": ("wiki", "sotu"),
+        "tasks": ("piqa",),
+        "labels": {"row60": "60% per row", "nm24": "2:4"},
+        "settings": {
+            "calibration": {"text": "wiki", "seed": 0},
+            "refiners": {"none": {}, "swaps": {"max_swaps": None}},
+        },
+        "provenance": {"Model": "a tiny model", "Command": "dvc repro"},
+    }
+    return Report(cells=cells, **(given | changes))
+
+
+def grid(models: Sequence[str] = ("tiny",), refiners: Sequence[str] = ("none", "swaps")) -> Report:
+    """Two patterns, two warm starts and the given refiners, with the dense model before them."""
+    cells = []
+    for model in models:
+        cells.append(dense(model))
+        names = product(("row60", "nm24"), ("magnitude", "wanda"), refiners)
+        cells += [pruned(start, refiner, pattern, model) for pattern, start, refiner in names]
+    return report(cells)
+
+
+CASES = {
+    "grid": grid(),
+    "dense only": report([dense()]),
+    "one cell": report([dense(), pruned()]),
+    "no dense": report([pruned(refiner="none"), pruned()]),
+    "nothing refined": report([dense(), pruned(refiner="none")]),
+    "no text": report([dense(texts=()), pruned(texts=())]),
+    "a text in one cell only": report([dense(texts=("wiki",)), pruned(texts=("wiki", "sotu"))]),
+    "several models": grid(("tiny", "small")),
+    "several refiners": grid(refiners=("none", "swaps_t100", "swaps")),
+}
+
+
+@cache
+def drawn(case: str) -> dict[str, Drawing]:
+    """The figures of a case by name, drawn once for all tests."""
+    return {drawing.name: drawing for drawing in draw(CASES[case])}

@@ -1,0 +1,143 @@
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+from report_records import CASES, dense, drawn, grid, pruned, report
+
+from prunelib.errors import ArtifactError
+from prunelib.reporting import render, write_report
+from prunelib.reporting.page import findings, html
+
+VOID = {"meta", "br", "img", "link", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Collects tags, attributes and text, and checks that every element is closed in order."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.texts = [], [], [], []
+        self.feed(html)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if data.strip():
+            self.texts.append(data.strip())
+
+
+def page(case):
+    return html(CASES[case], list(drawn(case).values()))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_page_is_well_formed_and_loads_nothing(case):
+    whole = page(case)
+    parsed = Page(whole)
+    assert "script" not in parsed.tags
+    references = [
+        value for name, value in parsed.attributes if name.split(":")[-1] in {"src", "href", "srcset", "data"}
+    ]
+    assert all(reference.startswith("#") for reference in references)
+    assert all(target.startswith("#") for target in re.findall(r"url\(([^)]*)\)", whole))
+    assert "@import" not in whole
+
+
+def test_ids_are_unique_and_references_inside_the_page_resolve():
+    whole = page("grid")
+    ids = [value for name, value in Page(whole).attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    targets = re.findall(r'(?:url\(|href=")#([^)"]+)', whole)
+    assert targets
+    assert set(targets) <= set(ids)
+
+
+def test_every_figure_is_inside_with_its_caption():
+    parsed = Page(page("grid"))
+    assert parsed.tags.count("svg") == parsed.tags.count("figcaption") == 3
+    assert ("role", "img") in parsed.attributes
+
+
+def test_figures_take_the_colours_of_the_page():
+    whole = page("grid")
+    inside = whole[whole.index("<svg") :]
+    assert "fill: var(--paper)" in inside
+    assert "var(--series-0)" in inside
+    assert "#ffffff" not in inside
+
+
+def test_settings_and_provenance_are_shown_as_in_params():
+    texts = Page(page("grid")).texts
+    for text in ("a tiny model", "dvc repro", "calibration", "refiners.swaps", "refiners.none", "null", "0"):
+        assert text in texts
+    assert texts[texts.index("refiners.none") + 1] == "defaults"
+
+
+def test_names_are_escaped():
+    known = report(
+        [dense(), pruned()],
+        labels={"row60": "<script>alert(1)</script>"},
+        provenance={"Command": "a < b & c"},
+        settings={"x": {"y": "<i>"}},
+    )
+    parsed = Page(render(known)["report.html"])
+    assert "script" not in parsed.tags
+    assert "<script>alert(1)</script>" in parsed.texts
+    assert "a < b & c" in parsed.texts
+
+
+def test_findings_name_the_best_mask_and_what_it_is_measured_against():
+    best = "wanda + swaps has the lowest perplexity on wiki, 55.0 (unrefined 110, dense 26.0)"
+    sentence = f"{best}; layer error falls by 50.0% on average."
+    assert findings(grid()) == [("60% per row", sentence), ("2:4", sentence)]
+
+
+def test_findings_compare_only_with_what_was_run():
+    assert findings(CASES["nothing refined"]) == [
+        ("60% per row", "wanda + none has the lowest perplexity on wiki, 110 (dense 26.0).")
+    ]
+    assert findings(CASES["no text"]) == findings(CASES["dense only"]) == []
+
+
+def test_findings_name_the_model_where_there_are_several():
+    assert [heading for heading, _ in findings(CASES["several models"])][::2] == [
+        "tiny: 60% per row",
+        "small: 60% per row",
+    ]
+
+
+def test_write_puts_every_file_in_the_folder_with_the_same_bytes_each_time(tmp_path):
+    write_report(grid(), tmp_path / "reports")
+    expected = render(grid())
+    figures = {"figures/error_reduction.svg", "figures/perplexity.svg", "figures/swaps.svg"}
+    assert set(expected) == {"results.csv", "layers.csv", "results.md", "report.html"} | figures
+    for name, text in expected.items():
+        assert (tmp_path / "reports" / name).read_text(encoding="utf-8") == text
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.replace", full)
+    with pytest.raises(ArtifactError, match=r"results\.csv: cannot be written \(No space left on device\)"):
+        write_report(report([dense()]), tmp_path)
+
+
+def test_a_cell_without_timing_and_layers_is_reported():
+    bare = replace(pruned(), layers=(), timing=None)
+    assert "wanda" in Page(render(report([dense(), bare]))["report.html"]).texts

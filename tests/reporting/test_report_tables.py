@@ -1,0 +1,183 @@
+import csv
+import io
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from report_records import CASES, DENSE, dense, grid, layers, pruned, report
+
+from prunelib.reporting.tables import (
+    layers_csv,
+    notes,
+    percent,
+    percent_reached,
+    results_csv,
+    results_markdown,
+    results_tables,
+    significant,
+)
+
+
+def read(text):
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def lines(markdown):
+    """The rows of the first Markdown table, as lists of stripped cells, without the rule below the heading."""
+    rows = [line for line in markdown.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row.strip("|").split(" |")] for row in rows[:1] + rows[2:]]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(25.94, "25.9"), (3486.4, "3486"), (0.09312, "0.0931"), (0.0, "0"), (-1.5, "-1.50"), (1.2e-9, "1.20e-09")],
+)
+def test_significant_keeps_what_is_before_the_point(value, text):
+    assert significant(value) == text
+
+
+@given(st.floats(1e-5, 1e6))
+def test_significant_is_within_half_a_unit_of_its_last_digit(value):
+    text = significant(value)
+    assert math.isclose(float(text), value, rel_tol=0.005)
+    assert "e" not in text
+
+
+@example(0.99999)
+@given(st.fractions(0, 1).map(float))
+def test_only_a_whole_share_reads_100(share):
+    assert (percent_reached(share) == "100.0") == (share == 1)
+
+
+def test_percent_has_no_negative_zero():
+    assert percent(-0.0001) == "0.0"
+
+
+def test_results_csv_holds_every_figure_exactly():
+    known = grid()
+    rows = read(results_csv(known))
+    assert [row["cell"] for row in rows] == [cell.key for cell in known.cells]
+    for row, cell in zip(rows, known.cells, strict=True):
+        assert float(row["perplexity_wiki"]) == cell.result.perplexity["wiki"].value
+        assert float(row["acc_piqa"]) == cell.result.tasks["piqa"].acc
+        assert float(row["acc_stderr_piqa"]) == cell.result.tasks["piqa"].acc_stderr
+        assert float(row["sparsity"]) == cell.result.sparsity
+        assert row["relative_error"] == ("" if cell.dense else repr(cell.result.relative_error))
+        assert row["seconds"] == ("" if cell.dense else "12.345678901234567")
+        assert row["peak_bytes"] == ("" if cell.dense else "1234567890")
+
+
+def test_results_csv_has_the_same_columns_whatever_is_known_of_the_cells():
+    full, sparse = read(results_csv(grid())), read(results_csv(report([dense()])))
+    assert list(full[0]) == list(sparse[0])
+    assert sparse[0]["swaps_per_row"] == sparse[0]["pattern"] == ""
+
+
+def test_texts_and_tasks_stand_in_the_order_of_the_report():
+    known = report([dense()], texts=("sotu", "unseen", "wiki"))
+    columns = [name for name in read(results_csv(known))[0] if name.startswith("perplexity")]
+    assert columns == ["perplexity_sotu", "perplexity_unseen", "perplexity_wiki"]
+    assert "unseen" not in results_markdown(known)
+
+
+def test_layers_csv_has_a_row_for_each_layer_of_each_cell():
+    known = grid()
+    rows = read(layers_csv(known))
+    expected = [(cell.key, layer) for cell in known.cells for layer in cell.layers]
+    assert len(rows) == len(expected)
+    for row, (key, layer) in zip(rows, expected, strict=True):
+        assert (row["cell"], row["name"], row["kind"], int(row["block"])) == (key, layer.name, layer.kind, layer.block)
+        assert float(row["loss_after"]) == layer.loss_after
+        assert float(row["error_reduction"]) == layer.error_reduction
+        assert row["swaps_per_row"] == ("" if layer.swaps is None else repr(layer.swaps / layer.rows))
+
+
+def test_swaps_per_row_weigh_layers_by_their_rows():
+    cell = pruned()
+    assert cell.swaps_per_row == 6 * 6 / (2 * (8 + 24 + 8))
+    assert cell.optimal_share == 1
+
+
+def test_a_layer_without_a_count_leaves_the_cell_without_one():
+    mixed = replace(pruned(), layers=[*layers(6, 0.5), *layers(None, 0.5)])
+    assert mixed.swaps_per_row is None
+    assert dense().swaps_per_row is None
+
+
+def test_markdown_shows_each_cell_under_its_pattern():
+    heading, first, *others = lines(results_markdown(grid()))
+    assert heading[:4] == ["Pattern", "Warm start", "Refiner", "Sparsity, %"]
+    assert first[:3] == ["dense", "–", "–"]
+    assert [row[0] for row in others] == ["60% per row", "", "", "", "2:4", "", "", ""]
+    assert [row[1:3] for row in others[:2]] == [["magnitude", "none"], ["magnitude", "swaps"]]
+    shown = dict(zip((title.replace("\N{NO-BREAK SPACE}", " ") for title in heading), others[1], strict=True))
+    assert shown == {
+        "Pattern": "",
+        "Warm start": "magnitude",
+        "Refiner": "swaps",
+        "Sparsity, %": "59.9",
+        "Relative error, % ↓": "**17.5**",
+        "Error reduction, %": "50.0",
+        "Perplexity wiki ↓": "260.0",
+        "Perplexity sotu ↓": "260.0",
+        "piqa, % ↑": "44.0 ± 4.8",
+        "Swaps per row": "0.450",
+        "Rows at optimum, %": "100.0",
+        "Time, s": "12",
+        "Memory, MB": "1235",
+    }
+
+
+def test_the_best_of_each_pattern_is_bold_and_ties_share_it():
+    table = results_tables(grid())[0]
+    column = {heading.split(",")[0]: index for index, heading in enumerate(table.headings)}
+    for group in table.groups[1:]:
+        best = {name: [row[index].best for row in group.rows] for name, index in column.items()}
+        assert best["Relative error"] == [False, True, False, True]
+        assert best["piqa"] == [False, False, False, True]
+        assert not any(best["Error reduction"] + best["Time"])
+
+
+def test_a_row_alone_in_its_group_is_not_called_best():
+    tables = results_tables(report([dense(), pruned()]))
+    assert not any(entry.best for group in tables[0].groups for row in group.rows for entry in row)
+
+
+def test_columns_without_any_value_are_left_out():
+    headings = results_tables(report([dense(), replace(pruned(refiner="none"), timing=None)]))[0].headings
+    assert not {"Swaps per row", "Rows at optimum, %", "Time, s", "Memory, MB"} & set(headings)
+
+
+def test_every_model_has_its_own_table():
+    assert [table.model for table in results_tables(CASES["several models"])] == ["tiny", "small"]
+
+
+def test_a_pipe_in_a_label_does_not_cut_the_row():
+    known = report([dense(), pruned()], labels={"row60": "a|b"})
+    assert "| a\\|b | wanda |" in results_markdown(known)
+
+
+def test_notes_state_tokens_windows_items_and_versions():
+    text = " ".join(notes(grid()))
+    assert "Perplexity wiki: exp of the mean loss over 8,176 predicted tokens in 16 windows" in text
+    assert "piqa (version 1.0, 100 items)" in text
+
+
+def test_notes_give_all_counts_where_models_differ():
+    longer = dense("small")
+    wiki = longer.result.perplexity["wiki"].model_copy(update={"tokens": 8192})
+    changed = longer.result.model_copy(update={"perplexity": {"wiki": wiki}})
+    text = " ".join(notes(report([dense(), replace(longer, result=changed)])))
+    assert "8,176 or 8,192 predicted tokens" in text
+
+
+@pytest.mark.parametrize("known", CASES.values(), ids=CASES.keys())
+def test_tables_have_a_row_for_each_cell(known):
+    assert len(read(results_csv(known))) == len(known.cells)
+    assert sum(len(group.rows) for table in results_tables(known) for group in table.groups) == len(known.cells)
+
+
+def test_dense_perplexity_reads_with_two_decimals():
+    assert f"{DENSE:.2f}" in lines(results_markdown(grid()))[1]

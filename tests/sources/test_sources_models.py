@@ -1,0 +1,140 @@
+"""Model folders: complete, without pickles or code, and known by their contents."""
+
+import json
+import shutil
+
+import huggingface_hub
+import numpy as np
+import pytest
+from pydantic import TypeAdapter, ValidationError
+from safetensors.numpy import save_file
+
+from prunelib.errors import ArtifactError, SourceError
+from prunelib.sources import ModelSource, fetch_model, model_identity, text_identity
+from prunelib.sources.models import HubModel, LocalModel
+
+REVISION = "0123456789" * 4
+
+
+@pytest.fixture
+def original(tmp_path):
+    """A folder as people have them, with files that are not wanted."""
+    folder = tmp_path / "my-model"
+    (folder / "onnx").mkdir(parents=True)
+    save_file({"w": np.ones((2, 3), np.float32)}, folder / "model.safetensors")
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "README.md"):
+        (folder / name).write_text("{}")
+    for name in ("pytorch_model.bin", "modeling_mine.py", "consolidated.safetensors", "onnx/model.safetensors"):
+        (folder / name).write_bytes(b"no")
+    return folder
+
+
+def fetched(settings, folder):
+    folder.mkdir()
+    fetch_model(settings, folder)
+    return folder
+
+
+def test_only_weights_configuration_and_tokenizer_are_copied(original, tmp_path):
+    folder = fetched(LocalModel(path=original), tmp_path / "out")
+    names = {path.name for path in folder.iterdir()}
+    wanted = {"model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
+    assert names == wanted | {"provenance.json"}
+    assert (folder / "model.safetensors").read_bytes() == (original / "model.safetensors").read_bytes()
+    assert not (folder / "model.safetensors").is_symlink()
+
+
+def test_provenance_has_no_path_of_this_machine_and_no_way_of_use(original, tmp_path):
+    folder = fetched(LocalModel(path=original, dtype="bfloat16", allow_uncovered=True), tmp_path / "out")
+    provenance = json.loads((folder / "provenance.json").read_text())
+    assert provenance["kind"] == "model"
+    assert provenance["source"] == {"source": "local", "path": "my-model"}
+    assert set(provenance["files"]) == {path.name for path in folder.iterdir()} - {"provenance.json"}
+
+
+def test_identity_is_of_weights_and_configuration_alone(original, tmp_path):
+    first = model_identity(fetched(LocalModel(path=original), tmp_path / "first"))
+    moved = shutil.move(original, tmp_path / "elsewhere")
+    (moved / "tokenizer_config.json").write_text('{"new": 1}')
+    assert model_identity(fetched(LocalModel(path=moved), tmp_path / "second")) == first
+    save_file({"w": np.zeros((2, 3), np.float32)}, moved / "model.safetensors")
+    assert model_identity(fetched(LocalModel(path=moved), tmp_path / "third")) != first
+
+
+def test_a_fetched_folder_can_be_fetched_again(original, tmp_path):
+    first = fetched(LocalModel(path=original), tmp_path / "first")
+    second = fetched(LocalModel(path=first), tmp_path / "second")
+    assert model_identity(second) == model_identity(first)
+    assert "provenance.json" not in json.loads((second / "provenance.json").read_text())["files"]
+
+
+def test_a_hub_model_is_a_copy_out_of_the_hubs_cache(original, tmp_path, monkeypatch):
+    asked = {}
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda _, **kwargs: asked.update(kwargs) or str(original))
+    folder = fetched(HubModel(id="owner/name", revision=REVISION), tmp_path / "out")
+    assert not any(glob.endswith((".bin", ".py", ".pt")) or glob == "*" for glob in asked["allow_patterns"])
+    assert {path.suffix for path in folder.iterdir()} == {".safetensors", ".json", ".jinja"}
+    assert json.loads((folder / "provenance.json").read_text())["source"]["revision"] == REVISION
+
+
+@pytest.mark.parametrize(
+    ("removed", "message"),
+    [
+        ("model.safetensors", r"no model\*.safetensors in it; pickled weights .* are never read"),
+        ("config.json", "no config.json in it"),
+        ("tokenizer.json", "no tokenizer in it, expected one of tokenizer.json"),
+    ],
+)
+def test_an_incomplete_folder_is_refused(original, tmp_path, removed, message):
+    (original / removed).unlink()
+    with pytest.raises(SourceError, match=f"^{original}: {message}"):
+        fetched(LocalModel(path=original), tmp_path / "out")
+    assert not (tmp_path / "out" / "provenance.json").exists()
+
+
+def test_a_missing_shard_is_refused(original, tmp_path):
+    index = {"weight_map": {"w": "model.safetensors", "v": "model-00002-of-00002.safetensors"}}
+    (original / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(SourceError, match=r"names files that are not there: model-00002-of-00002\.safetensors"):
+        fetched(LocalModel(path=original), tmp_path / "out")
+
+
+def test_truncated_weights_are_refused(original, tmp_path):
+    content = (original / "model.safetensors").read_bytes()
+    (original / "model.safetensors").write_bytes(content[:-4])
+    with pytest.raises(SourceError, match=r"model\.safetensors is truncated or damaged"):
+        fetched(LocalModel(path=original), tmp_path / "out")
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    with pytest.raises(SourceError, match=f"{tmp_path}/nowhere: no such folder"):
+        fetched(LocalModel(path=tmp_path / "nowhere"), tmp_path / "out")
+
+
+@pytest.mark.parametrize("content", [None, "[]", '{"kind": "text", "sha256": "0"}', '{"kind": "model"}', "{"])
+def test_a_folder_without_provenance_has_no_identity(tmp_path, content):
+    if content is not None:
+        (tmp_path / "provenance.json").write_text(content)
+    with pytest.raises(ArtifactError, match=r"provenance\.json"):
+        model_identity(tmp_path)
+
+
+def test_a_model_is_no_text(original, tmp_path):
+    folder = fetched(LocalModel(path=original), tmp_path / "out")
+    with pytest.raises(ArtifactError, match="expected the provenance of a text folder"):
+        text_identity(folder)
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"source": "disk", "path": "x"},
+        {"source": "local", "path": "x", "dtype": "float64"},
+        {"source": "hub", "id": "a/b", "revision": "main"},
+        {"source": "wheel", "requirement": "a==1", "sha256": "0" * 64, "member": "a.bin"},
+        {"source": "local", "path": "x", "colour": "red"},
+    ],
+)
+def test_unusable_settings_are_refused(section):
+    with pytest.raises(ValidationError):
+        TypeAdapter(ModelSource).validate_python(section)

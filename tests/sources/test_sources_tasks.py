@@ -1,0 +1,73 @@
+"""Task items: read by lm-eval's loader exactly as they were in the Arrow file."""
+
+import json
+
+import datasets
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from prunelib.errors import SourceError
+from prunelib.sources import TaskSource, fetch_tasks, tasks_identity
+from prunelib.sources.tasks import HubTasks, LocalTasks
+
+ITEMS = [
+    {"goal": "Öffnen", "label": 1, "choices": {"text": ["a\n", "b"], "label": ["A", "B"]}, "answer": True},
+    {"goal": "", "label": 0, "choices": {"text": [], "label": []}, "answer": False},
+]
+
+
+@pytest.fixture
+def files(tmp_path):
+    features = datasets.Features(
+        {
+            "goal": datasets.Value("string"),
+            "label": datasets.ClassLabel(names=["no", "yes"]),
+            "choices": {
+                "text": datasets.List(datasets.Value("string")),
+                "label": datasets.List(datasets.Value("string")),
+            },
+            "answer": datasets.Value("bool"),
+        }
+    )
+    datasets.Dataset.from_list(ITEMS, features=features).save_to_disk(tmp_path / "saved")
+    (tmp_path / "own.jsonl").write_text("".join(f"{json.dumps(item)}\n" for item in ITEMS) + "\n")
+    return {"piqa": tmp_path / "saved" / "data-00000-of-00001.arrow", "own": tmp_path / "own.jsonl"}
+
+
+@pytest.mark.parametrize("task", ["piqa", "own"])
+def test_items_keep_their_fields_and_values(files, tmp_path, task):
+    fetch_tasks(LocalTasks(files=files), tmp_path / "out")
+    path = tmp_path / "out" / task / "validation.jsonl"
+    assert [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] == ITEMS
+    data_files = {"validation": str(path)}
+    assert (
+        list(datasets.load_dataset("json", data_files=data_files, split="validation", cache_dir=tmp_path / "cache"))
+        == ITEMS
+    )
+
+
+def test_all_tasks_are_fetched_and_recorded(files, tmp_path):
+    fetch_tasks(LocalTasks(files=files), tmp_path / "out")
+    provenance = json.loads((tmp_path / "out" / "provenance.json").read_text())
+    assert set(provenance["files"]) == {"own/validation.jsonl", "piqa/validation.jsonl"}
+    assert provenance["source"] == {"source": "local", "files": {"own": "own.jsonl", "piqa": files["piqa"].name}}
+    assert len(tasks_identity(tmp_path / "out")) == 64
+
+
+@pytest.mark.parametrize("task", ["piqa", "own"])
+def test_a_damaged_file_is_refused(files, tmp_path, task):
+    content = files[task].read_bytes()
+    files[task].write_bytes(content[: len(content) // 2])
+    with pytest.raises(SourceError, match="truncated, or not a file of task items"):
+        fetch_tasks(LocalTasks(files=files), tmp_path / "out")
+
+
+def test_tasks_of_the_hub_need_nothing_but_provenance(tmp_path):
+    fetch_tasks(HubTasks(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["provenance.json"]
+
+
+@pytest.mark.parametrize("file", [{"piqa": "piqa.csv"}, {"../piqa": "piqa.arrow"}, {}])
+def test_unusable_settings_are_refused(file):
+    with pytest.raises(ValidationError):
+        TypeAdapter(TaskSource).validate_python({"source": "local", "files": file})

@@ -1,0 +1,105 @@
+"""The calibration artifact: what is written comes back, and what does not belong is refused."""
+
+import pytest
+import torch
+from families import random_windows, save, tiny_model
+
+from prunelib import gram_matrix
+from prunelib.calibration import Calibration, write_grams, write_layers, write_tokens
+from prunelib.errors import ArtifactError, NumericalError
+from prunelib.models import find_layers
+from prunelib.store import write_tensors
+
+GRAM = gram_matrix(torch.randn(40, 32))
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    model = tiny_model("llama")
+    return find_layers(model, save(model, tmp_path_factory.mktemp("llama")))
+
+
+@pytest.fixture
+def written(tmp_path, index):
+    tokens = write_tokens(tmp_path, random_windows(2, 8), {"model": "m"})
+    for block in range(index.blocks):
+        grams = {name: gram_matrix(torch.randn(9, inputs)) for name, inputs in index.grams(block).items()}
+        write_grams(tmp_path, block, grams, {"model": "m", "tokens": tokens, "count": 16})
+    write_layers(tmp_path, index, {layer.name: 1.0 for layer in index.layers}, "m")
+    return tmp_path
+
+
+@pytest.fixture
+def layer(index):
+    return index.layers[1]  # k_proj, which reads the Gram matrix of q_proj
+
+
+def test_what_was_written_comes_back(written, index, layer):
+    tokens = Calibration.open(written, "m").provenance["tokens"]
+    write_grams(written, 0, {layer.gram: GRAM}, {"model": "m", "tokens": tokens})
+    calibration = Calibration.open(written, "m")
+    assert calibration.index == index
+    assert torch.equal(calibration.gram(layer), GRAM)
+    assert set(calibration.energies) == {layer.name for layer in index.layers}
+
+
+def test_layers_with_one_input_read_one_matrix(written, index):
+    calibration = Calibration.open(written, "m")
+    query, key, value = (calibration.gram(layer) for layer in index.layers[:3])
+    assert torch.equal(query, key)
+    assert torch.equal(query, value)
+
+
+def test_the_identity_of_tokens_is_their_contents(tmp_path):
+    one, same, other = (write_tokens(tmp_path, random_windows(2, 8, seed), {}) for seed in (0, 0, 1))
+    assert one == same != other
+
+
+def test_a_calibration_of_another_model_is_refused(written):
+    with pytest.raises(ArtifactError, match="its model is 'm', but 'other' was expected"):
+        Calibration.open(written, "other")
+
+
+@pytest.mark.parametrize("missing", ["tokens.safetensors", "layers.json", "energies.json"])
+def test_a_missing_file_is_named(written, missing):
+    (written / missing).unlink()
+    with pytest.raises(ArtifactError, match=f"{missing}: no such file; run the stage"):
+        Calibration.open(written, "m")
+
+
+@pytest.mark.parametrize(
+    ("matrix", "error", "message"),
+    [
+        (GRAM.double(), ArtifactError, r"is torch\.float64 \(32, 32\), expected float32 \(32, 32\)"),
+        (GRAM[:4, :4].clone(), ArtifactError, r"is torch\.float32 \(4, 4\), expected float32 \(32, 32\)"),
+        (GRAM * torch.nan, NumericalError, "holds NaN or infinity"),
+    ],
+)
+def test_a_matrix_that_is_no_gram_of_the_layer_is_refused(written, layer, matrix, error, message):
+    calibration = Calibration.open(written, "m")
+    write_grams(written, 0, {layer.gram: matrix}, calibration.provenance)
+    with pytest.raises(error, match=message):
+        calibration.gram(layer)
+
+
+def test_grams_of_other_tokens_another_block_or_kind_are_refused(written, layer):
+    calibration = Calibration.open(written, "m")
+    path = written / "block_000.safetensors"
+    write_grams(written, 0, {layer.gram: GRAM}, {"model": "m", "tokens": "other"})
+    with pytest.raises(ArtifactError, match="its tokens is 'other'"):
+        calibration.gram(layer)
+    path.write_bytes((written / "block_001.safetensors").read_bytes())
+    with pytest.raises(ArtifactError, match="its block is 1, but 0 was expected"):
+        calibration.gram(layer)
+    write_tensors(path, {layer.gram: GRAM}, "mask", {})
+    with pytest.raises(ArtifactError, match="expected a gram artifact"):
+        calibration.gram(layer)
+    write_grams(written, 0, {"other": GRAM}, calibration.provenance)
+    with pytest.raises(ArtifactError, match="no Gram matrix of"):
+        calibration.gram(layer)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ArtifactError, match="truncated"):
+        calibration.gram(layer)
+    path.unlink()
+    with pytest.raises(ArtifactError, match="no such file"):
+        calibration.gram(layer)

@@ -1,0 +1,159 @@
+"""Exported folders: loaded by transformers alone, equal to masks applied in memory, stock everywhere else."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from families import DENSE, random_windows, save, tiny_model
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM
+
+from prunelib import export
+from prunelib.errors import ArtifactError, PatternError
+from prunelib.export import export_model, nonzero_masks
+from prunelib.layers import LayerIndex
+from prunelib.models import find_layers
+from prunelib.store import sha256_file
+from prunelib.weights import apply_masks, read_weight, tensor_files
+
+PROVENANCE = {"method": "sparseswaps", "pattern": "2:4"}
+
+
+def stock(folder: Path, family: str = "llama", dtype: torch.dtype = torch.float32, shard: str = "1GB") -> LayerIndex:
+    model = tiny_model(family, dtype=dtype)
+    return find_layers(model, save(model, folder, shard))
+
+
+def halves(index: LayerIndex) -> dict[str, torch.Tensor]:
+    draw = torch.Generator().manual_seed(0)
+    return {layer.name: torch.rand(layer.rows, layer.inputs, generator=draw) < 0.5 for layer in index.layers}
+
+
+def raw_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    tensors = {}
+    for name, file in tensor_files(folder).items():
+        with safe_open(file, framework="pt") as stream:
+            assert stream.metadata() == {"format": "pt"}
+            tensors[name] = stream.get_tensor(name)
+    return tensors
+
+
+@pytest.mark.parametrize("family", list(DENSE))
+def test_the_export_is_the_masked_model(family: str, tmp_path: Path) -> None:
+    folder, target = tmp_path / "stock", tmp_path / "pruned"
+    index = stock(folder, family)
+    masks = halves(index)
+    export_model(folder, target, index, masks, PROVENANCE)
+    exported = AutoModelForCausalLM.from_pretrained(target)
+    masked = AutoModelForCausalLM.from_pretrained(folder)
+    apply_masks(masked, index.layers, masks)
+    ids = random_windows(samples=2, length=12).long()
+    assert torch.equal(exported(ids).logits, masked(ids).logits)
+    assert find_layers(exported, target) == index
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("shard", ["1GB", "20KB"])
+def test_files_keep_names_dtypes_and_every_other_byte(
+    family: str, dtype: torch.dtype, shard: str, tmp_path: Path
+) -> None:
+    folder, target = tmp_path / "stock", tmp_path / "pruned"
+    index = stock(folder, family, dtype, shard)
+    masks = halves(index)
+    before = {file.name: sha256_file(file) for file in folder.iterdir()}
+    export_model(folder, target, index, masks, PROVENANCE)
+    assert {file.name: sha256_file(file) for file in folder.iterdir()} == before
+    assert {file.name for file in target.iterdir()} == {*before, "provenance.json"}
+    old, new = raw_tensors(folder), raw_tensors(target)
+    assert old.keys() == new.keys()
+    pruned = {layer.tensor for layer in index.layers}
+    for name in old.keys() - pruned:
+        assert torch.equal(old[name].view(torch.uint8), new[name].view(torch.uint8))
+    for layer in index.layers:
+        expected = torch.where(masks[layer.name], read_weight(folder, layer), torch.zeros((), dtype=dtype))
+        assert new[layer.tensor].dtype == dtype
+        assert torch.equal(read_weight(target, layer).view(torch.uint8), expected.view(torch.uint8))
+
+
+def test_the_mask_is_found_again_up_to_zeros_of_the_stock_model(tmp_path: Path) -> None:
+    folder, target = tmp_path / "stock", tmp_path / "pruned"
+    model = tiny_model("llama")
+    model.model.layers[0].mlp.up_proj.weight[:, 5] = 0
+    index = find_layers(model, save(model, folder))
+    masks = halves(index)
+    export_model(folder, target, index, masks, PROVENANCE)
+    for name, found in nonzero_masks(target, index.layers).items():
+        assert not (found & ~masks[name]).any()
+        kept_zeros = masks[name][:, 5].sum() if name == "model.layers.0.mlp.up_proj" else 0
+        assert (masks[name] & ~found).sum() == kept_zeros
+
+
+def test_small_files_travel_and_other_weights_do_not(tmp_path: Path) -> None:
+    folder, target = tmp_path / "stock", tmp_path / "pruned"
+    index = stock(folder)
+    for name in ("tokenizer.json", "merges.txt", "chat_template.jinja", "LICENSE", "spiece.model", "provenance.json"):
+        (folder / name).write_text('{"of": "the stock model"}')
+    for name in ("pytorch_model.bin", "model.gguf", "consolidated.safetensors", "modeling_mine.py", "README.md"):
+        (folder / name).write_text("dense weights, code, or a card of the stock model")
+    export_model(folder, target, index, halves(index), PROVENANCE)
+    assert sorted(file.name for file in target.iterdir()) == [
+        "LICENSE",
+        "chat_template.jinja",
+        "config.json",
+        "generation_config.json",
+        "merges.txt",
+        "model.safetensors",
+        "provenance.json",
+        "spiece.model",
+        "tokenizer.json",
+    ]
+    assert json.loads((target / "provenance.json").read_text()) == {**PROVENANCE, "kind": "pruned model"}
+    assert (target / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
+
+
+def test_only_a_new_or_empty_target_is_written(tmp_path: Path) -> None:
+    folder, target = tmp_path / "stock", tmp_path / "pruned"
+    index = stock(folder)
+    target.mkdir()
+    (target / "mine.txt").write_text("keep")
+    with pytest.raises(ArtifactError, match="pruned: exists already, expected a new or empty folder"):
+        export_model(folder, target, index, halves(index), PROVENANCE)
+    with pytest.raises(ArtifactError, match=r"mine\.txt: exists already"):
+        export_model(folder, target / "mine.txt", index, halves(index), PROVENANCE)
+    assert (target / "mine.txt").read_text() == "keep"
+    (target / "mine.txt").unlink()
+    export_model(folder, target, index, halves(index), PROVENANCE)
+    assert (target / "model.safetensors").is_file()
+
+
+def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, target = tmp_path / "stock", tmp_path / "out" / "pruned"
+    index = stock(folder)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(export, "write_json", full)
+    with pytest.raises(ArtifactError, match=r"pruned: cannot be written \(No space left on device\)"):
+        export_model(folder, target, index, halves(index), PROVENANCE)
+    assert list(target.parent.iterdir()) == []
+
+
+def test_masks_of_another_model_write_nothing(tmp_path: Path) -> None:
+    folder, target = tmp_path / "stock", tmp_path / "pruned"
+    index = stock(folder)
+    with pytest.raises(PatternError, match="masks: 14 of 14 layers have none"):
+        export_model(folder, target, index, {}, PROVENANCE)
+    assert not target.exists()
+
+
+def test_a_damaged_stock_model_is_named(tmp_path: Path) -> None:
+    folder, target = tmp_path / "stock", tmp_path / "pruned"
+    index = stock(folder)
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ArtifactError, match=r"stock/model\.safetensors: truncated"):
+        export_model(folder, target, index, halves(index), PROVENANCE)
+    assert not target.exists()

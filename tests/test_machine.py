@@ -1,0 +1,38 @@
+import pytest
+
+from prunelib.errors import ParamsError
+from prunelib.machine import available_cores, machine
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    machine.cache_clear()
+    yield
+    machine.cache_clear()
+
+
+def test_the_defaults_are_this_machines():
+    assert machine().threads == available_cores() >= 1
+    assert machine().gram_bytes == 2 * 1024**3
+
+
+def test_the_environment_decides(monkeypatch):
+    monkeypatch.setenv("PRUNELIB_THREADS", "3")
+    monkeypatch.setenv("PRUNELIB_GRAM_BYTES", "1.5GiB")
+    monkeypatch.setenv("PRUNELIB_DEVICE", "cuda:1")
+    assert (machine().threads, machine().gram_bytes, machine().device) == (3, 3 * 2**29, "cuda:1")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("THREADS", "0", "PRUNELIB_THREADS='0': .*greater than or equal to 1"),
+        ("THREADS", "many", "PRUNELIB_THREADS='many': .*valid integer"),
+        ("DEVICE", "tpu", "PRUNELIB_DEVICE='tpu': .*must be cpu, cuda or cuda:N"),
+        ("GRAM_BYTES", "lots", "PRUNELIB_GRAM_BYTES='lots': "),
+    ],
+)
+def test_an_unusable_value_names_the_variable(monkeypatch, name, value, line):
+    monkeypatch.setenv(f"PRUNELIB_{name}", value)
+    with pytest.raises(ParamsError, match=line):
+        machine()

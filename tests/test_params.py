@@ -1,0 +1,127 @@
+"""params.yaml: what is accepted, and the one line for each fault."""
+
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from prunelib.errors import ParamsError
+from prunelib.params import load_params
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def edited(tmp_path):
+    """The project's params.yaml with one change: ``edited("grid.patterns", ["x"])``, or a key removed."""
+
+    def load(key=None, value=None, remove=None):
+        raw = YAML(typ="safe", pure=True).load((ROOT / "params.yaml").read_text())
+        *path, last = (key or remove or "").split(".")
+        section = raw
+        for part in path:
+            section = section[part]
+        if remove:
+            del section[last]
+        elif key:
+            section[last] = value
+        with (tmp_path / "params.yaml").open("w") as stream:
+            YAML().dump(raw, stream)
+        return load_params(tmp_path / "params.yaml")
+
+    return load
+
+
+def test_the_projects_params_are_valid_and_cover_the_default_grid():
+    params = load_params(ROOT / "params.yaml")
+    assert {"row60", "nm24"} <= set(params.grid.patterns)
+    assert {"magnitude", "wanda", "ria"} <= set(params.grid.warmstarts)
+    assert {"none", "swaps"} <= set(params.grid.refiners)
+    assert params.refiners["swaps"].max_swaps is None
+    assert params.refiners["swaps_t100"].max_swaps == 100
+    assert params.warmstarts["wanda"].method == "wanda"
+
+
+def test_an_entry_without_method_has_that_of_its_name_and_another_name_may_have_any(edited):
+    params = edited("warmstarts.ria_full", {"method": "ria", "exponent": 1})
+    assert params.warmstarts["ria_full"].exponent == 1
+    assert params.warmstarts["ria"].method == "ria"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "line"),
+    [
+        (
+            "grid.patterns",
+            ["row61"],
+            r"grid\.patterns: unknown name 'row61', expected one of .*row60.*; did you mean row60\?",
+        ),
+        ("grid.models", ["gpt5"], r"grid\.models: unknown name 'gpt5'"),
+        ("grid.refiners", ["swaps", "swaps"], r"grid\.refiners: a name stands twice"),
+        ("grid.refiners", [], r"grid\.refiners = \[\]: "),
+        ("grid.colours", ["red"], r"grid: unknown key 'colours', expected among models, texts, patterns"),
+        ("colour", 1, r"unknown key 'colour', expected among grid, models"),
+        ("patterns.row60.sparsity", 1.5, r"patterns\.row60\.per_row\.sparsity = 1\.5: Input should be less than 1"),
+        ("patterns.row60.sparsity", 0, r"sparsity = 0: Input should be greater than 0"),
+        (
+            "patterns.row60.sparsty",
+            0.5,
+            r"patterns\.row60\.per_row: unknown key 'sparsty', expected among kind, sparsity",
+        ),
+        ("patterns.nm24.keep", 5, r"patterns\.nm24\.n_of_m: keep must be less than group: 5 of 4"),
+        ("patterns.nm24.group", "four", r"patterns\.nm24\.n_of_m\.group = 'four': Input should be a valid integer"),
+        ("patterns.nm24.kind", "blocks", r"patterns\.nm24: .*'blocks'.*'per_row', 'n_of_m'"),
+        ("patterns.2-4", {"kind": "n_of_m", "keep": 2, "group": 4}, r"patterns\.2-4.*should match pattern"),
+        ("warmstarts.wandaa", {}, r"warmstarts\.wandaa: .*'wandaa'.*'magnitude', 'ria', 'wanda'"),
+        (
+            "warmstarts.ria.exponent",
+            -1,
+            r"warmstarts\.ria\.ria\.exponent = -1: Input should be greater than or equal to 0",
+        ),
+        ("refiners.swaps.max_swaps", 0, r"max_swaps = 0: Input should be greater than or equal to 1"),
+        ("refiners.swaps.max_swap", 7, r"unknown key 'max_swap', expected among method, max_swaps"),
+        ("calibration.text", "c4", r"calibration\.text: unknown name 'c4', expected one of wikipedia, sotu"),
+        ("calibration.samples", 0, r"calibration\.samples = 0: "),
+        ("calibration.length", "long", r"calibration\.length = 'long': "),
+        ("evaluation.perplexity.length", 1, r"evaluation\.perplexity\.length = 1: "),
+        ("evaluation.tasks.names", ["piqua"], r"evaluation\.tasks\.names: unknown name 'piqua'.*did you mean piqa\?"),
+        ("models.smollm2_135m.sha256", "abc", r"models\.smollm2_135m\.wheel\.sha256 = 'abc': "),
+        ("models.smollm2_135m.source", "ftp", r"models\.smollm2_135m: .*'ftp'.*'wheel', 'hub', 'local'"),
+        ("models.hub_model", {"source": "hub", "id": "a/b"}, r"models\.hub_model\.hub\.revision: Field required"),
+    ],
+)
+def test_each_fault_is_one_line_that_names_the_key_and_what_it_may_be(edited, key, value, line):
+    with pytest.raises(ParamsError, match=line) as caught:
+        edited(key, value)
+    assert "\n" not in str(caught.value)
+    assert "params.yaml: " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "key", ["grid", "grid.models", "calibration.seed", "evaluation.perplexity", "patterns.nm24.keep"]
+)
+def test_a_missing_key_is_named(edited, key):
+    with pytest.raises(ParamsError, match=rf"{key.split('.')[-1]}.*required"):
+        edited(remove=key)
+
+
+@pytest.mark.parametrize("text", ["grid: [", "a: 1\na: 2", "\x00", "just text", ""])
+def test_what_is_no_mapping_is_one_line(tmp_path, text):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ParamsError) as caught:
+        load_params(tmp_path / "params.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_names_the_remedy(tmp_path):
+    with pytest.raises(ParamsError, match="no such file; run from the folder that holds it"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_numbers_are_those_of_yaml_1_2(edited):
+    assert edited("warmstarts.ria.exponent", 1e-3).warmstarts["ria"].exponent == 0.001
+
+
+def test_settings_are_frozen(edited):
+    with pytest.raises(ValueError, match="frozen"):
+        edited().grid.models = ("x",)
