@@ -11,6 +11,7 @@ from prunelib.machine import machine
 from prunelib.masks import read_masks
 from prunelib.models import check_length, load_model, load_tokenizer
 from prunelib.params import Params
+from prunelib.progress import meter
 from prunelib.results import Cell, CellResult, PerplexityResult, read_layers, write_record
 from prunelib.sources.provenance import model_identity
 from prunelib.text import consecutive_windows, tokenize
@@ -29,7 +30,7 @@ def evaluate(
     errors = _prune(params, cell, language_model, index) if pattern else {}
     result = CellResult(
         cell=cell,
-        perplexity=_perplexities(params, language_model, tokenizer),
+        perplexity=_perplexities(params, cell, language_model, tokenizer),
         tasks=zero_shot(language_model, tokenizer, workflow.task_data(params), params.evaluation.tasks),
         sparsity=achieved_sparsity(language_model, index.layers),
         **errors,
@@ -50,15 +51,13 @@ def _prune(params: Params, cell: Cell, language_model: Any, index: LayerIndex) -
     }
 
 
-def _perplexities(params: Params, language_model: Any, tokenizer: Any) -> dict[str, PerplexityResult]:
+def _perplexities(params: Params, cell: Cell, language_model: Any, tokenizer: Any) -> dict[str, PerplexityResult]:
     settings = params.evaluation.perplexity
     check_length(language_model, settings.length)
-    results = {}
-    for text in params.grid.texts:
-        tokens = tokenize(workflow.held_out(params, text), tokenizer)
-        windows = consecutive_windows(tokens, settings.length, settings.tokens)
-        results[text] = perplexity(language_model, windows, settings.batch)
-    return results
+    streams = {text: tokenize(workflow.held_out(params, text), tokenizer) for text in params.grid.texts}
+    windows = {text: consecutive_windows(stream, settings.length, settings.tokens) for text, stream in streams.items()}
+    with meter(f"perplexity of {cell.name}", sum(map(len, windows.values())), "windows") as bar:
+        return {text: perplexity(language_model, windows[text], settings.batch, bar.advance) for text in windows}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from importlib.metadata import version
 from itertools import product
+from typing import Any
 
 from prunelib import workflow
 from prunelib.params import Params
@@ -31,9 +32,19 @@ def report(params: Params) -> None:
         tasks=params.evaluation.tasks.names,
         labels={name: params.patterns[name].label for name in grid.patterns},
         settings=params.model_dump(mode="json", include=_SHOWN),
-        provenance={"Command": "dvc repro", "Written by": f"prunelib {version('prunelib')}"},
+        provenance={**_origins(params), "Command": "dvc repro", "Written by": f"prunelib {version('prunelib')}"},
     )
     write_report(made, workflow.REPORTS)
+
+
+def _origins(params: Params) -> dict[str, str]:
+    named = {f"Model {name}": params.models[name] for name in params.grid.models}
+    named |= {f"Text {name}": params.texts[name] for name in params.grid.texts}
+    return {heading: ", ".join(_plain(source.origin())) for heading, source in named.items()}
+
+
+def _plain(origin: dict[str, Any]) -> list[str]:
+    return [f"{key} {value}" for key, value in origin.items() if isinstance(value, str)]
 
 
 if __name__ == "__main__":

@@ -72,7 +72,8 @@ class Project:
         project.write_params(PARAMS)
         project.command("git", "init", "--quiet")
         project.command("dvc", "init", "--quiet")
-        shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc" / "config")
+        for name in (".dvcignore", ".dvc/config"):
+            shutil.copy(ROOT / name, folder / name)
         project.commit("start")
         return project
 

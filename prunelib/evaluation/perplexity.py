@@ -45,7 +45,7 @@ def perplexity(
     model: "PreTrainedModel",
     windows: torch.Tensor,
     batch: int,
-    on_batch: Callable[[int, int], None] | None = None,
+    on_windows: Callable[[int], None] | None = None,
 ) -> PerplexityResult:
     """Measure exp(mean negative log-likelihood) of the last L - 1 tokens of each window, every window on its own.
 
@@ -60,8 +60,8 @@ def perplexity(
         (n, L) integers, L at least 2.
     batch
         Windows a forward pass.
-    on_batch
-        Called after each with the number of windows done and their total.
+    on_windows
+        Called after each batch with the number of its windows.
 
     Raises
     ------
@@ -72,8 +72,8 @@ def perplexity(
     losses = torch.empty(0, dtype=torch.float64)
     for chunk in windows.split(batch):
         losses = torch.cat([losses, _losses(model, chunk.to(model.device, torch.long)).cpu()])
-        if on_batch:
-            on_batch(len(losses), len(windows))
+        if on_windows:
+            on_windows(len(chunk))
     predictions = len(windows) * (windows.shape[1] - 1)
     return PerplexityResult(value=_exp_of_mean(losses, predictions), tokens=predictions, windows=len(windows))
 
