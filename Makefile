@@ -9,30 +9,30 @@ help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: .venv/run  ## set up, and run the main job: every stage that params.yaml asks for
-	dvc repro
+	$(BIN)/dvc repro
 
 test: .venv/test lint  ## set up, and run all checks and tests but the end-to-end run
-	pytest -m "not e2e"
+	$(BIN)/pytest -m "not e2e"
 
 quick: .venv/test  ## the quick tests alone
-	pytest -n 2 -m "not slow and not e2e"
+	$(BIN)/pytest -n 2 -m "not slow and not e2e"
 
 e2e: .venv/test  ## the real model end to end on a reduced grid, in a temporary folder
-	pytest -m e2e
+	$(BIN)/pytest -m e2e
 
 lint: .venv/test  ## formatting, lint and types
-	ruff format --check .
-	ruff check .
-	mypy
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 clean:  ## remove the environment; artifacts and the DVC cache stay
 	rm -rf .venv
 
 .venv/run: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
 .venv/test: .venv/run
-	pip install --quiet --constraint constraints.txt --editable ".[test]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test]"
 	touch $@

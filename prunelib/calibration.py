@@ -19,6 +19,8 @@ from prunelib import store
 from prunelib.errors import ArtifactError, NumericalError
 from prunelib.layers import Layer, LayerIndex, read_index, write_index
 
+_ENERGIES = "energies.json"
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -40,9 +42,9 @@ class Calibration:
         """
         tokens = store.read_provenance(folder / "tokens.safetensors", "tokens")
         store.expect_provenance(folder / "tokens.safetensors", tokens, {"model": model_sha})
+        provenance = {"model": model_sha, "tokens": tokens["sha256"]}
         index = read_index(folder / "layers.json", model_sha)
-        energies = store.read_json(folder / "energies.json")
-        return cls(folder, index, energies, {"model": model_sha, "tokens": tokens["sha256"]})
+        return cls(folder, index, _read_energies(folder, index, provenance), provenance)
 
     def gram(self, layer: Layer) -> torch.Tensor:
         """The Gram matrix of a layer's input: (inputs, inputs) float32, sum over tokens.
@@ -82,16 +84,16 @@ def write_tokens(folder: Path, windows: torch.Tensor, provenance: Mapping[str, A
     return identity
 
 
-def write_layers(folder: Path, index: LayerIndex, energies: Mapping[str, float], model_sha: str) -> None:
-    """Write the layer index of the model with this identity, and ||W X||^2 by layer name.
+def write_layers(folder: Path, index: LayerIndex, energies: Mapping[str, float], provenance: Mapping[str, str]) -> None:
+    """Write the layer index, and ||W X||^2 by layer name; ``provenance`` has the identities of model and tokens.
 
     Raises
     ------
     ArtifactError
         If a file could not be written.
     """
-    write_index(folder / "layers.json", index, model_sha)
-    store.write_json(folder / "energies.json", energies)
+    write_index(folder / "layers.json", index, provenance["model"])
+    store.write_json(folder / _ENERGIES, {"kind": "energies", **provenance, "energies": energies})
 
 
 def write_grams(folder: Path, block: int, grams: Mapping[str, torch.Tensor], provenance: Mapping[str, Any]) -> None:
@@ -110,6 +112,17 @@ def write_grams(folder: Path, block: int, grams: Mapping[str, torch.Tensor], pro
         If the file could not be written.
     """
     store.write_tensors(_block_file(folder, block), grams, "gram", {**provenance, "block": block})
+
+
+def _read_energies(folder: Path, index: LayerIndex, provenance: Mapping[str, str]) -> dict[str, float]:
+    path = folder / _ENERGIES
+    header = store.read_json(path)
+    if not isinstance(header, dict) or header.get("kind") != "energies":
+        raise ArtifactError(f"{path}: expected an energies artifact of prunelib, found another file")
+    energies: dict[str, float] = header.pop("energies", {})
+    expected = {**provenance, "layers": sorted(layer.name for layer in index.layers)}
+    store.expect_provenance(path, {**header, "layers": sorted(energies)}, expected)
+    return energies
 
 
 def _block_file(folder: Path, block: int) -> Path:

@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from prunelib.errors import ArtifactError
-from prunelib.layers import Layer, LayerIndex
+from prunelib.layers import LayerIndex
 from prunelib.store import replacing_folder, write_json
-from prunelib.weights import check_masks, open_shard, pruned_places, read_weight, tensor_files
+from prunelib.weights import check_masks, open_shard, pruned_places, tensor_files
 
 _PROVENANCE_FILE = "provenance.json"
 _COPIED_SUFFIXES = {".json", ".txt", ".model", ".jinja", ".tiktoken"}
@@ -46,28 +46,12 @@ def export_model(
         raise ArtifactError(f"{target}: exists already, expected a new or empty folder to export to")
     check_masks(index.layers, masks)
     pruned = {layer.tensor: pruned_places(layer, masks[layer.name]) for layer in index.layers}
-    with replacing_folder(target, scratch=target.parent) as scratch:
+    with replacing_folder(target) as scratch:
         for shard in sorted(set(tensor_files(folder).values())):
             _write_shard(shard, scratch / shard.name, pruned)
         for file in sorted(filter(_travels, folder.iterdir())):
             shutil.copyfile(file, scratch / file.name)
         write_json(scratch / _PROVENANCE_FILE, {**provenance, "kind": _KIND})
-
-
-def nonzero_masks(folder: Path, layers: tuple[Layer, ...]) -> dict[str, torch.Tensor]:
-    """Which weights of a model folder are not zero: a mask up to kept weights that were 0 in the stock model.
-
-    Returns
-    -------
-    dict
-        Layer name to (rows, inputs) bool.
-
-    Raises
-    ------
-    ArtifactError, NumericalError
-        As :func:`prunelib.weights.read_weight`.
-    """
-    return {layer.name: read_weight(folder, layer) != 0 for layer in layers}
 
 
 def _write_shard(source: Path, target: Path, pruned: Mapping[str, torch.Tensor]) -> None:

@@ -25,10 +25,17 @@ def _default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _known_device(value: str) -> str:
+def _usable_device(value: str) -> str:
     kind, _, index = value.partition(":")
     if kind not in {"cpu", "cuda"} or (index and not index.isdecimal()):
         raise ValueError("must be cpu, cuda or cuda:N")
+    if kind == "cuda":
+        import torch  # noqa: PLC0415 - as above
+
+        if (count := torch.cuda.device_count()) <= int(index or 0):
+            raise ValueError(
+                f"this machine has {count} CUDA devices; use cpu" if not count else f"must be below cuda:{count}"
+            )
     return value
 
 
@@ -49,7 +56,7 @@ class Machine(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PRUNELIB_", frozen=True)
 
     threads: int = Field(default_factory=available_cores, ge=1)
-    device: Annotated[str, BeforeValidator(_known_device)] = Field(default_factory=_default_device)
+    device: Annotated[str, BeforeValidator(_usable_device)] = Field(default_factory=_default_device)
     gram_bytes: Annotated[ByteSize, Field(gt=0)] = ByteSize(2 * 1024**3)
 
 

@@ -36,8 +36,12 @@ def read_masks(path: Path, expected: Mapping[str, Any]) -> dict[str, torch.Tenso
     """
     header = store.read_provenance(path, "mask")
     store.expect_provenance(path, header, expected)
+    tensors = store.read_tensors(path, "mask")
+    shapes = {name: [len(packed), packed.shape[-1]] for name, packed in tensors.items()}
+    packed_shapes = {name: [rows, -(-inputs // 8)] for name, (rows, inputs) in header.get("shapes", {}).items()}
+    store.expect_provenance(path, {"tensors": shapes}, {"tensors": packed_shapes})
     masks = {}
-    for name, packed in store.read_tensors(path, "mask").items():
+    for name, packed in tensors.items():
         inputs = header["shapes"][name][1]
         masks[name] = torch.from_numpy(np.unpackbits(packed.numpy(), axis=1, count=inputs).astype(bool))
         kept = int(masks[name].sum())

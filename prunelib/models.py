@@ -83,17 +83,17 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         raise ArtifactError(f"{folder}: no usable tokenizer, expected tokenizer.json ({_first_line(error)})") from None
 
 
-def check_length(model: PreTrainedModel, length: int) -> None:
+def check_length(model: PreTrainedModel, length: int, key: str) -> None:
     """Refuse windows that are longer than the model's positions.
 
     Raises
     ------
     ParamsError
-        With both numbers.
+        With both numbers, and the key of params.yaml that asked for them.
     """
     longest = getattr(_text_config(model), "max_position_embeddings", None) or length
     if length > longest:
-        raise ParamsError(f"length: {length} tokens a window, but the model takes {longest} at most")
+        raise ParamsError(f"{key} = {length} tokens a window, but the model takes {longest} at most")
 
 
 def decoder_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:

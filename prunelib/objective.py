@@ -4,6 +4,8 @@ import torch
 
 from prunelib.errors import NumericalError
 
+_SLACK = 1e-3  # what rounding in float32, or a product without symmetry, may add
+
 
 def row_losses(weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """p^T G p of each row with p = (1 - m) * w, in float64.
@@ -40,7 +42,8 @@ def check_layer(weight: torch.Tensor, gram: torch.Tensor) -> None:
     Raises
     ------
     NumericalError
-        If a shape does not fit, a value is NaN or infinite, or the Gram matrix is not symmetric with a diagonal >= 0.
+        If a shape does not fit, a value is NaN or infinite, or the Gram matrix is no sum of x x^T: not symmetric, or an
+        entry larger than its two diagonal entries allow (Cauchy-Schwarz).
     """
     if weight.ndim != 2 or gram.shape != (weight.shape[1],) * 2:
         raise NumericalError(
@@ -49,6 +52,7 @@ def check_layer(weight: torch.Tensor, gram: torch.Tensor) -> None:
     for name, tensor in (("weight", weight), ("gram", gram)):
         if not tensor.isfinite().all():
             raise NumericalError(f"{name}: NaN or infinity found, expected finite numbers")
-    diagonal = gram.diagonal()
-    if (diagonal < 0).any() or (gram - gram.T).abs().max() > 1e-3 * diagonal.max():
-        raise NumericalError("gram: not symmetric with a diagonal >= 0, expected a sum of x x^T")
+    norms = gram.diagonal().double().clamp(min=0).sqrt()
+    largest = norms[:, None] * norms
+    if ((gram - gram.T).abs() > _SLACK * largest).any() or (gram.abs() > (1 + _SLACK) * largest).any():
+        raise NumericalError("gram: not symmetric and positive semidefinite, expected a sum of x x^T")

@@ -1,7 +1,7 @@
 """params.yaml as frozen, validated settings: the whole file is checked before any stage does any work."""
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Union
@@ -12,6 +12,7 @@ from ruamel.yaml.error import YAMLError
 
 from prunelib import refiners, registry, warmstarts
 from prunelib.errors import ParamsError
+from prunelib.evaluation.local_tasks import STOCK_NAMES
 from prunelib.evaluation.perplexity import PerplexitySettings
 from prunelib.evaluation.zeroshot import TasksSettings
 from prunelib.gram import CalibrationSettings
@@ -76,6 +77,8 @@ class Params(Settings):
                 raise ValueError(f"grid.{section}: a name stands twice in {list(names)}")
         known_name("calibration.text", self.calibration.text, self.grid.texts)
         if self.tasks.names is not None:
+            for name in self.tasks.names:
+                known_name("tasks", name, STOCK_NAMES)
             for name in self.evaluation.tasks.names:
                 known_name("evaluation.tasks.names", name, self.tasks.names)
         return self
@@ -110,12 +113,12 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         raise ParamsError(f"{path}: no such file; run from the folder that holds it") from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
-    return _validated(Params.model_validate, raw, path)
+    return _validated(raw, path)
 
 
-def _validated(validate: Callable[[Any], Params], raw: Any, path: Path) -> Params:
+def _validated(raw: Any, path: Path) -> Params:
     try:
-        return validate(raw)
+        return Params.model_validate(raw)
     except ParamsError as error:
         raise ParamsError(f"{path}: {error}") from None
     except ValidationError as error:

@@ -23,8 +23,8 @@ class Refined:
         (rows, inputs) bool, True = kept.
     loss_before, loss_after
         (rows,) float64: pruning error of the mask that came in and of the one that goes out.
-    swaps
-        (rows,) int64, or None where the refiner makes no swaps.
+    swaps, sweeps
+        (rows,) int64: swaps made and scans over all pairs; None where the refiner makes no swaps.
     optimal
         (rows,) bool: proven that no swap improves the row; None where the refiner proves nothing.
     """
@@ -33,4 +33,5 @@ class Refined:
     loss_before: torch.Tensor
     loss_after: torch.Tensor
     swaps: torch.Tensor | None = None
+    sweeps: torch.Tensor | None = None
     optimal: torch.Tensor | None = None

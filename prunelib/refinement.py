@@ -14,7 +14,7 @@ from prunelib.patterns import Pattern
 from prunelib.progress import Meter
 from prunelib.refined import Refined
 from prunelib.results import LayerResult
-from prunelib.weights import read_weight
+from prunelib.weights import check_masks, read_weight
 
 
 def refine_masks(
@@ -43,6 +43,7 @@ def refine_masks(
     tuple
         The refined masks, a record for each layer, and the seconds spent in the refiner itself.
     """
+    check_masks(calibration.index.layers, masks)
     refine = registry.methods(refiners)[settings.method].refine
     refined, records, seconds = {}, [], 0.0
     losses = _Losses(bar)
@@ -80,6 +81,11 @@ def _record(layer: Layer, result: Refined, energy: float) -> LayerResult:
         loss_before=float(result.loss_before.sum()),
         loss_after=float(result.loss_after.sum()),
         energy=energy,
-        swaps=None if result.swaps is None else int(result.swaps.sum()),
-        optimal_rows=None if result.optimal is None else int(result.optimal.sum()),
+        swaps=_total(result.swaps),
+        sweeps=_total(result.sweeps),
+        optimal_rows=_total(result.optimal),
     )
+
+
+def _total(of_rows: torch.Tensor | None) -> int | None:
+    return None if of_rows is None else int(of_rows.sum())

@@ -12,6 +12,9 @@ from prunelib.settings import Settings
 
 T = TypeVar("T")
 
+BOS_SUFFIX = "_bos_per_window"
+"""Ends a text's name where every window began with a BOS token: such perplexities do not compare with the others."""
+
 
 class Cell(Settings):
     """One combination of the grid, by its names in params.yaml; the dense model has only a model."""
@@ -51,6 +54,8 @@ class CellResult(Settings):
     ----------
     sparsity
         Share of zeros among the prunable block weights that were evaluated; 0 for the dense model.
+    coverage
+        Share of the blocks' matrix weights that are prunable.
     relative_error
         Mean over layers of L(mask) / ||W X||^2; None for the dense model.
     error_reduction
@@ -61,6 +66,7 @@ class CellResult(Settings):
     perplexity: dict[str, PerplexityResult]
     tasks: dict[str, TaskResult]
     sparsity: float
+    coverage: float
     relative_error: float | None = None
     error_reduction: float | None = None
 
@@ -78,8 +84,8 @@ class LayerResult(Settings):
         Pruning error of the warm start and of the refined mask.
     energy
         ||W X||^2 of the dense layer.
-    swaps
-        Number of swaps over all rows; ``None`` where the refiner makes none.
+    swaps, sweeps
+        Number of swaps, and of scans over all pairs, summed over rows; ``None`` where the refiner makes none.
     optimal_rows
         Rows proven to be at a 1-swap optimum; ``None`` where the refiner proves nothing.
     """
@@ -94,6 +100,7 @@ class LayerResult(Settings):
     loss_after: float = Field(ge=0)
     energy: float = Field(ge=0)
     swaps: int | None = None
+    sweeps: int | None = None
     optimal_rows: int | None = None
 
     @property

@@ -7,6 +7,7 @@ import torch
 
 from prunelib import registry, warmstarts
 from prunelib.calibration import Calibration
+from prunelib.errors import PatternError
 from prunelib.patterns import Pattern, select
 from prunelib.weights import read_weight
 
@@ -22,7 +23,11 @@ def warmstart_masks(folder: Path, calibration: Calibration, pattern: Pattern, se
         Of one method in :mod:`prunelib.warmstarts`.
     """
     saliency = registry.methods(warmstarts)[settings.method].saliency
-    return {
-        layer.name: select(saliency(read_weight(folder, layer), calibration.gram(layer), settings), pattern)
-        for layer in calibration.index.layers
-    }
+    masks = {}
+    for layer in calibration.index.layers:
+        scores = saliency(read_weight(folder, layer), calibration.gram(layer), settings)
+        try:
+            masks[layer.name] = select(scores, pattern)
+        except PatternError as error:
+            raise PatternError(f"{layer.name}: {error}") from None
+    return masks

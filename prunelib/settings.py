@@ -1,7 +1,7 @@
 """The base of all settings classes: frozen, with unknown keys refused by name."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -18,3 +18,20 @@ class Settings(BaseModel):
         if unknown:
             raise ValueError(f"unknown key {unknown[0]!r}, expected among {', '.join(cls.model_fields)}")
         return data
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_are_no_text(cls, data: Any) -> Any:
+        for key, value in data.items() if isinstance(data, Mapping) else ():
+            if (
+                isinstance(value, str | bool)
+                and key in cls.model_fields
+                and _is_numeric(cls.model_fields[key].annotation)
+            ):
+                raise ValueError(f"{key} = {value!r}: Input should be a number, without quotes")
+        return data
+
+
+def _is_numeric(annotation: Any) -> bool:
+    """Whether a field takes an int or a float, alone or beside None."""
+    return annotation in {int, float} or any(_is_numeric(part) for part in get_args(annotation))

@@ -9,8 +9,8 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _HEADER = "prunelib"
 FORMAT_VERSION = 1
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
 
 
 def sha256_file(path: Path) -> str:
@@ -37,48 +38,50 @@ def sha256_json(value: Any) -> str:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary file name beside ``path``; on success it becomes ``path``, on failure nothing is left.
+    """Yield a temporary file beside ``path``; on success it becomes ``path``, on failure nothing is left.
 
     Raises
     ------
     ArtifactError
         If the file could not be written (disk full, no permission). What was at ``path`` stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    temporary = _partial(path)
+    with _writing(path):
+        _make_way(path)
+        temporary.touch()
     try:
-        with _writing(path):
+        with _filling(path):
             yield temporary
+        with _writing(path):
             temporary.chmod(0o644)  # safetensors writes files that only their owner may read
             _sync(temporary)
             temporary.replace(path)
-            _sync(path.parent)
+        _sync_names(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        _discard(temporary)
 
 
 @contextlib.contextmanager
-def replacing_folder(path: Path, scratch: Path = Path("scratch")) -> Iterator[Path]:
-    """Yield an empty folder under ``scratch``; on success it becomes ``path``, on failure it is removed.
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``path``; on success it becomes ``path``, on failure nothing is left.
 
     Raises
     ------
     ArtifactError
         As :func:`replacing`.
     """
-    scratch.mkdir(parents=True, exist_ok=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f"{path.name}-", dir=scratch))
+    temporary = _partial(path)
+    with _writing(path):
+        _make_way(path)
+        temporary.mkdir()
     try:
-        with _writing(path):
+        with _filling(path):
             yield temporary
-            temporary.chmod(0o755)
-            if path.exists():
-                shutil.rmtree(path)
-            temporary.rename(path)
-            _sync(path.parent)
+        with _writing(path):
+            _exchange(temporary, path)
+        _sync_names(path.parent)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        _discard(temporary)
 
 
 def write_tensors(path: Path, tensors: Mapping[str, "torch.Tensor"], kind: str, provenance: Mapping[str, Any]) -> None:
@@ -197,19 +200,94 @@ def _opened(path: Path) -> Iterator[Any]:
         raise ArtifactError(f"{path}: truncated, damaged or not a safetensors file ({error})") from None
 
 
+def _partial(path: Path) -> Path:
+    """The hidden name beside ``path`` under which this process writes it."""
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+
+def _make_way(path: Path) -> None:
+    """Make the folder that ``path`` is in, and clear what killed writers of ``path`` left there."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, f"{path.parent} is no folder") from error
+    name = re.compile(rf"\.{re.escape(path.name)}\.([1-9]\d{{0,8}})(\.old)?\.partial")
+    for found in list(path.parent.iterdir()):
+        leftover = name.fullmatch(found.name)
+        if leftover is None or _is_other_process(int(leftover[1])):
+            continue
+        if leftover[2]:
+            _put_back(found, path)
+        else:
+            _discard(found)
+
+
+def _is_other_process(pid: int) -> bool:
+    """Whether a process that is not this one runs under that number."""
+    if pid == os.getpid():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it runs, as another user
+    return True
+
+
+def _exchange(new: Path, path: Path) -> None:
+    """Rename ``new`` to ``path``; what was there stands aside meanwhile, so a kill at any time loses neither."""
+    old = path.with_name(f".{path.name}.{os.getpid()}.old.partial")
+    try:
+        if os.path.lexists(path):
+            path.rename(old)
+        new.rename(path)
+    finally:
+        _put_back(old, path)
+
+
+def _put_back(old: Path, path: Path) -> None:
+    """Return what was set aside if nothing came in its place, and discard it otherwise."""
+    if os.path.lexists(old) and not os.path.lexists(path):
+        old.rename(path)
+    _discard(old)
+
+
+def _discard(path: Path) -> None:
+    """Remove a file or folder; what the system refuses to remove is tried again at the next write."""
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
+
+
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Turn the system's refusals to write into one line that names the file."""
+    """Turn the system's refusals of our own steps into one line that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise _unwritable(path, error.strerror) from None
+
+
+@contextlib.contextmanager
+def _filling(path: Path) -> Iterator[None]:
+    """As :func:`_writing` around the caller's steps, whose other errors may be about files that it reads."""
     from safetensors import SafetensorError  # noqa: PLC0415 - as in write_tensors
 
     try:
         yield
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG}:
+        if error.errno not in _NO_ROOM:
             raise
-        raise ArtifactError(f"{path}: cannot be written ({error.strerror}); nothing was changed") from None
+        raise _unwritable(path, error.strerror) from None
     except SafetensorError as error:
-        raise ArtifactError(f"{path}: cannot be written ({error}); nothing was changed") from None
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, reason: object) -> ArtifactError:
+    return ArtifactError(f"{path}: cannot be written ({reason}); nothing was changed")
 
 
 def _sync(path: Path) -> None:
@@ -218,3 +296,9 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _sync_names(folder: Path) -> None:
+    """Make a rename durable where the system can: the contents stand whole under their name either way."""
+    with contextlib.suppress(OSError):
+        _sync(folder)

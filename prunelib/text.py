@@ -29,7 +29,7 @@ def tokenize(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase") -> torc
     return torch.tensor(encoded["input_ids"], dtype=torch.int32)
 
 
-def draw_windows(tokens: torch.Tensor, samples: int, length: int, seed: int) -> torch.Tensor:
+def draw_windows(tokens: torch.Tensor, samples: int, length: int, seed: int, bos: int | None = None) -> torch.Tensor:
     """Draw disjoint windows of a stream at random, without replacement.
 
     The stream is cut into windows from its start, and those with the least random keys are drawn: more samples of the
@@ -44,6 +44,8 @@ def draw_windows(tokens: torch.Tensor, samples: int, length: int, seed: int) -> 
         Number of windows, and tokens in each.
     seed
         Of the draw, at least 0.
+    bos
+        A token that every window begins with, as its first of ``length``; None: windows are plain cuts.
 
     Returns
     -------
@@ -55,7 +57,7 @@ def draw_windows(tokens: torch.Tensor, samples: int, length: int, seed: int) -> 
     ParamsError
         If the stream has fewer than ``samples`` windows.
     """
-    windows = _cut(tokens, length)
+    windows = _cut(tokens, length, bos)
     if samples > len(windows):
         raise ParamsError(
             f"calibration.samples = {samples}: the text has {len(tokens)} tokens, at most {len(windows)} windows "
@@ -66,7 +68,7 @@ def draw_windows(tokens: torch.Tensor, samples: int, length: int, seed: int) -> 
     return windows[torch.from_numpy(drawn)]
 
 
-def consecutive_windows(tokens: torch.Tensor, length: int, budget: int) -> torch.Tensor:
+def consecutive_windows(tokens: torch.Tensor, length: int, budget: int, bos: int | None = None) -> torch.Tensor:
     """The floor(min(tokens, budget) / length) disjoint windows from the start of a stream; the tail is dropped.
 
     Parameters
@@ -75,6 +77,8 @@ def consecutive_windows(tokens: torch.Tensor, length: int, budget: int) -> torch
         (tokens,) int32.
     length, budget
         Tokens in a window, and the most tokens to use in all.
+    bos
+        As in :func:`draw_windows`. What is measured so is another quantity than the papers' perplexity.
 
     Returns
     -------
@@ -86,13 +90,26 @@ def consecutive_windows(tokens: torch.Tensor, length: int, budget: int) -> torch
     ParamsError
         If not even one window fits.
     """
-    windows = _cut(tokens[:budget], length)
+    windows = _cut(tokens[:budget], length, bos)
     if not len(windows):
         raise ParamsError(
             f"evaluation.perplexity.length = {length}: the text has {len(tokens)} tokens, of which "
             f"evaluation.perplexity.tokens = {budget} may be used: at most a window of {min(len(tokens), budget)}"
         )
     return windows
+
+
+def bos_of(tokenizer: "PreTrainedTokenizerBase") -> int:
+    """The id of the token that begins a sequence.
+
+    Raises
+    ------
+    ParamsError
+        If the tokenizer has no BOS token.
+    """
+    if tokenizer.bos_token_id is None:
+        raise ParamsError("bos_per_window: true, but the model's tokenizer has no BOS token; set it to false")
+    return int(tokenizer.bos_token_id)
 
 
 def tokenizer_identity(tokenizer: "PreTrainedTokenizerBase") -> str:
@@ -112,6 +129,9 @@ def tokenizer_identity(tokenizer: "PreTrainedTokenizerBase") -> str:
     return sha256_json({key: value for key, value in definition.items() if key not in {"truncation", "padding"}})
 
 
-def _cut(tokens: torch.Tensor, length: int) -> torch.Tensor:
+def _cut(tokens: torch.Tensor, length: int, bos: int | None) -> torch.Tensor:
+    if bos is not None:
+        body = tokens[1:] if len(tokens) and tokens[0] == bos else tokens
+        return torch.nn.functional.pad(_cut(body, length - 1, None), (1, 0), value=bos)
     count = len(tokens) // length
     return tokens[: count * length].view(count, length)

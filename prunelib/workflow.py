@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
-from prunelib.errors import ParamsError, PruneError
+from prunelib import store
+from prunelib.errors import PruneError
 from prunelib.machine import machine
 from prunelib.params import Params, known_name, load_params
 from prunelib.results import Cell
-from prunelib.sources.documents import read_documents
+from prunelib.sources.provenance import model_identity
 
 ARTIFACTS = Path("artifacts")
 RESULTS = Path("results")
@@ -70,24 +71,17 @@ def methods(params: Params, cell: Cell) -> dict[str, Any]:
     return {key: section[name].model_dump() for key, (section, name) in chosen.items() if name}
 
 
-def held_out(params: Params, text: str) -> list[str]:
-    """The held-out documents of a text.
+def made_from(params: Params, cell: Cell) -> dict[str, Any]:
+    """What a cell's refined masks must have been made from: this model, these calibration tokens, these methods.
 
     Raises
     ------
-    ParamsError
-        If one of them stands among the calibration documents, which may be those of another text.
+    ArtifactError
+        If the model or its calibration tokens are missing or damaged.
     """
-    calibrated = params.calibration.text
-    seen = {" ".join(document.text.split()) for document in read_documents(text_folder(calibrated), "calibration")}
-    documents = read_documents(text_folder(text), "held_out")
-    for document in documents:
-        if " ".join(document.text.split()) in seen:
-            raise ParamsError(
-                f"grid.texts: held-out document {document.id!r} of {text} is in the calibration text {calibrated}; "
-                "evaluate on another text"
-            )
-    return [document.text for document in documents]
+    tokens = store.read_provenance(calibration_folder(cell.model) / "tokens.safetensors", "tokens")
+    origin = {"model": model_identity(model_folder(cell.model)), "tokens": tokens["sha256"]}
+    return {**origin, **methods(params, cell)}
 
 
 def task_data(params: Params) -> Path | None:

@@ -11,7 +11,7 @@ from prunelib.params import Params
 from prunelib.progress import meter
 from prunelib.sources.documents import read_documents
 from prunelib.sources.provenance import model_identity, text_identity
-from prunelib.text import draw_windows, tokenize, tokenizer_identity
+from prunelib.text import bos_of, draw_windows, tokenize, tokenizer_identity
 from prunelib.weights import read_weight
 
 
@@ -22,9 +22,10 @@ def calibrate(params: Params, model: str) -> None:
     identity = model_identity(folder)
     tokenizer = load_tokenizer(folder)
     documents = [document.text for document in read_documents(text, "calibration")]
-    windows = draw_windows(tokenize(documents, tokenizer), settings.samples, settings.length, settings.seed)
+    bos = bos_of(tokenizer) if source.bos_per_window else None
+    windows = draw_windows(tokenize(documents, tokenizer), settings.samples, settings.length, settings.seed, bos)
     language_model = load_model(folder, source.dtype, machine().device)
-    check_length(language_model, settings.length)
+    check_length(language_model, settings.length, "calibration.length")
     index = find_layers(language_model, folder)
     if not source.allow_uncovered:
         require_coverage(index)
@@ -40,14 +41,14 @@ def calibrate(params: Params, model: str) -> None:
         store.replacing_folder(workflow.calibration_folder(model)) as target,
         meter(f"calibrate {model}", runs, "windows") as bar,
     ):
-        tokens = write_tokens(target, windows, drawn_from)
+        provenance = {"model": identity, "tokens": write_tokens(target, windows, drawn_from)}
         for block, grams in accumulate_grams(
             language_model, index, windows, batch=settings.batch, budget_bytes=budget, on_windows=bar.advance
         ):
-            write_grams(target, block, grams, {"model": identity, "tokens": tokens, "count": windows.numel()})
+            write_grams(target, block, grams, {**provenance, "count": windows.numel()})
             for layer in index.of_block(block):
                 energies[layer.name] = output_energy(read_weight(folder, layer), grams[layer.gram])
-        write_layers(target, index, energies, identity)
+        write_layers(target, index, energies, provenance)
 
 
 if __name__ == "__main__":

@@ -6,14 +6,16 @@ from typing import Any
 
 from prunelib import workflow
 from prunelib.params import Params
-from prunelib.reporting import CellReport, Report, write_report
-from prunelib.results import Cell, read_cell, read_layers, read_timing
-
-_SHOWN = {"grid", "calibration", "patterns", "warmstarts", "refiners", "evaluation"}
+from prunelib.reporting import CellReport, Report, as_line, write_report
+from prunelib.results import BOS_SUFFIX, Cell, read_cell, read_layers, read_timing
 
 
 def report(params: Params) -> None:
-    """Write the report of the cells of the grid; the files of other cells are not looked at."""
+    """Write the report of the cells of the grid; the files of other cells are not looked at.
+
+    Methods and origins are read from params.yaml without being the stage's params, so that entries outside the grid do
+    not rerun it. Other methods change results (a time at least); another attribution alone shows in the next report.
+    """
     grid = params.grid
     dense = [CellReport(read_cell(workflow.result_file(Cell(model=model)))) for model in grid.models]
     names = product(grid.models, grid.patterns, grid.warmstarts, grid.refiners)
@@ -28,23 +30,34 @@ def report(params: Params) -> None:
     ]
     made = Report(
         cells=dense + pruned,
-        texts=grid.texts,
+        texts=[name for text in grid.texts for name in _columns(text, dense)],
         tasks=params.evaluation.tasks.names,
         labels={name: params.patterns[name].label for name in grid.patterns},
-        settings=params.model_dump(mode="json", include=_SHOWN),
+        settings=_settings(params),
         provenance={**_origins(params), "Command": "dvc repro", "Written by": f"prunelib {version('prunelib')}"},
     )
     write_report(made, workflow.REPORTS)
 
 
+def _columns(text: str, dense: list[CellReport]) -> list[str]:
+    """The names under which models were measured on a text: its own, and that of windows that begin with a BOS."""
+    return [name for name in (text, f"{text}{BOS_SUFFIX}") if any(name in cell.result.perplexity for cell in dense)]
+
+
+def _settings(params: Params) -> dict[str, Any]:
+    """The sections that decided the results, with the entries that the grid names."""
+    shown = params.model_dump(mode="json", include={"calibration", "evaluation"})
+    for section in ("patterns", "warmstarts", "refiners"):
+        entries = getattr(params, section)
+        shown[section] = {name: entries[name].model_dump(mode="json") for name in getattr(params.grid, section)}
+    return shown
+
+
 def _origins(params: Params) -> dict[str, str]:
-    named = {f"Model {name}": params.models[name] for name in params.grid.models}
-    named |= {f"Text {name}": params.texts[name] for name in params.grid.texts}
-    return {heading: ", ".join(_plain(source.origin())) for heading, source in named.items()}
-
-
-def _plain(origin: dict[str, Any]) -> list[str]:
-    return [f"{key} {value}" for key, value in origin.items() if isinstance(value, str)]
+    """Where the models and texts come from, by heading."""
+    models = {f"Model {name}": params.models[name].origin() for name in params.grid.models}
+    texts = {f"Text {name}": params.texts[name].origin() for name in params.grid.texts}
+    return {heading: as_line(origin) for heading, origin in {**models, **texts}.items()}
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def result(cell: Cell, perplexity: Mapping[str, float], **figures: float) -> Cel
         cell=cell,
         perplexity={text: PerplexityResult(value=value, tokens=8176, windows=16) for text, value in perplexity.items()},
         tasks={"piqa": TaskResult(acc=accuracy, acc_stderr=0.048, items=100, version="1.0")},
-        **{"sparsity": 0.0, **figures},
+        **{"sparsity": 0.0, "coverage": 1.0, **figures},
     )
 
 

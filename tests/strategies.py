@@ -51,11 +51,25 @@ def problem(seed, pattern, rows, inputs, tokens, degenerate=""):
         weight *= 10.0 ** torch.randint(-15, 16, (rows, 1), generator=generator)
     if degenerate == "huge and tiny inputs":
         x *= 10.0 ** torch.randint(-15, 16, (1, inputs), generator=generator)
+    if degenerate == "cancelling" and inputs > 2:
+        x = x[:, :1] * torch.ones(inputs)
+        weight[:, 2::3] = 0
+        weight[:, 1] = -weight[:, 0]
     mask = select(torch.rand(rows, inputs, generator=generator), pattern)
     return Problem(weight, x.T @ x, mask, pattern)
 
 
-DEGENERATE = ["", "dead inputs", "all dead", "zero rows", "ties", "twins", "huge and tiny rows", "huge and tiny inputs"]
+DEGENERATE = [
+    "",
+    "dead inputs",
+    "all dead",
+    "zero rows",
+    "ties",
+    "twins",
+    "cancelling",
+    "huge and tiny rows",
+    "huge and tiny inputs",
+]
 
 
 @st.composite

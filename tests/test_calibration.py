@@ -8,7 +8,7 @@ from prunelib import gram_matrix
 from prunelib.calibration import Calibration, write_grams, write_layers, write_tokens
 from prunelib.errors import ArtifactError, NumericalError
 from prunelib.models import find_layers
-from prunelib.store import write_tensors
+from prunelib.store import write_json, write_tensors
 
 GRAM = gram_matrix(torch.randn(40, 32))
 
@@ -25,7 +25,8 @@ def written(tmp_path, index):
     for block in range(index.blocks):
         grams = {name: gram_matrix(torch.randn(9, inputs)) for name, inputs in index.grams(block).items()}
         write_grams(tmp_path, block, grams, {"model": "m", "tokens": tokens, "count": 16})
-    write_layers(tmp_path, index, {layer.name: 1.0 for layer in index.layers}, "m")
+    energies = {layer.name: 1.0 for layer in index.layers}
+    write_layers(tmp_path, index, energies, {"model": "m", "tokens": tokens})
     return tmp_path
 
 
@@ -64,6 +65,27 @@ def test_a_calibration_of_another_model_is_refused(written):
 def test_a_missing_file_is_named(written, missing):
     (written / missing).unlink()
     with pytest.raises(ArtifactError, match=f"{missing}: no such file; run the stage"):
+        Calibration.open(written, "m")
+
+
+@pytest.mark.parametrize(
+    ("energies", "message"),
+    [
+        ([], "expected an energies artifact"),
+        ({"kind": "energies", "model": "other", "tokens": "?"}, "its model is 'other'"),
+        ({"kind": "energies", "model": "m", "tokens": "other"}, "its tokens is 'other'"),
+    ],
+)
+def test_energies_that_do_not_belong_are_refused(written, energies, message):
+    write_json(written / "energies.json", energies)
+    with pytest.raises(ArtifactError, match=message):
+        Calibration.open(written, "m")
+
+
+def test_energies_of_other_layers_are_refused(written, index):
+    tokens = Calibration.open(written, "m").provenance["tokens"]
+    write_layers(written, index, {"other": 1.0}, {"model": "m", "tokens": tokens})
+    with pytest.raises(ArtifactError, match="its layers is"):
         Calibration.open(written, "m")
 
 

@@ -20,6 +20,7 @@ def test_the_environment_decides(monkeypatch):
     monkeypatch.setenv("PRUNELIB_THREADS", "3")
     monkeypatch.setenv("PRUNELIB_GRAM_BYTES", "1.5GiB")
     monkeypatch.setenv("PRUNELIB_DEVICE", "cuda:1")
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     assert (machine().threads, machine().gram_bytes, machine().device) == (3, 3 * 2**29, "cuda:1")
 
 
@@ -29,10 +30,12 @@ def test_the_environment_decides(monkeypatch):
         ("THREADS", "0", "PRUNELIB_THREADS='0': .*greater than or equal to 1"),
         ("THREADS", "many", "PRUNELIB_THREADS='many': .*valid integer"),
         ("DEVICE", "tpu", "PRUNELIB_DEVICE='tpu': .*must be cpu, cuda or cuda:N"),
+        ("DEVICE", "cuda:2", "PRUNELIB_DEVICE='cuda:2': .*must be below cuda:2"),
         ("GRAM_BYTES", "lots", "PRUNELIB_GRAM_BYTES='lots': "),
     ],
 )
 def test_an_unusable_value_names_the_variable(monkeypatch, name, value, line):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setenv(f"PRUNELIB_{name}", value)
     with pytest.raises(ParamsError, match=line):
         machine()

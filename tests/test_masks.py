@@ -34,6 +34,14 @@ def test_a_mask_of_another_model_is_refused(tmp_path):
         read_masks(tmp_path / "m", {"model": "xyz"})
 
 
+@pytest.mark.parametrize("shapes", [{}, {"a": [2, 8]}, {"a": [1, 9]}, {"a": [1, 8], "b": [1, 8]}])
+def test_shapes_that_differ_from_the_header_are_refused(tmp_path, shapes):
+    header = {"shapes": shapes, "kept": {"a": 2, "b": 2}}
+    store.write_tensors(tmp_path / "m", {"a": torch.tensor([[0b11000000]], dtype=torch.uint8)}, "mask", header)
+    with pytest.raises(ArtifactError, match="its tensors is"):
+        read_masks(tmp_path / "m", {})
+
+
 def test_counts_that_differ_from_the_header_are_refused(tmp_path):
     header = {"shapes": {"a": [1, 8]}, "kept": {"a": 3}}
     store.write_tensors(tmp_path / "m", {"a": torch.tensor([[0b11000000]], dtype=torch.uint8)}, "mask", header)

@@ -411,8 +411,8 @@ def test_weights_of_another_shape_or_model_are_refused(llama: Path) -> None:
 
 def test_windows_longer_than_the_model_are_refused(llama: Path) -> None:
     model = load_model(llama, "float32", "cpu")
-    check_length(model, LENGTH)
+    check_length(model, LENGTH, "calibration.length")
     with pytest.raises(
-        ParamsError, match=f"length: {LENGTH + 1} tokens a window, but the model takes {LENGTH} at most"
+        ParamsError, match=f"calibration.length = {LENGTH + 1} tokens a window, but the model takes {LENGTH} at most"
     ):
-        check_length(model, LENGTH + 1)
+        check_length(model, LENGTH + 1, "calibration.length")

@@ -69,7 +69,7 @@ def test_an_entry_without_method_has_that_of_its_name_and_another_name_may_have_
             r"patterns\.row60\.per_row: unknown key 'sparsty', expected among kind, sparsity",
         ),
         ("patterns.nm24.keep", 5, r"patterns\.nm24\.n_of_m: keep must be less than group: 5 of 4"),
-        ("patterns.nm24.group", "four", r"patterns\.nm24\.n_of_m\.group = 'four': Input should be a valid integer"),
+        ("patterns.nm24.group", "four", r"patterns\.nm24\.n_of_m: group = 'four': Input should be a number"),
         ("patterns.nm24.kind", "blocks", r"patterns\.nm24: .*'blocks'.*'per_row', 'n_of_m'"),
         ("patterns.2-4", {"kind": "n_of_m", "keep": 2, "group": 4}, r"patterns\.2-4.*should match pattern"),
         ("warmstarts.wandaa", {}, r"warmstarts\.wandaa: .*'wandaa'.*'magnitude', 'ria', 'wanda'"),
@@ -82,7 +82,11 @@ def test_an_entry_without_method_has_that_of_its_name_and_another_name_may_have_
         ("refiners.swaps.max_swap", 7, r"unknown key 'max_swap', expected among method, max_swaps"),
         ("calibration.text", "c4", r"calibration\.text: unknown name 'c4', expected one of wikipedia, sotu"),
         ("calibration.samples", 0, r"calibration\.samples = 0: "),
-        ("calibration.length", "long", r"calibration\.length = 'long': "),
+        ("calibration.samples", True, r"calibration: samples = True: Input should be a number"),
+        ("calibration.seed", "7", r"calibration: seed = '7': Input should be a number, without quotes"),
+        ("calibration.batch", 2.5, r"calibration\.batch = 2\.5: Input should be a valid integer"),
+        ("patterns.row60.sparsity", float("nan"), r"patterns\.row60\.per_row\.sparsity"),
+        ("calibration.length", "long", r"calibration: length = 'long': "),
         ("evaluation.perplexity.length", 1, r"evaluation\.perplexity\.length = 1: "),
         ("evaluation.tasks.names", ["piqua"], r"evaluation\.tasks\.names: unknown name 'piqua'.*did you mean piqa\?"),
         ("models.smollm2_135m.sha256", "abc", r"models\.smollm2_135m\.wheel\.sha256 = 'abc': "),
@@ -118,8 +122,13 @@ def test_a_missing_file_names_the_remedy(tmp_path):
         load_params(tmp_path / "params.yaml")
 
 
-def test_numbers_are_those_of_yaml_1_2(edited):
-    assert edited("warmstarts.ria.exponent", 1e-3).warmstarts["ria"].exponent == 0.001
+def test_numbers_are_those_of_yaml_1_2(tmp_path):
+    text = (ROOT / "params.yaml").read_text()
+    (tmp_path / "params.yaml").write_text(text.replace("exponent: 0.5", "exponent: 1e-3"))
+    assert load_params(tmp_path / "params.yaml").warmstarts["ria"].exponent == 0.001
+    (tmp_path / "params.yaml").write_text(text.replace("max_swaps: 100", "max_swaps: 2:4"))
+    with pytest.raises(ParamsError, match=r"max_swaps = '2:4': Input should be a number"):
+        load_params(tmp_path / "params.yaml")
 
 
 def test_settings_are_frozen(edited):

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from strategies import DEGENERATE, PATTERNS, problem, problems
 
-from prunelib import NOfM, SparseSwaps, kernels, pruning_error, refiners, registry, sparseswaps
+from prunelib import NOfM, SparseSwaps, pruning_error, refiners, registry, sparseswaps
 from prunelib.errors import NumericalError, PatternError
 
 
@@ -87,9 +87,8 @@ def test_without_numba_one_warning_names_the_loss_and_the_result_is_the_same(mon
     p = problem(13, PATTERNS[2], rows=4, inputs=20, tokens=60)
     compiled = sparseswaps(p.weight, p.gram, p.mask, p.pattern, SparseSwaps(max_swaps=3))
     monkeypatch.setitem(__import__("sys").modules, "prunelib.kernels.cpu", None)
-    with pytest.warns(UserWarning, match="numba is not installed"):
+    with pytest.warns(UserWarning, match="numba cannot be used"):
         plain = sparseswaps(p.weight, p.gram, p.mask, p.pattern, SparseSwaps(max_swaps=3))
-    assert kernels.reference is not None
     torch.testing.assert_close(compiled.mask, plain.mask)
 
 

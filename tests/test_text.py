@@ -13,7 +13,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from prunelib.errors import ParamsError, SourceError
-from prunelib.text import consecutive_windows, draw_windows, tokenize, tokenizer_identity
+from prunelib.text import bos_of, consecutive_windows, draw_windows, tokenize, tokenizer_identity
 
 WORDS = ["<bos>", "<unk>", "the", "state", "of", "union"]
 
@@ -137,3 +137,20 @@ def test_use_does_not_change_a_tokenizers_identity() -> None:
 def test_a_tokenizer_without_a_definition_is_refused() -> None:
     with pytest.raises(SourceError, match=r"^tokenizer object: expected a fast tokenizer"):
         tokenizer_identity(object())
+
+
+def test_windows_with_a_bos_are_plain_cuts_after_it() -> None:
+    tokens = torch.arange(1, 20, dtype=torch.int32)  # 1 is the tokenizer's own BOS at the start
+    windows = consecutive_windows(tokens, length=4, budget=100, bos=1)
+    assert windows.tolist() == [[1, first, first + 1, first + 2] for first in range(2, 18, 3)]
+    drawn = draw_windows(tokens, samples=3, length=4, seed=0, bos=1)
+    assert (drawn[:, 0] == 1).all()
+    assert {tuple(window) for window in drawn.tolist()} <= {tuple(window) for window in windows.tolist()}
+
+
+def test_windows_cannot_begin_with_a_bos_that_there_is_none_of() -> None:
+    tokenizer = word_tokenizer()
+    assert bos_of(tokenizer) == 0
+    tokenizer.bos_token = None
+    with pytest.raises(ParamsError, match="bos_per_window: true, but the model's tokenizer has no BOS token"):
+        bos_of(tokenizer)

@@ -37,6 +37,9 @@ _STOCK = {
     "winogrande": _Stock("winogrande/default.yaml", frozenset({"sentence", "option1", "option2", "answer"})),
 }
 
+STOCK_NAMES = tuple(_STOCK)
+"""The tasks that can be evaluated on items from files."""
+
 
 def local_tasks(data: Path) -> list[str]:
     """The tasks that have a file of items in a folder."""

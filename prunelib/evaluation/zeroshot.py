@@ -43,15 +43,6 @@ class TasksSettings(Settings):
     batch: Annotated[int, Field(ge=1)]
 
 
-def available_tasks(data: Path | None) -> list[str]:
-    """The tasks that can be evaluated: with a ``TASK/validation.jsonl`` in ``data``, or all that the harness has."""
-    if data is not None:
-        return local_tasks(data)
-    from prunelib.evaluation.harness import stock_tasks  # noqa: PLC0415 - heavy
-
-    return sorted(stock_tasks())
-
-
 def zero_shot(
     model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", data: Path | None, settings: TasksSettings
 ) -> dict[str, TaskResult]:

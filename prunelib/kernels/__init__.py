@@ -12,6 +12,8 @@ def engine(device: torch.device) -> ModuleType:
     if device.type == "cpu":
         try:
             return importlib.import_module("prunelib.kernels.cpu")
-        except ImportError:
-            warnings.warn("numba is not installed: swaps run in plain torch, hundreds of times slower", stacklevel=2)
+        except (ImportError, RuntimeError) as error:  # RuntimeError: numba finds no folder to cache in
+            warnings.warn(
+                f"numba cannot be used ({error}): swaps run in plain torch, hundreds of times slower", stacklevel=2
+            )
     return importlib.import_module("prunelib.kernels.reference")

@@ -103,14 +103,13 @@ def _swap_best(rows, max_swaps, tile, swaps, sweeps, loss_before, loss_after, op
         _scan(rows, active, tile)
         for r in np.flatnonzero(active):
             sweeps[r] += 1
-            change, u, j = _best_pair(rows, r, loss_after[r])
+            u, j = _best_pair(rows, r, loss_after[r])
             optimal[r] = u < 0
             active[r] = u >= 0 and swaps[r] < max_swaps
             if active[r]:
                 _swap(rows, r, u, j)
                 swaps[r] += 1
-                loss_after[r] += change
-    _end(rows, loss_after)
+                loss_after[r] = _loss(rows.weight[r], rows.mask[r], rows.corr[r])
 
 
 @_compiled
@@ -120,12 +119,11 @@ def _sweep(rows, max_sweeps, tile, swaps, sweeps, loss_before, loss_after, optim
         _scan(rows, active, tile)
         for r in np.flatnonzero(active):
             sweeps[r] += 1
-            made, change = _visit(rows, r, loss_after[r])
+            made = _visit(rows, r, loss_after[r])
             swaps[r] += made
-            loss_after[r] += change
+            loss_after[r] = _loss(rows.weight[r], rows.mask[r], rows.corr[r])
             optimal[r] = made == 0
             active[r] = made > 0 and sweeps[r] < max_sweeps
-    _end(rows, loss_after)
 
 
 @_compiled
@@ -136,12 +134,6 @@ def _begin(rows, loss_before, loss_after):
         _update_restore(rows, r)
         loss_before[r] = loss_after[r] = _loss(rows.weight[r], rows.mask[r], rows.corr[r])
     return np.ones(len(rows.weight), np.bool_)
-
-
-@_compiled
-def _end(rows, loss_after):
-    for r in range(len(rows.weight)):
-        loss_after[r] = _loss(rows.weight[r], rows.mask[r], rows.corr[r])
 
 
 @_compiled
@@ -296,7 +288,7 @@ def _best_partner(rows, r, u):
         changes[j] = restore[j] - 2.0 * wu * (np.float64(w[j]) * row[j])
         least = _lesser(changes[j], least)
     j = low
-    while changes[j] != least:
+    while changes[j] != least and j < low + rows.group - 1:
         j += 1
     rounding = ROUNDING * (abs(prune) + abs(restore[j]) + abs(least))
     return prune + least, j, rounding
@@ -304,7 +296,7 @@ def _best_partner(rows, r, u):
 
 @_compiled
 def _best_pair(rows, r, loss):
-    """The exact best swap of a row as (change, u, j), the lowest u of equals; u = -1 where none improves."""
+    """The exact best swap (u, j) of a row, the lowest u of equals; u = -1 where none improves."""
     gain, margin = rows.gain[r], rows.margin[r]
     reachable = min(np.float32(0.0), (gain + margin).min())
     best, best_u, best_j = 0.0, -1, -1
@@ -312,22 +304,22 @@ def _best_pair(rows, r, loss):
         change, j, rounding = _best_partner(rows, r, u)
         if change < best and change < -(LOSS_TOLERANCE * loss + rounding):
             best, best_u, best_j = change, u, j
-    return best, best_u, best_j
+    return best_u, best_j
 
 
 @_compiled
 def _visit(rows, r, loss):
-    """Visit each u that might improve, best first, and make its best swap under the current c: (swaps, change)."""
+    """Visit each u that might improve, best first, and make its best swap under the current c; return their number."""
     w, gain, margin = rows.weight[r], rows.gain[r], rows.margin[r]
     candidates = np.flatnonzero(gain < margin)
-    made, total = 0, 0.0
+    made = 0
     for u in candidates[np.argsort(gain[candidates], kind="mergesort")]:
         least = _least_restore(u, w, rows.gram[u], rows.restore32[r], rows.group)
         if _prune_term(w[u], rows.diag[u], rows.corr[r, u]) + least > margin[u]:
             continue
         change, j, rounding = _best_partner(rows, r, u)
-        if change < -(LOSS_TOLERANCE * (loss + total) + rounding):
+        if change < -(LOSS_TOLERANCE * loss + rounding):
             _swap(rows, r, u, j)
             made += 1
-            total += change
-    return made, total
+            loss = max(loss + change, 0.0)
+    return made

@@ -11,7 +11,7 @@ weight (rows, inputs) float32 and gram (inputs, inputs) float32 are equilibrated
 
 A swap is made only if it lowers the loss by more than ``LOSS_TOLERANCE`` of the row's loss and by more than what
 rounding could feign (``ROUNDING`` times the size of its terms). Among equal swaps the lowest u is taken, then the
-lowest j.
+lowest j. A row that an engine gives up on is not marked optimal.
 """
 
 from dataclasses import dataclass

@@ -89,5 +89,6 @@ def refine(
         loss_before=results.loss_before * loss_scale,
         loss_after=results.loss_after * loss_scale,
         swaps=results.swaps,
+        sweeps=results.sweeps,
         optimal=results.optimal,
     )

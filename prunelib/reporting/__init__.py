@@ -5,10 +5,10 @@ from pathlib import Path
 from prunelib import store
 from prunelib.reporting.figures import draw
 from prunelib.reporting.page import html
-from prunelib.reporting.records import CellReport, Report
+from prunelib.reporting.records import CellReport, Report, as_line
 from prunelib.reporting.tables import layers_csv, results_csv, results_markdown
 
-__all__ = ["CellReport", "Report", "render", "write_report"]
+__all__ = ["CellReport", "Report", "as_line", "render", "write_report"]
 
 
 def render(report: Report) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """The report as one HTML page that needs nothing else: no network, no script; styles and figures are inside."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from prunelib.reporting.figures import Drawing
-from prunelib.reporting.records import CellReport, Report
+from prunelib.reporting.records import CellReport, Report, as_text
 from prunelib.reporting.style import INK, PALETTE, PAPER, heading
 from prunelib.reporting.tables import notes, percent, results_tables, significant
 
@@ -85,16 +84,9 @@ def _inline(drawing: Drawing) -> Markup:
 
 def _sections(settings: Mapping[str, Any], name: str = "") -> Iterator[tuple[str, dict[str, str]]]:
     """Every section by its dotted name, with the values that stand in it and not in a section of its own."""
-    values = {key: _value(value) for key, value in settings.items() if not isinstance(value, Mapping)}
+    values = {key: as_text(value) for key, value in settings.items() if not isinstance(value, Mapping)}
     if values or not settings:
         yield name, values
     for key, value in settings.items():
         if isinstance(value, Mapping):
             yield from _sections(value, f"{name}.{key}".lstrip("."))
-
-
-def _value(value: Any) -> str:
-    """A value as it reads in params.yaml."""
-    if isinstance(value, list | tuple):
-        return ", ".join(_value(item) for item in value)
-    return value if isinstance(value, str) else json.dumps(value)

@@ -1,5 +1,6 @@
 """What a report is made from, and the same as flat records: one per cell, one per pruned matrix."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -35,8 +36,11 @@ class CellReport:
 
     @property
     def refined(self) -> bool:
-        """Whether any layer's error differs from its warm start's."""
-        return any(layer.loss_after != layer.loss_before for layer in self.layers)
+        """Whether a refiner worked on the mask, though it may have left it as it was: it counted, proved or changed."""
+        return any(
+            layer.swaps is not None or layer.optimal_rows is not None or layer.loss_after != layer.loss_before
+            for layer in self.layers
+        )
 
     @property
     def swaps_per_row(self) -> float | None:
@@ -116,6 +120,7 @@ def cell_record(report: Report, cell: CellReport) -> Record:
     record: Record = {
         **_names(cell),
         "sparsity": result.sparsity,
+        "coverage": result.coverage,
         "relative_error": result.relative_error,
         "error_reduction": result.error_reduction,
     }
@@ -142,6 +147,18 @@ def layer_record(cell: CellReport, layer: LayerResult) -> Record:
         "error_reduction": layer.error_reduction,
         "swaps_per_row": None if layer.swaps is None else layer.swaps / layer.rows,
     }
+
+
+def as_text(value: Any) -> str:
+    """A value as it reads in params.yaml, lists without brackets."""
+    if isinstance(value, list | tuple):
+        return ", ".join(as_text(item) for item in value)
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def as_line(settings: Mapping[str, Any]) -> str:
+    """Settings in one line, each a key and its value."""
+    return " · ".join(f"{key} {as_text(value)}" for key, value in settings.items())
 
 
 def _names(cell: CellReport) -> Record:

@@ -161,7 +161,14 @@ def notes(report: Report) -> list[str]:
     perplexities = [f"Perplexity {text}: {windows}." for text in report.texts if (windows := _windows(report, text))]
     tasks = ", ".join(f"{task} ({items})" for task in report.tasks if (items := _items(report, task)))
     accuracies = [f"Accuracy: zero-shot, ± one standard error; {tasks}."] if tasks else []
-    return [_SPARSITY_NOTE, _ERROR_NOTE, *perplexities, *accuracies, _BOLD_NOTE, _COST_NOTE]
+    return [_SPARSITY_NOTE + _covered(report), _ERROR_NOTE, *perplexities, *accuracies, _BOLD_NOTE, _COST_NOTE]
+
+
+def _covered(report: Report) -> str:
+    """How much of the blocks is pruned at all, where that is not everything."""
+    partial = {cell.cell.model: cell.result.coverage for cell in report.cells if cell.result.coverage < 1}
+    shares = ", ".join(f"{percent_reached(share)}% in {report.label(model)}" for model, share in partial.items())
+    return f" Only linear layers are pruned and counted: of the blocks' matrix weights {shares}." if shares else ""
 
 
 def _windows(report: Report, text: str) -> str:

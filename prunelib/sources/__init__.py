@@ -6,7 +6,7 @@ from formats (``gguf``, ``mediawiki``, ``documents``). Each fetch fills an empty
 
 from prunelib.sources.documents import Document, read_documents
 from prunelib.sources.models import ModelSource, fetch_model
-from prunelib.sources.provenance import model_identity, tasks_identity, text_identity
+from prunelib.sources.provenance import model_identity, text_identity
 from prunelib.sources.tasks import TaskSource, fetch_tasks
 from prunelib.sources.texts import TextSource, fetch_text
 
@@ -20,6 +20,5 @@ __all__ = [
     "fetch_text",
     "model_identity",
     "read_documents",
-    "tasks_identity",
     "text_identity",
 ]

@@ -66,15 +66,36 @@ def read_documents(folder: Path, split: Split) -> list[Document]:
     return list(_read(_file(folder, split)))
 
 
+def shared_document(calibration: Sequence[Document], held_out: Sequence[Document]) -> tuple[Document, Document] | None:
+    """The first held-out document whose folded text stands among the calibration documents, with its twin there."""
+    seen = {folded(document.text): document for document in calibration}
+    return next(((document, seen[text]) for document in held_out if (text := folded(document.text)) in seen), None)
+
+
+def folded(text: str) -> str:
+    """The text with each run of white space as one space: what two documents are compared by."""
+    return " ".join(text.split())
+
+
 def _read(path: Path) -> Iterator[Document]:
     if not path.is_file():
         raise ArtifactError(f"{path}: no such file; run the stage that makes it (dvc repro)")
-    with path.open(encoding="utf-8", newline="\n") as stream:
+    with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             try:
-                yield Document(**json.loads(line))
-            except (ValueError, TypeError) as error:
-                raise ArtifactError(f"{path}, line {number}: damaged, expected an id and a text ({error})") from None
+                yield _document(line)
+            except ValueError as error:
+                raise ArtifactError(
+                    f"{path}, line {number}: damaged, expected an id and a text, both strings ({error})"
+                ) from None
+
+
+def _document(line: bytes) -> Document:
+    match json.loads(line.decode()):
+        case {"id": str(name), "text": str(text), **more} if not more:
+            return Document(name, text)
+        case _:
+            raise ValueError("found something else")
 
 
 def _file(folder: Path, split: Split) -> Path:
@@ -82,15 +103,10 @@ def _file(folder: Path, split: Split) -> Path:
 
 
 def _refuse_overlap(calibration: Sequence[Document], held_out: Sequence[Document]) -> None:
-    seen = {_folded(document.text): document.id for document in calibration}
-    for document in held_out:
-        twin = seen.get(_folded(document.text))
-        if twin is not None:
-            raise SourceError(
-                f"text: held-out document {document.id!r} has the same text as calibration document {twin!r}; "
-                "remove one, or nothing measured on it is held out"
-            )
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.split())
+    shared = shared_document(calibration, held_out)
+    if shared:
+        document, twin = shared
+        raise SourceError(
+            f"text: held-out document {document.id!r} has the same text as calibration document {twin.id!r}; "
+            "remove one, or nothing measured on it is held out"
+        )

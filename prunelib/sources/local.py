@@ -1,9 +1,11 @@
 """Files of this machine: copied or read one by one, chosen by name."""
 
+import contextlib
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import BinaryIO
 
 from prunelib.errors import SourceError
 
@@ -14,14 +16,11 @@ def copy_files(source: Path, globs: Iterable[str], folder: Path) -> None:
     Raises
     ------
     SourceError
-        If ``source`` is no folder.
+        If ``source`` is no folder, or it or a file in it cannot be read.
     """
-    if not source.is_dir():
-        raise SourceError(f"{source}: no such folder, expected the path of a Hugging Face model folder")
-    patterns = tuple(globs)
-    for path in sorted(source.iterdir()):
-        if path.is_file() and any(fnmatchcase(path.name, glob) for glob in patterns):
-            shutil.copyfile(path, folder / path.name)
+    for path in _chosen(source, tuple(globs)):
+        with _opened(path) as stream, (folder / path.name).open("wb") as copy:
+            shutil.copyfileobj(stream, copy)
 
 
 def read_files(globs: Iterable[str]) -> dict[str, bytes]:
@@ -30,15 +29,42 @@ def read_files(globs: Iterable[str]) -> dict[str, bytes]:
     Raises
     ------
     SourceError
-        If a glob matches no file.
+        If a glob matches no file, or a file cannot be read.
     """
-    found: set[Path] = set()
-    for glob in globs:
-        pattern = Path(glob)
-        matches = {
-            path for path in Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))) if path.is_file()
-        }
-        if not matches:
-            raise SourceError(f"{glob}: no such file, expected a path or glob of text files (relative to {Path.cwd()})")
-        found |= matches
-    return {path.as_posix(): path.read_bytes() for path in sorted(found)}
+    contents = {}
+    for path in sorted({path for glob in globs for path in _matching(glob)}):
+        with _reading(path):
+            contents[path.as_posix()] = path.read_bytes()
+    return contents
+
+
+def _chosen(source: Path, globs: tuple[str, ...]) -> list[Path]:
+    with _reading(source):
+        if not source.is_dir():
+            raise SourceError(f"{source}: no such folder, expected the path of a Hugging Face model folder")
+        files = sorted(path for path in source.iterdir() if path.is_file())
+    return [path for path in files if any(fnmatchcase(path.name, glob) for glob in globs)]
+
+
+def _matching(glob: str) -> list[Path]:
+    pattern = Path(glob)
+    with _reading(pattern):
+        found = Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))
+        matches = [path for path in found if path.is_file()]
+    if not matches:
+        raise SourceError(f"{glob}: no such file, expected a path or glob of text files (relative to {Path.cwd()})")
+    return matches
+
+
+def _opened(path: Path) -> BinaryIO:
+    with _reading(path):
+        return path.open("rb")
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn the system's refusal to read into one line that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise SourceError(f"{error.filename or path}: cannot be read ({error.strerror})") from None

@@ -8,12 +8,14 @@ from pydantic import Field
 from safetensors import SafetensorError, safe_open
 
 from prunelib import store
-from prunelib.errors import SourceError
+from prunelib.errors import ArtifactError, SourceError
 from prunelib.sources import hub, local
 from prunelib.sources.provenance import Source, seal
 from prunelib.sources.wheels import Wheel, read_members
 
-_FILES = ("model*.safetensors", "*.json", "*.jinja", "*.txt", "*.model")
+_WEIGHTS = "model*.safetensors"
+_LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*")
+_FILES = (_WEIGHTS, "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", *_LICENCES)
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 
 
@@ -26,10 +28,14 @@ class _Model(Source):
         In which the model is loaded and run.
     allow_uncovered
         Whether block weights that are no linear layers (fused experts) may stay dense instead of being refused.
+    bos_per_window
+        Whether every calibration and evaluation window begins with a BOS token, without which Gemma's models give
+        nonsense. Its perplexities are labelled, and stand in columns of their own.
     """
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     allow_uncovered: bool = False
+    bos_per_window: bool = False
 
     def origin(self) -> dict[str, Any]:
         """As of :class:`Source`, without what only says how the model is used."""
@@ -102,21 +108,28 @@ def _name(settings: WheelModel | HubModel | LocalModel) -> str:
 
 
 def _check_complete(folder: Path, name: str) -> None:
-    if not any(folder.glob("model*.safetensors")):
-        raise SourceError(
-            f"{name}: no model*.safetensors in it; pickled weights (.bin, .pt) are never read, convert them"
-        )
+    if not any(folder.glob(_WEIGHTS)):
+        raise SourceError(f"{name}: no {_WEIGHTS} in it; pickled weights (.bin, .pt) are never read, convert them")
     if not (folder / "config.json").is_file():
         raise SourceError(f"{name}: no config.json in it")
     if not any((folder / file).is_file() for file in _TOKENIZERS):
         raise SourceError(f"{name}: no tokenizer in it, expected one of {', '.join(_TOKENIZERS)}")
-    for path in sorted(folder.glob("model*.safetensors")):
+    for path in sorted(folder.glob(_WEIGHTS)):
         _check_whole(path, name)
     index = folder / "model.safetensors.index.json"
-    shards = set(store.read_json(index).get("weight_map", {}).values()) if index.is_file() else set()
-    missing = sorted(shard for shard in shards if not (folder / shard).is_file())
+    shards = _shards(index, name) if index.is_file() else set()
+    missing = sorted(shards - {path.name for path in folder.iterdir()})
     if missing:
         raise SourceError(f"{name}: {index.name} names files that are not there: {', '.join(missing)}")
+
+
+def _shards(index: Path, name: str) -> set[str]:
+    try:
+        return {str(shard) for shard in store.read_json(index)["weight_map"].values()}
+    except ArtifactError as error:
+        raise SourceError(f"{name}: {str(error).removeprefix(f'{index.parent}/')}") from None
+    except (KeyError, TypeError, AttributeError):
+        raise SourceError(f"{name}: {index.name} is damaged, expected a weight_map of tensor names to files") from None
 
 
 def _check_whole(path: Path, name: str) -> None:

@@ -68,17 +68,6 @@ def text_identity(folder: Path) -> str:
     return _identity(folder, "text")
 
 
-def tasks_identity(folder: Path) -> str:
-    """The SHA-256 over the items of all tasks in a folder.
-
-    Raises
-    ------
-    ArtifactError
-        If the folder has no provenance of tasks.
-    """
-    return _identity(folder, "tasks")
-
-
 def _identity(folder: Path, kind: Kind) -> str:
     value = store.read_json(folder / _FILE)
     if not isinstance(value, dict) or value.get("kind") != kind or not isinstance(value.get("sha256"), str):

@@ -21,8 +21,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from prunelib.errors import ArtifactError, NumericalError, ParamsError, SourceError
 from prunelib.evaluation import harness
-from prunelib.evaluation.local_tasks import describe
-from prunelib.evaluation.zeroshot import TasksSettings, available_tasks, zero_shot
+from prunelib.evaluation.local_tasks import STOCK_NAMES, describe, local_tasks
+from prunelib.evaluation.zeroshot import TasksSettings, zero_shot
 from prunelib.results import TaskResult
 from prunelib.text import tokenizer_identity
 
@@ -215,8 +215,8 @@ def test_an_unknown_task_is_refused_with_those_that_are_there(data: Path, tokeni
 
 
 def test_a_task_without_a_file_is_not_available(data: Path, tmp_path: Path) -> None:
-    assert available_tasks(data) == TASKS
-    assert available_tasks(tmp_path) == []
+    assert local_tasks(data) == list(STOCK_NAMES) == TASKS
+    assert local_tasks(tmp_path) == []
     with pytest.raises(ParamsError, match=r"available are none$"):
         zero_shot(tiny_model("llama"), None, tmp_path, tasks("piqa"))
 
@@ -260,7 +260,6 @@ def test_without_data_the_harness_brings_its_own(
     stock = {"piqa": describe("piqa", data, None, tmp_path)}
     monkeypatch.setattr(harness, "stock_tasks", lambda: stock)
     model = tiny_model("llama")
-    assert available_tasks(None) == ["piqa"]
     assert zero_shot(model, tokenizer, None, tasks("piqa")) == zero_shot(model, tokenizer, data, tasks("piqa"))
     with pytest.raises(ParamsError, match=r"unknown task 'sciq'; available are piqa$"):
         zero_shot(model, tokenizer, None, tasks("sciq"))

@@ -5,8 +5,9 @@ import oracles
 import pytest
 import torch
 from hypothesis import given, settings
-from strategies import DEGENERATE, PATTERNS, problem, problems
+from strategies import DEGENERATE, PATTERNS, Problem, problem, problems
 
+from prunelib import PerRow
 from prunelib.kernels import cpu, reference
 from prunelib.kernels.scaling import equilibrate
 
@@ -147,3 +148,18 @@ def test_equilibration_is_exact_and_keeps_the_losses(p):
     found = oracles.losses(scaled.weight.numpy(), scaled.gram.numpy(), p.mask.numpy()) * scaled.loss_scale.numpy()
     largest = oracles.losses(p.weight.abs().numpy(), p.gram.abs().numpy(), p.mask.numpy())
     assert (np.abs(true - found) <= 1e-6 * largest).all()
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_no_swap_is_made_for_rounding_alone(seed):
+    """A rank-one Gram matrix in which weights cancel exactly, with zero weights that swap for nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    feature, weight = torch.randn(8, generator=generator), torch.randn(1, 8, generator=generator)
+    weight[0, 3] = weight[0, 7] = 0
+    feature[4] = 1
+    weight[0, 4] = -(weight[0, 0] * feature[0] + weight[0, 1] * feature[1])
+    mask = torch.tensor([[True, True, False, True, True, False, False, False]])
+    p = Problem(weight, torch.outer(feature, feature), mask, PerRow(sparsity=0.5))
+    result = optimum(cpu, p)
+    assert result["optimal"].all()
+    assert result["swaps"].sum() < 50

@@ -17,7 +17,6 @@ FRAME = {
     "prunelib/progress.py",
     "prunelib/refined.py",
     "prunelib/registry.py",
-    "prunelib/results.py",
     "prunelib/settings.py",
     "prunelib/store.py",
     "prunelib/workflow.py",

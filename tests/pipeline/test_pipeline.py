@@ -9,6 +9,7 @@ import time
 
 import pytest
 from pipeline_project import Project
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 pytestmark = pytest.mark.slow
@@ -141,7 +142,9 @@ def test_a_fault_is_one_line_and_loses_nothing(project):
     project.edit("patterns.odd", {"kind": "n_of_m", "keep": 2, "group": 5})
     project.edit("grid.patterns", ["row50", "nm24", "odd"])
     output = project.command("dvc", "repro", fails=True)
-    assert "error: pattern 2:5: group 5 does not divide" in output
+    assert (
+        "error: model.layers.0.self_attn.q_proj: pattern 2:5: group 5 does not divide the layer's 32 inputs" in output
+    )
     assert "Traceback" not in output
     assert project.files("artifacts", "results", "reports") == before
     project.edit("grid.patterns", ["row50", "nm24"])
@@ -174,6 +177,48 @@ def test_a_foreign_artifact_is_refused(project):
     assert project.files("artifacts", "results") == before
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "stage", "line"),
+    [
+        ("calibration.samples", 1000, "calibrate", "error: calibration.samples = 1000: the text has"),
+        (
+            "calibration.length",
+            65,
+            "calibrate",
+            "error: calibration.length = 65 tokens a window, but the model takes 64",
+        ),
+        (
+            "evaluation.perplexity",
+            {"length": 4000, "tokens": 4000, "batch": 1},
+            "evaluate",
+            "error: evaluation.perplexity",
+        ),
+        ("models.tiny.path", "given/nowhere", "download", "error: given/nowhere: "),
+    ],
+)
+def test_settings_that_do_not_fit_the_data_are_one_line(project, key, value, stage, line):
+    before = project.files("artifacts", "results")
+    if key == "calibration.length":
+        project.edit("calibration.samples", 1)
+    project.edit(key, value)
+    output = project.command("python", f"stages/{stage}.py", "--model", "tiny", fails=True)
+    assert line in output
+    assert "Traceback" not in output
+    assert project.files("artifacts", "results") == before
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_broken_weights_are_refused_by_name(project, value):
+    path = project.folder / "artifacts" / "models" / "tiny" / "model.safetensors"
+    tensors = load_file(path)
+    tensors["model.layers.1.mlp.up_proj.weight"][3, 5] = value
+    path.unlink()
+    save_file(tensors, path, metadata={"format": "pt"})
+    output = project.command("python", "stages/calibrate.py", "--model", "tiny", fails=True)
+    assert "model.layers.1.mlp.up_proj.weight holds NaN or infinity" in output
+    assert "Traceback" not in output
+
+
 def without_timing(files):
     return {name: content for name, content in files.items() if not name.startswith("results/timing/")}
 
@@ -187,19 +232,20 @@ def reseeded(finished, tmp_path_factory):
     return without_timing(project.files("artifacts", "results"))
 
 
-@pytest.mark.parametrize("stage", ["calibrate", "refine", "evaluate"])
+@pytest.mark.parametrize("stage", ["calibrate", "warmstart", "refine"])
 def test_a_killed_run_keeps_finished_stages_and_leaves_no_half_artifact(project, reseeded, stage):
     before = without_timing(project.files("artifacts", "results"))
     project.edit("calibration.seed", 3)
     completed = kill_in(project, stage)
     for name, content in without_timing(project.files("artifacts", "results")).items():
-        assert content in (before.get(name), reseeded.get(name))
+        assert ".partial" in name or content in (before.get(name), reseeded.get(name))
     assert not set(completed) & set(project.repro())
     assert without_timing(project.files("artifacts", "results")) == reseeded
+    assert not any(project.folder.rglob(".*.partial"))
 
 
 def kill_in(project, stage):
-    """Run ``dvc repro`` and kill it with all its children, three seconds into a stage; the stages completed before."""
+    """Run ``dvc repro`` and kill it with all its children while a stage writes; the stages completed before."""
     running = subprocess.Popen(
         ["dvc", "repro"],
         cwd=project.folder,
@@ -214,7 +260,8 @@ def kill_in(project, stage):
             begun += re.findall(r"Running stage '(.*)'", line)
             if begun and begun[-1].startswith(stage):
                 break
-        time.sleep(3)
+        while not any((project.folder / "artifacts").rglob(".*.partial")) and running.poll() is None:
+            time.sleep(0.001)
         os.killpg(running.pid, signal.SIGKILL)
     return begun[:-1]
 

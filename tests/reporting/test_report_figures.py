@@ -1,13 +1,14 @@
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import matplotlib as mpl
 import pytest
-from report_records import dense, drawn, grid, pruned, report
+from report_records import dense, drawn, grid, layers, pruned, report
 
 from prunelib.reporting.figures import draw
 from prunelib.reporting.strips import by_type
-from prunelib.reporting.style import PALETTE
+from prunelib.reporting.style import INK, PALETTE, PAPER, marker
 
 TEXT = "{http://www.w3.org/2000/svg}text"
 
@@ -96,6 +97,14 @@ def test_panels_name_the_model_only_where_there_are_several():
 def test_refiners_are_named_where_there_are_several():
     assert "swaps" not in texts(drawn("grid")["error_reduction"])
     assert {"swaps", "swaps_t100"} <= set(texts(drawn("several refiners")["error_reduction"]))
+
+
+def test_a_refiner_that_finds_no_swap_is_drawn_as_refined():
+    cell, start = replace(pruned(), layers=layers(0, 0.0)), pruned(refiner="none")
+    known = report([dense(), start, cell])
+    assert marker(known, cell, INK)["markerfacecolor"] == INK
+    assert marker(known, start, INK)["markerfacecolor"] == PAPER
+    assert list(by_name(known)) == ["perplexity", "error_reduction"]
 
 
 def test_the_caption_says_where_refinement_gains_most():

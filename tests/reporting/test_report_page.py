@@ -3,7 +3,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-from report_records import CASES, dense, drawn, grid, pruned, report
+from report_records import CASES, dense, drawn, grid, layers, pruned, report
 
 from prunelib.errors import ArtifactError
 from prunelib.reporting import render, write_report
@@ -87,6 +87,12 @@ def test_settings_and_provenance_are_shown_as_in_params():
     assert texts[texts.index("refiners.none") + 1] == "defaults"
 
 
+def test_the_page_tells_of_a_part_that_stays_dense():
+    cell = pruned()
+    partly = replace(cell, result=cell.result.model_copy(update={"coverage": 0.75}))
+    assert any("matrix weights 75.0% in tiny." in text for text in Page(render(report([partly]))["report.html"]).texts)
+
+
 def test_names_are_escaped():
     known = report(
         [dense(), pruned()],
@@ -111,6 +117,14 @@ def test_findings_compare_only_with_what_was_run():
         ("60% per row", "wanda + none has the lowest perplexity on wiki, 110 (dense 26.0).")
     ]
     assert findings(CASES["no text"]) == findings(CASES["dense only"]) == []
+
+
+def test_findings_do_not_call_a_mask_without_a_better_swap_unrefined():
+    start = pruned(refiner="none")
+    same = replace(pruned(), layers=layers(0, 0.0), result=start.result.model_copy(update={"cell": pruned().cell}))
+    (found,) = findings(report([same, start]))
+    assert found[1].startswith("wanda + swaps has the lowest perplexity on wiki, 110 (unrefined 110)")
+    assert found[1].endswith("; layer error falls by 0.0% on average.")
 
 
 def test_findings_name_the_model_where_there_are_several():

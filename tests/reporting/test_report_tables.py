@@ -8,6 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from report_records import CASES, DENSE, dense, grid, layers, pruned, report
 
+from prunelib.reporting.records import as_line, as_text
 from prunelib.reporting.tables import (
     layers_csv,
     notes,
@@ -100,6 +101,15 @@ def test_swaps_per_row_weigh_layers_by_their_rows():
     assert cell.optimal_share == 1
 
 
+def test_a_mask_that_its_refiner_left_as_it_was_is_refined_too():
+    unrefined = pruned(refiner="none")
+    assert pruned().refined
+    assert replace(unrefined, layers=layers(0, 0.0)).refined
+    assert replace(unrefined, layers=layers(None, 0.1)).refined
+    assert not unrefined.refined
+    assert not dense().refined
+
+
 def test_a_layer_without_a_count_leaves_the_cell_without_one():
     mixed = replace(pruned(), layers=[*layers(6, 0.5), *layers(None, 0.5)])
     assert mixed.swaps_per_row is None
@@ -171,6 +181,33 @@ def test_notes_give_all_counts_where_models_differ():
     changed = longer.result.model_copy(update={"perplexity": {"wiki": wiki}})
     text = " ".join(notes(report([dense(), replace(longer, result=changed)])))
     assert "8,176 or 8,192 predicted tokens" in text
+
+
+def covered(cell, share):
+    """The cell of a model whose prunable layers hold only this share of its blocks' matrix weights."""
+    return replace(cell, result=cell.result.model_copy(update={"coverage": share}))
+
+
+def test_a_part_of_the_blocks_that_stays_dense_is_told():
+    models = [
+        dense(),
+        covered(dense("small"), 0.8329),
+        covered(pruned(model="small"), 0.8329),
+        covered(dense("s"), 0.9999),
+    ]
+    known = report(models, labels={"s": "the third"})
+    assert [row["coverage"] for row in read(results_csv(known))] == ["1.0", "0.8329", "0.8329", "0.9999"]
+    told = (
+        "Only linear layers are pruned and counted: of the blocks' matrix weights 83.2% in small, 99.9% in the third."
+    )
+    assert notes(known)[0].endswith(told)
+    assert told in results_markdown(known)
+    assert not any("linear layers" in note for note in notes(grid()))
+
+
+def test_settings_read_as_in_params():
+    assert as_line({"source": "wheel", "members": ["a", "b"], "every": 5}) == "source wheel · members a, b · every 5"
+    assert [as_text(value) for value in (None, True, 0.5, (1, "x"), [])] == ["null", "true", "0.5", "1, x", ""]
 
 
 @pytest.mark.parametrize("known", CASES.values(), ids=CASES.keys())

@@ -99,6 +99,22 @@ def test_a_missing_shard_is_refused(original, tmp_path):
         fetched(LocalModel(path=original), tmp_path / "out")
 
 
+@pytest.mark.parametrize("content", ["[]", "{}", '{"weight_map": null}', '{"weight_map": ["a"]}', "{", "\xff"])
+def test_a_damaged_index_is_refused(original, tmp_path, content):
+    (original / "model.safetensors.index.json").write_text(content, encoding="latin-1")
+    with pytest.raises(SourceError, match=rf"^{original}: model\.safetensors\.index\.json(:| is) damaged"):
+        fetched(LocalModel(path=original), tmp_path / "out")
+
+
+def test_licences_and_tiktoken_vocabularies_travel(original, tmp_path):
+    travelling = {"LICENSE", "LICENCE.md", "NOTICE.txt", "qwen.tiktoken"}
+    for name in travelling:
+        (original / name).write_text(name)
+    folder = fetched(LocalModel(path=original), tmp_path / "out")
+    assert all((folder / name).read_text() == name for name in travelling)
+    assert travelling <= set(json.loads((folder / "provenance.json").read_text())["files"])
+
+
 def test_truncated_weights_are_refused(original, tmp_path):
     content = (original / "model.safetensors").read_bytes()
     (original / "model.safetensors").write_bytes(content[:-4])

@@ -1,0 +1,70 @@
+"""The text that perplexity is measured on: held-out documents that stand nowhere among the calibration documents."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from prunelib.errors import ParamsError
+from prunelib.evaluation.perplexity import PerplexitySettings
+from prunelib.results import BOS_SUFFIX
+from prunelib.sources.documents import read_documents, shared_document
+from prunelib.text import consecutive_windows, tokenize
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+
+def held_out_texts(folders: Mapping[str, Path], calibration: str) -> dict[str, list[str]]:
+    """The held-out documents of each text.
+
+    Parameters
+    ----------
+    folders
+        Where the documents of each text are, by its name.
+    calibration
+        The name of the text that calibration windows are drawn from, one of ``folders``.
+
+    Raises
+    ------
+    ParamsError
+        If a held-out document stands among the calibration documents, which may be those of another text.
+    ArtifactError
+        If a file of documents is missing or damaged.
+    """
+    calibrated = read_documents(folders[calibration], "calibration")
+    texts = {}
+    for text, folder in folders.items():
+        documents = read_documents(folder, "held_out")
+        if shared := shared_document(calibrated, documents):
+            seen, twin = shared
+            raise ParamsError(
+                f"grid.texts: held-out document {seen.id!r} of {text} is {twin.id!r} among the calibration documents "
+                f"of {calibration}; evaluate on another text"
+            )
+        texts[text] = [document.text for document in documents]
+    return texts
+
+
+def held_out_windows(
+    texts: Mapping[str, list[str]],
+    tokenizer: "PreTrainedTokenizerBase",
+    settings: PerplexitySettings,
+    bos: int | None = None,
+) -> dict[str, "torch.Tensor"]:
+    """The token windows (n, L) int32 of each text, L tokens long and from its start.
+
+    With ``bos``, every window begins with that token, and the text's name ends in ``_bos_per_window``: perplexities of
+    such windows do not compare with the others.
+
+    Raises
+    ------
+    ParamsError
+        If a text has no window of this length.
+    """
+    streams = {text: tokenize(documents, tokenizer) for text, documents in texts.items()}
+    suffix = "" if bos is None else BOS_SUFFIX
+    return {
+        f"{text}{suffix}": consecutive_windows(stream, settings.length, settings.tokens, bos)
+        for text, stream in streams.items()
+    }

@@ -1,0 +1,69 @@
+"""Masks put on a model, verified against its folder, and the mean errors of layers with known losses."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from families import save, tiny_model
+from report_records import layers
+
+from prunelib.errors import ModelError, PatternError
+from prunelib.evaluation.pruned import mean_errors, prune
+from prunelib.layers import LayerIndex
+from prunelib.models import find_layers
+from prunelib.weights import achieved_sparsity
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2"])
+def stock(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A family, and the folder of its tiny model."""
+    return request.param, save(tiny_model(request.param), tmp_path_factory.mktemp("stock"))
+
+
+def halves(index: LayerIndex) -> dict[str, torch.Tensor]:
+    """Masks that keep every other weight of a row."""
+    return {layer.name: (torch.arange(layer.inputs) % 2 == 0).repeat(layer.rows, 1) for layer in index.layers}
+
+
+def test_the_masked_weights_and_no_others_are_zero(stock: tuple[str, Path]) -> None:
+    family, folder = stock
+    model = tiny_model(family)
+    index = find_layers(model, folder)
+    prune(model, index.layers, halves(index), folder)
+    assert achieved_sparsity(model, index.layers) == 0.5
+    before, after = tiny_model(family).state_dict(), model.state_dict()
+    weights = {f"{layer.name}.weight" for layer in index.layers}
+    assert {name for name in before if not torch.equal(before[name], after[name])} == weights
+
+
+def test_a_model_with_other_weights_than_its_folder_is_refused(stock: tuple[str, Path]) -> None:
+    family, folder = stock
+    model = tiny_model(family)
+    index = find_layers(model, folder)
+    last = index.layers[-1].name
+    model.get_parameter(f"{last}.weight").data[0, 0] += 1
+    with pytest.raises(ModelError, match=rf"^{last}: 1 of \d+ kept weights are not those of"):
+        prune(model, index.layers, halves(index), folder)
+
+
+def test_masks_of_another_model_change_nothing(stock: tuple[str, Path]) -> None:
+    family, folder = stock
+    model = tiny_model(family)
+    index = find_layers(model, folder)
+    (first, *_), masks = index.layers, halves(index)
+    del masks[first.name]
+    with pytest.raises(PatternError, match=rf"layers have none, first {first.name}$"):
+        prune(model, index.layers, masks, folder)
+    stock_weights = tiny_model(family).state_dict()
+    assert all(torch.equal(weight, stock_weights[name]) for name, weight in model.state_dict().items())
+
+
+def test_every_layer_counts_alike_in_the_mean_errors() -> None:
+    """Losses 1, 2, ... 6 of 10 before, half of them after."""
+    assert mean_errors(layers(6, 0.5)) == pytest.approx({"relative_error": 0.175, "error_reduction": 0.5})
+
+
+def test_a_layer_without_output_or_error_counts_as_0() -> None:
+    (layer, *_) = layers(6, 0.5)
+    silent = layer.model_copy(update={"energy": 0.0, "loss_before": 0.0, "loss_after": 0.0})
+    assert mean_errors([layer, silent]) == {"relative_error": 0.025, "error_reduction": 0.25}

@@ -1,0 +1,100 @@
+"""The frame of the stage scripts, as a user meets it on the command line."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from prunelib import store, workflow
+from prunelib.calibration import write_tokens
+from prunelib.errors import ArtifactError
+from prunelib.masks import read_masks, write_masks
+from prunelib.params import load_params
+from prunelib.results import Cell
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def stage(tmp_path):
+    """Run a stage's script in an empty project that has only the params; its exit status and both streams."""
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+
+    def run(name, *options, **environment):
+        words = [sys.executable, ROOT / "stages" / f"{name}.py", *options]
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "PRUNELIB_THREADS": "1", **environment}
+        done = subprocess.run(words, cwd=tmp_path, env=env, text=True, capture_output=True, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    return run
+
+
+CELL = ("--model", "smollm2_135m", "--pattern", "row60", "--warmstart", "wanda", "--refiner")
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ((*CELL, "swap"), "error: --refiner: unknown name 'swap', expected one of none, swaps, swaps_t100; did you"),
+        ((*CELL, "swaps"), "error: artifacts/models/smollm2_135m/provenance.json: no such file; run the stage"),
+    ],
+)
+def test_a_fault_is_one_line_on_standard_error_and_status_2(stage, options, line):
+    status, output, errors = stage("refine", *options)
+    assert status == 2
+    assert output == ""
+    assert errors.startswith(line)
+    assert errors.count("\n") == 1
+
+
+def test_the_traceback_is_there_when_asked_for(stage):
+    status, _, errors = stage("refine", *CELL, "swap", "--traceback")
+    assert status == 2
+    assert "Traceback" in errors
+
+
+def test_an_unusable_environment_variable_is_one_line(stage):
+    status, _, errors = stage("refine", *CELL, "swaps", PRUNELIB_THREADS="none")
+    assert status == 2
+    assert errors.startswith("error: environment variable PRUNELIB_THREADS='none': ")
+
+
+def test_help_says_what_the_stage_does_and_takes(stage):
+    status, output, _ = stage("warmstart", "--help")
+    assert status == 0
+    assert "keep the highest in each group" in " ".join(output.split())
+    assert "--pattern NAME" in output
+    assert "a name under patterns in params.yaml" in output
+
+
+@pytest.fixture
+def calibrated(tmp_path, monkeypatch):
+    """A folder with a model's identity and two calibration tokens, in which the test runs."""
+    monkeypatch.chdir(tmp_path)
+    model = {"kind": "model", "sha256": "of the model"}
+    store.write_json(workflow.model_folder("smollm2_135m") / "provenance.json", model)
+    tokens = torch.tensor([[1, 2]], dtype=torch.int32)
+    return write_tokens(workflow.calibration_folder("smollm2_135m"), tokens, {"model": "of the model"})
+
+
+def test_masks_of_other_calibration_tokens_are_refused(calibrated):
+    params = load_params(ROOT / "params.yaml")
+    cell = Cell(model="smollm2_135m", pattern="nm24", warmstart="ria", refiner="swaps")
+    expected = workflow.made_from(params, cell)
+    assert expected == {
+        "model": "of the model",
+        "tokens": calibrated,
+        "pattern": {"kind": "n_of_m", "keep": 2, "group": 4},
+        "warmstart": {"method": "ria", "exponent": 0.5},
+        "refiner": params.refiners["swaps"].model_dump(),
+    }
+    path, masks = workflow.refined_file(cell), {"layer": torch.tensor([[True, False]])}
+    write_masks(path, masks, expected)
+    assert torch.equal(read_masks(path, expected)["layer"], masks["layer"])
+    write_masks(path, masks, {**expected, "tokens": "others"})
+    with pytest.raises(ArtifactError, match=r"nm24-ria-swaps\.safetensors: its tokens is 'others', but"):
+        read_masks(path, workflow.made_from(params, cell))
