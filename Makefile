@@ -12,10 +12,10 @@ run: .venv/run  ## set up, and run the main job: every stage that params.yaml as
 	$(BIN)/dvc repro
 
 test: .venv/test lint  ## set up, and run all checks and tests but the end-to-end run
-	$(BIN)/pytest -m "not e2e"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not e2e"
 
 quick: .venv/test  ## the quick tests alone
-	$(BIN)/pytest -n 2 -m "not slow and not e2e"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not e2e"
 
 e2e: .venv/test  ## the real model end to end on a reduced grid, in a temporary folder
 	$(BIN)/pytest -m e2e

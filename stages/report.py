@@ -19,18 +19,11 @@ def report(params: Params) -> None:
     grid = params.grid
     dense = [CellReport(read_cell(workflow.result_file(Cell(model=model)))) for model in grid.models]
     names = product(grid.models, grid.patterns, grid.warmstarts, grid.refiners)
-    cells = [Cell(model=m, pattern=p, warmstart=w, refiner=r) for m, p, w, r in names]
-    pruned = [
-        CellReport(
-            read_cell(workflow.result_file(cell)),
-            read_layers(workflow.layers_file(cell)),
-            read_timing(workflow.timing_file(cell)),
-        )
-        for cell in cells
-    ]
+    pruned = [_read(Cell(model=m, pattern=p, warmstart=w, refiner=r)) for m, p, w, r in names]
+    names_of_texts = [name for text in grid.texts for name in (text, f"{text}{BOS_SUFFIX}")]
     made = Report(
         cells=dense + pruned,
-        texts=[name for text in grid.texts for name in _columns(text, dense)],
+        texts=[name for name in names_of_texts if any(name in cell.result.perplexity for cell in dense)],
         tasks=params.evaluation.tasks.names,
         labels={name: params.patterns[name].label for name in grid.patterns},
         settings=_settings(params),
@@ -39,9 +32,9 @@ def report(params: Params) -> None:
     write_report(made, workflow.REPORTS)
 
 
-def _columns(text: str, dense: list[CellReport]) -> list[str]:
-    """The names under which models were measured on a text: its own, and that of windows that begin with a BOS."""
-    return [name for name in (text, f"{text}{BOS_SUFFIX}") if any(name in cell.result.perplexity for cell in dense)]
+def _read(cell: Cell) -> CellReport:
+    result, layers = read_cell(workflow.result_file(cell)), read_layers(workflow.layers_file(cell))
+    return CellReport(result, layers, read_timing(workflow.timing_file(cell)))
 
 
 def _settings(params: Params) -> dict[str, Any]:
