@@ -7,6 +7,12 @@ import pytest
 from pipeline_project import ROOT, Project
 from ruamel.yaml import YAML
 
+from prunelib.evaluation.held_out import held_out_texts, held_out_windows
+from prunelib.models import load_tokenizer
+from prunelib.params import load_params
+from prunelib.sources.documents import read_documents
+from prunelib.text import tokenize
+
 pytestmark = pytest.mark.e2e
 
 
@@ -64,15 +70,20 @@ def test_every_row_of_every_matrix_is_at_its_optimum(finished):
         assert layer["kept"] == layer["rows"] * (layer["inputs"] - int(layer["inputs"] * 3 / 5))
 
 
-def test_calibration_and_held_out_text_share_no_passage(finished):
-    """No run of 32 words of the calibration documents stands in the held-out ones."""
-
-    def passages(split):
-        path = finished.folder / "artifacts" / "texts" / "wikipedia" / f"{split}.jsonl"
-        words = [json.loads(line)["text"].split() for line in path.read_text(encoding="utf-8").splitlines()]
-        return {tuple(each[i : i + 32]) for each in words for i in range(len(each) - 31)}
-
-    assert not passages("calibration") & passages("held_out")
+def test_the_text_that_is_evaluated_shares_no_passage_with_any_calibration_document(finished):
+    """No 32 tokens in a row of the default's evaluation windows, on either text, stand in the calibration split."""
+    params = load_params(ROOT / "params.yaml")
+    folders = {text: finished.folder / "artifacts" / "texts" / text for text in params.grid.texts}
+    tokenizer = load_tokenizer(finished.folder / "artifacts" / "models" / "smollm2_135m")
+    texts = held_out_texts(folders, params.calibration.text)
+    evaluated = held_out_windows(texts, tokenizer, params.evaluation.perplexity)
+    documents = read_documents(folders[params.calibration.text], "calibration")
+    calibration = tokenize([document.text for document in documents], tokenizer)
+    seen = set(map(tuple, calibration.unfold(0, 32, 1).tolist()))
+    assert len(seen) > 400_000
+    for windows in evaluated.values():
+        assert windows.numel() == 8192
+        assert not seen & set(map(tuple, windows.flatten().unfold(0, 32, 1).tolist()))
 
 
 def test_the_report_holds_every_cell(finished):
