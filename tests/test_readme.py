@@ -1,7 +1,10 @@
 """What the README says works."""
 
+import csv
 import re
 from pathlib import Path
+
+from prunelib.reporting.tables import significant
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -33,3 +36,25 @@ def test_every_variable_of_the_machine_stands_in_the_table():
 
     for name in Machine.model_fields:
         assert f"`PRUNELIB_{name.upper()}`" in README
+
+
+def test_the_results_table_is_that_of_the_committed_report():
+    with (ROOT / "reports" / "results.csv").open(encoding="utf-8") as stream:
+        cells = {(row["pattern"], row["warmstart"], row["refiner"]): row for row in csv.DictReader(stream)}
+
+    def shown(row):
+        perplexities = (float(row[f"perplexity_{text}"]) for text in ("wikipedia", "sotu"))
+        return significant(100 * float(row["relative_error"])), *(
+            f"{p:.{0 if p >= 1000 else 1}f}" for p in perplexities
+        )
+
+    for pattern in ("row60", "nm24"):
+        for name, warmstart in (("magnitude", "magnitude"), ("Wanda", "wanda"), ("RIA", "ria")):
+            pairs = zip(*(shown(cells[pattern, warmstart, refiner]) for refiner in ("none", "swaps")), strict=True)
+            assert f"| {name} | {' | '.join(value for pair in pairs for value in pair)} |\n" in README
+    dense = cells["", "", ""]
+    assert f"| {float(dense['perplexity_wikipedia']):.2f} | | {float(dense['perplexity_sotu']):.2f} |" in README
+    seconds = {pattern: float(cells[pattern, "wanda", "swaps"]["seconds"]) for pattern in ("row60", "nm24")}
+    assert f"takes {seconds['row60']:.0f} s at 60% per row and {seconds['nm24']:.0f} s at 2:4" in " ".join(
+        README.split()
+    )
