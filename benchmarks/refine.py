@@ -18,7 +18,8 @@ from rich.table import Table
 
 from prunelib import PerRow, select, wanda
 from prunelib.calibration import Calibration
-from prunelib.kernels import cpu, reference
+from prunelib.kernels.cpu import swaps as cpu
+from prunelib.kernels.reference import swaps as reference
 from prunelib.kernels.scaling import equilibrate
 from prunelib.machine import available_cores
 from prunelib.sources.provenance import model_identity

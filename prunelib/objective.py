@@ -31,6 +31,25 @@ def pruning_error(weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor) 
     return float(row_losses(weight, gram, mask).sum())
 
 
+def refit_losses(weight: torch.Tensor, gram: torch.Tensor, moved: torch.Tensor) -> torch.Tensor:
+    """e^T G e of each row with e = w - x, for kept weights that have moved to x: (rows,) float64.
+
+    Parameters
+    ----------
+    weight, moved
+        (rows, inputs); ``moved`` is 0 where pruned.
+    gram
+        (inputs, inputs), sum over tokens of x x^T.
+    """
+    change = weight.double() - moved.double()
+    return ((change @ gram.double()) * change).sum(dim=1).clamp(min=0)
+
+
+def damped(gram: torch.Tensor, share: float) -> torch.Tensor:
+    """G + share * mean(diag G) * I, (inputs, inputs): as if every input carried noise of its own."""
+    return gram + share * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+
+
 def output_energy(weight: torch.Tensor, gram: torch.Tensor) -> float:
     """||W X||_F^2, against which a pruning error is relative."""
     return pruning_error(weight, gram, torch.zeros_like(weight, dtype=torch.bool))

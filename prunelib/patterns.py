@@ -1,7 +1,7 @@
 """Sparsity patterns: which weights compete with which, and how many of them stay.
 
-A pattern cuts each row of a weight (rows, inputs) into groups of consecutive columns and keeps the same number in each:
-per row, one group spans the row; for N:M, groups are M wide and keep N.
+A pattern cuts a weight (rows, inputs), read row by row, into groups of consecutive places and keeps the same number in
+each: per layer, one group is the whole matrix; per row, a row; for N:M, groups are M wide and keep N.
 """
 
 from fractions import Fraction
@@ -15,7 +15,7 @@ from prunelib.settings import Settings
 
 
 class Groups(NamedTuple):
-    """How a row is cut: ``size`` consecutive columns a group, ``keep`` of them kept."""
+    """How a matrix is cut: ``size`` consecutive places a group, ``keep`` of them kept."""
 
     size: int
     keep: int
@@ -32,10 +32,25 @@ class PerRow(Settings):
         """The pattern as a person writes it: ``60% per row``."""
         return f"{100 * self.sparsity:g}% per row"
 
-    def groups(self, inputs: int) -> Groups:
-        """The cut of a row of ``inputs`` columns, counted in exact fractions (100 x 0.29 is 29)."""
-        pruned = int(inputs * Fraction(str(self.sparsity)))
-        return Groups(size=inputs, keep=inputs - pruned)
+    def groups(self, rows: int, inputs: int) -> Groups:  # noqa: ARG002 - every pattern's signature
+        """The cut of a matrix (rows, inputs): a row a group."""
+        return _kept_of(inputs, self.sparsity)
+
+
+class PerLayer(Settings):
+    """Keep ``n - floor(n * sparsity)`` of the n weights of a matrix, wherever they stand ("unstructured")."""
+
+    kind: Literal["per_layer"] = "per_layer"
+    sparsity: Annotated[float, Field(gt=0, lt=1)]
+
+    @property
+    def label(self) -> str:
+        """The pattern as a person writes it: ``60% per layer``."""
+        return f"{100 * self.sparsity:g}% per layer"
+
+    def groups(self, rows: int, inputs: int) -> Groups:
+        """The cut of a matrix (rows, inputs): all of it one group."""
+        return _kept_of(rows * inputs, self.sparsity)
 
 
 class NOfM(Settings):
@@ -56,8 +71,8 @@ class NOfM(Settings):
         """The pattern as a person writes it: ``2:4``."""
         return f"{self.keep}:{self.group}"
 
-    def groups(self, inputs: int) -> Groups:
-        """The cut of a row of ``inputs`` columns.
+    def groups(self, rows: int, inputs: int) -> Groups:  # noqa: ARG002 - every pattern's signature
+        """The cut of a matrix (rows, inputs): ``group`` columns a group.
 
         Raises
         ------
@@ -69,11 +84,16 @@ class NOfM(Settings):
         return Groups(size=self.group, keep=self.keep)
 
 
-Pattern = PerRow | NOfM
+Pattern = PerRow | PerLayer | NOfM
+
+
+def _kept_of(size: int, sparsity: float) -> Groups:
+    """One group of ``size``, counted in exact fractions: 29% of 100 are 29."""
+    return Groups(size=size, keep=size - int(size * Fraction(str(sparsity))))
 
 
 def select(scores: torch.Tensor, pattern: Pattern) -> torch.Tensor:
-    """Keep the highest scores of each group, by rank: exact counts, ties to the lower column.
+    """Keep the highest scores of each group, by rank: exact counts, ties to the lower row, then column.
 
     Parameters
     ----------
@@ -94,12 +114,16 @@ def select(scores: torch.Tensor, pattern: Pattern) -> torch.Tensor:
     """
     if scores.isnan().any():
         raise NumericalError("scores: NaN found, expected real numbers")
-    rows, inputs = scores.shape
-    size, keep = pattern.groups(inputs)
-    ranked = scores.reshape(rows, inputs // size, size).sort(dim=-1, descending=True, stable=True).indices
+    size, keep = pattern.groups(*scores.shape)
+    ranked = scores.reshape(-1, size).sort(dim=-1, descending=True, stable=True).indices
     mask = torch.zeros_like(ranked, dtype=torch.bool)
-    mask.scatter_(-1, ranked[..., :keep], value=True)
-    return mask.reshape(rows, inputs)
+    mask.scatter_(-1, ranked[:, :keep], value=True)
+    return mask.reshape(scores.shape)
+
+
+def swap_columns(pattern: Pattern, inputs: int) -> int:
+    """How many consecutive columns of one row may swap places without changing a group's count: a row or a group."""
+    return min(pattern.groups(1, inputs).size, inputs)
 
 
 def check_mask(mask: torch.Tensor, weight: torch.Tensor, pattern: Pattern) -> None:
@@ -114,9 +138,9 @@ def check_mask(mask: torch.Tensor, weight: torch.Tensor, pattern: Pattern) -> No
         raise PatternError(
             f"mask: {mask.dtype} of shape {tuple(mask.shape)}, expected torch.bool of shape {tuple(weight.shape)}"
         )
-    rows, inputs = mask.shape
-    size, keep = pattern.groups(inputs)
-    off = int((mask.reshape(rows, inputs // size, size).sum(dim=-1) != keep).sum())
-    if off:
-        groups = rows * inputs // size
-        raise PatternError(f"mask: {off} of {groups} groups do not keep exactly {keep} of {size} ({pattern.label})")
+    size, keep = pattern.groups(*mask.shape)
+    counts = mask.reshape(-1, size).sum(dim=-1)
+    if off := int((counts != keep).sum()):
+        raise PatternError(
+            f"mask: {off} of {len(counts)} groups do not keep exactly {keep} of {size} ({pattern.label})"
+        )

@@ -22,16 +22,22 @@ class Refined:
     mask
         (rows, inputs) bool, True = kept.
     loss_before, loss_after
-        (rows,) float64: pruning error of the mask that came in and of the one that goes out.
+        (rows,) float64: pruning error of what came in and of what goes out.
+    weight
+        (rows, inputs) float32: the kept weights where they have moved, +0.0 where pruned; None: those of the model.
     swaps, sweeps
         (rows,) int64: swaps made and scans over all pairs; None where the refiner makes no swaps.
     optimal
         (rows,) bool: proven that no swap improves the row; None where the refiner proves nothing.
+    bound
+        No mask of the pattern over the model's weights has a lower pruning error of the whole matrix; None: unknown.
     """
 
     mask: torch.Tensor
     loss_before: torch.Tensor
     loss_after: torch.Tensor
+    weight: torch.Tensor | None = None
     swaps: torch.Tensor | None = None
     sweeps: torch.Tensor | None = None
     optimal: torch.Tensor | None = None
+    bound: float | None = None

@@ -1,8 +1,40 @@
-"""Methods found in a folder: each module of a package is one method, named after its file, with a ``Settings``."""
+"""Methods found in a folder: each module of a package is one method, named after its file.
+
+A method's module holds ``Settings`` (what params.yaml may say of it), ``ABOUT`` (what the table of methods says of it),
+and the function that its package's docstring asks for.
+"""
 
 import importlib
 import pkgutil
+from dataclasses import dataclass
 from types import ModuleType
+
+ALL_PATTERNS = ("per_row", "per_layer", "n_of_m")
+
+
+@dataclass(frozen=True)
+class About:
+    """What a method does, where it comes from, and what it needs and supports.
+
+    Attributes
+    ----------
+    summary, source
+        One line, and the paper.
+    patterns, limits
+        The kinds of pattern that it supports, and the reason why no others.
+    moves_weights
+        Whether a refiner also changes the weights that are kept.
+    extras
+        What a refiner takes by keyword beyond the common arguments: ``moved`` (the kept weights as the step before
+        left them, or None), ``input_mean``, ``tokens``, ``held_out_gram``.
+    """
+
+    summary: str
+    source: str = ""
+    patterns: tuple[str, ...] = ALL_PATTERNS
+    limits: str = ""
+    moves_weights: bool = False
+    extras: tuple[str, ...] = ()
 
 
 def methods(package: ModuleType) -> dict[str, ModuleType]:

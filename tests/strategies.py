@@ -29,7 +29,7 @@ class Problem:
 
     @property
     def group(self):
-        return self.pattern.groups(self.weight.shape[1]).size
+        return min(self.pattern.groups(*self.weight.shape).size, self.weight.shape[1])
 
 
 def problem(seed, pattern, rows, inputs, tokens, degenerate=""):

@@ -15,7 +15,7 @@ from prunelib.patterns import check_mask
     [(0.29, 100, 71), (0.6, 576, 231), (0.5, 7, 4), (0.999, 3, 1), (0.1, 3, 3), (0.7, 10, 3)],
 )
 def test_per_row_counts_in_exact_fractions(sparsity, inputs, keep):
-    assert PerRow(sparsity=sparsity).groups(inputs) == (inputs, keep)
+    assert PerRow(sparsity=sparsity).groups(3, inputs) == (inputs, keep)
 
 
 @pytest.mark.parametrize(("keep", "group"), [(1, 4), (2, 4), (3, 4), (4, 8), (8, 16), (1, 2)])
@@ -39,7 +39,7 @@ def test_n_of_m_keeps_n(keep, group):
     ),
 )
 def test_selection_is_by_rank_with_ties_to_the_lower_column(scores, pattern):
-    size, keep = pattern.groups(8)
+    size, keep = pattern.groups(2, 8)
     assert select(torch.tensor(scores), pattern).tolist() == oracles.select(scores, size, keep).tolist()
 
 

@@ -8,6 +8,9 @@ from prunelib import settings as base
 from prunelib.objective import check_layer, row_losses
 from prunelib.patterns import Pattern, check_mask
 from prunelib.refined import Progress, Refined, silent
+from prunelib.registry import About
+
+ABOUT = About("the warm start as it is")
 
 
 class Settings(base.Settings):

@@ -12,8 +12,15 @@ from prunelib.kernels.interface import RowResults
 from prunelib.kernels.scaling import equilibrate
 from prunelib.machine import machine
 from prunelib.objective import check_layer
-from prunelib.patterns import Pattern, check_mask
+from prunelib.patterns import Pattern, check_mask, swap_columns
 from prunelib.refined import Progress, Refined, silent
+from prunelib.registry import About
+
+ABOUT = About(
+    "swap a kept for a pruned weight as long as that lowers the error: at most `max_swaps` best ones a row, or to the "
+    "1-swap optimum",
+    source="Zimmer et al., [2512.10922](https://arxiv.org/abs/2512.10922)",
+)
 
 
 class Settings(base.Settings):
@@ -71,7 +78,7 @@ def refine(
     check_layer(weight, gram)
     check_mask(mask, weight, pattern)
     scaled = equilibrate(weight, gram)
-    group, kernels = pattern.groups(weight.shape[1]).size, engine(weight.device)
+    group, kernels = swap_columns(pattern, weight.shape[1]), engine(weight.device, "swaps")
     problem = (scaled.weight, scaled.gram, mask, group)
     if settings.max_swaps is None:
         finished = kernels.swap_to_optimum(*problem, machine().threads)

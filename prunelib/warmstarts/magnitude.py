@@ -5,6 +5,9 @@ from typing import Literal
 import torch
 
 from prunelib import settings as base
+from prunelib.registry import About
+
+ABOUT = About("keep the largest weights")
 
 
 class Settings(base.Settings):

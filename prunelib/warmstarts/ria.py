@@ -6,6 +6,9 @@ import torch
 from pydantic import Field
 
 from prunelib import settings as base
+from prunelib.registry import About
+
+ABOUT = About("share of its row and column, times the norm to the power `exponent`", source="Zhang et al., ICLR 2024")
 
 
 class Settings(base.Settings):

@@ -5,6 +5,9 @@ from typing import Literal
 import torch
 
 from prunelib import settings as base
+from prunelib.registry import About
+
+ABOUT = About("weight times the norm of its input", source="Sun et al., [2306.11695](https://arxiv.org/abs/2306.11695)")
 
 
 class Settings(base.Settings):

@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from strategies import DEGENERATE, PATTERNS, Problem, problem, problems
 
 from prunelib import PerRow
-from prunelib.kernels import cpu, reference
+from prunelib.kernels.cpu import compiled
+from prunelib.kernels.cpu import swaps as cpu
+from prunelib.kernels.reference import swaps as reference
 from prunelib.kernels.scaling import equilibrate
 
 ENGINES = [cpu, reference]
@@ -118,7 +120,7 @@ def test_a_tile_smaller_than_the_row_changes_nothing(monkeypatch):
     p = problem(4, PATTERNS[1], rows=9, inputs=61, tokens=100)
     whole = optimum(cpu, p)
     monkeypatch.setattr(cpu, "_TILE_BYTES", 61 * 4 * 7)
-    monkeypatch.setattr(cpu, "_CHUNK_ROWS", 2)
+    monkeypatch.setattr(compiled, "_CHUNK_ROWS", 2)
     torch.testing.assert_close(optimum(cpu, p)["mask"], whole["mask"])
 
 

@@ -1,4 +1,4 @@
-"""The compiled engine for processors: rows in parallel, float32 proposes, float64 decides.
+"""Swaps, compiled: float32 proposes, float64 decides.
 
 A scan looks at every kept u x pruned j pair of a row in float32 with SIMD and keeps, for each u, only the least change
 it could bring. A pair that might be taken is evaluated again in float64, so that the swap which is made is the one that
@@ -9,23 +9,15 @@ result depends neither on its chunk nor on the number of threads.
 """
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
-from numba.extending import intrinsic
 
+from prunelib.kernels.cpu.compiled import BLOCKED, FLOAT32_ROUNDING, compiled, correlate, in_chunks, lesser
 from prunelib.kernels.interface import LOSS_TOLERANCE, ROUNDING, RowResults
 
-_NO_SPECIAL_VALUES = ("nnan", "ninf", "nsz")
-_compiled = njit(nogil=True, cache=True, error_model="numpy", fastmath={*_NO_SPECIAL_VALUES, "contract", "reassoc"})
-
-_BLOCKED = 1e30  # stands for infinity, which fast arithmetic must not meet
-_FLOAT32_ROUNDING = 4e-7
 _TILE_BYTES = 512 * 1024
-_CHUNK_ROWS = 32
 _MAX_SWEEPS = 10_000
 
 
@@ -33,14 +25,14 @@ def swap_best(
     weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, group: int, max_swaps: int, threads: int
 ) -> Iterator[tuple[slice, RowResults]]:
     """Make the best swap of each row, at most ``max_swaps`` times; see :mod:`prunelib.kernels.interface`."""
-    return _in_chunks(_swap_best, weight, gram, mask, group, max_swaps, threads)
+    return _refine(_swap_best, weight, gram, mask, group, max_swaps, threads)
 
 
 def swap_to_optimum(
     weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, group: int, threads: int
 ) -> Iterator[tuple[slice, RowResults]]:
     """Sweep over each row until no swap improves it; see :mod:`prunelib.kernels.interface`."""
-    return _in_chunks(_sweep, weight, gram, mask, group, _MAX_SWEEPS, threads)
+    return _refine(_sweep, weight, gram, mask, group, _MAX_SWEEPS, threads)
 
 
 class _Rows(NamedTuple):
@@ -65,7 +57,7 @@ class _Rows(NamedTuple):
     group: int
 
 
-def _in_chunks(
+def _refine(
     kernel: Callable[..., None],
     weight: torch.Tensor,
     gram: torch.Tensor,
@@ -87,16 +79,10 @@ def _in_chunks(
         kernel(chunk, limit, tile, *figures)
         return rows, results
 
-    chunks = [slice(start, min(start + _CHUNK_ROWS, len(mask))) for start in range(0, len(mask), _CHUNK_ROWS)]
-    pool = ThreadPoolExecutor(threads)
-    try:
-        for future in as_completed([pool.submit(work, rows) for rows in chunks]):
-            yield future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return in_chunks(work, len(mask), threads)
 
 
-@_compiled
+@compiled
 def _swap_best(rows, max_swaps, tile, swaps, sweeps, loss_before, loss_after, optimal):
     active = _begin(rows, loss_before, loss_after)
     while active.any():
@@ -112,7 +98,7 @@ def _swap_best(rows, max_swaps, tile, swaps, sweeps, loss_before, loss_after, op
                 loss_after[r] = _loss(rows.weight[r], rows.mask[r], rows.corr[r])
 
 
-@_compiled
+@compiled
 def _sweep(rows, max_sweeps, tile, swaps, sweeps, loss_before, loss_after, optimal):
     active = _begin(rows, loss_before, loss_after)
     while active.any():
@@ -126,35 +112,17 @@ def _sweep(rows, max_sweeps, tile, swaps, sweeps, loss_before, loss_after, optim
             active[r] = made > 0 and sweeps[r] < max_sweeps
 
 
-@_compiled
+@compiled
 def _begin(rows, loss_before, loss_after):
     """Set c = G p and b of every row, and its loss; return which rows are active: all."""
     for r in range(len(rows.weight)):
-        _correlate(rows.weight[r], rows.gram, rows.mask[r], rows.corr[r])
+        correlate(rows.weight[r], np.flatnonzero(~rows.mask[r]), rows.gram, rows.corr[r])
         _update_restore(rows, r)
         loss_before[r] = loss_after[r] = _loss(rows.weight[r], rows.mask[r], rows.corr[r])
     return np.ones(len(rows.weight), np.bool_)
 
 
-@_compiled
-def _correlate(w, gram, m, corr):
-    """Set c = G p for p = (1 - m) * w, four columns of G at a time."""
-    corr[:] = 0.0
-    pruned = np.flatnonzero(~m)
-    whole = pruned.size - pruned.size % 4
-    for k in range(0, whole, 4):
-        j0, j1, j2, j3 = pruned[k], pruned[k + 1], pruned[k + 2], pruned[k + 3]
-        g0, g1, g2, g3 = gram[j0], gram[j1], gram[j2], gram[j3]
-        w0, w1, w2, w3 = np.float64(w[j0]), np.float64(w[j1]), np.float64(w[j2]), np.float64(w[j3])
-        for i in range(w.size):
-            corr[i] += (w0 * g0[i] + w1 * g1[i]) + (w2 * g2[i] + w3 * g3[i])
-    for j in pruned[whole:]:
-        wj, gj = np.float64(w[j]), gram[j]
-        for i in range(w.size):
-            corr[i] += wj * gj[i]
-
-
-@_compiled
+@compiled
 def _loss(w, m, corr):
     """The row's loss p^T c."""
     loss = 0.0
@@ -163,7 +131,7 @@ def _loss(w, m, corr):
     return max(loss, 0.0)
 
 
-@_compiled
+@compiled
 def _update_restore(rows, r):
     """Set b_j = -2 w_j c_j + w_j^2 G_jj for the pruned j of a row, and block the kept."""
     w, m, corr, diag, restore, restore32 = (
@@ -177,11 +145,11 @@ def _update_restore(rows, r):
     for j in range(w.size):
         wj = np.float64(w[j])
         b = wj * (wj * diag[j] - 2.0 * corr[j])
-        restore[j] = _BLOCKED if m[j] else b
+        restore[j] = BLOCKED if m[j] else b
         restore32[j] = restore[j]
 
 
-@_compiled
+@compiled
 def _swap(rows, r, u, j):
     """Prune u, restore j: c += w_u G[:, u] - w_j G[:, j], and b with it."""
     rows.mask[r, u], rows.mask[r, j] = False, True
@@ -192,19 +160,7 @@ def _swap(rows, r, u, j):
     _update_restore(rows, r)
 
 
-@intrinsic
-def _lesser(typing_context, a, b):  # noqa: ARG001 - numba's signature
-    """The lesser of two floats, in the one form that LLVM turns into a SIMD reduction (``min`` stays scalar)."""
-
-    def generate(context, builder, signature, arguments):  # noqa: ARG001 - numba's signature
-        x, y = arguments
-        is_less = builder.fcmp_ordered("<", x, y, flags=_NO_SPECIAL_VALUES)
-        return builder.select(is_less, x, y, flags=_NO_SPECIAL_VALUES)
-
-    return a(a, a), generate
-
-
-@_compiled
+@compiled
 def _scan(rows, active, tile):
     """Set gain[r, u] = a_u + min_j (b_j - 2 w_u w_j G_uj) in float32 for the kept u of active rows, and its margin."""
     inputs = rows.diag.size
@@ -216,7 +172,7 @@ def _scan(rows, active, tile):
             w, corr, gain, margin = rows.weight[r], rows.corr[r], rows.gain[r], rows.margin[r]
             count = 0
             for u in range(start, min(start + tile, inputs)):
-                gain[u] = _BLOCKED
+                gain[u] = BLOCKED
                 if rows.mask[r, u]:
                     kept[count] = u
                     count += 1
@@ -225,10 +181,10 @@ def _scan(rows, active, tile):
                 prune = _prune_term(w[u], rows.diag[u], corr[u])
                 bound = abs(prune) + largest_restore[r] + 2.0 * abs(w[u]) * norm[u] * largest_weight[r]
                 gain[u] += prune
-                margin[u] = _FLOAT32_ROUNDING * bound
+                margin[u] = FLOAT32_ROUNDING * bound
 
 
-@_compiled
+@compiled
 def _largest(rows, active, norm):
     """The largest |b_j| and |w_j| sqrt(G_jj) over the pruned j of each active row."""
     restore, weight = np.zeros((2, active.size), np.float32)
@@ -240,13 +196,13 @@ def _largest(rows, active, norm):
     return restore, weight
 
 
-@_compiled
+@compiled
 def _prune_term(wu, guu, cu):
     """The change from pruning u alone, a_u = 2 w_u c_u + w_u^2 G_uu, in float64."""
     return np.float64(wu) * (np.float64(wu) * guu + 2.0 * cu)
 
 
-@_compiled
+@compiled
 def _least_restores(kept, w, gram, restore, group, gain):
     """Set gain[u] = min_j (b_j - 2 w_u w_j G_uj) over the group of each u; over a whole row, four u at a time."""
     whole = kept.size - kept.size % 4 if group == w.size else 0
@@ -254,39 +210,39 @@ def _least_restores(kept, w, gram, restore, group, gain):
         u0, u1, u2, u3 = kept[k], kept[k + 1], kept[k + 2], kept[k + 3]
         g0, g1, g2, g3 = gram[u0], gram[u1], gram[u2], gram[u3]
         w0, w1, w2, w3 = w[u0], w[u1], w[u2], w[u3]
-        m0 = m1 = m2 = m3 = np.float32(_BLOCKED)
+        m0 = m1 = m2 = m3 = np.float32(BLOCKED)
         for j in range(w.size):
             twice, b = np.float32(-2.0) * w[j], restore[j]
-            m0 = _lesser(b + twice * (w0 * g0[j]), m0)
-            m1 = _lesser(b + twice * (w1 * g1[j]), m1)
-            m2 = _lesser(b + twice * (w2 * g2[j]), m2)
-            m3 = _lesser(b + twice * (w3 * g3[j]), m3)
+            m0 = lesser(b + twice * (w0 * g0[j]), m0)
+            m1 = lesser(b + twice * (w1 * g1[j]), m1)
+            m2 = lesser(b + twice * (w2 * g2[j]), m2)
+            m3 = lesser(b + twice * (w3 * g3[j]), m3)
         gain[u0], gain[u1], gain[u2], gain[u3] = m0, m1, m2, m3
     for u in kept[whole:]:
         gain[u] = _least_restore(u, w, gram[u], restore, group)
 
 
-@_compiled
+@compiled
 def _least_restore(u, w, row, restore, group):
     """min_j (b_j - 2 w_u w_j G_uj) over the group of u, in float32."""
     low = u - u % group
-    least = np.float32(_BLOCKED)
+    least = np.float32(BLOCKED)
     for j in range(low, low + group):
-        least = _lesser(restore[j] + np.float32(-2.0) * w[j] * (w[u] * row[j]), least)
+        least = lesser(restore[j] + np.float32(-2.0) * w[j] * (w[u] * row[j]), least)
     return least
 
 
-@_compiled
+@compiled
 def _best_partner(rows, r, u):
     """The least exact change from pruning u, its j (the lowest of equals), and the rounding it may carry."""
     w, row, restore, changes = rows.weight[r], rows.gram[u], rows.restore[r], rows.scratch
     low = u - u % rows.group
     wu = np.float64(w[u])
     prune = _prune_term(wu, rows.diag[u], rows.corr[r, u])
-    least = _BLOCKED
+    least = BLOCKED
     for j in range(low, low + rows.group):
         changes[j] = restore[j] - 2.0 * wu * (np.float64(w[j]) * row[j])
-        least = _lesser(changes[j], least)
+        least = lesser(changes[j], least)
     j = low
     while changes[j] != least and j < low + rows.group - 1:
         j += 1
@@ -294,7 +250,7 @@ def _best_partner(rows, r, u):
     return prune + least, j, rounding
 
 
-@_compiled
+@compiled
 def _best_pair(rows, r, loss):
     """The exact best swap (u, j) of a row, the lowest u of equals; u = -1 where none improves."""
     gain, margin = rows.gain[r], rows.margin[r]
@@ -307,7 +263,7 @@ def _best_pair(rows, r, loss):
     return best_u, best_j
 
 
-@_compiled
+@compiled
 def _visit(rows, r, loss):
     """Visit each u that might improve, best first, and make its best swap under the current c; return their number."""
     w, gain, margin = rows.weight[r], rows.gain[r], rows.margin[r]

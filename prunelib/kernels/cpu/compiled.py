@@ -1,0 +1,63 @@
+"""What the compiled operations share: the compiler's settings, chunks of rows on threads, and c = G p."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import TypeVar
+
+import numpy as np
+from numba import njit
+from numba.extending import intrinsic
+
+T = TypeVar("T")
+
+_NO_SPECIAL_VALUES = ("nnan", "ninf", "nsz")
+compiled = njit(nogil=True, cache=True, error_model="numpy", fastmath={*_NO_SPECIAL_VALUES, "contract", "reassoc"})
+"""Compiles a function that meets neither NaN nor infinity."""
+
+BLOCKED = 1e30
+"""Stands for infinity, which fast arithmetic must not meet."""
+
+FLOAT32_ROUNDING = 4e-7
+"""Bounds the relative rounding of a short float32 expression."""
+
+_CHUNK_ROWS = 32
+
+
+def in_chunks(work: Callable[[slice], T], rows: int, threads: int) -> Iterator[T]:
+    """What ``work`` gives for each chunk of rows, as they are finished; rows do not depend on their chunk."""
+    chunks = [slice(start, min(start + _CHUNK_ROWS, rows)) for start in range(0, rows, _CHUNK_ROWS)]
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for future in as_completed([pool.submit(work, chunk) for chunk in chunks]):
+            yield future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+@intrinsic
+def lesser(typing_context, a, b):  # noqa: ARG001 - numba's signature
+    """The lesser of two floats, in the one form that LLVM turns into a SIMD reduction (``min`` stays scalar)."""
+
+    def generate(context, builder, signature, arguments):  # noqa: ARG001 - numba's signature
+        x, y = arguments
+        is_less = builder.fcmp_ordered("<", x, y, flags=_NO_SPECIAL_VALUES)
+        return builder.select(is_less, x, y, flags=_NO_SPECIAL_VALUES)
+
+    return a(a, a), generate
+
+
+@compiled
+def correlate(p, places, gram, corr):
+    """Set c = G p for a vector p (inputs,) that is 0 outside ``places``, in float64, four columns of G at a time."""
+    corr[:] = 0.0
+    whole = places.size - places.size % 4
+    for k in range(0, whole, 4):
+        j0, j1, j2, j3 = places[k], places[k + 1], places[k + 2], places[k + 3]
+        g0, g1, g2, g3 = gram[j0], gram[j1], gram[j2], gram[j3]
+        p0, p1, p2, p3 = np.float64(p[j0]), np.float64(p[j1]), np.float64(p[j2]), np.float64(p[j3])
+        for i in range(corr.size):
+            corr[i] += (p0 * g0[i] + p1 * g1[i]) + (p2 * g2[i] + p3 * g3[i])
+    for j in places[whole:]:
+        pj, gj = np.float64(p[j]), gram[j]
+        for i in range(corr.size):
+            corr[i] += pj * gj[i]
