@@ -2,7 +2,8 @@
 
 tokens.safetensors      the windows that the Gram matrices were accumulated over
 layers.json             the layer index
-block_000.safetensors   one Gram matrix for each distinct input of block 0, and so on
+block_000.safetensors   for each distinct input of block 0 its Gram matrix and its mean, and where calibration keeps
+                        windows apart, a second Gram matrix over these; and so on
 energies.json           ||W X||^2 of every layer
 """
 
@@ -18,8 +19,10 @@ from safetensors import safe_open
 from prunelib import store
 from prunelib.errors import ArtifactError, NumericalError
 from prunelib.layers import Layer, LayerIndex, read_index, write_index
+from prunelib.statistics import InputStatistics
 
 _ENERGIES = "energies.json"
+_MEAN, _HELD_OUT = "/mean", "/held_out"
 
 
 @dataclass(frozen=True)
@@ -56,31 +59,48 @@ class Calibration:
         NumericalError
             If the matrix holds NaN or infinity.
         """
+        return self._read(layer, layer.gram, (layer.inputs, layer.inputs))
+
+    def statistics(self, layer: Layer) -> dict[str, Any]:
+        """What refiners may ask for beyond the Gram matrix (:attr:`prunelib.registry.About.extras`); raises as above.
+
+        ``input_mean`` (inputs,) float32; ``tokens``, their number; ``held_out_gram`` (inputs, inputs) float32, None
+        where no windows were kept apart.
+        """
+        header = store.read_provenance(_block_file(self.folder, layer.block), "gram")
+        square = (layer.inputs, layer.inputs)
+        return {
+            "input_mean": self._read(layer, layer.gram + _MEAN, (layer.inputs,)),
+            "tokens": header["count"],
+            "held_out_gram": self._read(layer, layer.gram + _HELD_OUT, square) if header["held_out"] else None,
+        }
+
+    def _read(self, layer: Layer, name: str, shape: tuple[int, ...]) -> torch.Tensor:
         path = _block_file(self.folder, layer.block)
         store.expect_provenance(path, store.read_provenance(path, "gram"), {**self.provenance, "block": layer.block})
         with safe_open(path, framework="pt") as stream:
-            if layer.gram not in stream.keys():  # noqa: SIM118 - no mapping, only keys()
-                raise ArtifactError(f"{path}: no Gram matrix of {layer.gram}; rerun the calibrate stage")
-            gram: torch.Tensor = stream.get_tensor(layer.gram)
-        if gram.dtype != torch.float32 or gram.shape != (layer.inputs, layer.inputs):
-            square = f"float32 {(layer.inputs, layer.inputs)}"
-            raise ArtifactError(f"{path}: {layer.gram} is {gram.dtype} {tuple(gram.shape)}, expected {square}")
-        if not gram.isfinite().all():
-            raise NumericalError(f"{path}: the Gram matrix of {layer.gram} holds NaN or infinity")
-        return gram
+            if name not in stream.keys():  # noqa: SIM118 - no mapping, only keys()
+                raise ArtifactError(f"{path}: no Gram matrix of {name}; rerun the calibrate stage")
+            tensor: torch.Tensor = stream.get_tensor(name)
+        if tensor.dtype != torch.float32 or tensor.shape != shape:
+            raise ArtifactError(f"{path}: {name} is {tensor.dtype} {tuple(tensor.shape)}, expected float32 {shape}")
+        if not tensor.isfinite().all():
+            raise NumericalError(f"{path}: the Gram matrix of {name} holds NaN or infinity")
+        return tensor
 
 
-def write_tokens(folder: Path, windows: torch.Tensor, provenance: Mapping[str, Any]) -> str:
-    """Write windows (samples, length) int32 with their provenance and hash; return the hash, their identity.
+def write_tokens(folder: Path, windows: torch.Tensor, held_out: torch.Tensor, provenance: Mapping[str, Any]) -> str:
+    """Write windows and held-out windows, both (samples, length) int32, with their hash; return it, their identity.
 
     Raises
     ------
     ArtifactError
         If the file could not be written.
     """
-    identity = hashlib.sha256(windows.numpy().tobytes()).hexdigest()
-    header = {**provenance, "sha256": identity}
-    store.write_tensors(folder / "tokens.safetensors", {"input_ids": windows}, "tokens", header)
+    hashes = [hashlib.sha256(part.numpy().tobytes()).hexdigest() for part in (windows, held_out)]
+    identity = hashlib.sha256("".join(hashes).encode()).hexdigest()
+    tensors = {"input_ids": windows, "held_out_ids": held_out}
+    store.write_tensors(folder / "tokens.safetensors", tensors, "tokens", {**provenance, "sha256": identity})
     return identity
 
 
@@ -96,22 +116,34 @@ def write_layers(folder: Path, index: LayerIndex, energies: Mapping[str, float],
     store.write_json(folder / _ENERGIES, {"kind": "energies", **provenance, "energies": energies})
 
 
-def write_grams(folder: Path, block: int, grams: Mapping[str, torch.Tensor], provenance: Mapping[str, Any]) -> None:
+def write_grams(
+    folder: Path,
+    block: int,
+    inputs: Mapping[str, InputStatistics],
+    held_out: Mapping[str, InputStatistics],
+    provenance: Mapping[str, Any],
+) -> None:
     """Write the Gram matrices of one block.
 
     Parameters
     ----------
-    grams
-        :attr:`Layer.gram` to (inputs, inputs) float32.
+    inputs, held_out
+        By :attr:`Layer.gram`; ``held_out`` is empty where no windows were kept apart.
     provenance
-        ``model`` and ``tokens`` (identities) and ``count`` (of tokens).
+        ``model`` and ``tokens`` (identities) and ``count`` (of tokens, without the held-out ones).
 
     Raises
     ------
     ArtifactError
         If the file could not be written.
     """
-    store.write_tensors(_block_file(folder, block), grams, "gram", {**provenance, "block": block})
+    tensors = {
+        **{name: statistics.gram for name, statistics in inputs.items()},
+        **{name + _MEAN: statistics.mean for name, statistics in inputs.items()},
+        **{name + _HELD_OUT: statistics.gram for name, statistics in held_out.items()},
+    }
+    header = {**provenance, "block": block, "held_out": bool(held_out)}
+    store.write_tensors(_block_file(folder, block), tensors, "gram", header)
 
 
 def _read_energies(folder: Path, index: LayerIndex, provenance: Mapping[str, str]) -> dict[str, float]:

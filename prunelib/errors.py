@@ -27,3 +27,7 @@ class PatternError(PruneError, ValueError):
 
 class NumericalError(PruneError, ValueError):
     """A weight, Gram matrix or score holds NaN or infinity, or has a shape that does not fit the others."""
+
+
+class StageError(PruneError):
+    """A stage that was run on the user's behalf has failed; it has said why."""

@@ -5,6 +5,7 @@ One matrix for each distinct input, in float32, accumulated while the model runs
 
 import contextlib
 from collections.abc import Callable, Iterator
+from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +14,7 @@ from pydantic import Field
 from prunelib.errors import ModelError, NumericalError
 from prunelib.layers import LayerIndex, watch_inputs
 from prunelib.settings import Settings
+from prunelib.statistics import InputStatistics
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,17 +33,17 @@ class CalibrationSettings(Settings):
         Name of the text that the windows are drawn from.
     samples, length
         Number of windows, and tokens in each.
-    seed
-        Of the draw.
     batch
         Windows a forward pass: part of the experiment, since it decides the order of summation.
+    held_out_samples
+        Further windows of the same draw, with Gram matrices of their own, for refiners that stop on them.
     """
 
     text: str
     samples: int = Field(ge=1)
     length: int = Field(ge=2)
-    seed: int = Field(ge=0)
     batch: int = Field(ge=1)
+    held_out_samples: int = Field(default=0, ge=0)
 
 
 def gram_matrix(inputs: torch.Tensor) -> torch.Tensor:
@@ -75,7 +77,7 @@ def accumulate_grams(
     batch: int,
     budget_bytes: int,
     on_windows: Callable[[int], None] | None = None,
-) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
+) -> Iterator[tuple[int, dict[str, InputStatistics]]]:
     """Run a model over token windows and yield the Gram matrices of its layers, block by block.
 
     Each pass over the windows serves as many consecutive blocks as the budget allows, at least one, and stops the
@@ -96,8 +98,8 @@ def accumulate_grams(
     Yields
     ------
     tuple
-        Block number, and its matrices on the CPU by :attr:`Layer.gram`: (inputs, inputs) float32, exactly symmetric,
-        the sum over all tokens of all windows.
+        Block number, and its inputs' statistics over all tokens of all windows, on the CPU, by :attr:`Layer.gram`; the
+        matrices are exactly symmetric.
 
     Raises
     ------
@@ -117,6 +119,30 @@ def accumulate_grams(
             yield block, {name: sums.pop(name).complete(name, windows.numel()) for name in index.grams(block)}
 
 
+def accumulate_apart(
+    model: "PreTrainedModel",
+    index: LayerIndex,
+    windows: torch.Tensor,
+    held_out: torch.Tensor,
+    *,
+    batch: int,
+    budget_bytes: int,
+    on_windows: Callable[[int], None] | None = None,
+) -> Iterator[tuple[int, dict[str, InputStatistics], dict[str, InputStatistics]]]:
+    """As :func:`accumulate_grams`, with the statistics of held-out windows beside them: none where there are no such.
+
+    ``budget_bytes`` is that of each of the two.
+    """
+    settings = {"batch": batch, "budget_bytes": budget_bytes, "on_windows": on_windows}
+    apart = accumulate_grams(model, index, held_out, **settings) if len(held_out) else repeat((0, {}))  # type: ignore[arg-type]
+    for (block, inputs), (_, inputs_apart) in zip(
+        accumulate_grams(model, index, windows, **settings),  # type: ignore[arg-type]
+        apart,
+        strict=False,
+    ):
+        yield block, inputs, inputs_apart
+
+
 class _Stop(Exception):  # noqa: N818 - control flow, no error
     """Leaves the forward once the last block of a pass has run; private, so that it hides no real fault."""
 
@@ -126,12 +152,14 @@ class _Sum:
 
     def __init__(self, inputs: int, device: torch.device) -> None:
         self.gram = torch.zeros(inputs, inputs, dtype=torch.float32, device=device)
+        self.total = torch.zeros(inputs, dtype=torch.float64, device=device)
         self.tokens = 0
 
     def add(self, inputs: torch.Tensor) -> None:
         """Add x^T x of inputs (..., d), computing the panels of the upper triangle only."""
         x = inputs.reshape(-1, inputs.shape[-1]).float()  # (tokens, d)
         self.tokens += len(x)
+        self.total += x.sum(dim=0, dtype=torch.float64)
         with _ieee_float32():
             for chunk in x.split(_CHUNK):
                 for start in range(0, x.shape[1], _PANEL):
@@ -148,11 +176,11 @@ class _Sum:
             )
         return self.gram
 
-    def complete(self, name: str, tokens: int) -> torch.Tensor:
-        """The whole matrix on the CPU, once every token has been seen."""
+    def complete(self, name: str, tokens: int) -> InputStatistics:
+        """The whole matrix and the mean on the CPU, once every token has been seen."""
         if self.tokens != tokens:
             raise ModelError(f"{name}: saw {self.tokens} of {tokens} tokens; it cannot be calibrated as a dense layer")
-        return self.symmetric(name).cpu()
+        return InputStatistics(self.symmetric(name).cpu(), (self.total / tokens).float().cpu())
 
 
 def plan_passes(index: LayerIndex, budget_bytes: int) -> list[list[int]]:

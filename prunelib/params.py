@@ -1,50 +1,77 @@
 """params.yaml as frozen, validated settings: the whole file is checked before any stage does any work."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import chain, product
 from pathlib import Path
-from types import ModuleType
-from typing import Annotated, Any, Union
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, StringConstraints, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from prunelib import refiners, registry, warmstarts
+from prunelib.cell import Cell
+from prunelib.chains import Chain, steps_of
 from prunelib.errors import ParamsError
 from prunelib.evaluation.local_tasks import STOCK_NAMES
 from prunelib.evaluation.perplexity import PerplexitySettings
 from prunelib.evaluation.zeroshot import TasksSettings
 from prunelib.gram import CalibrationSettings
-from prunelib.patterns import NOfM, PerRow
+from prunelib.patterns import NOfM, PerLayer, PerRow
 from prunelib.settings import Settings
 from prunelib.sources import ModelSource, TaskSource, TextSource
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+$")]
 Names = Annotated[tuple[Name, ...], Field(min_length=1)]
-
-
-def _named_methods(package: ModuleType) -> Any:
-    """A map from names to the settings of a package's methods; an entry without ``method`` has that of its name."""
-    choices = tuple(module.Settings for module in registry.methods(package).values())
-    entry = Annotated[Union[choices], Field(discriminator="method")]  # type: ignore[valid-type]  # noqa: UP007 - members known at run time
-    return Annotated[dict[Name, entry], BeforeValidator(_with_method)]
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 
 
 def _with_method(entries: Any) -> Any:
+    """An entry without ``method`` has that of its name; one with a ``chain`` is a chain."""
     if not isinstance(entries, Mapping):
         return entries
-    return {name: {"method": name, **entry} if isinstance(entry, Mapping) else entry for name, entry in entries.items()}
+    return {
+        name: {"method": "chain" if "chain" in entry else name, **entry} if isinstance(entry, Mapping) else entry
+        for name, entry in entries.items()
+    }
+
+
+def _by_name(settings: Any) -> Any:
+    """A map from the names of params.yaml to settings."""
+    return Annotated[dict[Name, settings], BeforeValidator(_with_method)]
 
 
 class Grid(Settings):
-    """What runs: the product of models, patterns, warm starts and refiners; ``texts`` are fetched and evaluated on."""
+    """What runs: the product of models, calibration seeds, patterns, warm starts and refiners.
+
+    ``texts`` are fetched and evaluated on.
+    """
 
     models: Names
+    seeds: Seeds
     texts: Names
     patterns: Names
     warmstarts: Names
     refiners: Names
+
+    def cells(self) -> list[Cell]:
+        """The dense models, then every combination."""
+        axes = (self.models, self.seeds, self.patterns, self.warmstarts, self.refiners)
+        names = ("model", "seed", "pattern", "warmstart", "refiner")
+        dense = [Cell(model=model) for model in self.models]
+        return dense + [Cell(**dict(zip(names, values, strict=True))) for values in product(*axes)]
+
+
+class GridChange(Settings):
+    """A grid by what differs from the one that runs."""
+
+    models: Names | None = None
+    seeds: Seeds | None = None
+    texts: Names | None = None
+    patterns: Names | None = None
+    warmstarts: Names | None = None
+    refiners: Names | None = None
 
 
 class EvaluationSettings(Settings):
@@ -52,6 +79,21 @@ class EvaluationSettings(Settings):
 
     perplexity: PerplexitySettings
     tasks: TasksSettings
+
+
+class Comparison(Settings):
+    """Several grids in one report, which a single product of lists cannot say.
+
+    Attributes
+    ----------
+    grids
+        Each by what differs from the grid that runs.
+    evaluation
+        In place of the section of that name, where given.
+    """
+
+    grids: Annotated[tuple[GridChange, ...], Field(min_length=1)]
+    evaluation: EvaluationSettings | None = None
 
 
 class Params(Settings):
@@ -62,17 +104,26 @@ class Params(Settings):
     texts: dict[Name, TextSource]
     tasks: TaskSource
     calibration: CalibrationSettings
-    patterns: dict[Name, Annotated[PerRow | NOfM, Field(discriminator="kind")]]
-    warmstarts: _named_methods(warmstarts)  # type: ignore[valid-type]
-    refiners: _named_methods(refiners)  # type: ignore[valid-type]
+    patterns: dict[Name, Annotated[PerRow | PerLayer | NOfM, Field(discriminator="kind")]]
+    warmstarts: _by_name(registry.any_settings(warmstarts))  # type: ignore[valid-type]
+    refiners: _by_name(Annotated[registry.any_settings(refiners) | Chain, Field(discriminator="method")])  # type: ignore[valid-type]
     evaluation: EvaluationSettings
+    comparisons: dict[Name, Comparison] = Field(default_factory=dict)
+
+    def compared(self, comparison: str) -> list["Params"]:
+        """These params with each grid of a comparison in turn, and with its evaluation."""
+        chosen = self.comparisons[comparison]
+        own = {**dict(self), "evaluation": chosen.evaluation or self.evaluation, "comparisons": {}}
+        changes = [change.model_dump(exclude_none=True) for change in chosen.grids]
+        return [Params.model_validate({**own, "grid": {**self.grid.model_dump(), **change}}) for change in changes]
 
     @model_validator(mode="after")
     def _names_are_defined(self) -> "Params":
         for section in Grid.model_fields:
             names = getattr(self.grid, section)
-            for name in names:
-                known_name(f"grid.{section}", name, getattr(self, section))
+            if section != "seeds":
+                for name in names:
+                    known_name(f"grid.{section}", name, getattr(self, section))
             if len(set(names)) < len(names):
                 raise ValueError(f"grid.{section}: a name stands twice in {list(names)}")
         known_name("calibration.text", self.calibration.text, self.grid.texts)
@@ -82,6 +133,47 @@ class Params(Settings):
             for name in self.evaluation.tasks.names:
                 known_name("evaluation.tasks.names", name, self.tasks.names)
         return self
+
+    @model_validator(mode="after")
+    def _combinations_are_supported(self) -> "Params":
+        starts = [(name, registry.about(warmstarts, self.warmstarts[name])) for name in self.grid.warmstarts]
+        steps = [
+            (name, registry.about(refiners, step))
+            for name in self.grid.refiners
+            for step in steps_of(self.refiners[name])
+        ]
+        for pattern, (name, about) in product(self.grid.patterns, starts + steps):
+            kind = self.patterns[pattern].kind
+            if kind not in about.patterns:
+                raise ValueError(f"grid: {name} does not support the pattern {pattern} ({kind}): {about.limits}")
+        return self
+
+    @model_validator(mode="after")
+    def _held_out_tokens_are_there(self) -> "Params":
+        for name in self.grid.refiners:
+            for step in steps_of(self.refiners[name]):
+                if getattr(step, "held_out_every", None) and not self.calibration.held_out_samples:
+                    raise ValueError(
+                        f"refiners.{name}: held_out_every needs calibration tokens that are kept apart, but "
+                        f"calibration.held_out_samples = 0"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _comparisons_are_valid(self) -> "Params":
+        for name in self.comparisons:
+            try:
+                self.compared(name)
+            except (ParamsError, ValidationError) as error:
+                raise ParamsError(f"comparisons.{name}: {_first_line(error)}") from None
+        return self
+
+
+def spanning(runs: Sequence[Params]) -> Params:
+    """The first of these params, with a grid that has the names of all of them."""
+    grids = [run.grid for run in runs]
+    axes = {axis: tuple(dict.fromkeys(chain(*(getattr(grid, axis) for grid in grids)))) for axis in Grid.model_fields}
+    return runs[0].model_copy(update={"grid": Grid(**axes)})
 
 
 def known_name(key: str, name: str, known: Any) -> str:
@@ -119,11 +211,16 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
 def _validated(raw: Any, path: Path) -> Params:
     try:
         return Params.model_validate(raw)
-    except ParamsError as error:
-        raise ParamsError(f"{path}: {error}") from None
-    except ValidationError as error:
-        first, *others = error.errors()
-        key = ".".join(str(part) for part in first["loc"])
-        value = "" if isinstance(first["input"], Mapping) or first["type"] == "missing" else f" = {first['input']!r}"
-        more = f" (and {len(others)} more)" if others else ""
-        raise ParamsError(f"{path}: {key}{value}: {first['msg'].removeprefix('Value error, ')}{more}") from None
+    except (ParamsError, ValidationError) as error:
+        raise ParamsError(f"{path}: {_first_line(error)}") from None
+
+
+def _first_line(error: ParamsError | ValidationError) -> str:
+    """The key, its value, and what would be right, of the first fault."""
+    if isinstance(error, ParamsError):
+        return str(error)
+    first, *others = error.errors()
+    key = ".".join(str(part) for part in first["loc"])
+    value = "" if isinstance(first["input"], Mapping) or first["type"] == "missing" else f" = {first['input']!r}"
+    more = f" (and {len(others)} more)" if others else ""
+    return f"{key}{value}: {first['msg'].removeprefix('Value error, ')}{more}"

@@ -1,31 +1,42 @@
-"""A whole model through a refiner: layer by layer, from weights and Gram matrices on disk."""
+"""A whole model through a refiner, or a chain of them: layer by layer, from weights and Gram matrices on disk."""
 
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from prunelib import refiners, registry
 from prunelib.calibration import Calibration
+from prunelib.chains import Step, outcome, run_chain
 from prunelib.layers import Layer
 from prunelib.patterns import Pattern
 from prunelib.progress import Meter
-from prunelib.refined import Refined
-from prunelib.results import LayerResult
+from prunelib.results import LayerResult, StepResult
 from prunelib.weights import check_masks, read_weight
 
 
-def refine_masks(
+class RefinedLayer(NamedTuple):
+    """One layer after refinement.
+
+    ``mask`` (rows, inputs) bool; ``weight`` (rows, inputs) where kept weights have moved, in the dtype of the model's,
+    else None; ``record``; ``step_seconds``, one for each step.
+    """
+
+    mask: torch.Tensor
+    weight: torch.Tensor | None
+    record: LayerResult
+    step_seconds: list[float]
+
+
+def refine_layers(
     folder: Path,
     calibration: Calibration,
     masks: Mapping[str, torch.Tensor],
     pattern: Pattern,
     settings: Any,
     bar: Meter,
-) -> tuple[dict[str, torch.Tensor], list[LayerResult], float]:
-    """Refine the masks of every layer.
+) -> Iterator[RefinedLayer]:
+    """Refine the masks of every layer, in the order of the layer index.
 
     Parameters
     ----------
@@ -34,27 +45,23 @@ def refine_masks(
     masks
         Layer name to (rows, inputs) bool, True = kept.
     settings
-        Of one method in :mod:`prunelib.refiners`.
+        Of one method in :mod:`prunelib.refiners`, or a :class:`prunelib.chains.Chain`.
     bar
-        Counts rows.
-
-    Returns
-    -------
-    tuple
-        The refined masks, a record for each layer, and the seconds spent in the refiner itself.
+        Counts rows, once a step.
     """
     check_masks(calibration.index.layers, masks)
-    refine = registry.methods(refiners)[settings.method].refine
-    refined, records, seconds = {}, [], 0.0
     losses = _Losses(bar)
     for layer in calibration.index.layers:
         weight, gram = read_weight(folder, layer), calibration.gram(layer)
-        started = time.perf_counter()
-        result = refine(weight, gram, masks[layer.name], pattern, settings, losses.add)
-        seconds += time.perf_counter() - started
-        refined[layer.name] = result.mask
-        records.append(_record(layer, result, calibration.energies[layer.name]))
-    return refined, records, seconds
+        statistics = calibration.statistics(layer)
+        steps = run_chain(weight, gram, masks[layer.name], pattern, settings, losses.add, statistics)
+        moved = steps[-1].refined.weight
+        yield RefinedLayer(
+            mask=steps[-1].refined.mask,
+            weight=None if moved is None else moved.to(weight.dtype),
+            record=_record(layer, steps, calibration.energies[layer.name]),
+            step_seconds=[step.seconds for step in steps],
+        )
 
 
 class _Losses:
@@ -70,7 +77,8 @@ class _Losses:
         self._bar.advance(rows, f"error {self._before:.4g} -> {self._after:.4g} (-{100 * reduction:.1f}%)")
 
 
-def _record(layer: Layer, result: Refined, energy: float) -> LayerResult:
+def _record(layer: Layer, steps: Sequence[Step], energy: float) -> LayerResult:
+    result = outcome(steps)
     return LayerResult(
         name=layer.name,
         kind=layer.kind,
@@ -81,9 +89,12 @@ def _record(layer: Layer, result: Refined, energy: float) -> LayerResult:
         loss_before=float(result.loss_before.sum()),
         loss_after=float(result.loss_after.sum()),
         energy=energy,
+        moved=result.weight is not None,
+        steps=tuple(StepResult(method=step.method, loss_after=float(step.refined.loss_after.sum())) for step in steps),
         swaps=_total(result.swaps),
         sweeps=_total(result.sweeps),
         optimal_rows=_total(result.optimal),
+        bound=result.bound,
     )
 
 

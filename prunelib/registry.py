@@ -8,6 +8,9 @@ import importlib
 import pkgutil
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Annotated, Any, Union
+
+from pydantic import Field
 
 ALL_PATTERNS = ("per_row", "per_layer", "n_of_m")
 
@@ -24,6 +27,8 @@ class About:
         The kinds of pattern that it supports, and the reason why no others.
     moves_weights
         Whether a refiner also changes the weights that are kept.
+    descends
+        Whether a refiner never raises the pruning error.
     extras
         What a refiner takes by keyword beyond the common arguments: ``moved`` (the kept weights as the step before
         left them, or None), ``input_mean``, ``tokens``, ``held_out_gram``.
@@ -34,6 +39,7 @@ class About:
     patterns: tuple[str, ...] = ALL_PATTERNS
     limits: str = ""
     moves_weights: bool = False
+    descends: bool = True
     extras: tuple[str, ...] = ()
 
 
@@ -41,3 +47,15 @@ def methods(package: ModuleType) -> dict[str, ModuleType]:
     """The modules of a method package (``prunelib.warmstarts``, ``prunelib.refiners``) by name, sorted."""
     names = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
     return {name: importlib.import_module(f"{package.__name__}.{name}") for name in names}
+
+
+def any_settings(package: ModuleType) -> Any:
+    """The type of the settings of any method of a package, told apart by ``method``."""
+    choices = tuple(module.Settings for module in methods(package).values())
+    return Annotated[Union[choices], Field(discriminator="method")]  # noqa: UP007 - members known at run time
+
+
+def about(package: ModuleType, settings: Any) -> About:
+    """What is known of the method of these settings."""
+    described: About = methods(package)[settings.method].ABOUT
+    return described

@@ -7,6 +7,7 @@ from typing import TypeVar
 from pydantic import Field, TypeAdapter, ValidationError
 
 from prunelib import store
+from prunelib.cell import Cell
 from prunelib.errors import ArtifactError
 from prunelib.settings import Settings
 
@@ -14,20 +15,6 @@ T = TypeVar("T")
 
 BOS_SUFFIX = "_bos_per_window"
 """Ends a text's name where every window began with a BOS token: such perplexities do not compare with the others."""
-
-
-class Cell(Settings):
-    """One combination of the grid, by its names in params.yaml; the dense model has only a model."""
-
-    model: str
-    pattern: str | None = None
-    warmstart: str | None = None
-    refiner: str | None = None
-
-    @property
-    def name(self) -> str:
-        """``row60-wanda-swaps``, or ``dense``."""
-        return "-".join(part for part in (self.pattern, self.warmstart, self.refiner) if part) or "dense"
 
 
 class PerplexityResult(Settings):
@@ -71,6 +58,13 @@ class CellResult(Settings):
     error_reduction: float | None = None
 
 
+class StepResult(Settings):
+    """What one refiner of a chain left of a layer's pruning error."""
+
+    method: str
+    loss_after: float = Field(ge=0)
+
+
 class LayerResult(Settings):
     """One pruned matrix of a cell.
 
@@ -81,13 +75,19 @@ class LayerResult(Settings):
     rows, inputs, kept
         Shape, and the number of weights that stay.
     loss_before, loss_after
-        Pruning error of the warm start and of the refined mask.
+        Pruning error of the warm start and of what the refiner left.
+    moved
+        Whether kept weights have moved: its error then does not compare with that of masks alone.
+    steps
+        The refiners that it went through, one or a chain.
     energy
         ||W X||^2 of the dense layer.
     swaps, sweeps
         Number of swaps, and of scans over all pairs, summed over rows; ``None`` where the refiner makes none.
     optimal_rows
         Rows proven to be at a 1-swap optimum; ``None`` where the refiner proves nothing.
+    bound
+        No mask of the pattern has a lower pruning error; ``None`` where the refiner certifies nothing.
     """
 
     name: str
@@ -99,9 +99,12 @@ class LayerResult(Settings):
     loss_before: float = Field(ge=0)
     loss_after: float = Field(ge=0)
     energy: float = Field(ge=0)
+    moved: bool = False
+    steps: tuple[StepResult, ...] = ()
     swaps: int | None = None
     sweeps: int | None = None
     optimal_rows: int | None = None
+    bound: float | None = Field(default=None, ge=0)
 
     @property
     def relative_error(self) -> float:
@@ -115,10 +118,15 @@ class LayerResult(Settings):
 
 
 class Timing(Settings):
-    """What a refinement cost: wall seconds of the refiner itself, and the process's peak memory in bytes."""
+    """What a refinement cost: wall seconds of each of its steps, and the process's peak memory in bytes."""
 
-    seconds: float
+    step_seconds: tuple[float, ...]
     peak_bytes: int
+
+    @property
+    def seconds(self) -> float:
+        """Wall seconds of all steps."""
+        return sum(self.step_seconds)
 
 
 def write_layers(path: Path, layers: Sequence[LayerResult]) -> None:

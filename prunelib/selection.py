@@ -1,6 +1,7 @@
 """A whole model through a warm start: layer by layer, from weights and Gram matrices on disk."""
 
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -8,12 +9,12 @@ import torch
 from prunelib import registry, warmstarts
 from prunelib.calibration import Calibration
 from prunelib.errors import PatternError
-from prunelib.patterns import Pattern, select
+from prunelib.patterns import Pattern, check_mask, select
 from prunelib.weights import read_weight
 
 
 def warmstart_masks(folder: Path, calibration: Calibration, pattern: Pattern, settings: Any) -> dict[str, torch.Tensor]:
-    """Masks (rows, inputs) bool by layer name that keep the most salient weights of every layer.
+    """Masks (rows, inputs) bool by layer name: the weights that a warm start keeps.
 
     Parameters
     ----------
@@ -21,13 +22,51 @@ def warmstart_masks(folder: Path, calibration: Calibration, pattern: Pattern, se
         The model.
     settings
         Of one method in :mod:`prunelib.warmstarts`.
+
+    Raises
+    ------
+    PatternError
+        Naming the layer that the pattern does not fit.
     """
-    saliency = registry.methods(warmstarts)[settings.method].saliency
+    method = registry.methods(warmstarts)[settings.method]
+    layers = calibration.index.layers
+    if hasattr(method, "masks"):
+        given: dict[str, torch.Tensor] = method.masks(settings, layers, pattern, calibration.provenance["model"])
+        return given
     masks = {}
-    for layer in calibration.index.layers:
-        scores = saliency(read_weight(folder, layer), calibration.gram(layer), settings)
+    for layer in layers:
+        weight, gram = read_weight(folder, layer), calibration.gram(layer)
         try:
-            masks[layer.name] = select(scores, pattern)
+            masks[layer.name] = layer_mask(method, weight, gram, pattern, settings)
         except PatternError as error:
             raise PatternError(f"{layer.name}: {error}") from None
     return masks
+
+
+def layer_mask(
+    method: ModuleType, weight: torch.Tensor, gram: torch.Tensor, pattern: Pattern, settings: Any
+) -> torch.Tensor:
+    """The mask (rows, inputs) bool of one layer, with the exact counts of the pattern.
+
+    Parameters
+    ----------
+    method
+        A module of :mod:`prunelib.warmstarts` with ``choose`` or ``saliency``.
+    weight, gram
+        (rows, inputs) and (inputs, inputs).
+    settings
+        Of the method.
+
+    Raises
+    ------
+    NumericalError
+        If a score is NaN.
+    PatternError
+        If the pattern does not fit the weight.
+    """
+    if hasattr(method, "choose"):
+        mask: torch.Tensor = method.choose(weight, gram, pattern, settings)
+    else:
+        mask = select(method.saliency(weight, gram, settings), pattern)
+    check_mask(mask, weight, pattern)
+    return mask

@@ -111,22 +111,44 @@ def apply_masks(model: nn.Module, layers: tuple[Layer, ...], masks: Mapping[str,
         weight.masked_fill_(pruned_places(layer, masks[layer.name]).to(weight.device), 0.0)
 
 
+@torch.no_grad()
+def apply_weights(model: nn.Module, layers: tuple[Layer, ...], weights: Mapping[str, torch.Tensor]) -> None:
+    """Put weights (rows, inputs) by layer name into a model, in place; layers without one stay as they are."""
+    for layer in layers:
+        if layer.name in weights:
+            moved = weights[layer.name]
+            _weight(model, layer).copy_(moved.T if layer.transposed else moved)
+
+
 def achieved_sparsity(model: nn.Module, layers: tuple[Layer, ...]) -> float:
     """Share of exact zeros among the weights of the layers, those of the stock model included."""
     weights = [_weight(model, layer) for layer in layers]
     return sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)
 
 
-def check_zeros(model: nn.Module, layers: tuple[Layer, ...], masks: Mapping[str, torch.Tensor], folder: Path) -> None:
-    """Check that a model holds the folder's weights under these masks, and nothing else.
+def check_pruned(
+    model: nn.Module,
+    layers: tuple[Layer, ...],
+    masks: Mapping[str, torch.Tensor],
+    folder: Path,
+    moved: Mapping[str, torch.Tensor],
+) -> None:
+    """Check that a model holds these weights under these masks, and nothing else.
 
     Comparing with the folder also finds kept weights that another mask has cleared before; zeros alone tell nothing,
     for a kept weight may be 0 in the stock model.
 
+    Parameters
+    ----------
+    folder
+        The stock model.
+    moved
+        (rows, inputs) by layer name, where the kept weights are not those of the folder.
+
     Raises
     ------
     ModelError
-        Naming the first layer with a pruned weight that is not exactly +0.0 or a kept weight that is not the folder's.
+        Naming the first layer with a pruned weight that is not exactly +0.0 or a kept weight that is another.
     """
     check_masks(layers, masks)
     for layer in layers:
@@ -135,8 +157,10 @@ def check_zeros(model: nn.Module, layers: tuple[Layer, ...], masks: Mapping[str,
         pruned, kept = weight[~mask], weight[mask]
         if left := int(((pruned != 0) | pruned.signbit()).sum()):
             raise ModelError(f"{layer.name}: {left} of {pruned.numel()} pruned weights are not exactly +0.0")
-        if changed := int((kept != read_weight(folder, layer).to(weight)[mask]).sum()):
-            raise ModelError(f"{layer.name}: {changed} of {kept.numel()} kept weights are not those of {folder}")
+        expected = moved[layer.name] if layer.name in moved else read_weight(folder, layer)
+        origin = "the refiner" if layer.name in moved else folder
+        if changed := int((kept != expected.to(weight)[mask]).sum()):
+            raise ModelError(f"{layer.name}: {changed} of {kept.numel()} kept weights are not those of {origin}")
 
 
 def check_masks(layers: tuple[Layer, ...], masks: Mapping[str, torch.Tensor]) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from prunelib import store
+from prunelib.cell import Cell
 from prunelib.errors import PruneError
 from prunelib.machine import machine
 from prunelib.params import Params, known_name, load_params
-from prunelib.results import Cell
 from prunelib.sources.provenance import model_identity
 
 ARTIFACTS = Path("artifacts")
@@ -34,41 +34,46 @@ def text_folder(text: str) -> Path:
     return ARTIFACTS / "texts" / text
 
 
-def calibration_folder(model: str) -> Path:
-    """The frozen tokens, the layer index and the Gram matrices of a model."""
-    return ARTIFACTS / "calibration" / model
+def calibration_folder(cell: Cell) -> Path:
+    """The frozen tokens, the layer index and the Gram matrices of a model and a seed."""
+    return ARTIFACTS / "calibration" / _drawn(cell)
 
 
 def warmstart_file(cell: Cell) -> Path:
     """The masks that a warm start chose."""
-    return ARTIFACTS / "warmstarts" / cell.model / f"{cell.pattern}-{cell.warmstart}.safetensors"
+    return ARTIFACTS / "warmstarts" / _drawn(cell) / f"{cell.pattern}-{cell.warmstart}.safetensors"
 
 
-def refined_file(cell: Cell) -> Path:
-    """The refined masks of a cell."""
-    return ARTIFACTS / "refined" / cell.model / f"{cell.name}.safetensors"
+def refined_folder(cell: Cell) -> Path:
+    """The refined masks of a cell, and its kept weights where they have moved."""
+    return ARTIFACTS / "refined" / _drawn(cell) / cell.name
 
 
 def result_file(cell: Cell) -> Path:
     """The figures of a cell, as DVC metrics."""
-    return RESULTS / "cells" / cell.model / f"{cell.name}.json"
+    return RESULTS / "cells" / _drawn(cell) / f"{cell.name}.json"
 
 
 def layers_file(cell: Cell) -> Path:
     """The figures of a cell's layers."""
-    return RESULTS / "layers" / cell.model / f"{cell.name}.json"
+    return RESULTS / "layers" / _drawn(cell) / f"{cell.name}.json"
 
 
 def timing_file(cell: Cell) -> Path:
     """What refining a cell cost: apart from the masks, so that another time makes no other mask."""
-    return RESULTS / "timing" / cell.model / f"{cell.name}.json"
+    return RESULTS / "timing" / _drawn(cell) / f"{cell.name}.json"
+
+
+def _drawn(cell: Cell) -> Path:
+    """``smollm2_135m/0``: the model and the seed of the calibration draw; the dense model has no seed."""
+    return Path(cell.model) if cell.seed is None else Path(cell.model) / str(cell.seed)
 
 
 def methods(params: Params, cell: Cell) -> dict[str, Any]:
     """The settings that made a cell's masks, for their provenance: two names with the same settings are the same."""
     sections = {"pattern": params.patterns, "warmstart": params.warmstarts, "refiner": params.refiners}
     chosen = {key: (section, getattr(cell, key)) for key, section in sections.items()}
-    return {key: section[name].model_dump() for key, (section, name) in chosen.items() if name}
+    return {key: section[name].model_dump(mode="json") for key, (section, name) in chosen.items() if name}
 
 
 def made_from(params: Params, cell: Cell) -> dict[str, Any]:
@@ -79,7 +84,7 @@ def made_from(params: Params, cell: Cell) -> dict[str, Any]:
     ArtifactError
         If the model or its calibration tokens are missing or damaged.
     """
-    tokens = store.read_provenance(calibration_folder(cell.model) / "tokens.safetensors", "tokens")
+    tokens = store.read_provenance(calibration_folder(cell) / "tokens.safetensors", "tokens")
     origin = {"model": model_identity(model_folder(cell.model)), "tokens": tokens["sha256"]}
     return {**origin, **methods(params, cell)}
 
@@ -93,8 +98,8 @@ def run(stage: Callable[..., None]) -> None:
     """Run a stage's function with the params and its command line, and exit.
 
     The function's first parameter takes the :class:`Params`. Each further one is an ``--option``, required unless it
-    has a default: a path where it is annotated so, else a name from the section of params.yaml of its plural
-    (``model``: models). A user's fault prints one line and exits with status 2.
+    has a default: a path or a number where it is annotated so, else a name from the section of params.yaml of its
+    plural (``model``: models). A user's fault prints one line and exits with status 2.
     """
     parser = argparse.ArgumentParser(description=inspect.getdoc(sys.modules[stage.__module__]), allow_abbrev=False)
     options = list(inspect.signature(stage).parameters.values())[1:]
@@ -119,6 +124,8 @@ def run(stage: Callable[..., None]) -> None:
 def _kind(option: inspect.Parameter) -> dict[str, Any]:
     if option.annotation is Path:
         return {"type": Path, "metavar": "PATH"}
+    if option.annotation in (int, int | None):
+        return {"type": int, "metavar": "N", "help": f"as in grid.{option.name}s of params.yaml"}
     return {"metavar": "NAME", "help": f"a name under {option.name}s in params.yaml"}
 
 

@@ -2,7 +2,8 @@
 
 from prunelib import store, workflow
 from prunelib.calibration import write_grams, write_layers, write_tokens
-from prunelib.gram import accumulate_grams, plan_passes
+from prunelib.cell import Cell
+from prunelib.gram import accumulate_apart, plan_passes
 from prunelib.layers import require_coverage
 from prunelib.machine import machine
 from prunelib.models import check_length, find_layers, load_model, load_tokenizer
@@ -15,39 +16,40 @@ from prunelib.text import bos_of, draw_windows, tokenize, tokenizer_identity
 from prunelib.weights import read_weight
 
 
-def calibrate(params: Params, model: str) -> None:
-    """Write the calibration folder of one model."""
-    settings, source = params.calibration, params.models[model]
+def calibrate(params: Params, model: str, seed: int) -> None:
+    """Write the calibration folder of one model and one draw."""
+    settings, source, cell = params.calibration, params.models[model], Cell(model=model, seed=seed)
     folder, text = workflow.model_folder(model), workflow.text_folder(settings.text)
-    identity = model_identity(folder)
     tokenizer = load_tokenizer(folder)
     documents = [document.text for document in read_documents(text, "calibration")]
     bos = bos_of(tokenizer) if source.bos_per_window else None
-    windows = draw_windows(tokenize(documents, tokenizer), settings.samples, settings.length, settings.seed, bos)
+    samples = settings.samples + settings.held_out_samples
+    windows = draw_windows(tokenize(documents, tokenizer), samples, settings.length, seed, bos)
+    drawn, held_out = windows[: settings.samples], windows[settings.samples :]
     language_model = load_model(folder, source.dtype, machine().device)
     check_length(language_model, settings.length, "calibration.length")
     index = find_layers(language_model, folder)
     if not source.allow_uncovered:
         require_coverage(index)
+    identity, energies = model_identity(folder), {}
     drawn_from = {
         "model": identity,
         "text": text_identity(text),
         "tokenizer": tokenizer_identity(tokenizer),
-        "settings": settings.model_dump(),
+        "settings": {**settings.model_dump(), "seed": seed},
     }
-    budget, energies = machine().gram_bytes, {}
-    runs = len(plan_passes(index, budget)) * settings.samples
+    budget = machine().gram_bytes // (2 if len(held_out) else 1)
     with (
-        store.replacing_folder(workflow.calibration_folder(model)) as target,
-        meter(f"calibrate {model}", runs, "windows") as bar,
+        store.replacing_folder(workflow.calibration_folder(cell)) as target,
+        meter(f"calibrate {model} {seed}", len(plan_passes(index, budget)) * samples, "windows") as bar,
     ):
-        provenance = {"model": identity, "tokens": write_tokens(target, windows, drawn_from)}
-        for block, grams in accumulate_grams(
-            language_model, index, windows, batch=settings.batch, budget_bytes=budget, on_windows=bar.advance
+        provenance = {"model": identity, "tokens": write_tokens(target, drawn, held_out, drawn_from)}
+        for block, inputs, inputs_apart in accumulate_apart(
+            language_model, index, drawn, held_out, batch=settings.batch, budget_bytes=budget, on_windows=bar.advance
         ):
-            write_grams(target, block, grams, {**provenance, "count": windows.numel()})
+            write_grams(target, block, inputs, inputs_apart, {**provenance, "count": drawn.numel()})
             for layer in index.of_block(block):
-                energies[layer.name] = output_energy(read_weight(folder, layer), grams[layer.gram])
+                energies[layer.name] = output_energy(read_weight(folder, layer), inputs[layer.gram].gram)
         write_layers(target, index, energies, provenance)
 
 

@@ -1,39 +1,42 @@
 """Measure a pruned model, or with only --model the dense one: perplexity, zero-shot tasks, sparsity, pruning error."""
 
 from prunelib import workflow
+from prunelib.cell import Cell
 from prunelib.evaluation.held_out import held_out_texts, held_out_windows
 from prunelib.evaluation.perplexity import perplexity
 from prunelib.evaluation.pruned import mean_errors, prune
 from prunelib.evaluation.zeroshot import zero_shot
-from prunelib.layers import read_index
 from prunelib.machine import machine
-from prunelib.masks import read_masks
-from prunelib.models import check_length, load_model, load_tokenizer
+from prunelib.models import check_length, find_layers, load_model, load_tokenizer
 from prunelib.params import Params
 from prunelib.progress import meter
-from prunelib.results import Cell, CellResult, read_layers, write_record
-from prunelib.sources.provenance import model_identity
+from prunelib.pruned import read_pruned
+from prunelib.results import CellResult, read_layers, write_record
 from prunelib.text import bos_of
 from prunelib.weights import achieved_sparsity
 
 
 def evaluate(
-    params: Params, model: str, pattern: str | None = None, warmstart: str | None = None, refiner: str | None = None
+    params: Params,
+    model: str,
+    seed: int | None = None,
+    pattern: str | None = None,
+    warmstart: str | None = None,
+    refiner: str | None = None,
 ) -> None:
     """Write the figures of one cell, or of the dense model."""
-    cell = Cell(model=model, pattern=pattern, warmstart=warmstart, refiner=refiner)
+    cell = Cell(model=model, seed=seed, pattern=pattern, warmstart=warmstart, refiner=refiner)
     folder, settings = workflow.model_folder(model), params.evaluation.perplexity
-    index = read_index(workflow.calibration_folder(model) / "layers.json", model_identity(folder))
     texts = held_out_texts({text: workflow.text_folder(text) for text in params.grid.texts}, params.calibration.text)
     tokenizer = load_tokenizer(folder)
     source = params.models[model]
     windows = held_out_windows(texts, tokenizer, settings, bos_of(tokenizer) if source.bos_per_window else None)
     language_model = load_model(folder, source.dtype, machine().device)
     check_length(language_model, settings.length, key="evaluation.perplexity.length")
-    errors = {}
+    index, errors = find_layers(language_model, folder), {}
     if pattern:
-        masks = read_masks(workflow.refined_file(cell), workflow.made_from(params, cell))
-        prune(language_model, index.layers, masks, folder)
+        pruned = read_pruned(workflow.refined_folder(cell), workflow.made_from(params, cell))
+        prune(language_model, index.layers, pruned, folder)
         errors = mean_errors(read_layers(workflow.layers_file(cell)))
     with meter(f"perplexity of {cell.name}", sum(map(len, windows.values())), "windows") as bar:
         perplexities = {

@@ -2,18 +2,18 @@
 
 from prunelib import workflow
 from prunelib.calibration import Calibration
+from prunelib.cell import Cell
 from prunelib.masks import write_masks
 from prunelib.params import Params
-from prunelib.results import Cell
 from prunelib.selection import warmstart_masks
 from prunelib.sources.provenance import model_identity
 
 
-def choose(params: Params, model: str, pattern: str, warmstart: str) -> None:
+def choose(params: Params, model: str, seed: int, pattern: str, warmstart: str) -> None:
     """Write the masks of one warm start."""
-    cell = Cell(model=model, pattern=pattern, warmstart=warmstart)
+    cell = Cell(model=model, seed=seed, pattern=pattern, warmstart=warmstart)
     folder = workflow.model_folder(model)
-    calibration = Calibration.open(workflow.calibration_folder(model), model_identity(folder))
+    calibration = Calibration.open(workflow.calibration_folder(cell), model_identity(folder))
     masks = warmstart_masks(folder, calibration, params.patterns[pattern], params.warmstarts[warmstart])
     write_masks(workflow.warmstart_file(cell), masks, {**calibration.provenance, **workflow.methods(params, cell)})
 

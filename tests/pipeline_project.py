@@ -17,6 +17,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz .,\n"
 PARAMS = {
     "grid": {
         "models": ["tiny"],
+        "seeds": [0],
         "texts": ["ours", "theirs"],
         "patterns": ["row50", "nm24"],
         "warmstarts": ["wanda"],
@@ -28,7 +29,7 @@ PARAMS = {
         "theirs": {"source": "local", "members": ["given/theirs/*.txt"], "held_out_every": 2},
     },
     "tasks": {"source": "hub"},
-    "calibration": {"text": "ours", "samples": 6, "length": 16, "seed": 0, "batch": 4},
+    "calibration": {"text": "ours", "samples": 6, "length": 16, "batch": 4},
     "patterns": {"row50": {"kind": "per_row", "sparsity": 0.5}, "nm24": {"kind": "n_of_m", "keep": 2, "group": 4}},
     "warmstarts": {"wanda": {}, "magnitude": {}},
     "refiners": {"none": {}, "swaps": {"method": "sparseswaps", "max_swaps": None}},

@@ -5,16 +5,17 @@ from functools import cache
 from itertools import product
 from typing import Any
 
+from prunelib.cell import Cell
 from prunelib.reporting import CellReport, Report
 from prunelib.reporting.figures import Drawing, draw
-from prunelib.results import Cell, CellResult, LayerResult, PerplexityResult, TaskResult, Timing
+from prunelib.results import CellResult, LayerResult, PerplexityResult, TaskResult, Timing
 
 DENSE, MAGNITUDE, WANDA = 26.0, 520.0, 110.0
 KINDS = {"q_proj": (8, 16), "up_proj": (24, 16), "down_proj": (8, 48)}
 
 
-def layers(swaps: int | None, reduction: float, blocks: int = 2) -> list[LayerResult]:
-    """Layers of rising error: 1, 2, ... of 10 before refinement, each cut by the same share."""
+def layers(swaps: int | None, reduction: float, start: float = 1.0, **known: Any) -> list[LayerResult]:
+    """Layers of rising error: 1, 2, ... of 10 before refinement, each cut by the same share; ``start`` scales all."""
     return [
         LayerResult(
             name=f"model.layers.{block}.{kind}",
@@ -23,13 +24,14 @@ def layers(swaps: int | None, reduction: float, blocks: int = 2) -> list[LayerRe
             rows=rows,
             inputs=inputs,
             kept=rows * inputs // 2,
-            loss_before=1.0 + index,
-            loss_after=(1.0 + index) * (1 - reduction),
+            loss_before=start * (1 + index),
+            loss_after=start * (1 + index) * (1 - reduction),
             energy=10.0,
             swaps=swaps,
             optimal_rows=None if swaps is None else rows,
+            **known,
         )
-        for index, (block, (kind, (rows, inputs))) in enumerate(product(range(blocks), KINDS.items()))
+        for index, (block, (kind, (rows, inputs))) in enumerate(product(range(2), KINDS.items()))
     ]
 
 
@@ -55,18 +57,24 @@ def pruned(
     pattern: str = "row60",
     model: str = "tiny",
     texts: Sequence[str] = ("wiki", "sotu"),
+    seed: int = 0,
+    **known: Any,
 ) -> CellReport:
-    """A pruned cell; a refiner other than ``none`` halves the error and makes six swaps a layer."""
+    """A pruned cell; a refiner other than ``none`` halves the error and makes six swaps a layer.
+
+    Each further seed raises errors by a tenth, the perplexity by 1, and memory by a byte. ``known`` is known of all
+    layers.
+    """
     refined = refiner != "none"
-    made = layers(6 if refined else None, 0.5 if refined else 0.0)
-    perplexity = (MAGNITUDE if warmstart == "magnitude" else WANDA) / (2 if refined else 1)
-    cell = Cell(model=model, pattern=pattern, warmstart=warmstart, refiner=refiner)
+    made = layers(6 if refined else None, 0.5 if refined else 0.0, 1 + seed / 10, **known)
+    perplexity = (MAGNITUDE if warmstart == "magnitude" else WANDA) / (2 if refined else 1) + seed
+    cell = Cell(model=model, seed=seed, pattern=pattern, warmstart=warmstart, refiner=refiner)
     figures = {
         "sparsity": 0.5989,
         "relative_error": sum(layer.relative_error for layer in made) / len(made),
         "error_reduction": 0.5 if refined else 0.0,
     }
-    timing = Timing(seconds=12.345678901234567, peak_bytes=1_234_567_890)
+    timing = Timing(step_seconds=(12.345678901234567,), peak_bytes=1_234_567_890 + seed)
     return CellReport(result(cell, dict.fromkeys(texts, perplexity), **figures), made, timing)
 
 
@@ -83,6 +91,17 @@ def report(cells: Sequence[CellReport], **changes: Any) -> Report:
         "provenance": {"Model": "a tiny model", "Command": "dvc repro"},
     }
     return Report(cells=cells, **(given | changes))
+
+
+def draws() -> Report:
+    """Wanda at one pattern, as it is and refined, over three draws of the calibration tokens."""
+    return report([dense(), *(pruned(refiner=name, seed=seed) for seed in range(3) for name in ("none", "swaps"))])
+
+
+def apart() -> Report:
+    """Two masks, the second with a bound for every layer, and two cells whose weights moved, listed between them."""
+    moved = [pruned(start, "refit", moved=True) for start in ("magnitude", "wanda")]
+    return report([dense(), pruned(refiner="none"), *moved, pruned(bound=0.1)])
 
 
 def grid(models: Sequence[str] = ("tiny",), refiners: Sequence[str] = ("none", "swaps")) -> Report:
@@ -105,6 +124,8 @@ CASES = {
     "a text in one cell only": report([dense(texts=("wiki",)), pruned(texts=("wiki", "sotu"))]),
     "several models": grid(("tiny", "small")),
     "several refiners": grid(refiners=("none", "swaps_t100", "swaps")),
+    "several seeds": draws(),
+    "weights moved": apart(),
 }
 
 

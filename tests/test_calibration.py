@@ -8,9 +8,15 @@ from prunelib import gram_matrix
 from prunelib.calibration import Calibration, write_grams, write_layers, write_tokens
 from prunelib.errors import ArtifactError, NumericalError
 from prunelib.models import find_layers
+from prunelib.statistics import InputStatistics
 from prunelib.store import write_json, write_tensors
 
 GRAM = gram_matrix(torch.randn(40, 32))
+NONE = torch.empty(0, 8, dtype=torch.int32)
+
+
+def known(gram):
+    return InputStatistics(gram, mean=torch.arange(len(gram), dtype=torch.float32))
 
 
 @pytest.fixture(scope="module")
@@ -21,10 +27,10 @@ def index(tmp_path_factory):
 
 @pytest.fixture
 def written(tmp_path, index):
-    tokens = write_tokens(tmp_path, random_windows(2, 8), {"model": "m"})
+    tokens = write_tokens(tmp_path, random_windows(2, 8), NONE, {"model": "m"})
     for block in range(index.blocks):
-        grams = {name: gram_matrix(torch.randn(9, inputs)) for name, inputs in index.grams(block).items()}
-        write_grams(tmp_path, block, grams, {"model": "m", "tokens": tokens, "count": 16})
+        inputs = {name: known(gram_matrix(torch.randn(9, size))) for name, size in index.grams(block).items()}
+        write_grams(tmp_path, block, inputs, {}, {"model": "m", "tokens": tokens, "count": 16})
     energies = {layer.name: 1.0 for layer in index.layers}
     write_layers(tmp_path, index, energies, {"model": "m", "tokens": tokens})
     return tmp_path
@@ -37,11 +43,27 @@ def layer(index):
 
 def test_what_was_written_comes_back(written, index, layer):
     tokens = Calibration.open(written, "m").provenance["tokens"]
-    write_grams(written, 0, {layer.gram: GRAM}, {"model": "m", "tokens": tokens})
+    write_grams(written, 0, {layer.gram: known(GRAM)}, {}, {"model": "m", "tokens": tokens})
     calibration = Calibration.open(written, "m")
     assert calibration.index == index
     assert torch.equal(calibration.gram(layer), GRAM)
     assert set(calibration.energies) == {layer.name for layer in index.layers}
+
+
+def test_further_statistics_come_back(written, layer):
+    calibration = Calibration.open(written, "m")
+    statistics = calibration.statistics(layer)
+    assert statistics["tokens"] == 16
+    assert statistics["held_out_gram"] is None
+    torch.testing.assert_close(statistics["input_mean"], torch.arange(32.0))
+    inputs, apart = {layer.gram: known(GRAM)}, {layer.gram: known(2 * GRAM)}
+    write_grams(written, 0, inputs, apart, {**calibration.provenance, "count": 16})
+    torch.testing.assert_close(calibration.statistics(layer)["held_out_gram"], 2 * GRAM)
+
+
+def test_held_out_windows_are_part_of_the_identity(tmp_path):
+    windows = random_windows(3, 8)
+    assert write_tokens(tmp_path, windows, NONE, {}) != write_tokens(tmp_path, windows[:2], windows[2:], {})
 
 
 def test_layers_with_one_input_read_one_matrix(written, index):
@@ -52,7 +74,7 @@ def test_layers_with_one_input_read_one_matrix(written, index):
 
 
 def test_the_identity_of_tokens_is_their_contents(tmp_path):
-    one, same, other = (write_tokens(tmp_path, random_windows(2, 8, seed), {}) for seed in (0, 0, 1))
+    one, same, other = (write_tokens(tmp_path, random_windows(2, 8, seed), NONE, {}) for seed in (0, 0, 1))
     assert one == same != other
 
 
@@ -99,7 +121,7 @@ def test_energies_of_other_layers_are_refused(written, index):
 )
 def test_a_matrix_that_is_no_gram_of_the_layer_is_refused(written, layer, matrix, error, message):
     calibration = Calibration.open(written, "m")
-    write_grams(written, 0, {layer.gram: matrix}, calibration.provenance)
+    write_grams(written, 0, {layer.gram: known(matrix)}, {}, calibration.provenance)
     with pytest.raises(error, match=message):
         calibration.gram(layer)
 
@@ -107,7 +129,7 @@ def test_a_matrix_that_is_no_gram_of_the_layer_is_refused(written, layer, matrix
 def test_grams_of_other_tokens_another_block_or_kind_are_refused(written, layer):
     calibration = Calibration.open(written, "m")
     path = written / "block_000.safetensors"
-    write_grams(written, 0, {layer.gram: GRAM}, {"model": "m", "tokens": "other"})
+    write_grams(written, 0, {layer.gram: known(GRAM)}, {}, {"model": "m", "tokens": "other"})
     with pytest.raises(ArtifactError, match="its tokens is 'other'"):
         calibration.gram(layer)
     path.write_bytes((written / "block_001.safetensors").read_bytes())
@@ -116,7 +138,7 @@ def test_grams_of_other_tokens_another_block_or_kind_are_refused(written, layer)
     write_tensors(path, {layer.gram: GRAM}, "mask", {})
     with pytest.raises(ArtifactError, match="expected a gram artifact"):
         calibration.gram(layer)
-    write_grams(written, 0, {"other": GRAM}, calibration.provenance)
+    write_grams(written, 0, {"other": known(GRAM)}, {}, calibration.provenance)
     with pytest.raises(ArtifactError, match="no Gram matrix of"):
         calibration.gram(layer)
     path.write_bytes(path.read_bytes()[:-1])

@@ -49,7 +49,7 @@ def test_the_dense_model_is_the_real_one(finished):
 @pytest.mark.parametrize(("pattern", "sparsity"), [("row60", 0.6), ("nm24", 0.5)])
 def test_refinement_lowers_error_and_perplexity(finished, pattern, sparsity):
     dense, start, refined = (
-        cell(finished, name) for name in ("dense", f"{pattern}-wanda-none", f"{pattern}-wanda-swaps")
+        cell(finished, name) for name in ("dense", f"0/{pattern}-wanda-none", f"0/{pattern}-wanda-swaps")
     )
     assert start["sparsity"] == pytest.approx(sparsity, abs=0.005)
     assert refined["sparsity"] == pytest.approx(sparsity, abs=0.005)
@@ -61,7 +61,7 @@ def test_refinement_lowers_error_and_perplexity(finished, pattern, sparsity):
 
 def test_every_row_of_every_matrix_is_at_its_optimum(finished):
     layers = json.loads(
-        (finished.folder / "results" / "layers" / "smollm2_135m" / "row60-wanda-swaps.json").read_text()
+        (finished.folder / "results" / "layers" / "smollm2_135m" / "0" / "row60-wanda-swaps.json").read_text()
     )
     assert len(layers) == 210
     for layer in layers:

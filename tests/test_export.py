@@ -14,6 +14,7 @@ from prunelib.errors import ArtifactError, PatternError
 from prunelib.export import export_model
 from prunelib.layers import LayerIndex
 from prunelib.models import find_layers
+from prunelib.pruned import Pruned
 from prunelib.store import sha256_file
 from prunelib.weights import apply_masks, read_weight, tensor_files
 
@@ -44,13 +45,23 @@ def test_the_export_is_the_masked_model(family: str, tmp_path: Path) -> None:
     folder, target = tmp_path / "stock", tmp_path / "pruned"
     index = stock(folder, family)
     masks = halves(index)
-    export_model(folder, target, index, masks, PROVENANCE)
+    export_model(folder, target, index, Pruned(masks, {}), PROVENANCE)
     exported = AutoModelForCausalLM.from_pretrained(target)
     masked = AutoModelForCausalLM.from_pretrained(folder)
     apply_masks(masked, index.layers, masks)
     ids = random_windows(samples=2, length=12).long()
     assert torch.equal(exported(ids).logits, masked(ids).logits)
     assert find_layers(exported, target) == index
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_moved_weights_are_exported(family: str, tmp_path: Path) -> None:
+    folder, target = tmp_path / "stock", tmp_path / "pruned"
+    index = stock(folder, family)
+    masks, moved = halves(index), index.layers[0]
+    weight = (2 * read_weight(folder, moved)).masked_fill(~masks[moved.name], 0)
+    export_model(folder, target, index, Pruned(masks, {moved.name: weight}), PROVENANCE)
+    torch.testing.assert_close(read_weight(target, moved), weight, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -63,7 +74,7 @@ def test_files_keep_names_dtypes_and_every_other_byte(
     index = stock(folder, family, dtype, shard)
     masks = halves(index)
     before = {file.name: sha256_file(file) for file in folder.iterdir()}
-    export_model(folder, target, index, masks, PROVENANCE)
+    export_model(folder, target, index, Pruned(masks, {}), PROVENANCE)
     assert {file.name: sha256_file(file) for file in folder.iterdir()} == before
     assert {file.name for file in target.iterdir()} == {*before, "provenance.json"}
     old, new = raw_tensors(folder), raw_tensors(target)
@@ -83,7 +94,7 @@ def test_the_mask_is_found_again_up_to_zeros_of_the_stock_model(tmp_path: Path) 
     model.model.layers[0].mlp.up_proj.weight[:, 5] = 0
     index = find_layers(model, save(model, folder))
     masks = halves(index)
-    export_model(folder, target, index, masks, PROVENANCE)
+    export_model(folder, target, index, Pruned(masks, {}), PROVENANCE)
     for layer in index.layers:
         found, mask = read_weight(target, layer) != 0, masks[layer.name]
         assert not (found & ~mask).any()
@@ -98,7 +109,7 @@ def test_small_files_travel_and_other_weights_do_not(tmp_path: Path) -> None:
         (folder / name).write_text('{"of": "the stock model"}')
     for name in ("pytorch_model.bin", "model.gguf", "consolidated.safetensors", "modeling_mine.py", "README.md"):
         (folder / name).write_text("dense weights, code, or a card of the stock model")
-    export_model(folder, target, index, halves(index), PROVENANCE)
+    export_model(folder, target, index, Pruned(halves(index), {}), PROVENANCE)
     assert sorted(file.name for file in target.iterdir()) == [
         "LICENSE",
         "chat_template.jinja",
@@ -120,12 +131,12 @@ def test_only_a_new_or_empty_target_is_written(tmp_path: Path) -> None:
     target.mkdir()
     (target / "mine.txt").write_text("keep")
     with pytest.raises(ArtifactError, match="pruned: exists already, expected a new or empty folder"):
-        export_model(folder, target, index, halves(index), PROVENANCE)
+        export_model(folder, target, index, Pruned(halves(index), {}), PROVENANCE)
     with pytest.raises(ArtifactError, match=r"mine\.txt: exists already"):
         export_model(folder, target / "mine.txt", index, halves(index), PROVENANCE)
     assert (target / "mine.txt").read_text() == "keep"
     (target / "mine.txt").unlink()
-    export_model(folder, target, index, halves(index), PROVENANCE)
+    export_model(folder, target, index, Pruned(halves(index), {}), PROVENANCE)
     assert (target / "model.safetensors").is_file()
 
 
@@ -138,7 +149,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(export, "write_json", full)
     with pytest.raises(ArtifactError, match=r"pruned: cannot be written \(No space left on device\)"):
-        export_model(folder, target, index, halves(index), PROVENANCE)
+        export_model(folder, target, index, Pruned(halves(index), {}), PROVENANCE)
     assert list(target.parent.iterdir()) == []
 
 
@@ -146,7 +157,7 @@ def test_masks_of_another_model_write_nothing(tmp_path: Path) -> None:
     folder, target = tmp_path / "stock", tmp_path / "pruned"
     index = stock(folder)
     with pytest.raises(PatternError, match="masks: 14 of 14 layers have none"):
-        export_model(folder, target, index, {}, PROVENANCE)
+        export_model(folder, target, index, Pruned({}, {}), PROVENANCE)
     assert not target.exists()
 
 
@@ -156,5 +167,5 @@ def test_a_damaged_stock_model_is_named(tmp_path: Path) -> None:
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(ArtifactError, match=r"stock/model\.safetensors: truncated"):
-        export_model(folder, target, index, halves(index), PROVENANCE)
+        export_model(folder, target, index, Pruned(halves(index), {}), PROVENANCE)
     assert not target.exists()

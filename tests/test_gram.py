@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from prunelib.errors import ModelError, NumericalError
 from prunelib.gram import (
     CalibrationSettings,
+    accumulate_apart,
     accumulate_grams,
     gram_matrix,
     plan_passes,
@@ -45,7 +46,8 @@ def precision() -> Iterator[None]:
 
 
 def accumulated(model: PreTrainedModel, index: LayerIndex, windows: torch.Tensor, batch: int, budget: int) -> Grams:
-    return dict(accumulate_grams(model, index, windows, batch=batch, budget_bytes=budget))
+    blocks = accumulate_grams(model, index, windows, batch=batch, budget_bytes=budget)
+    return {block: {name: each.gram for name, each in inputs.items()} for block, inputs in blocks}
 
 
 def captured_inputs(model: PreTrainedModel, index: LayerIndex, windows: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -96,6 +98,31 @@ def test_a_byte_of_budget_gives_the_same_bits(any_family: tuple) -> None:
         accumulated(model, index, windows, batch=2, budget=1),
         accumulated(model, index, windows, batch=2, budget=UNLIMITED),
     )
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_means_are_those_of_the_inputs_each_layer_reads(any_family: tuple, batch: int) -> None:
+    model, index = any_family
+    windows = random_windows(samples=4, length=16)
+    inputs = captured_inputs(model, index, windows)
+    means = dict(accumulate_grams(model, index, windows, batch=batch, budget_bytes=UNLIMITED))
+    for layer in index.layers:
+        expected, scale = inputs[layer.name].mean(dim=0), inputs[layer.name].abs().max()
+        assert (means[layer.block][layer.gram].mean - expected).abs().max() <= 1e-5 * scale
+
+
+@pytest.mark.parametrize("apart", [0, 2])
+def test_held_out_windows_have_matrices_of_their_own(llama: tuple, apart: int) -> None:
+    model, index = llama
+    windows = random_windows(samples=5, length=8)
+    drawn, held_out = windows.split([5 - apart, apart])
+    separate = accumulated(model, index, held_out, batch=2, budget=1) if apart else {0: {}, 1: {}}
+    found = accumulate_apart(model, index, drawn, held_out, batch=2, budget_bytes=1)
+    for (block, inputs, inputs_apart), (_, alone) in zip(
+        found, accumulated(model, index, drawn, batch=2, budget=1).items(), strict=True
+    ):
+        assert equal({0: {name: each.gram for name, each in inputs.items()}}, {0: alone})
+        assert equal({0: {name: each.gram for name, each in inputs_apart.items()}}, {0: separate[block]})
 
 
 @pytest.mark.parametrize("family", [family for family in DENSE if family != "gemma2"])  # Gemma-2 has no sdpa
@@ -254,9 +281,11 @@ def test_gram_matrix_refuses_what_float32_cannot_sum(value: float) -> None:
 # Settings
 
 
-@pytest.mark.parametrize("change", [{"samples": 0}, {"length": 1}, {"seed": -1}, {"batch": 0}, {"windows": 3}])
+@pytest.mark.parametrize(
+    "change", [{"samples": 0}, {"length": 1}, {"held_out_samples": -1}, {"batch": 0}, {"windows": 3}]
+)
 def test_calibration_settings_are_checked(change: dict[str, int]) -> None:
-    good = {"text": "wikipedia", "samples": 64, "length": 512, "seed": 0, "batch": 4}
+    good = {"text": "wikipedia", "samples": 64, "length": 512, "batch": 4, "held_out_samples": 0}
     CalibrationSettings(**good)
     with pytest.raises(ValidationError, match=next(iter(change))):
         CalibrationSettings(**{**good, **change})

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from prunelib.errors import ArtifactError, ModelError, NumericalError, ParamsError, PatternError
 from prunelib.layers import Layer, LayerIndex, read_index, require_coverage, write_index
 from prunelib.models import check_length, decoder_blocks, find_layers, load_model, load_tokenizer
-from prunelib.weights import achieved_sparsity, apply_masks, check_zeros, read_weight
+from prunelib.weights import achieved_sparsity, apply_masks, check_pruned, read_weight
 
 SEPARATE = [["q_proj", "k_proj", "v_proj"], ["o_proj"], ["gate_proj", "up_proj"], ["down_proj"]]
 SHARING = {
@@ -91,7 +91,7 @@ def test_masks_set_exact_zeros_and_nothing_else(stock: tuple[str, Path]) -> None
     before = {name: value.clone() for name, value in model.state_dict().items()}
     masks = halves(layers)
     apply_masks(model, layers, masks)
-    check_zeros(model, layers, masks, folder)
+    check_pruned(model, layers, masks, folder, {})
     for layer in layers:
         stock_weight, mask = read_weight(folder, layer), masks[layer.name]
         assert torch.equal(weight_of(model, layer), torch.where(mask, stock_weight, 0.0))
@@ -140,7 +140,7 @@ def test_the_folder_is_compared_in_the_model_s_dtype(stored: torch.dtype, loaded
     layers = find_layers(model, folder).layers
     assert read_weight(folder, layers[0]).dtype == stored
     apply_masks(model, layers, halves(layers))
-    check_zeros(model, layers, halves(layers), folder)
+    check_pruned(model, layers, halves(layers), folder, {})
 
 
 # Finding
@@ -246,7 +246,7 @@ def test_negative_zero_in_a_pruned_place_is_found(masked: tuple) -> None:
     row, column = (~masks[layer.name]).nonzero()[0]
     model.get_submodule(layer.name).weight[row, column] = -0.0
     with pytest.raises(ModelError, match=rf"^{layer.name}: 1 of \d+ pruned weights are not exactly \+0\.0$"):
-        check_zeros(model, index.layers, masks, folder)
+        check_pruned(model, index.layers, masks, folder, {})
 
 
 def test_the_dense_model_is_found_out(masked: tuple) -> None:
@@ -254,7 +254,7 @@ def test_the_dense_model_is_found_out(masked: tuple) -> None:
     dense = load_model(folder, "float32", "cpu")
     assert achieved_sparsity(dense, index.layers) == 0
     with pytest.raises(ModelError, match="pruned weights are not exactly"):
-        check_zeros(dense, index.layers, masks, folder)
+        check_pruned(dense, index.layers, masks, folder, {})
 
 
 def test_two_masks_on_top_of_each_other_are_found_out(masked: tuple) -> None:
@@ -262,7 +262,7 @@ def test_two_masks_on_top_of_each_other_are_found_out(masked: tuple) -> None:
     second = halves(index.layers, seed=1)
     apply_masks(model, index.layers, second)
     with pytest.raises(ModelError, match="kept weights are not those of"):
-        check_zeros(model, index.layers, second, folder)
+        check_pruned(model, index.layers, second, folder, {})
 
 
 def test_kept_weights_may_be_zero_in_the_stock_model(llama: Path) -> None:
@@ -271,7 +271,7 @@ def test_kept_weights_may_be_zero_in_the_stock_model(llama: Path) -> None:
     layers = find_layers(model, llama).layers
     masks = halves(layers)
     apply_masks(model, layers, masks)
-    check_zeros(model, layers, masks, llama)
+    check_pruned(model, layers, masks, llama, {})
 
 
 def test_infinite_weights_are_cleared_too(llama: Path) -> None:
@@ -281,7 +281,7 @@ def test_infinite_weights_are_cleared_too(llama: Path) -> None:
     masks = {layer.name: torch.zeros(layer.rows, layer.inputs, dtype=torch.bool) for layer in layers}
     apply_masks(model, layers, masks)
     assert achieved_sparsity(model, layers) == 1
-    check_zeros(model, layers, masks, llama)
+    check_pruned(model, layers, masks, llama, {})
 
 
 def test_masks_that_do_not_fit_change_nothing(llama: Path) -> None:

@@ -48,6 +48,22 @@ def test_an_entry_without_method_has_that_of_its_name_and_another_name_may_have_
     assert params.warmstarts["ria"].method == "ria"
 
 
+def test_a_comparison_is_several_grids_that_differ_from_the_one_that_runs(edited):
+    params = edited(
+        "comparisons", {"two": {"grids": [{"patterns": ["nm24"]}, {"seeds": [0, 1], "refiners": ["none"]}]}}
+    )
+    first, second = (each.grid for each in params.compared("two"))
+    assert first == params.grid.model_copy(update={"patterns": ("nm24",)})
+    assert second == params.grid.model_copy(update={"seeds": (0, 1), "refiners": ("none",)})
+    assert all(each.evaluation == params.evaluation for each in params.compared("two"))
+
+
+def test_a_chain_holds_settings_or_names_of_methods(edited):
+    params = edited("refiners.both", {"chain": [{"method": "sparseswaps", "max_swaps": 3}, "least_squares"]})
+    assert [step.method for step in params.refiners["both"].chain] == ["sparseswaps", "least_squares"]
+    assert params.refiners["both"].chain[0].max_swaps == 3
+
+
 @pytest.mark.parametrize(
     ("key", "value", "line"),
     [
@@ -59,7 +75,7 @@ def test_an_entry_without_method_has_that_of_its_name_and_another_name_may_have_
         ("grid.models", ["gpt5"], r"grid\.models: unknown name 'gpt5'"),
         ("grid.refiners", ["swaps", "swaps"], r"grid\.refiners: a name stands twice"),
         ("grid.refiners", [], r"grid\.refiners = \[\]: "),
-        ("grid.colours", ["red"], r"grid: unknown key 'colours', expected among models, texts, patterns"),
+        ("grid.colours", ["red"], r"grid: unknown key 'colours', expected among models, seeds, texts, patterns"),
         ("colour", 1, r"unknown key 'colour', expected among grid, models"),
         ("patterns.row60.sparsity", 1.5, r"patterns\.row60\.per_row\.sparsity = 1\.5: Input should be less than 1"),
         ("patterns.row60.sparsity", 0, r"sparsity = 0: Input should be greater than 0"),
@@ -70,9 +86,9 @@ def test_an_entry_without_method_has_that_of_its_name_and_another_name_may_have_
         ),
         ("patterns.nm24.keep", 5, r"patterns\.nm24\.n_of_m: keep must be less than group: 5 of 4"),
         ("patterns.nm24.group", "four", r"patterns\.nm24\.n_of_m: group = 'four': Input should be a number"),
-        ("patterns.nm24.kind", "blocks", r"patterns\.nm24: .*'blocks'.*'per_row', 'n_of_m'"),
+        ("patterns.nm24.kind", "blocks", r"patterns\.nm24: .*'blocks'.*'per_row', 'per_layer', 'n_of_m'"),
         ("patterns.2-4", {"kind": "n_of_m", "keep": 2, "group": 4}, r"patterns\.2-4.*should match pattern"),
-        ("warmstarts.wandaa", {}, r"warmstarts\.wandaa: .*'wandaa'.*'magnitude', 'ria', 'wanda'"),
+        ("warmstarts.wandaa", {}, r"warmstarts\.wandaa: .*'wandaa'.*'magnitude', .*'ria', .*'wanda'"),
         (
             "warmstarts.ria.exponent",
             -1,
@@ -80,10 +96,39 @@ def test_an_entry_without_method_has_that_of_its_name_and_another_name_may_have_
         ),
         ("refiners.swaps.max_swaps", 0, r"max_swaps = 0: Input should be greater than or equal to 1"),
         ("refiners.swaps.max_swap", 7, r"unknown key 'max_swap', expected among method, max_swaps"),
+        ("grid.seeds", [0, 0], r"grid\.seeds: a name stands twice"),
+        ("grid.seeds", [-1], r"grid\.seeds\.0 = -1: Input should be greater than or equal to 0"),
+        ("refiners.both", {"chain": ["sparseswaps"]}, r"refiners\.both\.chain\.chain = .*at least 2 items"),
+        ("refiners.both", {"chain": ["none", "swap"]}, r"refiners\.both\.chain\.chain\.1: .*'swap'.*'sparseswaps'"),
+        (
+            "refiners.both",
+            {"chain": ["least_squares", "sparseswaps"]},
+            r"sparseswaps after least_squares: it decides on the model's own weights, .* put it before",
+        ),
+        (
+            "refiners.swaps",
+            {"method": "block_moves"},
+            r"grid: swaps does not support the pattern row60 \(per_row\): ",
+        ),
+        (
+            "refiners.swaps",
+            {"method": "sparseswaps", "held_out_every": 5},
+            r"refiners\.swaps: held_out_every needs .* calibration\.held_out_samples = 0",
+        ),
+        ("comparisons", {"two": {"grids": []}}, r"comparisons\.two\.grids = \[\]: "),
+        (
+            "comparisons",
+            {"two": {"grids": [{"patterns": ["row61"]}]}},
+            r"comparisons\.two: grid\.patterns: unknown name 'row61'",
+        ),
         ("calibration.text", "c4", r"calibration\.text: unknown name 'c4', expected one of wikipedia, sotu"),
         ("calibration.samples", 0, r"calibration\.samples = 0: "),
         ("calibration.samples", True, r"calibration: samples = True: Input should be a number"),
-        ("calibration.seed", "7", r"calibration: seed = '7': Input should be a number, without quotes"),
+        (
+            "calibration.held_out_samples",
+            "7",
+            r"calibration: held_out_samples = '7': Input should be a number, without",
+        ),
         ("calibration.batch", 2.5, r"calibration\.batch = 2\.5: Input should be a valid integer"),
         ("patterns.row60.sparsity", float("nan"), r"patterns\.row60\.per_row\.sparsity"),
         ("calibration.length", "long", r"calibration: length = 'long': "),
@@ -102,7 +147,7 @@ def test_each_fault_is_one_line_that_names_the_key_and_what_it_may_be(edited, ke
 
 
 @pytest.mark.parametrize(
-    "key", ["grid", "grid.models", "calibration.seed", "evaluation.perplexity", "patterns.nm24.keep"]
+    "key", ["grid", "grid.models", "grid.seeds", "calibration.length", "evaluation.perplexity", "patterns.nm24.keep"]
 )
 def test_a_missing_key_is_named(edited, key):
     with pytest.raises(ParamsError, match=rf"{key.split('.')[-1]}.*required"):

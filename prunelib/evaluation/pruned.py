@@ -1,27 +1,27 @@
-"""A pruned model in memory, verified against the stock weights, and the pruning errors of its layers in two figures."""
+"""A pruned model in memory, verified against what it should hold, and its layers' pruning errors in two figures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from prunelib.pruned import Pruned
 from prunelib.results import LayerResult
-from prunelib.weights import apply_masks, check_zeros
+from prunelib.weights import apply_masks, apply_weights, check_pruned
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
 
     from prunelib.layers import Layer
 
 
-def prune(model: "nn.Module", layers: tuple["Layer", ...], masks: Mapping[str, "torch.Tensor"], stock: Path) -> None:
-    """Put masks on a model in place, and check that it then holds the stock weights under these masks alone.
+def prune(model: "nn.Module", layers: tuple["Layer", ...], pruned: Pruned, stock: Path) -> None:
+    """Prune a model in place, and check that it then holds the masked weights and nothing else.
 
     Parameters
     ----------
-    masks
-        Layer name to (rows, inputs) bool, True = kept: one for each layer.
+    pruned
+        Masks (rows, inputs) for every layer, and the weights of those that have moved.
     stock
         The folder that the model was loaded from.
 
@@ -30,10 +30,11 @@ def prune(model: "nn.Module", layers: tuple["Layer", ...], masks: Mapping[str, "
     PatternError
         If the masks do not fit the layers; no weight has been changed then.
     ModelError
-        If a kept weight is not that of the folder.
+        If a kept weight is not what it should be.
     """
-    apply_masks(model, layers, masks)
-    check_zeros(model, layers, masks, stock)
+    apply_masks(model, layers, pruned.masks)
+    apply_weights(model, layers, pruned.weights)
+    check_pruned(model, layers, pruned.masks, stock, pruned.weights)
 
 
 def mean_errors(layers: Sequence[LayerResult]) -> dict[str, float]:

@@ -1,25 +1,32 @@
-"""SparseSwaps: exact 1-swaps from the Gram matrix, row by row (Zimmer et al., arXiv 2512.10922, algorithm 1)."""
+"""SparseSwaps: exact 1-swaps from the Gram matrix, row by row (Zimmer et al., arXiv 2512.10922, algorithm 1).
 
-from dataclasses import fields
+Beyond the paper, against overfitting the calibration tokens: swaps are decided on a damped Gram matrix, or a row stops
+when its loss on held-out tokens rises.
+"""
+
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 
 from prunelib import settings as base
+from prunelib.errors import ParamsError
 from prunelib.kernels import engine
+from prunelib.kernels.finished import Finished, measured, refined, together, unscaled
+from prunelib.kernels.held_out import swap_until_held_out_rises
 from prunelib.kernels.interface import RowResults
-from prunelib.kernels.scaling import equilibrate
+from prunelib.kernels.scaling import Equilibrated, equilibrate
 from prunelib.machine import machine
-from prunelib.objective import check_layer
+from prunelib.objective import check_layer, damped
 from prunelib.patterns import Pattern, check_mask, swap_columns
 from prunelib.refined import Progress, Refined, silent
 from prunelib.registry import About
 
 ABOUT = About(
     "swap a kept for a pruned weight as long as that lowers the error: at most `max_swaps` best ones a row, or to the "
-    "1-swap optimum",
+    "1-swap optimum; `damping` and `held_out_every` guard against overfitting",
     source="Zimmer et al., [2512.10922](https://arxiv.org/abs/2512.10922)",
+    extras=("held_out_gram",),
 )
 
 
@@ -31,10 +38,18 @@ class Settings(base.Settings):
     max_swaps
         The papers' T: at most so many swaps a row, always the best one. None: sweep until no swap improves any row,
         which is faster than best swaps to the optimum.
+    damping
+        Swaps are decided on G + damping * mean(diag G) * I; what is reported remains the loss on G. An optimal row is
+        then one of the damped problem.
+    held_out_every
+        After every so many best swaps a row's loss on held-out tokens is looked at; where it has risen, the row goes
+        back to its best mask and stops. None: no look.
     """
 
     method: Literal["sparseswaps"] = "sparseswaps"
     max_swaps: Annotated[int, Field(ge=1)] | None = None
+    damping: Annotated[float, Field(ge=0)] = 0.0
+    held_out_every: Annotated[int, Field(ge=1)] | None = None
 
 
 _DEFAULT = Settings()
@@ -47,6 +62,8 @@ def refine(
     pattern: Pattern,
     settings: Settings = _DEFAULT,
     progress: Progress = silent,
+    *,
+    held_out_gram: torch.Tensor | None = None,
 ) -> Refined:
     """Swap kept for pruned weights, within the pattern's groups, as long as that lowers the pruning error.
 
@@ -59,9 +76,11 @@ def refine(
     mask
         (rows, inputs) bool, True = kept, with the exact counts of the pattern.
     pattern
-        ``PerRow`` or ``NOfM``: a swap stays within a row, or within a group of M.
+        A swap stays within a row, for ``NOfM`` within a group of M.
     progress
         Told about rows as they are finished.
+    held_out_gram
+        (inputs, inputs) float32 of other tokens, for ``held_out_every``.
 
     Returns
     -------
@@ -72,30 +91,47 @@ def refine(
     ------
     NumericalError
         If a weight or Gram entry is NaN or infinite, or the shapes do not fit.
+    ParamsError
+        If ``held_out_every`` is set without a ``held_out_gram``.
     PatternError
         If the mask does not have the pattern's counts.
     """
     check_layer(weight, gram)
     check_mask(mask, weight, pattern)
-    scaled = equilibrate(weight, gram)
-    group, kernels = swap_columns(pattern, weight.shape[1]), engine(weight.device, "swaps")
-    problem = (scaled.weight, scaled.gram, mask, group)
-    if settings.max_swaps is None:
-        finished = kernels.swap_to_optimum(*problem, machine().threads)
+    scaled = equilibrate(weight, damped(gram, settings.damping) if settings.damping else gram)
+    group = swap_columns(pattern, weight.shape[1])
+    if settings.held_out_every is None:
+        finished = _swap(scaled, mask, group, settings.max_swaps)
     else:
-        finished = kernels.swap_best(*problem, settings.max_swaps, machine().threads)
-    results = RowResults.untouched(mask)
-    loss_scale = scaled.loss_scale.cpu()
-    for rows, part in finished:
-        for field in fields(RowResults):
-            getattr(results, field.name)[rows] = getattr(part, field.name)
-        before, after = ((loss * loss_scale[rows]).sum() for loss in (part.loss_before, part.loss_after))
-        progress(rows.stop - rows.start, float(before), float(after))
-    return Refined(
-        mask=results.mask.to(mask.device),
-        loss_before=results.loss_before * loss_scale,
-        loss_after=results.loss_after * loss_scale,
-        swaps=results.swaps,
-        sweeps=results.sweeps,
-        optimal=results.optimal,
+        finished = _swap_until_held_out_rises(scaled, mask, group, settings, weight, held_out_gram)
+    finished = measured(finished, weight, gram, mask) if settings.damping else unscaled(finished, scaled.loss_scale)
+    return refined(finished, mask, progress)
+
+
+def _swap(scaled: Equilibrated, mask: torch.Tensor, group: int, max_swaps: int | None) -> Finished:
+    kernels = engine(mask.device, "swaps")
+    problem = (scaled.weight, scaled.gram, mask, group)
+    if max_swaps is None:
+        return kernels.swap_to_optimum(*problem, machine().threads)  # type: ignore[no-any-return]
+    return kernels.swap_best(*problem, max_swaps, machine().threads)  # type: ignore[no-any-return]
+
+
+def _swap_until_held_out_rises(
+    scaled: Equilibrated,
+    mask: torch.Tensor,
+    group: int,
+    settings: Settings,
+    weight: torch.Tensor,
+    held_out_gram: torch.Tensor | None,
+) -> Finished:
+    if held_out_gram is None or settings.held_out_every is None:
+        raise ParamsError(f"held_out_every = {settings.held_out_every}: there is no Gram matrix of held-out tokens")
+    check_layer(weight, held_out_gram)
+
+    def swap_best(rows: torch.Tensor, masks: torch.Tensor, limit: int) -> RowResults:
+        part = Equilibrated(scaled.weight[rows], scaled.gram, scaled.loss_scale[rows])
+        return together(_swap(part, masks, group, limit), masks)
+
+    return swap_until_held_out_rises(
+        swap_best, mask, weight, held_out_gram, settings.held_out_every, settings.max_swaps
     )

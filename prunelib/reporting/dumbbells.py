@@ -1,48 +1,49 @@
 """A figure of perplexities: for each warm start a line from its own mask to the refined ones, and the dense model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import blended_transform_factory
 
-from prunelib.reporting.records import CellReport, Report
+from prunelib.reporting.digits import significant
+from prunelib.reporting.records import Report
+from prunelib.reporting.seeds import Row, grouped, title
 from prunelib.reporting.style import INK, WIDTH, colour, heading, legend, marker, refiner_keys
-from prunelib.reporting.tables import significant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Line = tuple[str, list[CellReport]]
+Line = tuple[str, list[Row]]
 LOG_FROM = 8  # the ratio of the extremes from which an axis is logarithmic
 
 
-def dumbbells(report: Report, cells: Sequence[CellReport]) -> Figure:
-    """One panel a model and text; in it, under each pattern's name, one line a warm start."""
-    models = {model: _lines(report, model) for model in dict.fromkeys(cell.cell.model for cell in cells)}
+def dumbbells(report: Report, rows: Sequence[Row]) -> Figure:
+    """One panel a model and text; in it, under each title of comparable rows, one line a warm start."""
+    pruned = [row for row in rows if not row.dense]
+    models = {model: _lines(report, pruned, model) for model in dict.fromkeys(row.cell.model for row in pruned)}
     heights = [1 + 0.27 * len(lines) for lines in models.values()]
     texts = [text for text in report.texts if report.perplexities(text)]
     figure = Figure(figsize=(WIDTH, 0.3 + sum(heights)), layout="constrained")
     axes = figure.subplots(len(models), len(texts), squeeze=False, sharey="row", height_ratios=heights)
-    for row, (model, lines) in zip(axes, models.items(), strict=True):
-        _names(row[0], lines)
-        for ax, text in zip(row, texts, strict=True):
+    for across, (model, lines) in zip(axes, models.items(), strict=True):
+        _names(across[0], lines)
+        for ax, text in zip(across, texts, strict=True):
             ax.set_title(heading(report, model, report.label(text)), pad=16)
-            _panel(ax, report, model, lines, text)
-    legend(figure, refiner_keys(report, cells))
+            dense = [row for row in rows if row.dense and row.cell.model == model]
+            _panel(ax, report, lines, text, _perplexities(dense, text))
+    legend(figure, refiner_keys(report, pruned))
     return figure
 
 
-def _lines(report: Report, model: str) -> list[Line]:
-    """The lines of a panel from top to bottom: a pattern's name (no cells), then its warm starts with their cells."""
+def _lines(report: Report, pruned: Sequence[Row], model: str) -> list[Line]:
+    """The lines of a panel from top to bottom: a group's title (no rows), then its warm starts with their rows."""
     lines: list[Line] = []
-    for pattern, cells in report.groups(model).items():
-        if pattern is None:
-            continue
-        lines.append((report.label(pattern), []))
-        starts = dict.fromkeys(cell.cell.warmstart for cell in cells)
-        lines += [(report.label(start), [cell for cell in cells if cell.cell.warmstart == start]) for start in starts]
+    for group in grouped(row for row in pruned if row.cell.model == model):
+        lines.append((title(report, group), []))
+        starts = dict.fromkeys(row.cell.warmstart for row in group)
+        lines += [(report.label(start), [row for row in group if row.cell.warmstart == start]) for start in starts]
     return lines
 
 
@@ -53,36 +54,42 @@ def _names(ax: "Axes", lines: Sequence[Line]) -> None:
     ax.set_ylim(len(lines) - 0.4, -0.6)
 
 
-def _panel(ax: "Axes", report: Report, model: str, lines: Sequence[Line], text: str) -> None:
+def _panel(ax: "Axes", report: Report, lines: Sequence[Line], text: str, dense: Sequence[float]) -> None:
     ax.spines["left"].set_visible(False)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="x")
-    known = [cell for cell in report.cells if cell.cell.model == model and text in cell.result.perplexity]
     for height, (_, members) in enumerate(lines):
-        _line(ax, report, height, [cell for cell in members if text in cell.result.perplexity], text)
-    _dense(ax, [cell for cell in known if cell.dense], text)
-    if known:
-        _scale(ax, [cell.result.perplexity[text].value for cell in known])
+        _line(ax, report, height, members, text)
+    for value in dense:
+        _dense(ax, value)
+    shown = [value for _, members in lines for value in _perplexities(members, text)]
+    if shown or dense:
+        _scale(ax, [*shown, *dense])
 
 
-def _line(ax: "Axes", report: Report, height: int, cells: Sequence[CellReport], text: str) -> None:
-    if not cells:
+def _perplexities(rows: Iterable[Row], text: str) -> list[float]:
+    """The rows' perplexities, where known."""
+    return [value for row in rows if (value := row.perplexity(text)) is not None]
+
+
+def _line(ax: "Axes", report: Report, height: int, rows: Sequence[Row], text: str) -> None:
+    points = [(row, value) for row in rows if (value := row.perplexity(text)) is not None]
+    if not points:
         return
-    values = [cell.result.perplexity[text].value for cell in cells]
-    ink, low, high = colour(report, cells[0]), min(values), max(values)
+    values = [value for _, value in points]
+    ink, low, high = colour(report, rows[0]), min(values), max(values)
     ax.plot((low, high), (height, height), color=ink, linewidth=1.6, alpha=0.6)
-    for cell, value in zip(cells, values, strict=True):
-        ax.plot(value, height, markersize=6, **marker(report, cell, ink))
+    for row, value in points:
+        ax.plot(value, height, markersize=6, **marker(report, row, ink))
     _note(ax, significant(high), (high, height), (7, 0), ha="left", va="center")
     if low < high:
         _note(ax, significant(low), (low, height), (-7, 0), ha="right", va="center")
 
 
-def _dense(ax: "Axes", cells: Sequence[CellReport], text: str) -> None:
-    for value in (cell.result.perplexity[text].value for cell in cells):
-        ax.axvline(value, color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
-        top = blended_transform_factory(ax.transData, ax.transAxes)
-        _note(ax, f"dense {significant(value)}", (value, 1), (0, 3), xycoords=top, ha="center")
+def _dense(ax: "Axes", value: float) -> None:
+    ax.axvline(value, color=INK, linewidth=0.9, linestyle=(0, (4, 2)))
+    top = blended_transform_factory(ax.transData, ax.transAxes)
+    _note(ax, f"dense {significant(value)}", (value, 1), (0, 3), xycoords=top, ha="center")
 
 
 def _note(ax: "Axes", note: str, place: tuple[float, float], shift: tuple[float, float], **settings: Any) -> None:

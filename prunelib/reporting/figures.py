@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from matplotlib import style
 
 from prunelib.reporting.dumbbells import dumbbells
-from prunelib.reporting.records import CellReport, Report
+from prunelib.reporting.records import Report
+from prunelib.reporting.seeds import Row, rows_of
 from prunelib.reporting.strips import by_type, strips
 from prunelib.reporting.style import STYLE, svg
 
@@ -25,52 +26,58 @@ class Drawing:
 
 def draw(report: Report) -> list[Drawing]:
     """The figures that have something to show, in the order in which they are read."""
-    evaluated = [
-        cell for cell in report.cells if not cell.dense and not cell.result.perplexity.keys().isdisjoint(report.texts)
-    ]
-    refined = [cell for cell in report.cells if cell.refined]
-    swapped = [cell for cell in report.cells if cell.swaps_per_row]
+    known = rows_of(report)
+    evaluated = [row for row in known if any(row.perplexity(text) for text in report.texts)]
+    refined = [row for row in known if row.refined]
+    swapped = [row for row in refined if row.values.get("swaps_per_row")]
     with style.context(["default", STYLE]):
         return [
-            *([_perplexity(report, evaluated)] if evaluated else []),
+            *([_perplexity(report, evaluated)] if not all(row.dense for row in evaluated) else []),
             *([_error_reduction(report, refined)] if refined else []),
             *([_swaps(report, swapped)] if swapped else []),
         ]
 
 
-def _perplexity(report: Report, cells: Sequence[CellReport]) -> Drawing:
+def _perplexity(report: Report, rows: Sequence[Row]) -> Drawing:
     return Drawing(
         name="perplexity",
         title="Perplexity",
         caption="Lower is better; the dashed line is the dense model. "
-        "A line joins the masks from the same warm start; its hollow marker is the warm start itself, not refined.",
-        svg=svg(dumbbells(report, cells)),
+        "A line joins the masks from the same warm start; its hollow marker is the warm start itself, not refined."
+        f"{_means(report)}",
+        svg=svg(dumbbells(report, rows)),
     )
 
 
-def _error_reduction(report: Report, cells: Sequence[CellReport]) -> Drawing:
-    figure = strips(report, cells, lambda layer: 100 * layer.error_reduction, "Error reduction, %")
+def _means(report: Report) -> str:
+    seeds = len(report.seeds)
+    return f" Every value of a pruned model is the mean over {seeds} draws of calibration tokens." if seeds > 1 else ""
+
+
+def _error_reduction(report: Report, rows: Sequence[Row]) -> Drawing:
+    figure = strips(report, rows, lambda layer: 100 * layer.error_reduction, "Error reduction, %")
     return Drawing(
         name="error_reduction",
         title="Error reduction by layer type",
         caption="The share of its warm start's error that refining takes from a layer. "
-        f"{_extremes(cells)} {_STRIPS_CAPTION}",
+        f"{_extremes(rows)} {_STRIPS_CAPTION}{_means(report)}",
         svg=svg(figure),
     )
 
 
-def _extremes(cells: Sequence[CellReport]) -> str:
-    reductions = by_type(cells, lambda layer: layer.error_reduction)
+def _extremes(rows: Sequence[Row]) -> str:
+    reductions = by_type(rows, lambda layer: layer.error_reduction)
     means = {kind: sum(values) / len(values) for kind, values in reductions.items()}
     most, least = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
     return f"Over all cells it is most in {most} ({means[most]:.0%}) and least in {least} ({means[least]:.0%})."
 
 
-def _swaps(report: Report, cells: Sequence[CellReport]) -> Drawing:
-    figure = strips(report, cells, lambda layer: (layer.swaps or 0) / layer.rows, "Swaps per row")
+def _swaps(report: Report, rows: Sequence[Row]) -> Drawing:
+    figure = strips(report, rows, lambda layer: (layer.swaps or 0) / layer.rows, "Swaps per row")
     return Drawing(
         name="swaps",
         title="Swaps per row by layer type",
-        caption=f"How many pairs of weights change places, on average over a layer's rows. {_STRIPS_CAPTION}",
+        caption="How many pairs of weights change places, on average over a layer's rows. "
+        f"{_STRIPS_CAPTION}{_means(report)}",
         svg=svg(figure),
     )

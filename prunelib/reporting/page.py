@@ -8,10 +8,14 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from prunelib.cell import Cell
+from prunelib.reporting.digits import percent, plus_minus, significant
 from prunelib.reporting.figures import Drawing
-from prunelib.reporting.records import CellReport, Report, as_text
+from prunelib.reporting.notes import notes
+from prunelib.reporting.records import Report, as_text
+from prunelib.reporting.seeds import Row, grouped, rows_of, title
 from prunelib.reporting.style import INK, PALETTE, PAPER, heading
-from prunelib.reporting.tables import notes, percent, results_tables, significant
+from prunelib.reporting.tables import results_tables
 
 _SERIES = {colour: f"series-{index}" for index, colour in enumerate(PALETTE)}
 
@@ -27,6 +31,7 @@ def html(report: Report, drawings: Sequence[Drawing]) -> str:
         keep_trailing_newline=True,
     )
     return environment.get_template("page.html").render(
+        moved=any(cell.moved for cell in report.cells),
         models=", ".join(report.label(model) for model in report.models),
         findings=findings(report),
         tables=results_tables(report),
@@ -39,37 +44,36 @@ def html(report: Report, drawings: Sequence[Drawing]) -> str:
 
 
 def findings(report: Report) -> list[tuple[str, str]]:
-    """The best mask by perplexity on the first text, for each model and pattern: a heading and a sentence."""
+    """The best row by perplexity on the first text, of each group of comparable rows: a heading and a sentence."""
     text = next((text for text in report.texts if report.perplexities(text)), "")
-    found = []
-    for model in report.models:
-        groups = report.groups(model)
-        dense = _known(groups.pop(None, []), text)
-        for pattern, cells in groups.items():
-            if known := _known(cells, text):
-                sentence = _finding(report, text, known, dense)
-                found.append((heading(report, model, report.label(pattern)), sentence))
-    return found
+    measured = [row for row in rows_of(report) if row.perplexity(text) is not None]
+    return [
+        (heading(report, group[0].cell.model, title(report, group)), _finding(report, text, group, measured))
+        for group in grouped(row for row in measured if not row.dense)
+    ]
 
 
-def _known(cells: Sequence[CellReport], text: str) -> list[CellReport]:
-    return [cell for cell in cells if text in cell.result.perplexity]
-
-
-def _finding(report: Report, text: str, cells: Sequence[CellReport], dense: Sequence[CellReport]) -> str:
-    best = min(cells, key=lambda cell: cell.result.perplexity[text].value)
-    starts = [cell for cell in cells if cell.cell.warmstart == best.cell.warmstart and not cell.refined]
+def _finding(report: Report, text: str, group: Sequence[Row], measured: Sequence[Row]) -> str:
+    best = min(group, key=lambda row: row.values[f"perplexity_{text}"])
+    starts = [row for row in measured if _start(row) == _start(best) and not row.refined]
+    dense = [row for row in measured if row.dense and row.cell.model == best.cell.model]
     rivals = {"unrefined": starts if best.refined else [], "dense": dense}
-    anchors = [f"{name} {_shown(cell, text)}" for name, others in rivals.items() for cell in others]
+    anchors = [f"{name} {_shown(row, text)}" for name, others in rivals.items() for row in others]
     method = f"{report.label(best.cell.warmstart)} + {report.label(best.cell.refiner)}"
     against = f" ({', '.join(anchors)})" if anchors else ""
-    reduction = best.result.error_reduction if best.refined else None
+    reduction = best.values.get("error_reduction") if best.refined else None
     gain = f"; layer error falls by {percent(reduction)}% on average" if reduction is not None else ""
     return f"{method} has the lowest perplexity on {report.label(text)}, {_shown(best, text)}{against}{gain}."
 
 
-def _shown(cell: CellReport, text: str) -> str:
-    return significant(cell.result.perplexity[text].value)
+def _start(row: Row) -> Cell:
+    return row.cell.model_copy(update={"refiner": None})
+
+
+def _shown(row: Row, text: str) -> str:
+    key = f"perplexity_{text}"
+    mean, spread = significant(row.values[key]), row.spreads.get(key)
+    return mean if spread is None else plus_minus(mean, spread)
 
 
 def _inline(drawing: Drawing) -> Markup:
@@ -84,9 +88,16 @@ def _inline(drawing: Drawing) -> Markup:
 
 def _sections(settings: Mapping[str, Any], name: str = "") -> Iterator[tuple[str, dict[str, str]]]:
     """Every section by its dotted name, with the values that stand in it and not in a section of its own."""
-    values = {key: as_text(value) for key, value in settings.items() if not isinstance(value, Mapping)}
+    sections = {key: section for key, value in settings.items() if (section := _section(value)) is not None}
+    values = {key: as_text(value) for key, value in settings.items() if key not in sections}
     if values or not settings:
         yield name, values
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _sections(value, f"{name}.{key}".lstrip("."))
+    for key, section in sections.items():
+        yield from _sections(section, f"{name}.{key}".lstrip("."))
+
+
+def _section(value: Any) -> Mapping[str, Any] | None:
+    """A value that has values of its own: a mapping, or a list of such, numbered from 1."""
+    if isinstance(value, list | tuple) and value and all(isinstance(item, Mapping) for item in value):
+        return {str(number): item for number, item in enumerate(value, start=1)}
+    return value if isinstance(value, Mapping) else None

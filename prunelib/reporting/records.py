@@ -1,13 +1,13 @@
-"""What a report is made from, and the same as flat records: one per cell, one per pruned matrix."""
+"""What a report is made from: the cells that were evaluated, and how they are to be shown."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prunelib.results import Cell, CellResult, LayerResult, PerplexityResult, TaskResult, Timing
+from prunelib.cell import Cell
+from prunelib.results import CellResult, LayerResult, PerplexityResult, TaskResult, Timing
 
-Record = dict[str, str | float | None]
 DASH = "–"
 
 
@@ -26,8 +26,9 @@ class CellReport:
 
     @property
     def key(self) -> str:
-        """``smollm2_135m-row60-wanda-swaps``: the cell's name in the pipeline, one of a kind in a report."""
-        return f"{self.cell.model}-{self.cell.name}"
+        """``smollm2_135m-0-row60-wanda-swaps``, ``smollm2_135m-dense``: one of a kind in a report."""
+        seed = [] if self.cell.seed is None else [str(self.cell.seed)]
+        return "-".join([self.cell.model, *seed, self.cell.name])
 
     @property
     def dense(self) -> bool:
@@ -41,6 +42,11 @@ class CellReport:
             layer.swaps is not None or layer.optimal_rows is not None or layer.loss_after != layer.loss_before
             for layer in self.layers
         )
+
+    @property
+    def moved(self) -> bool:
+        """Whether kept weights have moved: then the cell stands apart from masks alone."""
+        return any(layer.moved for layer in self.layers)
 
     @property
     def swaps_per_row(self) -> float | None:
@@ -93,6 +99,11 @@ class Report:
         return list(dict.fromkeys(cell.cell.model for cell in self.cells))
 
     @property
+    def seeds(self) -> list[int]:
+        """The seeds of the calibration draws, in order of first appearance."""
+        return list(dict.fromkeys(cell.cell.seed for cell in self.cells if cell.cell.seed is not None))
+
+    @property
     def warmstarts(self) -> list[str]:
         """Names of the warm starts, in order of first appearance."""
         return list(dict.fromkeys(cell.cell.warmstart for cell in self.cells if cell.cell.warmstart))
@@ -105,49 +116,6 @@ class Report:
         """The results of one task, of the cells that have one."""
         return [cell.result.tasks[task] for cell in self.cells if task in cell.result.tasks]
 
-    def groups(self, model: str) -> dict[str | None, list[CellReport]]:
-        """A model's cells by pattern; the dense cell's pattern is None."""
-        groups: dict[str | None, list[CellReport]] = {}
-        for cell in self.cells:
-            if cell.cell.model == model:
-                groups.setdefault(cell.cell.pattern, []).append(cell)
-        return groups
-
-
-def cell_record(report: Report, cell: CellReport) -> Record:
-    """One row of results.csv: fractions as fractions, ``seconds``, ``peak_bytes``; None where nothing is known."""
-    result, timing = cell.result, cell.timing
-    record: Record = {
-        **_names(cell),
-        "sparsity": result.sparsity,
-        "coverage": result.coverage,
-        "relative_error": result.relative_error,
-        "error_reduction": result.error_reduction,
-    }
-    for text in report.texts:
-        perplexity = result.perplexity.get(text)
-        record[f"perplexity_{text}"] = perplexity.value if perplexity else None
-    for name in report.tasks:
-        task = result.tasks.get(name)
-        record[f"acc_{name}"] = task.acc if task else None
-        record[f"acc_stderr_{name}"] = task.acc_stderr if task else None
-    record["swaps_per_row"] = cell.swaps_per_row
-    record["optimal_share"] = cell.optimal_share
-    record["seconds"] = timing.seconds if timing else None
-    record["peak_bytes"] = timing.peak_bytes if timing else None
-    return record
-
-
-def layer_record(cell: CellReport, layer: LayerResult) -> Record:
-    """One row of layers.csv: the layer's record and what follows from it."""
-    return {
-        **_names(cell),
-        **layer.model_dump(),
-        "relative_error": layer.relative_error,
-        "error_reduction": layer.error_reduction,
-        "swaps_per_row": None if layer.swaps is None else layer.swaps / layer.rows,
-    }
-
 
 def as_text(value: Any) -> str:
     """A value as it reads in params.yaml, lists without brackets."""
@@ -159,7 +127,3 @@ def as_text(value: Any) -> str:
 def as_line(settings: Mapping[str, Any]) -> str:
     """Settings in one line, each a key and its value."""
     return " · ".join(f"{key} {as_text(value)}" for key, value in settings.items())
-
-
-def _names(cell: CellReport) -> Record:
-    return {"cell": cell.key, **cell.cell.model_dump()}

@@ -7,7 +7,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from prunelib.reporting.records import CellReport, Report
+from prunelib.reporting.records import Report
+from prunelib.reporting.seeds import Row
 
 INK = "#24292f"
 PAPER = "#ffffff"
@@ -19,8 +20,9 @@ PALETTE = (
     "#d55e00",
     "#56b4e9",
 )  # Okabe and Ito: safe for colour-blind eyes
-MARKERS = ("o", "s", "D", "^", "v", "P")
+MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "p")
 WIDTH = 9.2  # inches
+LEGEND_COLUMNS = 7
 
 STYLE: dict[str, Any] = {
     "svg.hashsalt": "prunelib",
@@ -50,33 +52,35 @@ STYLE: dict[str, Any] = {
 }
 
 
-def colour(report: Report, cell: CellReport) -> str:
-    """The colour of a cell's warm start, the same in all figures of a report."""
-    return PALETTE[report.warmstarts.index(cell.cell.warmstart or "") % len(PALETTE)]
+def colour(report: Report, row: Row) -> str:
+    """The colour of a row's warm start, the same in all figures of a report."""
+    return PALETTE[report.warmstarts.index(row.cell.warmstart or "") % len(PALETTE)]
 
 
-def marker(report: Report, cell: CellReport, ink: str) -> dict[str, Any]:
-    """The marker of a cell's refiner in a colour, as arguments of ``plot``: hollow for a mask that is not refined."""
+def marker(report: Report, row: Row, ink: str) -> dict[str, Any]:
+    """The marker of a row's refiner in a colour, as arguments of ``plot``: hollow for a mask that is not refined."""
     refiners = list(dict.fromkeys(other.cell.refiner for other in report.cells if other.refined))
-    form = MARKERS[refiners.index(cell.cell.refiner) % len(MARKERS)] if cell.refined else "o"
-    return {"marker": form, "linestyle": "", "color": ink, "markerfacecolor": ink if cell.refined else PAPER}
+    form = MARKERS[refiners.index(row.cell.refiner) % len(MARKERS)] if row.refined else "o"
+    return {"marker": form, "linestyle": "", "color": ink, "markerfacecolor": ink if row.refined else PAPER}
 
 
-def warmstart_keys(report: Report, cells: Sequence[CellReport]) -> list[Line2D]:
-    """Legend entries for the warm starts of some cells."""
-    colours = {cell.cell.warmstart: colour(report, cell) for cell in cells}
+def warmstart_keys(report: Report, rows: Sequence[Row]) -> list[Line2D]:
+    """Legend entries for the warm starts of some rows."""
+    colours = {row.cell.warmstart: colour(report, row) for row in rows}
     return [Line2D([], [], color=ink, linewidth=4, label=report.label(name)) for name, ink in colours.items()]
 
 
-def refiner_keys(report: Report, cells: Sequence[CellReport]) -> list[Line2D]:
-    """Legend entries for the refiners of some cells."""
-    markers = {cell.cell.refiner: marker(report, cell, INK) for cell in cells}
+def refiner_keys(report: Report, rows: Sequence[Row]) -> list[Line2D]:
+    """Legend entries for the refiners of some rows."""
+    markers = {row.cell.refiner: marker(report, row, INK) for row in rows}
     return [Line2D([], [], **form, label=report.label(name)) for name, form in markers.items()]
 
 
 def legend(figure: Figure, keys: Sequence[Line2D]) -> None:
-    """One line of legend entries above the figure."""
-    figure.legend(handles=keys, loc="outside upper left", ncols=len(keys))
+    """Legend entries above the figure, read line by line (matplotlib fills columns)."""
+    columns = min(len(keys), LEGEND_COLUMNS)
+    by_column = [key for column in range(columns) for key in keys[column::columns]]
+    figure.legend(handles=by_column, loc="outside upper left", ncols=columns)
 
 
 def heading(report: Report, model: str, text: str) -> str:

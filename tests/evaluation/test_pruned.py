@@ -11,7 +11,8 @@ from prunelib.errors import ModelError, PatternError
 from prunelib.evaluation.pruned import mean_errors, prune
 from prunelib.layers import LayerIndex
 from prunelib.models import find_layers
-from prunelib.weights import achieved_sparsity
+from prunelib.pruned import Pruned
+from prunelib.weights import achieved_sparsity, check_pruned, read_weight
 
 
 @pytest.fixture(scope="module", params=["llama", "gpt2"])
@@ -29,11 +30,25 @@ def test_the_masked_weights_and_no_others_are_zero(stock: tuple[str, Path]) -> N
     family, folder = stock
     model = tiny_model(family)
     index = find_layers(model, folder)
-    prune(model, index.layers, halves(index), folder)
+    prune(model, index.layers, Pruned(halves(index), {}), folder)
     assert achieved_sparsity(model, index.layers) == 0.5
     before, after = tiny_model(family).state_dict(), model.state_dict()
     weights = {f"{layer.name}.weight" for layer in index.layers}
     assert {name for name in before if not torch.equal(before[name], after[name])} == weights
+
+
+def test_moved_weights_stand_where_the_mask_keeps_them_and_in_no_other_layer(stock: tuple[str, Path]) -> None:
+    family, folder = stock
+    model = tiny_model(family)
+    index = find_layers(model, folder)
+    moved, masks = index.layers[0], halves(index)
+    weight = (2 * read_weight(folder, moved)).masked_fill(~masks[moved.name], 0)
+    prune(model, index.layers, Pruned(masks, {moved.name: weight}), folder)
+    found = model.get_parameter(f"{moved.name}.weight").data
+    torch.testing.assert_close(found.T if moved.transposed else found, weight, rtol=0, atol=0)
+    found[0, 0] += 1
+    with pytest.raises(ModelError, match=rf"^{moved.name}: 1 of \d+ kept weights are not those of the refiner"):
+        check_pruned(model, index.layers, masks, folder, {moved.name: weight})
 
 
 def test_a_model_with_other_weights_than_its_folder_is_refused(stock: tuple[str, Path]) -> None:
@@ -43,7 +58,7 @@ def test_a_model_with_other_weights_than_its_folder_is_refused(stock: tuple[str,
     last = index.layers[-1].name
     model.get_parameter(f"{last}.weight").data[0, 0] += 1
     with pytest.raises(ModelError, match=rf"^{last}: 1 of \d+ kept weights are not those of"):
-        prune(model, index.layers, halves(index), folder)
+        prune(model, index.layers, Pruned(halves(index), {}), folder)
 
 
 def test_masks_of_another_model_change_nothing(stock: tuple[str, Path]) -> None:
@@ -53,7 +68,7 @@ def test_masks_of_another_model_change_nothing(stock: tuple[str, Path]) -> None:
     (first, *_), masks = index.layers, halves(index)
     del masks[first.name]
     with pytest.raises(PatternError, match=rf"layers have none, first {first.name}$"):
-        prune(model, index.layers, masks, folder)
+        prune(model, index.layers, Pruned(masks, {}), folder)
     stock_weights = tiny_model(family).state_dict()
     assert all(torch.equal(weight, stock_weights[name]) for name, weight in model.state_dict().items())
 

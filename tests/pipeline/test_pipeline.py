@@ -14,16 +14,17 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 pytestmark = pytest.mark.slow
 
+CELL = ("--model", "tiny", "--seed", "0", "--warmstart", "wanda", "--refiner", "swaps")
 EVERYTHING = [
     "download_model@tiny",
     "download_text@ours",
     "download_text@theirs",
     "download_tasks",
-    "calibrate@tiny",
-    *(f"warmstart@tiny-{pattern}-wanda" for pattern in ("row50", "nm24")),
-    *(f"refine@tiny-{pattern}-wanda-{refiner}" for pattern in ("row50", "nm24") for refiner in ("none", "swaps")),
+    "calibrate@tiny-0",
+    *(f"warmstart@tiny-0-{pattern}-wanda" for pattern in ("row50", "nm24")),
+    *(f"refine@tiny-0-{pattern}-wanda-{refiner}" for pattern in ("row50", "nm24") for refiner in ("none", "swaps")),
     "evaluate_dense@tiny",
-    *(f"evaluate@tiny-{pattern}-wanda-{refiner}" for pattern in ("row50", "nm24") for refiner in ("none", "swaps")),
+    *(f"evaluate@tiny-0-{pattern}-wanda-{refiner}" for pattern in ("row50", "nm24") for refiner in ("none", "swaps")),
     "report",
 ]
 
@@ -55,7 +56,7 @@ def test_the_results_say_what_refinement_did(finished):
 
     assert cell("dense")["sparsity"] < 0.01
     for pattern in ("row50", "nm24"):
-        start, refined = cell(f"{pattern}-wanda-none"), cell(f"{pattern}-wanda-swaps")
+        start, refined = cell(f"0/{pattern}-wanda-none"), cell(f"0/{pattern}-wanda-swaps")
         assert start["sparsity"] == refined["sparsity"] == pytest.approx(0.5, abs=0.01)
         assert start["error_reduction"] == 0 < refined["error_reduction"] < 1
         assert refined["relative_error"] < start["relative_error"]
@@ -89,8 +90,14 @@ def test_another_refiner_setting_reruns_that_refiner_alone(project):
     assert ran == {name for name in EVERYTHING if name.endswith("swaps")} | {"report"}
 
 
+def test_an_added_seed_calibrates_once_more_and_reruns_nothing_else(project):
+    project.edit("grid.seeds", [0, 1])
+    seeded = {name for name in EVERYTHING if "@tiny-0" in name}
+    assert set(project.repro()) == {name.replace("@tiny-0", "@tiny-1") for name in seeded} | {"report"}
+
+
 def test_another_calibration_reruns_what_follows_it(project):
-    project.edit("calibration.seed", 1)
+    project.edit("calibration.samples", 5)
     ran = set(project.repro())
     assert ran >= {name for name in EVERYTHING if name.split("@")[0] in {"calibrate", "warmstart", "refine", "report"}}
     assert not any(name.startswith("download") for name in ran)
@@ -129,7 +136,7 @@ def test_metrics_and_plots_show_the_grid(project):
     project.edit("refiners.swaps.max_swaps", 1)
     project.repro()
     changed = json.loads(project.command("dvc", "metrics", "diff", "--json"))
-    assert "results/cells/tiny/row50-wanda-swaps.json" in json.dumps(changed)
+    assert "results/cells/tiny/0/row50-wanda-swaps.json" in json.dumps(changed)
     assert "error_reduction" in json.dumps(changed)
     plots = json.loads(project.command("dvc", "plots", "show", "--json"))
     assert len(plots["data"]) == 4
@@ -152,7 +159,7 @@ def test_a_fault_is_one_line_and_loses_nothing(project):
 
 
 def test_params_are_refused_before_any_work(project):
-    project.edit("calibration.seed", 5)
+    project.edit("calibration.samples", 5)
     project.edit("patterns.row50.sparsity", 1.5)
     output = project.command("dvc", "repro", fails=True)
     assert "error: params.yaml: patterns.row50.per_row.sparsity = 1.5: Input should be less than 1" in output
@@ -161,8 +168,8 @@ def test_params_are_refused_before_any_work(project):
 
 
 def test_a_foreign_artifact_is_refused(project):
-    masks = project.folder / "artifacts" / "warmstarts" / "tiny"
-    words = ("python", "stages/refine.py", "--model", "tiny", "--warmstart", "wanda", "--refiner", "swaps", "--pattern")
+    masks = project.folder / "artifacts" / "warmstarts" / "tiny" / "0"
+    words = ("python", "stages/refine.py", *CELL, "--pattern")
     before = project.files("artifacts", "results")
     other = (masks / "nm24-wanda.safetensors").read_bytes()
     (masks / "row50-wanda.safetensors").unlink()
@@ -173,7 +180,7 @@ def test_a_foreign_artifact_is_refused(project):
     assert "truncated, damaged or not a safetensors file" in project.command(*words, "row50", fails=True)
     (masks / "row50-wanda.safetensors").unlink()
     assert "no such file; run the stage that makes it" in project.command(*words, "row50", fails=True)
-    (masks / "row50-wanda.safetensors").write_bytes(before["artifacts/warmstarts/tiny/row50-wanda.safetensors"])
+    (masks / "row50-wanda.safetensors").write_bytes(before["artifacts/warmstarts/tiny/0/row50-wanda.safetensors"])
     assert project.files("artifacts", "results") == before
 
 
@@ -201,7 +208,8 @@ def test_settings_that_do_not_fit_the_data_are_one_line(project, key, value, sta
     if key == "calibration.length":
         project.edit("calibration.samples", 1)
     project.edit(key, value)
-    output = project.command("python", f"stages/{stage}.py", "--model", "tiny", fails=True)
+    seed = ("--seed", "0") if stage == "calibrate" else ()
+    output = project.command("python", f"stages/{stage}.py", "--model", "tiny", *seed, fails=True)
     assert line in output
     assert "Traceback" not in output
     assert project.files("artifacts", "results") == before
@@ -214,7 +222,7 @@ def test_broken_weights_are_refused_by_name(project, value):
     tensors["model.layers.1.mlp.up_proj.weight"][3, 5] = value
     path.unlink()
     save_file(tensors, path, metadata={"format": "pt"})
-    output = project.command("python", "stages/calibrate.py", "--model", "tiny", fails=True)
+    output = project.command("python", "stages/calibrate.py", "--model", "tiny", "--seed", "0", fails=True)
     assert "model.layers.1.mlp.up_proj.weight holds NaN or infinity" in output
     assert "Traceback" not in output
 
@@ -227,7 +235,7 @@ def without_timing(files):
 def reseeded(finished, tmp_path_factory):
     """The files of an uninterrupted run with another calibration."""
     project = finished.copy(tmp_path_factory.mktemp("reseeded") / "project")
-    project.edit("calibration.seed", 3)
+    project.edit("calibration.samples", 5)
     project.repro()
     return without_timing(project.files("artifacts", "results"))
 
@@ -235,7 +243,7 @@ def reseeded(finished, tmp_path_factory):
 @pytest.mark.parametrize("stage", ["calibrate", "warmstart", "refine"])
 def test_a_killed_run_keeps_finished_stages_and_leaves_no_half_artifact(project, reseeded, stage):
     before = without_timing(project.files("artifacts", "results"))
-    project.edit("calibration.seed", 3)
+    project.edit("calibration.samples", 5)
     completed = kill_in(project, stage)
     for name, content in without_timing(project.files("artifacts", "results")).items():
         assert ".partial" in name or content in (before.get(name), reseeded.get(name))
@@ -267,7 +275,7 @@ def kill_in(project, stage):
 
 
 def test_the_exported_model_is_the_one_that_was_evaluated(project):
-    words = ("--model", "tiny", "--pattern", "nm24", "--warmstart", "wanda", "--refiner", "swaps", "--to", "exported")
+    words = (*CELL, "--pattern", "nm24", "--to", "exported")
     project.command("python", "-m", "prunelib.commands.export", *words)
     model = AutoModelForCausalLM.from_pretrained(project.folder / "exported")
     weight = model.model.layers[0].mlp.up_proj.weight
@@ -275,3 +283,21 @@ def test_the_exported_model_is_the_one_that_was_evaluated(project):
     assert AutoTokenizer.from_pretrained(project.folder / "exported")("abc")["input_ids"] == [3, 4, 5]
     output = project.command("python", "-m", "prunelib.commands.export", *words, fails=True)
     assert "error: exported: exists already" in output
+
+
+def test_a_comparison_reports_several_grids_together_and_leaves_the_own_results_alone(project):
+    project.edit("refiners.fitted", {"chain": ["sparseswaps", "least_squares"]})
+    grids = [{"patterns": ["row50"]}, {"patterns": ["nm24"], "seeds": [0, 1], "refiners": ["fitted"]}]
+    project.edit("comparisons", {"both": {"grids": grids}})
+    project.commit("a comparison")
+    before = project.files("artifacts", "results")
+    command = ("python", "-m", "prunelib.commands.compare", "--comparison", "both")
+    assert "is cached - skipping run" in project.command(*command)
+    table = (project.folder / "reports" / "both" / "results.csv").read_text()
+    assert len(table.splitlines()) == 1 + 1 + 2 + 2
+    assert "tiny-1-nm24-wanda-fitted" in table
+    assert "2:4, weights moved" in (project.folder / "reports" / "both" / "results.md").read_text()
+    assert project.files("artifacts", "results") == before
+    assert "> python stages/refine.py" not in project.command(*command)
+    project.edit("refiners.fitted", {"chain": ["sparseswaps", "sparsity"]})
+    assert "error: params.yaml: refiners.fitted" in project.command(*command, fails=True)

@@ -4,11 +4,14 @@ from dataclasses import replace
 
 import matplotlib as mpl
 import pytest
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from report_records import dense, drawn, grid, layers, pruned, report
 
 from prunelib.reporting.figures import draw
+from prunelib.reporting.seeds import rows_of
 from prunelib.reporting.strips import by_type
-from prunelib.reporting.style import INK, PALETTE, PAPER, marker
+from prunelib.reporting.style import INK, PALETTE, PAPER, legend, marker
 
 TEXT = "{http://www.w3.org/2000/svg}text"
 
@@ -36,6 +39,8 @@ def test_the_grid_has_all_three_figures():
         ("a text in one cell only", ["perplexity", "error_reduction", "swaps"]),
         ("several models", ["perplexity", "error_reduction", "swaps"]),
         ("several refiners", ["perplexity", "error_reduction", "swaps"]),
+        ("several seeds", ["perplexity", "error_reduction", "swaps"]),
+        ("weights moved", ["perplexity", "error_reduction", "swaps"]),
     ],
 )
 def test_only_figures_with_something_to_show_are_drawn(case, names):
@@ -78,8 +83,13 @@ def test_layer_types_stand_in_the_order_of_the_model():
 
 def test_values_by_type_run_from_the_first_block_to_the_last():
     cell = pruned()
-    shuffled = type(cell)(cell.result, cell.layers[::-1], cell.timing)
-    assert by_type([shuffled], lambda layer: layer.loss_before)["q_proj"] == [1.0, 4.0]
+    shuffled = replace(cell, layers=cell.layers[::-1])
+    assert by_type(rows_of(report([shuffled])), lambda layer: layer.loss_before)["q_proj"] == [1.0, 4.0]
+
+
+def test_values_by_type_are_means_over_seeds():
+    known = report([replace(pruned(seed=seed), layers=layers(6, 0.5, start)) for seed, start in ((0, 1.0), (1, 3.0))])
+    assert by_type(rows_of(known), lambda layer: layer.loss_before)["q_proj"] == [2.0, 8.0]
 
 
 def test_warm_starts_are_told_apart_by_colour_and_named():
@@ -102,13 +112,28 @@ def test_refiners_are_named_where_there_are_several():
 def test_a_refiner_that_finds_no_swap_is_drawn_as_refined():
     cell, start = replace(pruned(), layers=layers(0, 0.0)), pruned(refiner="none")
     known = report([dense(), start, cell])
-    assert marker(known, cell, INK)["markerfacecolor"] == INK
-    assert marker(known, start, INK)["markerfacecolor"] == PAPER
+    _, unrefined, refined = rows_of(known)
+    assert marker(known, refined, INK)["markerfacecolor"] == INK
+    assert marker(known, unrefined, INK)["markerfacecolor"] == PAPER
     assert list(by_name(known)) == ["perplexity", "error_reduction"]
 
 
 def test_the_caption_says_where_refinement_gains_most():
     assert "most in q_proj (50%)" in drawn("grid")["error_reduction"].caption
+
+
+def test_several_seeds_make_one_marker_at_their_mean():
+    shown = texts(drawn("several seeds")["perplexity"])
+    assert {"111", "56.0"} <= set(shown)
+    assert not {"110", "55.0", "57.0"} & set(shown)
+    assert all("mean over 3 draws" in drawing.caption for drawing in drawn("several seeds").values())
+    assert not any("mean over" in drawing.caption for drawing in drawn("grid").values())
+
+
+@pytest.mark.parametrize("name", ["perplexity", "error_reduction"])
+def test_cells_whose_weights_moved_stand_apart(name):
+    shown = texts(drawn("weights moved")[name])
+    assert shown.count("60% per row") == shown.count("60% per row, weights moved") == 1
 
 
 def test_a_text_that_only_one_model_has_leaves_the_other_without_points():
@@ -121,3 +146,11 @@ def test_a_text_that_only_one_model_has_leaves_the_other_without_points():
 def test_labels_are_shown_as_written():
     known = report([dense(), pruned()], labels={"row60": "<b>$x$ & y"})
     assert "<b>$x$ & y" in texts(by_name(known)["perplexity"])
+
+
+def test_a_long_legend_is_read_line_by_line():
+    keys = [Line2D([], [], label=str(number)) for number in range(10)]
+    figure = Figure()
+    legend(figure, keys)
+    shown = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert shown == ["0", "7", "1", "8", "2", "9", "3", "4", "5", "6"]

@@ -87,6 +87,29 @@ def test_settings_and_provenance_are_shown_as_in_params():
     assert texts[texts.index("refiners.none") + 1] == "defaults"
 
 
+def test_the_steps_of_a_chain_are_sections_of_their_own():
+    chain = {"method": "chain", "chain": [{"method": "sparsefw", "alpha": 0.9}, {"method": "sparseswaps"}]}
+    texts = Page(render(report([dense()], settings={"refiners": {"fw_swaps": chain}}))["report.html"]).texts
+    assert texts[texts.index("refiners.fw_swaps") :][:3] == ["refiners.fw_swaps", "method", "chain"]
+    first, second = (texts.index(f"refiners.fw_swaps.chain.{number}") for number in (1, 2))
+    assert texts[first + 1 : second] == ["method", "sparsefw", "alpha", "0.9"]
+    assert texts[second + 1 : second + 3] == ["method", "sparseswaps"]
+
+
+def test_the_page_says_whether_weights_have_moved():
+    moved, alone = (Page(page(case)).texts for case in ("weights moved", "grid"))
+    assert any("except where a group of rows says that they moved" in text for text in moved)
+    assert any(text.endswith("Surviving weights are unchanged.") for text in alone)
+
+
+def test_findings_keep_moved_weights_apart():
+    anchors = "55.0 (unrefined 110, dense 26.0); layer error falls by 50.0% on average."
+    assert findings(CASES["weights moved"]) == [
+        ("60% per row", f"wanda + swaps has the lowest perplexity on wiki, {anchors}"),
+        ("60% per row, weights moved", f"wanda + refit has the lowest perplexity on wiki, {anchors}"),
+    ]
+
+
 def test_the_page_tells_of_a_part_that_stays_dense():
     cell = pruned()
     partly = replace(cell, result=cell.result.model_copy(update={"coverage": 0.75}))

@@ -8,17 +8,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from report_records import CASES, DENSE, dense, grid, layers, pruned, report
 
+from prunelib.reporting.digits import percent, percent_at_most, percent_reached, plus_minus, significant
+from prunelib.reporting.notes import notes
 from prunelib.reporting.records import as_line, as_text
-from prunelib.reporting.tables import (
-    layers_csv,
-    notes,
-    percent,
-    percent_reached,
-    results_csv,
-    results_markdown,
-    results_tables,
-    significant,
-)
+from prunelib.reporting.tables import layers_csv, results_csv, results_markdown, results_tables
+from prunelib.results import StepResult, Timing
 
 
 def read(text):
@@ -56,6 +50,20 @@ def test_percent_has_no_negative_zero():
     assert percent(-0.0001) == "0.0"
 
 
+@given(st.fractions(0, 1).map(float))
+def test_a_share_that_is_an_upper_limit_is_not_rounded_below_it(share):
+    assert 0 <= float(percent_at_most(share)) - 100 * share < 0.1 + 1e-9
+
+
+def test_an_upper_limit_has_no_negative_zero():
+    assert percent_at_most(-1e-9) == "0.0"
+
+
+def test_a_spread_has_the_decimals_of_its_mean():
+    assert plus_minus("88.42", 1.3456) == "88.42 ± 1.35"
+    assert plus_minus("3443", 120.6) == "3443 ± 121"
+
+
 def test_results_csv_holds_every_figure_exactly():
     known = grid()
     rows = read(results_csv(known))
@@ -74,6 +82,43 @@ def test_results_csv_has_the_same_columns_whatever_is_known_of_the_cells():
     full, sparse = read(results_csv(grid())), read(results_csv(report([dense()])))
     assert list(full[0]) == list(sparse[0])
     assert sparse[0]["swaps_per_row"] == sparse[0]["pattern"] == ""
+
+
+def test_cells_are_named_by_their_seed_too():
+    rows = read(results_csv(CASES["several seeds"]))
+    assert [row["cell"] for row in rows[:3]] == ["tiny-dense", "tiny-0-row60-wanda-none", "tiny-0-row60-wanda-swaps"]
+    assert [row["seed"] for row in rows] == ["", "0", "0", "1", "1", "2", "2"]
+    assert len({row["cell"] for row in rows}) == len(rows)
+
+
+def test_csv_tells_whose_weights_moved():
+    known = CASES["weights moved"]
+    expected = ["false", "false", "true", "true", "false"]
+    assert [row["moved"] for row in read(results_csv(known))] == expected
+    assert [row["moved"] for row in read(layers_csv(known))][::6] == expected[1:]
+
+
+def chained(**timing):
+    """A cell whose two steps leave 0.8 and 0.5 of the warm start's error."""
+    made = [
+        layer.model_copy(update={"steps": [step("sparsefw", 0.8, layer), step("sparseswaps", 0.5, layer)]})
+        for layer in layers(6, 0.5)
+    ]
+    return replace(pruned(), layers=made, **timing)
+
+
+def step(method, left, layer):
+    return StepResult(method=method, loss_after=left * layer.loss_before)
+
+
+def test_the_steps_of_a_chain_are_told_with_what_they_left_and_took():
+    timed = chained(timing=Timing(step_seconds=(12.34, 140.0), peak_bytes=1))
+    rows = read(results_csv(report([timed, chained(timing=None), pruned()])))
+    assert rows[0]["steps"] == "sparsefw 0.800 (12 s) > sparseswaps 0.500 (140 s)"
+    assert rows[1]["steps"] == "sparsefw 0.800 > sparseswaps 0.500"
+    assert rows[2]["steps"] == ""
+    assert rows[0]["seconds"] == "152.34"
+    assert "steps" not in read(layers_csv(report([timed])))[0]
 
 
 def test_texts_and_tasks_stand_in_the_order_of_the_report():
@@ -130,6 +175,7 @@ def test_markdown_shows_each_cell_under_its_pattern():
         "Sparsity, %": "59.9",
         "Relative error, % ↓": "**17.5**",
         "Error reduction, %": "50.0",
+        "Error / Wanda's ↓": "**0.500**",
         "Perplexity wiki ↓": "260.0",
         "Perplexity sotu ↓": "260.0",
         "piqa, % ↑": "44.0 ± 4.8",
@@ -153,6 +199,16 @@ def test_the_best_of_each_pattern_is_bold_and_ties_share_it():
 def test_a_row_alone_in_its_group_is_not_called_best():
     tables = results_tables(report([dense(), pruned()]))
     assert not any(entry.best for group in tables[0].groups for row in group.rows for entry in row)
+
+
+def test_cells_whose_weights_moved_are_a_group_with_its_own_best():
+    (table,) = results_tables(CASES["weights moved"])
+    assert [group.title for group in table.groups] == ["dense", "60% per row", "60% per row, weights moved"]
+    assert [[row[1].text for row in group.rows] for group in table.groups[1:]] == [["none", "swaps"], ["refit"] * 2]
+    perplexity = table.headings.index("Perplexity wiki\N{NO-BREAK SPACE}↓")
+    assert [[row[perplexity].best for row in group.rows] for group in table.groups[1:]] == [[False, True]] * 2
+    assert any(note.startswith("Weights moved") for note in notes(CASES["weights moved"]))
+    assert not any(note.startswith("Weights moved") for note in notes(grid()))
 
 
 def test_columns_without_any_value_are_left_out():
@@ -211,9 +267,10 @@ def test_settings_read_as_in_params():
 
 
 @pytest.mark.parametrize("known", CASES.values(), ids=CASES.keys())
-def test_tables_have_a_row_for_each_cell(known):
+def test_csv_has_a_row_for_each_cell_and_tables_one_for_all_its_seeds(known):
     assert len(read(results_csv(known))) == len(known.cells)
-    assert sum(len(group.rows) for table in results_tables(known) for group in table.groups) == len(known.cells)
+    combinations = {cell.cell.model_copy(update={"seed": None}) for cell in known.cells}
+    assert sum(len(group.rows) for table in results_tables(known) for group in table.groups) == len(combinations)
 
 
 def test_dense_perplexity_reads_with_two_decimals():

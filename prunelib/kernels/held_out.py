@@ -1,0 +1,74 @@
+"""Best swaps in rounds, which a row leaves when its loss on held-out tokens rises."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
+
+import torch
+
+from prunelib.kernels.interface import RowResults
+from prunelib.objective import row_losses
+
+SwapBest = Callable[[torch.Tensor, torch.Tensor, int], RowResults]
+"""Called with numbers of rows (n,), their masks (n, inputs) and how many best swaps to make at most."""
+
+
+def swap_until_held_out_rises(
+    swap_best: SwapBest,
+    mask: torch.Tensor,
+    weight: torch.Tensor,
+    held_out_gram: torch.Tensor,
+    every: int,
+    max_swaps: int | None,
+) -> Iterator[tuple[torch.Tensor, RowResults]]:
+    """Swap ``every`` times, then look at the held-out losses; rows where they rose go back to their best mask and stop.
+
+    Parameters
+    ----------
+    mask, weight
+        (rows, inputs), True = kept.
+    held_out_gram
+        (inputs, inputs), of the held-out tokens.
+    max_swaps
+        At most so many swaps a row; None: until no swap improves it.
+
+    Yields
+    ------
+    tuple
+        Numbers of rows and their results, as they stop. A row that went back is not optimal, and the swaps that it took
+        back are not counted; its scans are.
+    """
+    gram = held_out_gram.double()
+    rows = torch.arange(len(mask))
+    best, least = swap_best(rows, mask, 0), row_losses(weight, gram, mask).cpu()
+    made = 0
+    while len(rows):
+        limit = every if max_swaps is None else min(every, max_swaps - made)
+        found = _continued(best, swap_best(rows, best.mask.to(mask.device), limit))
+        losses = row_losses(weight[rows], gram, found.mask.to(mask.device)).cpu()
+        rose = losses > least
+        best, least = _either(rose, replace(best, sweeps=found.sweeps), found), torch.minimum(losses, least)
+        made += limit
+        done = rose | best.optimal | (made == max_swaps)
+        yield rows[done], _of(best, done)
+        rows, best, least = rows[~done], _of(best, ~done), least[~done]
+
+
+def _continued(before: RowResults, after: RowResults) -> RowResults:
+    """A round as the continuation of the rounds before it."""
+    return replace(
+        after,
+        swaps=before.swaps + after.swaps,
+        sweeps=before.sweeps + after.sweeps,
+        loss_before=before.loss_before,
+    )
+
+
+def _either(choice: torch.Tensor, chosen: RowResults, other: RowResults) -> RowResults:
+    """Row by row the one or the other: ``choice`` (rows,) bool."""
+    pairs = ((getattr(chosen, field.name), getattr(other, field.name)) for field in fields(RowResults))
+    return RowResults(*(torch.where(choice[:, None] if one.ndim > 1 else choice, one, two) for one, two in pairs))
+
+
+def _of(results: RowResults, rows: torch.Tensor) -> RowResults:
+    """The results of some rows: ``rows`` (rows,) bool."""
+    return RowResults(*(getattr(results, field.name)[rows] for field in fields(RowResults)))

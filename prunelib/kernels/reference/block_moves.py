@@ -1,0 +1,86 @@
+"""Block moves in plain torch: every pattern of a group of columns, evaluated as its definition says."""
+
+from collections.abc import Iterator
+from itertools import combinations
+
+import torch
+
+from prunelib.kernels.interface import LOSS_TOLERANCE, ROUNDING, RowResults
+from prunelib.objective import row_losses
+from prunelib.patterns import Groups
+
+_CHUNK_BYTES = 128 * 1024 * 1024
+
+
+def move_to_optimum(
+    weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, groups: Groups, threads: int
+) -> Iterator[tuple[slice, RowResults]]:
+    """Give each group of each row in turn its best pattern, until no group improves.
+
+    Parameters
+    ----------
+    weight, gram, mask
+        (rows, inputs) float32, (inputs, inputs) float32 and (rows, inputs) bool, equilibrated
+        (:mod:`prunelib.kernels.scaling`).
+    groups
+        ``size`` consecutive columns, ``keep`` of them kept.
+    threads
+        Worker threads of engines that have their own.
+
+    Yields
+    ------
+    tuple
+        Rows and their results as they are finished, in any order: ``swaps`` counts the groups changed, ``sweeps`` the
+        visits to all groups. A move counts as an improvement by the rule of :mod:`prunelib.kernels.interface`.
+    """
+    del threads  # torch has its own
+    patterns = _patterns(groups).to(weight.device)
+    chunk = max(1, _CHUNK_BYTES // (8 * len(patterns) * groups.size**2))
+    for start in range(0, len(mask), chunk):
+        rows = slice(start, min(start + chunk, len(mask)))
+        yield rows, _sweep(weight[rows].double(), gram.double(), mask[rows].clone(), patterns)
+
+
+def _patterns(groups: Groups) -> torch.Tensor:
+    """All masks of a group, (patterns, size) bool."""
+    kept = torch.tensor(list(combinations(range(groups.size), groups.keep)))
+    return torch.zeros(len(kept), groups.size, dtype=torch.bool).scatter_(1, kept, value=True)
+
+
+def _sweep(w: torch.Tensor, G: torch.Tensor, m: torch.Tensor, patterns: torch.Tensor) -> RowResults:
+    """Visit the groups of some rows from left to right, again and again; changes m (rows, inputs)."""
+    moves, sweeps = torch.zeros((2, len(w)), dtype=torch.int64, device=w.device)
+    loss_before = row_losses(w, G, m)
+    active = torch.ones_like(loss_before, dtype=torch.bool)
+    while active.any():
+        loss, made = row_losses(w, G, m), torch.zeros_like(moves)
+        for start in range(0, w.shape[1], patterns.shape[1]):
+            group = slice(start, start + patterns.shape[1])
+            change, rounding = pattern_changes(w, G, m, group, patterns)
+            best = change.argmin(dim=1, keepdim=True)
+            gain = change.gather(1, best)[:, 0]
+            improves = active & (gain < -(LOSS_TOLERANCE * loss + rounding.gather(1, best)[:, 0]))
+            m[improves, group] = patterns[best[improves, 0]]
+            loss = (loss + gain.where(improves, 0)).clamp(min=0)
+            made += improves
+        moves += made
+        sweeps += active
+        active = made > 0
+    figures = (m, moves, sweeps, loss_before, row_losses(w, G, m), ~active)
+    return RowResults(*(figure.cpu() for figure in figures))
+
+
+def pattern_changes(
+    w: torch.Tensor, G: torch.Tensor, m: torch.Tensor, group: slice, patterns: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The change of each row's loss by each pattern of a group of columns, and the rounding it may carry.
+
+    With d the change of p in the group: 2 d^T c + d^T G d, for c = G p; (rows, patterns) float64 each.
+    """
+    c = (w * ~m) @ G[:, group]
+    d = (m[:, None, group].double() - patterns.double()) * w[:, None, group]
+    energies = G[group, group].diagonal()
+    alone = d * (2 * c[:, None] + d * energies)
+    pairs = d[..., :, None] * d[..., None, :] * (G[group, group] - energies.diag())
+    rounding = ROUNDING * (alone.abs().sum(dim=-1) + pairs.abs().sum(dim=(-2, -1)))
+    return alone.sum(dim=-1) + pairs.sum(dim=(-2, -1)), rounding

@@ -1,0 +1,70 @@
+"""Linear algebra whose bits do not depend on the number of threads.
+
+A library splits a long sum over its threads when a product has few rows, and a factorisation always: with other bits
+for another number of threads, a mask could change with the machine.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from prunelib.errors import NumericalError
+
+_PANEL = 256  # a sum as short as this is not split over threads
+
+
+def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    """A B for left (rows, n) and right (n, columns), summed panel by panel; as fast as the whole at once."""
+    result = left[:, :_PANEL] @ right[:_PANEL]
+    for start in range(_PANEL, len(right), _PANEL):
+        panel = slice(start, start + _PANEL)
+        result.addmm_(left[:, panel], right[panel])
+    return result
+
+
+def inverse(matrix: torch.Tensor) -> torch.Tensor:
+    """The inverse of a symmetric positive definite matrix (n, n), by its Cholesky factor.
+
+    Raises
+    ------
+    NumericalError
+        If the matrix is not positive definite.
+    """
+    with _one_thread():
+        return torch.cholesky_inverse(_cholesky(matrix))
+
+
+def inverse_factor(matrix: torch.Tensor) -> torch.Tensor:
+    """The upper triangular U with U^T U = A^-1, for a symmetric positive definite A (n, n).
+
+    With the rows and columns of A turned around, its Cholesky factor is that of A = R R^T with R upper triangular, and
+    U = R^-1: the inverse itself, which loses accuracy, is never formed.
+
+    Raises
+    ------
+    NumericalError
+        If the matrix is not positive definite.
+    """
+    with _one_thread():
+        upper = _cholesky(matrix.flip(0, 1)).flip(0, 1)
+        factor: torch.Tensor = torch.linalg.solve_triangular(upper, torch.eye(len(matrix)).to(matrix), upper=True)
+        return factor
+
+
+def _cholesky(matrix: torch.Tensor) -> torch.Tensor:
+    factor: torch.Tensor
+    factor, failure = torch.linalg.cholesky_ex(matrix)
+    if failure:
+        raise NumericalError("gram: not positive definite when damped, expected a sum of x x^T or more damping")
+    return factor
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,143 @@
+"""ADMM: mask and weights by turns (Boza, "Fast and Effective Weight Update for Pruned LLMs", arXiv 2401.02938).
+
+Minimises the output error (W - X) G (W - X)^T subject to X = Z, with Z in the set of matrices of the pattern, by the
+alternating direction method of multipliers with scaled dual U, in units in which every input has norm 1:
+
+    Z  = the largest |X + U| of each group of the pattern, the others 0
+    U += X - Z
+    X  = (W G + rho (Z - U)) (G + rho I)^-1
+
+While the mask is chosen, sparsity grows by the cubic schedule s_t = s (1 - (1 - t/T)^3); after T iterations the mask
+stands and the weights converge. G is damped as in the authors' script.
+"""
+
+from typing import Annotated, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+
+from prunelib import settings as base
+from prunelib.linalg import inverse, product
+from prunelib.objective import check_layer, damped
+from prunelib.patterns import NOfM, Pattern, PerLayer, check_mask, select
+from prunelib.refined import Progress, Refined, silent
+from prunelib.registry import About
+from prunelib.survivors import survivors, the_better
+
+ABOUT = About(
+    "choose mask and weights anew by the alternating direction method of multipliers",
+    source="Boza, [2401.02938](https://arxiv.org/abs/2401.02938)",
+    moves_weights=True,
+    extras=("moved",),
+)
+
+
+class Settings(base.Settings):
+    """Settings of ADMM; the defaults are those of the paper and its script.
+
+    Attributes
+    ----------
+    iterations
+        Turns of Z, U and X.
+    schedule
+        The paper's k_s: iterations in which the mask is chosen, at most all.
+    rho
+        The penalty for X != Z, relative to the diagonal of G.
+    damping
+        Added to the diagonal of G, relative to it.
+    """
+
+    method: Literal["admm"] = "admm"
+    iterations: Annotated[int, Field(ge=1)] = 20
+    schedule: Annotated[int, Field(ge=1)] = 15
+    rho: Annotated[float, Field(gt=0)] = 1.0
+    damping: Annotated[float, Field(ge=0)] = 0.1
+
+    @model_validator(mode="after")
+    def _schedule_ends(self) -> Self:
+        if self.schedule > self.iterations:
+            raise ValueError(f"schedule must be at most iterations: {self.schedule} of {self.iterations}")
+        return self
+
+
+_DEFAULT = Settings()
+
+
+def refine(
+    weight: torch.Tensor,
+    gram: torch.Tensor,
+    mask: torch.Tensor,
+    pattern: Pattern,
+    settings: Settings = _DEFAULT,
+    progress: Progress = silent,
+    *,
+    moved: torch.Tensor | None = None,
+) -> Refined:
+    """Choose mask and weights anew; what came in is only what they are compared with.
+
+    A row (per layer: the whole matrix) that would end with a higher error than it came in with stays as it came. The
+    method has no such rule.
+
+    Parameters
+    ----------
+    weight
+        (rows, inputs), any float dtype. It is not changed.
+    gram
+        (inputs, inputs) float32, sum over tokens of x x^T.
+    mask
+        (rows, inputs) bool, True = kept, with the exact counts of the pattern.
+    progress
+        Told about all rows at once.
+    moved
+        (rows, inputs), 0 where pruned: kept weights as they came in. None: the model's.
+
+    Returns
+    -------
+    Refined
+        With the same number kept in every group, and the weights; those of dead inputs are the model's.
+
+    Raises
+    ------
+    NumericalError
+        If a weight or Gram entry is NaN or infinite, or the shapes do not fit.
+    PatternError
+        If the mask does not have the pattern's counts.
+    """
+    check_layer(weight, gram)
+    check_mask(mask, weight, pattern)
+    before = survivors(weight if moved is None else moved, mask)
+    norms = gram.diagonal().double().clamp(min=0).sqrt()
+    units = norms.where(norms > 0, 1)
+    found, scaled = _alternate(weight.double() * norms, gram.double() / torch.outer(units, units), pattern, settings)
+    after = survivors((scaled / units).where(norms > 0, weight), found)
+    return the_better(weight, gram, before, after, progress)
+
+
+def _alternate(W: torch.Tensor, G: torch.Tensor, pattern: Pattern, settings: Settings) -> tuple[torch.Tensor, ...]:
+    """Mask (rows, inputs) bool and weights Z (rows, inputs) in units of their inputs' norms, all float64."""
+    G, rho = damped(G, settings.damping), settings.rho
+    target, solve = product(W, G), inverse(G + rho * torch.eye(len(G)).to(G))
+    X, U = W, torch.zeros_like(W)
+    mask = torch.ones_like(W, dtype=torch.bool)
+    for t in range(1, settings.iterations + 1):
+        if t <= settings.schedule:
+            mask = _largest((X + U).abs(), pattern, share=1 - (1 - t / settings.schedule) ** 3)
+        Z = (X + U).masked_fill(~mask, 0)
+        U += X - Z
+        X = product(target + rho * (Z - U), solve)
+    return mask, (X + U).masked_fill(~mask, 0)
+
+
+def _largest(scores: torch.Tensor, pattern: Pattern, share: float) -> torch.Tensor:
+    """Prune the lowest scores to a share of the pattern's sparsity; never those that the pattern itself would keep.
+
+    N:M: the others compete in the whole matrix, as in the authors' script.
+    """
+    mask = select(scores, pattern)
+    if share == 1:
+        return mask
+    if isinstance(pattern, NOfM):
+        lighter: Pattern = PerLayer(sparsity=share * (1 - pattern.keep / pattern.group))
+    else:
+        lighter = type(pattern)(sparsity=share * pattern.sparsity)
+    return select(scores.masked_fill(mask, torch.inf), lighter)

@@ -1,0 +1,92 @@
+"""Block moves for N:M: each group of M columns takes the best of its patterns given the rest of the row."""
+
+from math import comb
+from typing import Literal
+
+import torch
+
+from prunelib import settings as base
+from prunelib.errors import PatternError
+from prunelib.kernels import engine
+from prunelib.kernels.finished import refined, unscaled
+from prunelib.kernels.scaling import equilibrate
+from prunelib.machine import machine
+from prunelib.objective import check_layer
+from prunelib.patterns import NOfM, Pattern, check_mask
+from prunelib.refined import Progress, Refined, silent
+from prunelib.registry import About
+
+_MOST_PATTERNS = 1000
+
+ABOUT = About(
+    "give each group of M the best of all its patterns, group after group, until none improves: a 1-swap optimum, and "
+    "more",
+    patterns=("n_of_m",),
+    limits=f"it tries every pattern of a group: N:M with at most {_MOST_PATTERNS:,} patterns",
+)
+
+
+class Settings(base.Settings):
+    """There is nothing to set."""
+
+    method: Literal["block_moves"] = "block_moves"
+
+
+_DEFAULT = Settings()
+
+
+def refine(
+    weight: torch.Tensor,
+    gram: torch.Tensor,
+    mask: torch.Tensor,
+    pattern: Pattern,
+    settings: Settings = _DEFAULT,
+    progress: Progress = silent,
+) -> Refined:
+    """Change whole groups of M, exactly, as long as that lowers the pruning error.
+
+    Parameters
+    ----------
+    weight
+        (rows, inputs), any float dtype. It is not changed.
+    gram
+        (inputs, inputs) float32, sum over tokens of x x^T.
+    mask
+        (rows, inputs) bool, True = kept, with the exact counts of the pattern.
+    pattern
+        ``NOfM`` with at most 1,000 patterns a group.
+    progress
+        Told about rows as they are finished.
+
+    Returns
+    -------
+    Refined
+        ``swaps`` counts the groups changed, ``sweeps`` the visits to all groups of a row. ``optimal``: no other pattern
+        of any one group improves the row, hence no swap; the last visit to all groups shows it.
+
+    Raises
+    ------
+    NumericalError
+        If a weight or Gram entry is NaN or infinite, or the shapes do not fit.
+    PatternError
+        If the mask does not have the pattern's counts, or the pattern is not such an ``NOfM``.
+    """
+    check_layer(weight, gram)
+    check_mask(mask, weight, pattern)
+    _check_few_patterns(pattern)
+    scaled = equilibrate(weight, gram)
+    groups = pattern.groups(*weight.shape)
+    finished = engine(weight.device, "block_moves").move_to_optimum(
+        scaled.weight, scaled.gram, mask, groups, machine().threads
+    )
+    return refined(unscaled(finished, scaled.loss_scale), mask, progress)
+
+
+def _check_few_patterns(pattern: Pattern) -> None:
+    if not isinstance(pattern, NOfM):
+        raise PatternError(f"block_moves: pattern {pattern.label}, expected N:M")
+    if (number := comb(pattern.group, pattern.keep)) > _MOST_PATTERNS:
+        raise PatternError(
+            f"block_moves: pattern {pattern.label} has {number:,} patterns a group, expected at most "
+            f"{_MOST_PATTERNS:,}; sparseswaps has no such limit"
+        )

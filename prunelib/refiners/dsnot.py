@@ -1,0 +1,201 @@
+"""DSnoT: trade weights until the expected error of every row is small (Zhang et al., arXiv 2310.08915, ICLR 2024).
+
+With E[x] and Var(x) the mean and the variance of the inputs over the calibration tokens, a row's expected error is
+eps = sum of w_j E[x_j] over its pruned j. A cycle grows the pruned i and prunes the kept j
+
+    i = argmax  sign(eps) w_i E[x_i] / Var(x_i)
+    j = argmin  |w_j| ||x_j||_2    among those with sign(eps) w_j E[x_j] < 0
+
+and takes w_i E[x_i] - w_j E[x_j] from eps. A row is done when |eps| is small or eps has changed its sign.
+
+The equations leave room. This is the variant here:
+
+- eps is of a sequence of 2048 tokens: the authors' script sums inputs over a sequence and averages over sequences, and
+  their threshold 0.1 is in that unit. Per token, 0.1 would stop most rows at once.
+- Var(x) is at least 1e-6 E[x^2], for inputs that hardly vary.
+- Growing, too, is open only to weights that lower |eps|. A row that runs out of weights to grow or prune is done.
+- The cycle in which eps changes its sign is made.
+- N:M: i and j stand in one group. The best i goes first whose group still has a j.
+- Per layer: i and j stand in one row, so that every row keeps its number.
+- Ties go to the lower column.
+
+What is grown can never be pruned again, nor the reverse, as long as eps keeps its sign. The cycles of a row are thus
+its candidates in order, paired from the start; all that eps decides is how many of them are made.
+"""
+
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+from pydantic import Field
+from torch.nn.functional import pad
+
+from prunelib import settings as base
+from prunelib.errors import NumericalError
+from prunelib.objective import check_layer, row_losses
+from prunelib.patterns import Pattern, check_mask, swap_columns
+from prunelib.refined import Progress, Refined, silent
+from prunelib.registry import About
+
+_SEQUENCE = 2048  # tokens
+_SLACK = 1e-3  # what rounding in float32 may add
+_LEAST_VARIANCE = 1e-6  # of the second moment: a float32 Gram matrix tells no less
+_LEAST = torch.finfo(torch.float32).tiny
+_CHUNK = 256  # rows at a time: memory
+
+ABOUT = About(
+    "grow and prune weights until a row's mean output error is below `update_threshold`, at most `max_cycles` each; "
+    "it may raise the pruning error",
+    source="Zhang et al., [2310.08915](https://arxiv.org/abs/2310.08915)",
+    descends=False,
+    extras=("input_mean", "tokens"),
+)
+
+
+class Settings(base.Settings):
+    """Settings of DSnoT; the defaults are the paper's.
+
+    Attributes
+    ----------
+    max_cycles
+        At most so many weights of a row are grown, and as many pruned.
+    update_threshold
+        A row is done when its expected error, summed over 2048 tokens, is less than this.
+    """
+
+    method: Literal["dsnot"] = "dsnot"
+    max_cycles: Annotated[int, Field(ge=1)] = 50
+    update_threshold: Annotated[float, Field(gt=0)] = 0.1
+
+
+_DEFAULT = Settings()
+
+
+class _Inputs(NamedTuple):
+    """The inputs' statistics over the tokens, each (inputs,) float64; ``norm`` is ||x_j||_2."""
+
+    mean: torch.Tensor
+    variance: torch.Tensor
+    norm: torch.Tensor
+
+
+class _Cycles(NamedTuple):
+    """All cycles that rows could make, in order: (rows, cycles) columns, and what each takes from |eps| in float64.
+
+    ``gain`` is 0 where a row has no more cycles.
+    """
+
+    grown: torch.Tensor
+    pruned: torch.Tensor
+    gain: torch.Tensor
+
+
+def refine(
+    weight: torch.Tensor,
+    gram: torch.Tensor,
+    mask: torch.Tensor,
+    pattern: Pattern,
+    settings: Settings = _DEFAULT,
+    progress: Progress = silent,
+    *,
+    input_mean: torch.Tensor | None = None,
+    tokens: int | None = None,
+) -> Refined:
+    """Grow and prune weights until the expected error of every row is small.
+
+    Parameters
+    ----------
+    weight
+        (rows, inputs), any float dtype. It is not changed.
+    gram
+        (inputs, inputs) float32, sum over tokens of x x^T.
+    mask
+        (rows, inputs) bool, True = kept, with the exact counts of the pattern.
+    pattern
+        Weights trade places within a row, or within a group of M.
+    progress
+        Told about rows as they are finished.
+    input_mean
+        (inputs,) float32, mean of x over the tokens.
+    tokens
+        Number of tokens that the Gram matrix and the mean are over.
+
+    Returns
+    -------
+    Refined
+        With the same number kept in every row and group; ``swaps`` counts cycles. ``loss_after`` may exceed
+        ``loss_before``: DSnoT does not look at the pruning error.
+
+    Raises
+    ------
+    NumericalError
+        If ``input_mean`` or ``tokens`` is missing or does not fit the Gram matrix, a value is NaN or infinite, or the
+        shapes do not fit.
+    PatternError
+        If the mask does not have the pattern's counts.
+    """
+    check_layer(weight, gram)
+    check_mask(mask, weight, pattern)
+    inputs = _statistics(gram, input_mean, tokens)
+    group = swap_columns(pattern, weight.shape[1])
+    parts, G = [], gram.double()
+    for w, m in zip(weight.split(_CHUNK), mask.split(_CHUNK), strict=True):
+        after, swaps = _refine_rows(w.double(), m, inputs, group, settings)
+        parts.append((after, row_losses(w, G, m), row_losses(w, G, after), swaps))
+        progress(len(m), float(parts[-1][1].sum()), float(parts[-1][2].sum()))
+    refined, before, after, swaps = (torch.cat(part) for part in zip(*parts, strict=True))
+    return Refined(refined, before, after, swaps=swaps)
+
+
+def _statistics(gram: torch.Tensor, input_mean: torch.Tensor | None, tokens: int | None) -> _Inputs:
+    """Mean, variance and norm of the inputs; refuses a mean that is not of these tokens."""
+    if input_mean is None or tokens is None:
+        missing = "input_mean" if input_mean is None else "tokens"
+        raise NumericalError(f"{missing}: missing, DSnoT needs the mean of the layer's inputs and the number of tokens")
+    if input_mean.shape != gram.shape[:1]:
+        raise NumericalError(f"input_mean: shape {tuple(input_mean.shape)}, expected {tuple(gram.shape[:1])}")
+    mean, square = input_mean.double(), gram.diagonal().double() / tokens
+    if not (mean**2 <= (1 + _SLACK) * square + _LEAST).all():
+        raise NumericalError(f"input_mean: not the mean of the Gram matrix's inputs over {tokens} tokens")
+    variance = (square - mean**2).clamp(min=_LEAST_VARIANCE * square).clamp(min=_LEAST)
+    return _Inputs(mean, variance, gram.diagonal().double().sqrt())
+
+
+def _refine_rows(
+    w: torch.Tensor, m: torch.Tensor, inputs: _Inputs, group: int, settings: Settings
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The masks of rows w (rows, inputs) float64 after their last cycle, and the number of cycles (rows,) int64."""
+    share = _SEQUENCE * w * inputs.mean
+    eps = share.masked_fill(m, 0).cumsum(dim=1)[:, -1:]  # in order: sum() cuts a long row between threads
+    share *= eps.sign()
+    cycles = _cycles(share, w.abs() * inputs.norm, m, inputs.variance, group)
+    left = eps.abs() - pad(cycles.gain.cumsum(dim=1), (1, -1))  # before each cycle
+    made = (cycles.gain > 0) & (left >= settings.update_threshold)
+    made[:, settings.max_cycles :] = False
+    rows, cycle = made.nonzero(as_tuple=True)
+    after = m.clone()
+    after[rows, cycles.grown[rows, cycle]] = True
+    after[rows, cycles.pruned[rows, cycle]] = False
+    return after, made.sum(dim=1)
+
+
+def _cycles(
+    share: torch.Tensor, saliency: torch.Tensor, m: torch.Tensor, variance: torch.Tensor, group: int
+) -> _Cycles:
+    """Pair the weights to grow with those to prune.
+
+    Parameters
+    ----------
+    share, saliency
+        (rows, inputs) float64: sign(eps) w_j E[x_j], and |w_j| ||x_j||_2.
+    group
+        Consecutive columns within which weights trade places.
+    """
+    groups = (len(share), -1, group)
+    growth = (share / variance).masked_fill(m, 0).view(groups).sort(descending=True, stable=True)
+    pruning = saliency.where(m & (share < 0), torch.inf).view(groups).sort(stable=True)
+    paired = (growth.values > 0) & (pruning.values < torch.inf)
+    first = torch.arange(0, share.shape[1], group, device=share.device)[:, None]
+    grown, pruned = ((order.indices + first).flatten(1) for order in (growth, pruning))
+    gain = (share.gather(1, grown) - share.gather(1, pruned)).where(paired.flatten(1), 0)
+    order = growth.values.where(paired, 0).flatten(1).argsort(descending=True, stable=True)
+    return _Cycles(*(of_cycle.gather(1, order) for of_cycle in (grown, pruned, gain)))

@@ -1,0 +1,143 @@
+"""Refit swaps: 1-swaps, each valued with all kept weights of its row re-estimated, and the weights that go with them.
+
+Row by row this is the selection of k of d columns in least squares. A swap has its exact effect on the fit, as in the
+exchange algorithms of regression (Miller, "Subset Selection in Regression", 2002, chapter 3), where SparseSwaps
+(Zimmer et al., arXiv 2512.10922) holds the kept weights fast, and the partial swaps of L0Learn (Hazimeh & Mazumder,
+arXiv 1803.01454) let only the restored one move. Equations: :mod:`prunelib.kernels.reference.refit_swaps`.
+"""
+
+from dataclasses import replace
+from typing import Annotated, Any, Literal, NamedTuple
+
+import torch
+from pydantic import Field
+
+from prunelib import settings as base
+from prunelib.kernels import engine
+from prunelib.machine import machine
+from prunelib.objective import check_layer, damped
+from prunelib.patterns import Pattern, check_mask, swap_columns
+from prunelib.refined import Progress, Refined, silent
+from prunelib.registry import About
+from prunelib.survivors import Survivors, survivors, the_better
+
+ABOUT = About(
+    "swap a kept for a pruned weight as long as that lowers the least-squares error of the row, all kept weights "
+    "re-estimated at every swap",
+    source="this project, after Zimmer et al., [2512.10922](https://arxiv.org/abs/2512.10922), and Hazimeh & Mazumder, "
+    "[1803.01454](https://arxiv.org/abs/1803.01454)",
+    moves_weights=True,
+    extras=("moved",),
+)
+
+
+class Settings(base.Settings):
+    """Settings of refit swaps.
+
+    Attributes
+    ----------
+    damping
+        Minimise e^T G e + damping * mean(diag G) * |e|^2 with e = w - x, pruned weights included: the second term holds
+        the kept weights near the model's where the calibration tokens tell little. 0: the least error on these tokens.
+    """
+
+    method: Literal["refit_swaps"] = "refit_swaps"
+    damping: Annotated[float, Field(ge=0)] = 0.0
+
+
+_DEFAULT = Settings()
+_EPSILON = torch.finfo(torch.float32).eps
+
+
+class Standardised(NamedTuple):
+    """A layer whose inputs have norm 1 and whose rows have no weight above 1.
+
+    weight (rows, inputs) float64, 0 where the input is dead; gram (inputs, inputs) float32 with a ridge on its diagonal
+    that outweighs the rounding of float32, so that any columns are independent; a weight times its unit (rows, inputs)
+    float64 is the true one.
+    """
+
+    weight: torch.Tensor
+    gram: torch.Tensor
+    units: torch.Tensor
+
+
+def refine(
+    weight: torch.Tensor,
+    gram: torch.Tensor,
+    mask: torch.Tensor,
+    pattern: Pattern,
+    settings: Settings = _DEFAULT,
+    progress: Progress = silent,
+    *,
+    moved: torch.Tensor | None = None,
+) -> Refined:
+    """Swap kept for pruned weights, within a row or group, until no swap lowers the least-squares error of its row.
+
+    A row that would end with a higher error than it came in with stays as it came: by rounding, or where ``damping``
+    minimises something else.
+
+    Parameters
+    ----------
+    weight
+        (rows, inputs), any float dtype. It is not changed.
+    gram
+        (inputs, inputs) float32, sum over tokens of x x^T.
+    mask
+        (rows, inputs) bool, True = kept, with the exact counts of the pattern.
+    progress
+        Told about rows as they are finished.
+    moved
+        (rows, inputs), 0 where pruned: kept weights as they came in, with which the error is compared. None: the
+        model's. The search itself starts from the least-squares weights of ``mask``.
+
+    Returns
+    -------
+    Refined
+        With the same number kept in every row and group, and the least-squares weights; those of dead inputs are the
+        model's. ``optimal``: no swap improves a row even with all its weights re-estimated.
+
+    Raises
+    ------
+    NumericalError
+        If a weight or Gram entry is NaN or infinite, or the shapes do not fit.
+    PatternError
+        If the mask does not have the pattern's counts.
+    """
+    check_layer(weight, gram)
+    check_mask(mask, weight, pattern)
+    before = survivors(weight if moved is None else moved, mask)
+    layer = standardise(weight, damped(gram, settings.damping))
+    group, kernel = swap_columns(pattern, weight.shape[1]), engine(weight.device, "refit_swaps")
+    parts = {}
+    for rows, results, x in kernel.swap_to_optimum(layer.weight, layer.gram, mask, group, machine().threads):
+        found = (x.to(mask.device) * layer.units[rows]).where(gram.diagonal() > 0, weight[rows])
+        after = survivors(found, results.mask.to(mask.device))
+        start = Survivors(before.mask[rows], before.weight[rows])
+        part = the_better(weight[rows], gram, start, after, progress)
+        taken = (part.mask == after.mask).all(dim=1).cpu()
+        counts = {"swaps": results.swaps * taken, "sweeps": results.sweeps, "optimal": results.optimal & taken}
+        parts[rows.start] = replace(part, **counts)
+    return _together(parts)
+
+
+def standardise(weight: torch.Tensor, gram: torch.Tensor) -> Standardised:
+    """Scale a weight (rows, inputs) and a Gram matrix (inputs, inputs); losses of a row scale with the row."""
+    norms = gram.diagonal().double().clamp(min=0).sqrt()
+    inputs = norms.where(norms > 0, 1)
+    scaled = weight.double() * norms
+    size = scaled.abs().amax(dim=1, keepdim=True)
+    size = size.where(size > 0, 1)
+    ridge = 4 * _EPSILON * len(gram) ** 0.5
+    correlation = gram.double() / inputs / inputs[:, None]
+    correlation = ((correlation + correlation.T) / 2).fill_diagonal_(1 + ridge)
+    return Standardised(scaled / size, correlation.float(), size / inputs)
+
+
+def _together(parts: dict[int, Refined]) -> Refined:
+    """One result from those of consecutive rows, by their first row."""
+    ordered = [vars(parts[start]) for start in sorted(parts)]
+    known: dict[str, Any] = {
+        name: torch.cat([part[name] for part in ordered]) for name, value in ordered[0].items() if value is not None
+    }
+    return Refined(**known)

@@ -1,0 +1,171 @@
+"""Exchanges between the rows of a matrix, for patterns that count over the whole of it; 1-swaps within rows besides.
+
+Given their masks, rows are independent. To prune u in row r and restore j in another row s changes the total by
+
+    a_u(r) + b_j(s)   with   a_u = 2 w_u c_u + w_u^2 G_uu,   b_j = -2 w_j c_j + w_j^2 G_jj,   c = G p of that row
+
+without the interaction of a swap (arXiv 2512.10922), so that the best exchange is the least a with the least b. As the
+rows do not see each other, each round makes many at once: the best one, and beside it any whose rows are all different.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+
+from prunelib import settings as base
+from prunelib.errors import PatternError
+from prunelib.kernels import engine
+from prunelib.kernels.finished import together
+from prunelib.kernels.interface import LOSS_TOLERANCE, ROUNDING
+from prunelib.kernels.scaling import Equilibrated, equilibrate
+from prunelib.linalg import product
+from prunelib.machine import machine
+from prunelib.objective import check_layer, row_losses
+from prunelib.patterns import Pattern, PerLayer, check_mask
+from prunelib.refined import Progress, Refined, silent
+from prunelib.registry import About
+
+ABOUT = About(
+    "1-swaps within rows and exchanges between rows, in turn, until neither lowers the error of the whole matrix; that "
+    "of a row may rise",
+    patterns=("per_layer",),
+    limits="with counts for each row or group, no place can move to another row",
+)
+
+
+class Settings(base.Settings):
+    """There is nothing to set."""
+
+    method: Literal["row_exchange"] = "row_exchange"
+
+
+_DEFAULT = Settings()
+
+
+def refine(
+    weight: torch.Tensor,
+    gram: torch.Tensor,
+    mask: torch.Tensor,
+    pattern: Pattern,
+    settings: Settings = _DEFAULT,
+    progress: Progress = silent,
+) -> Refined:
+    """Swap within rows to their optimum, exchange between rows to theirs, and again, until neither finds any more.
+
+    Parameters
+    ----------
+    weight
+        (rows, inputs), any float dtype. It is not changed.
+    gram
+        (inputs, inputs) float32, sum over tokens of x x^T.
+    mask
+        (rows, inputs) bool, True = kept, with the exact count of the pattern.
+    pattern
+        ``PerLayer``.
+    progress
+        Told about all rows at the end.
+
+    Returns
+    -------
+    Refined
+        With the same number kept in the matrix. The sum of the losses falls, that of a row may rise. ``swaps`` counts
+        those within a row and the places it gave up to others; ``optimal``: no swap within the row and no exchange
+        between any two rows improves.
+
+    Raises
+    ------
+    NumericalError
+        If a weight or Gram entry is NaN or infinite, or the shapes do not fit.
+    PatternError
+        If the mask does not have the pattern's count, or the pattern is not ``PerLayer``.
+    """
+    check_layer(weight, gram)
+    check_mask(mask, weight, pattern)
+    if not isinstance(pattern, PerLayer):
+        raise PatternError(f"row_exchange: pattern {pattern.label}, expected one per layer")
+    refined = mask.clone()
+    swaps, sweeps, optimal = _alternate(equilibrate(weight, gram), refined)
+    before, after = (row_losses(weight, gram, m).cpu() for m in (mask, refined))
+    progress(len(mask), float(before.sum()), float(after.sum()))
+    return Refined(refined, before, after, swaps=swaps, sweeps=sweeps, optimal=optimal)
+
+
+def _alternate(scaled: Equilibrated, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Swap and exchange in turn, changing the mask (rows, inputs); return swaps, sweeps and optimal of each row."""
+    swap_to_optimum = engine(mask.device, "swaps").swap_to_optimum
+    swaps, sweeps = torch.zeros((2, len(mask)), dtype=torch.int64)
+    optimal = torch.zeros(len(mask), dtype=torch.bool)
+    changed = torch.arange(len(mask))
+    while len(changed):
+        masks = mask[changed]
+        found = swap_to_optimum(scaled.weight[changed], scaled.gram, masks, mask.shape[1], machine().threads)
+        swapped = together(found, masks)
+        mask[changed] = swapped.mask.to(mask.device)
+        swaps[changed] += swapped.swaps
+        sweeps[changed] += swapped.sweeps
+        optimal[changed] = swapped.optimal
+        before = mask.clone()
+        swaps += _exchange(scaled, mask)
+        changed = (mask != before).any(dim=1).nonzero()[:, 0].cpu()
+    return swaps, sweeps, optimal
+
+
+class _Least(NamedTuple):
+    """The least a and b of each row, (rows,), with what rounding may hide of them; u and j are their columns."""
+
+    a: torch.Tensor
+    u: torch.Tensor
+    b: torch.Tensor
+    j: torch.Tensor
+
+
+def _exchange(scaled: Equilibrated, mask: torch.Tensor) -> torch.Tensor:
+    """Exchange places between rows until none improves, changing the mask; return how many each row gave up."""
+    w, G = scaled.weight, scaled.gram
+    c = product((w * ~mask).double(), G.double())
+    given = torch.zeros(len(mask), dtype=torch.int64)
+    least = _least(scaled, mask, c, slice(None))
+    while len((pairs := _pairs(least.a, least.b))[0]):
+        r, s = pairs
+        u, j = least.u[r], least.j[s]
+        mask[r, u], mask[s, j] = False, True
+        c[r] += w[r, u].double()[:, None] * G[u]
+        c[s] -= w[s, j].double()[:, None] * G[j]
+        given[r.cpu()] += 1
+        both = torch.cat(pairs)
+        for known, new in zip(least, _least(scaled, mask, c, both), strict=True):
+            known[both] = new
+    return given
+
+
+def _least(scaled: Equilibrated, mask: torch.Tensor, c: torch.Tensor, rows: torch.Tensor | slice) -> _Least:
+    """The least a and b of some rows, infinite where there is none, in the units of the layer.
+
+    Each carries its share of the tolerance of :mod:`prunelib.kernels.interface`: an exchange improves if a + b < 0.
+    """
+    w, m, c = scaled.weight[rows].double(), mask[rows], c[rows]
+    energy, correlation = w**2 * scaled.gram.diagonal(), 2 * w * c
+    tolerance = LOSS_TOLERANCE * (w * c).masked_fill(m, 0).sum(dim=1).clamp(min=0)
+
+    def least(changes: torch.Tensor, impossible: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        change, column = (changes + ROUNDING * changes.abs()).masked_fill(impossible, torch.inf).min(dim=1)
+        return (change + tolerance) * scaled.loss_scale[rows], column
+
+    return _Least(*least(energy + correlation, ~m), *least(energy - correlation, m))
+
+
+def _pairs(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows r, s (pairs,) with a_r + b_s < 0, none of them twice, the best pair first; a and b are (rows,).
+
+    A row gives where it ranks better among the a than among the b, else it takes; the best pair has its way.
+    """
+    by_a, by_b = a.argsort(stable=True), b.argsort(stable=True)
+    gives = by_a.argsort() < by_b.argsort()
+    firsts = [(r, s) for r in by_a[:2] for s in by_b[:2] if r != s]
+    if firsts:
+        r, s = min(firsts, key=lambda pair: float(a[pair[0]] + b[pair[1]]))
+        gives[r], gives[s] = True, False
+    givers, takers = by_a[gives[by_a]], by_b[~gives[by_b]]
+    count = min(len(givers), len(takers))
+    improves = a[givers[:count]] + b[takers[:count]] < 0
+    return givers[:count][improves], takers[:count][improves]

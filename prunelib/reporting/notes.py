@@ -1,0 +1,96 @@
+"""What a reader must know to read the report's tables."""
+
+from collections.abc import Sequence
+
+from prunelib.reporting.digits import percent_reached
+from prunelib.reporting.records import Report
+from prunelib.reporting.seeds import Row, rows_of
+
+_SPARSITY = (
+    "Sparsity: share of zeros among the matrix weights inside the decoder blocks. "
+    "Embeddings, norms and the output head stay dense."
+)
+_ERROR = (
+    "Relative error: ‖WX − (M∘W)X‖² / ‖WX‖² on the calibration tokens, mean over layers. "
+    "Error reduction: 1 − L(refined mask) / L(its own warm start), mean over layers."
+)
+_MOVED = (
+    "Weights moved: the refiner also changed the weights that are kept, so that W′ stands in place of M∘W. "
+    "Always reported apart from mask-only results, with best values of their own."
+)
+_WANDA = "Error / Wanda's: L / L(Wanda's mask, not refined), mean over layers."
+_ROOM = (
+    "Possible gain: 1 − B / L, mean over layers, rounded up. B is the highest lower bound that a refiner has certified "
+    "for the layer: no mask of the pattern lowers the error by more."
+)
+_BOLD = (
+    "Bold: the best of its pattern, in the columns with an arrow; accuracies that differ by less than their standard "
+    "errors are as good as equal. Error reduction has no arrow, because a worse warm start leaves more to reduce."
+)
+_COST = (
+    "Rows at optimum: share of rows in which no single swap lowers the error, rounded down. "
+    "Time: of the refiner alone. Memory: the peak of its process."
+)
+
+
+def notes(report: Report) -> list[str]:
+    """What a reader must know to read the tables, a sentence or two each."""
+    perplexities = [f"Perplexity {text}: {windows}." for text in report.texts if (windows := _windows(report, text))]
+    return [
+        *_seeds(report),
+        _SPARSITY + _covered(report),
+        _ERROR,
+        *_comparisons(rows_of(report)),
+        *perplexities,
+        *_accuracies(report),
+        _BOLD,
+        _COST,
+    ]
+
+
+def _seeds(report: Report) -> list[str]:
+    seeds = report.seeds
+    if len(seeds) < 2:
+        return []
+    drawn = f"Seeds: the calibration tokens were drawn {len(seeds)} times (seeds {', '.join(map(str, seeds))})"
+    return [f"{drawn}. Shown are means over the draws, ± their sample standard deviation; of memory the largest."]
+
+
+def _comparisons(members: Sequence[Row]) -> list[str]:
+    """The notes on what only some reports show."""
+    return [
+        *([_MOVED] if any(row.moved for row in members) else []),
+        *([_WANDA] if any("error_vs_wanda" in row.values for row in members) else []),
+        *([_ROOM] if any("certified_room" in row.values for row in members) else []),
+    ]
+
+
+def _accuracies(report: Report) -> list[str]:
+    tasks = ", ".join(f"{task} ({items})" for task in report.tasks if (items := _items(report, task)))
+    several = "mean over the draws, ± the standard error of one, because all share the items"
+    shown = several if len(report.seeds) > 1 else "± one standard error"
+    return [f"Accuracy: zero-shot, {shown}; {tasks}."] if tasks else []
+
+
+def _covered(report: Report) -> str:
+    """How much of the blocks is pruned at all, where that is not everything."""
+    partial = {cell.cell.model: cell.result.coverage for cell in report.cells if cell.result.coverage < 1}
+    shares = ", ".join(f"{percent_reached(share)}% in {report.label(model)}" for model, share in partial.items())
+    return f" Only linear layers are pruned and counted: of the blocks' matrix weights {shares}." if shares else ""
+
+
+def _windows(report: Report, text: str) -> str:
+    results = report.perplexities(text)
+    tokens, windows = {result.tokens for result in results}, {result.windows for result in results}
+    held_out = f"{_either(tokens)} predicted tokens in {_either(windows)} windows of held-out text"
+    return f"exp of the mean loss over {held_out}" if results else ""
+
+
+def _items(report: Report, task: str) -> str:
+    results = report.accuracies(task)
+    versions = " or ".join(sorted({result.version for result in results}))
+    return f"version {versions}, {_either({result.items for result in results})} items" if results else ""
+
+
+def _either(counts: set[int]) -> str:
+    return " or ".join(f"{count:,}" for count in sorted(counts))

@@ -1,0 +1,101 @@
+"""The rows of the report's tables: the cells of one combination of methods, one a seed, as means and spreads."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from prunelib.cell import Cell
+from prunelib.reporting.flat import Record, cell_records
+from prunelib.reporting.records import CellReport, Report
+
+_SPREADING = ("relative_error", "error_reduction", "error_vs_wanda", "certified_room", "perplexity_")
+_ACCURACY, _STANDARD_ERROR = "acc_", "acc_stderr_"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One (model, pattern, warm start, refiner), or a dense model.
+
+    Attributes
+    ----------
+    cells
+        One a seed.
+    values
+        By column of results.csv, where known: the mean over seeds; the largest ``peak_bytes``.
+    spreads
+        What stands behind ±: the sample standard deviation over at least two seeds; for accuracies the mean of the
+        seeds' standard errors, because all seeds share the items.
+    """
+
+    cells: Sequence[CellReport]
+    values: Mapping[str, float]
+    spreads: Mapping[str, float]
+
+    @property
+    def cell(self) -> Cell:
+        """The names, without a seed."""
+        return _without_seed(self.cells[0])
+
+    @property
+    def dense(self) -> bool:
+        """Whether this is the unpruned model."""
+        return self.cells[0].dense
+
+    @property
+    def refined(self) -> bool:
+        """Whether a refiner worked on the masks."""
+        return any(cell.refined for cell in self.cells)
+
+    @property
+    def moved(self) -> bool:
+        """Whether kept weights have moved."""
+        return any(cell.moved for cell in self.cells)
+
+    def perplexity(self, text: str) -> float | None:
+        """The mean perplexity of a text; None where it was not measured."""
+        return self.values.get(f"perplexity_{text}")
+
+
+def rows_of(report: Report) -> list[Row]:
+    """One row a combination, in order of first appearance."""
+    found: dict[Cell, list[tuple[CellReport, Record]]] = {}
+    for cell, record in zip(report.cells, cell_records(report), strict=True):
+        found.setdefault(_without_seed(cell), []).append((cell, record))
+    return [_row(*zip(*members, strict=True)) for members in found.values()]
+
+
+def _without_seed(cell: CellReport) -> Cell:
+    return cell.cell.model_copy(update={"seed": None})
+
+
+def _row(cells: Sequence[CellReport], records: Sequence[Record]) -> Row:
+    known = {key: numbers for key in records[0] if (numbers := _numbers(records, key))}
+    values = {key: max(of) if key == "peak_bytes" else fmean(of) for key, of in known.items()}
+    deviations = {key: stdev(of) for key, of in known.items() if key.startswith(_SPREADING) and len(of) > 1}
+    errors = {
+        key.replace(_STANDARD_ERROR, _ACCURACY, 1): error
+        for key, error in values.items()
+        if key.startswith(_STANDARD_ERROR)
+    }
+    return Row(cells, values, deviations | errors)
+
+
+def _numbers(records: Sequence[Record], key: str) -> list[float]:
+    return [value for record in records if isinstance(value := record[key], int | float)]
+
+
+def grouped(rows: Iterable[Row]) -> list[list[Row]]:
+    """Rows that may be compared with one another: of one model and pattern, masks alone before moved weights."""
+    found: dict[tuple[str, str | None], tuple[list[Row], list[Row]]] = {}
+    for row in rows:
+        alone, moved = found.setdefault((row.cell.model, row.cell.pattern), ([], []))
+        (moved if row.moved else alone).append(row)
+    return [group for pair in found.values() for group in pair if group]
+
+
+def title(report: Report, group: Sequence[Row]) -> str:
+    """What a group's rows have in common: ``60% per row``, ``60% per row, weights moved``, ``dense``."""
+    if group[0].dense:
+        return "dense"
+    pattern = report.label(group[0].cell.pattern)
+    return f"{pattern}, weights moved" if group[0].moved else pattern

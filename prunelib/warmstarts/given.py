@@ -1,0 +1,105 @@
+"""Given: the masks in a file of the user's, checked to fit the model and the pattern exactly."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+
+from prunelib import settings as base
+from prunelib import store
+from prunelib.errors import ArtifactError, PatternError
+from prunelib.layers import Layer
+from prunelib.masks import read_masks
+from prunelib.patterns import Pattern, check_mask
+from prunelib.registry import About
+from prunelib.weights import check_masks, open_shard
+
+ABOUT = About("the masks in the safetensors file `path`: of another run, or of any other tool")
+
+
+class Settings(base.Settings):
+    """Settings of given masks.
+
+    Attributes
+    ----------
+    path
+        A safetensors file: masks of prunelib (``artifacts/warmstarts/...``, or ``masks.safetensors`` of a refined
+        cell), or one tensor (rows, inputs) of 0 and 1 for each layer, 1 = kept, called as the layer is
+        (``model.layers.0.mlp.up_proj``) or as its weight (``....up_proj.weight``).
+    sha256
+        Of the file. Provenance holds it and not the path.
+    """
+
+    method: Literal["given"] = "given"
+    path: Annotated[str, Field(min_length=1, exclude=True)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+def masks(settings: Settings, layers: tuple[Layer, ...], pattern: Pattern, model: str) -> dict[str, torch.Tensor]:
+    """Read the masks (rows, inputs) bool of all layers, by layer name.
+
+    Parameters
+    ----------
+    layers
+        All prunable layers of the model.
+    pattern
+        Whose counts the masks must have.
+    model
+        The model's identity.
+
+    Raises
+    ------
+    ArtifactError
+        If the file is missing, damaged, not the one of this hash, of another model, or holds other values than 0 and 1.
+    PatternError
+        If it has no mask for a layer or one that fits none, or a mask has the wrong shape or counts.
+    """
+    path = Path(settings.path)
+    _check_hash(path, settings.sha256)
+    found = _read(path, model)
+    try:
+        check_masks(layers, found)
+    except PatternError as error:
+        raise PatternError(f"{path}: {error}") from None
+    for layer in layers:
+        _check_counts(path, layer.name, found[layer.name], pattern)
+    return found
+
+
+def _check_hash(path: Path, expected: str) -> None:
+    if not path.is_file():
+        raise ArtifactError(f"{path}: no such file, expected given masks in safetensors")
+    found = store.sha256_file(path)
+    if found != expected:
+        raise ArtifactError(f"{path}: sha256 is {found}, params.yaml expects {expected}")
+
+
+def _check_counts(path: Path, name: str, mask: torch.Tensor, pattern: Pattern) -> None:
+    try:
+        check_mask(mask, mask, pattern)
+    except PatternError as error:
+        raise PatternError(f"{path}: {name}: {error}") from None
+
+
+def _read(path: Path, model: str) -> dict[str, torch.Tensor]:
+    """The masks of a file of either kind, by layer name."""
+    with open_shard(path) as stream:
+        if "prunelib" in (stream.metadata() or {}):
+            return _read_ours(path, model)
+        tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - no mapping, only keys()
+    found = {name.removesuffix(".weight"): _boolean(path, name, tensor) for name, tensor in tensors.items()}
+    if len(found) < len(tensors):
+        raise ArtifactError(f"{path}: holds a layer twice, under its own name and that of its weight")
+    return found
+
+
+def _read_ours(path: Path, model: str) -> dict[str, torch.Tensor]:
+    made_from = store.read_provenance(path, "mask")
+    return read_masks(path, {"model": model} if "model" in made_from else {})
+
+
+def _boolean(path: Path, name: str, tensor: torch.Tensor) -> torch.Tensor:
+    if not ((tensor == 0) | (tensor == 1)).all():
+        raise ArtifactError(f"{path}: {name} holds other values than 0 and 1, expected a mask (1 = kept)")
+    return tensor == 1

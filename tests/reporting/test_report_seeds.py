@@ -1,0 +1,87 @@
+"""Several draws of the calibration tokens, taken together."""
+
+from dataclasses import replace
+from statistics import mean, stdev
+
+import pytest
+from report_records import CASES, grid, pruned, report
+
+from prunelib.reporting.notes import notes
+from prunelib.reporting.page import findings
+from prunelib.reporting.seeds import grouped, rows_of, title
+from prunelib.reporting.tables import results_tables
+
+DRAWS = CASES["several seeds"]
+
+
+def shown(known):
+    """The last row of the only model's table, by heading without its arrow."""
+    (table,) = results_tables(known)
+    headings = [heading.split("\N{NO-BREAK SPACE}")[0] for heading in table.headings]
+    return dict(zip(headings, (entry.text for entry in table.groups[-1].rows[-1]), strict=True))
+
+
+def test_a_row_shows_means_and_sample_standard_deviations():
+    errors = [100 * cell.result.relative_error for cell in DRAWS.cells if cell.cell.refiner == "swaps"]
+    assert len(errors) == 3
+    assert shown(DRAWS) == {
+        "Warm start": "wanda",
+        "Refiner": "swaps",
+        "Sparsity, %": "59.9",
+        "Relative error, %": f"{mean(errors):.1f} ± {stdev(errors):.1f}",
+        "Error reduction, %": "50.0 ± 0.0",
+        "Error / Wanda's": "0.500 ± 0.000",
+        "Perplexity wiki": "56.00 ± 1.00",
+        "Perplexity sotu": "56.00 ± 1.00",
+        "piqa, %": "64.4 ± 4.8",
+        "Swaps per row": "0.450",
+        "Rows at optimum, %": "100.0",
+        "Time, s": "12",
+        "Memory, MB": "1235",
+    }
+
+
+def test_times_are_means_and_memory_is_the_largest():
+    cells = [pruned(seed=seed) for seed in (0, 1)]
+    slow = replace(cells[1], timing=cells[1].timing.model_copy(update={"step_seconds": (20.0, 10.0)}))
+    (row,) = rows_of(report([cells[0], slow]))
+    assert row.values["seconds"] == pytest.approx((12.345678901234567 + 30) / 2)
+    assert row.values["peak_bytes"] == 1_234_567_891
+    assert not {"seconds", "peak_bytes", "sparsity"} & set(row.spreads)
+
+
+def test_one_seed_has_the_values_of_its_cell_and_no_spread_but_that_of_accuracies():
+    known = grid()
+    for row, cell in zip(rows_of(known), known.cells, strict=True):
+        assert row.values["perplexity_wiki"] == cell.result.perplexity["wiki"].value
+        assert row.spreads == {"acc_piqa": 0.048}
+
+
+def test_a_value_that_only_one_seed_has_is_shown_without_spread():
+    without = pruned(seed=1, texts=["wiki"])
+    (row,) = rows_of(report([pruned(seed=0), without]))
+    assert row.values["perplexity_sotu"] == 55.0
+    assert "perplexity_sotu" not in row.spreads
+    assert row.spreads["perplexity_wiki"] == pytest.approx(0.5**0.5)
+
+
+def test_notes_tell_how_many_seeds_and_what_the_spread_is():
+    told = "drawn 3 times (seeds 0, 1, 2). Shown are means over the draws, ± their sample standard deviation"
+    assert told in notes(DRAWS)[0]
+    assert any("± the standard error of one" in note for note in notes(DRAWS))
+    assert not any("draws" in note or "Seeds" in note for note in notes(grid()))
+
+
+def test_findings_compare_means():
+    best = "wanda + swaps has the lowest perplexity on wiki, 56.0 ± 1.0 (unrefined 111 ± 1, dense 26.0)"
+    assert findings(DRAWS) == [("60% per row", f"{best}; layer error falls by 50.0% on average.")]
+
+
+def test_groups_are_of_one_model_and_pattern_with_moved_weights_last():
+    known = report([*CASES["weights moved"].cells, pruned("wanda", "none", "nm24")])
+    assert [title(known, group) for group in grouped(rows_of(known))] == [
+        "dense",
+        "60% per row",
+        "60% per row, weights moved",
+        "2:4",
+    ]
