@@ -19,7 +19,8 @@ BLOCK = 128
 DAMPENING = 0.01
 
 Choice = Callable[[slice, torch.Tensor], torch.Tensor]
-"""From columns and their costs w_j^2 / F_jj, (rows, columns) float64, to their mask (rows, columns), True = kept."""
+"""From columns, and the costs w_j^2 / F_jj (rows, remaining) float64 of these and all after them, to the columns' mask
+(rows, columns), True = kept."""
 
 
 def prune_columns(
@@ -38,7 +39,7 @@ def prune_columns(
         (rows, inputs), any float dtype; (inputs, inputs), sum over tokens of x x^T.
     choose
         Asked for the mask of ``width`` columns when the first of them is reached: all before it have been pruned, and
-        the costs are of the weights that made up for that.
+        the costs are of weights that made up for that, beyond the block for what other blocks have pruned.
     dampening
         H = G + dampening * mean(diag G) * I.
     block
@@ -63,7 +64,7 @@ def prune_columns(
         errors = W.new_empty(rows, stop - start)
         for first in range(start, stop, width):
             columns = slice(first, min(first + width, stop))
-            mask[:, columns] = choose(columns, (W[:, columns] / U.diagonal()[columns]) ** 2)
+            mask[:, columns] = choose(columns, (W[:, first:] / U.diagonal()[first:]) ** 2)
             for j in range(columns.start, columns.stop):
                 error = (W[:, j] / U[j, j]).masked_fill(mask[:, j], 0)
                 W[:, j:stop] -= error[:, None] * U[j, j:stop]

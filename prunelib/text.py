@@ -1,4 +1,4 @@
-"""From text to token windows: one stream of tokens, cut into disjoint windows that are drawn or taken in order."""
+"""From text to token windows: one stream of tokens, cut into disjoint windows that are drawn or evenly spread."""
 
 import json
 from collections.abc import Sequence
@@ -68,8 +68,11 @@ def draw_windows(tokens: torch.Tensor, samples: int, length: int, seed: int, bos
     return windows[torch.from_numpy(drawn)]
 
 
-def consecutive_windows(tokens: torch.Tensor, length: int, budget: int, bos: int | None = None) -> torch.Tensor:
-    """The floor(min(tokens, budget) / length) disjoint windows from the start of a stream; the tail is dropped.
+def spread_windows(tokens: torch.Tensor, length: int, budget: int, bos: int | None = None) -> torch.Tensor:
+    """As many disjoint windows of a stream as the budget allows, evenly spread over it, in order.
+
+    With a budget of the whole stream these are its floor(tokens / length) windows one after another, as the perplexity
+    protocol of GPTQ and its successors cuts them; with less, no one document decides the figure. The tail is dropped.
 
     Parameters
     ----------
@@ -90,13 +93,14 @@ def consecutive_windows(tokens: torch.Tensor, length: int, budget: int, bos: int
     ParamsError
         If not even one window fits.
     """
-    windows = _cut(tokens[:budget], length, bos)
-    if not len(windows):
+    windows = _cut(tokens, length, bos)
+    count = min(len(windows), budget // length)
+    if not count:
         raise ParamsError(
             f"evaluation.perplexity.length = {length}: the text has {len(tokens)} tokens, of which "
             f"evaluation.perplexity.tokens = {budget} may be used: at most a window of {min(len(tokens), budget)}"
         )
-    return windows
+    return windows[torch.arange(count) * len(windows) // count]
 
 
 def bos_of(tokenizer: "PreTrainedTokenizerBase") -> int:

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from strategies import DEGENERATE, PATTERNS, PER_LAYER, problem, problems
 
-from prunelib import NOfM, PerLayer, PerRow
+from prunelib import NOfM, PerRow
 from prunelib.errors import NumericalError, PatternError
 from prunelib.objective import refit_losses
 from prunelib.obs import prune_columns
@@ -26,7 +26,8 @@ def hessian(gram, dampening=0.01):
 def surgeon(W, H, choose_columns, starts):
     """Algorithm 1 of SparseGPT without its factorisation: for every column, the inverse of what remains of H.
 
-    ``choose_columns(first, last, costs)`` gives the mask of the columns whose choice is due at ``first``.
+    ``choose_columns(first, last, costs)`` gives the mask of the columns whose choice is due at ``first``; costs are of
+    these and all after them.
     """
     W, inputs = np.array(W, np.float64), len(H)
     mask = np.zeros(W.shape, bool)
@@ -35,7 +36,7 @@ def surgeon(W, H, choose_columns, starts):
         chosen = False
         for j in range(first, last):
             if not chosen:
-                costs = np.stack([W[:, c] ** 2 / inverses[c][0, 0] for c in range(first, last)], axis=1)
+                costs = np.stack([W[:, c] ** 2 / inverses[c][0, 0] for c in range(first, inputs)], axis=1)
                 mask[:, first:last], chosen = choose_columns(first, last, costs), True
             F = inverses[j]
             for r in np.flatnonzero(~mask[:, j]):
@@ -55,13 +56,28 @@ def shares(keep, inputs, first, last):
     return keep * last // inputs - keep * first // inputs
 
 
-def by_row(keep, inputs):
-    return lambda first, last, costs: keep_costliest(costs, shares(keep, inputs, first, last))
+def by_group(keep):
+    return lambda first, last, costs: keep_costliest(costs[:, : last - first], keep)
+
+
+def by_row(keep, rows):
+    """Of each row what is among the costliest that it may still keep."""
+    left = [keep] * rows
+
+    def choice(first, last, costs):
+        mask = np.zeros((rows, last - first), bool)
+        for r in range(rows):
+            mask[r] = keep_costliest(costs[r : r + 1], left[r])[0, : last - first]
+            left[r] -= mask[r].sum()
+        return mask
+
+    return choice
 
 
 def by_layer(keep, inputs):
     def choice(first, last, costs):
-        return keep_costliest(costs.reshape(1, -1), shares(keep, inputs, first, last)).reshape(costs.shape)
+        block = costs[:, : last - first]
+        return keep_costliest(block.reshape(1, -1), shares(keep, inputs, first, last)).reshape(block.shape)
 
     return choice
 
@@ -71,9 +87,9 @@ def expected(p, block, dampening=0.01):
     rows, inputs = p.weight.shape
     size, keep = p.pattern.groups(rows, inputs)
     W = np.where(np.diag(p.gram.numpy()) > 0, p.weight.numpy(), 0)
-    grouped = isinstance(p.pattern, NOfM)
-    starts = list(range(0, inputs, p.pattern.group if grouped else block))
-    choice = by_layer(keep, inputs) if isinstance(p.pattern, PerLayer) else by_row(keep, size)
+    starts = list(range(0, inputs, size if isinstance(p.pattern, NOfM) else block))
+    choices = {"n_of_m": by_group(keep), "per_row": by_row(keep, rows), "per_layer": by_layer(keep, inputs)}
+    choice = choices[p.pattern.kind]
     return surgeon(W, hessian(p.gram, dampening), choice, starts)
 
 
@@ -145,12 +161,14 @@ def test_start_and_refiner_together_are_sparsegpt(pattern):
     refined = refine(p.weight, p.gram, mask, pattern)
     assert torch.equal(refined.weight, weight)
     assert (refined.loss_after < refined.loss_before).all()
-    if not isinstance(pattern, NOfM):
-        size, keep = pattern.groups(*mask.shape)
-        kept = [shares(keep, 300, first, min(first + 128, 300)) for first in (0, 128, 256)]
-        for costs, count, columns in zip(seen, kept, mask.split(128, dim=1), strict=True):
-            groups = costs.reshape(-1, costs.shape[1] if size == 300 else costs.numel()).numpy()
-            np.testing.assert_array_equal(keep_costliest(groups, count).reshape(columns.shape), columns)
+    if isinstance(pattern, NOfM):
+        return  # chosen group by group, not block by block
+    rows, inputs = mask.shape
+    keep = pattern.groups(rows, inputs).keep
+    choice = by_row(keep, rows) if isinstance(pattern, PerRow) else by_layer(keep, inputs)
+    for first, costs in zip(range(0, inputs, 128), seen, strict=True):
+        last = min(first + 128, inputs)
+        np.testing.assert_array_equal(choice(first, last, costs.numpy()), mask[:, first:last])
 
 
 def test_blocks_change_how_columns_learn_but_not_what():

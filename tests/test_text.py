@@ -2,6 +2,8 @@
 
 # ruff: noqa: S106 - the tokens of a vocabulary are no passwords
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
@@ -13,7 +15,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from prunelib.errors import ParamsError, SourceError
-from prunelib.text import bos_of, consecutive_windows, draw_windows, tokenize, tokenizer_identity
+from prunelib.text import bos_of, draw_windows, spread_windows, tokenize, tokenizer_identity
 
 WORDS = ["<bos>", "<unk>", "the", "state", "of", "union"]
 
@@ -60,25 +62,34 @@ def test_no_text_has_no_tokens() -> None:
 
 @pytest.mark.parametrize(("tokens", "windows"), [(341_469, 166), (289_076, 141)])
 def test_wikitext_has_the_published_number_of_windows(tokens: int, windows: int) -> None:
-    assert consecutive_windows(stream(tokens), 2048, tokens).shape == (windows, 2048)
+    assert spread_windows(stream(tokens), 2048, tokens).shape == (windows, 2048)
 
 
 @given(tokens=st.integers(2, 500), length=st.integers(2, 50), budget=st.integers(2, 600))
-def test_consecutive_windows_are_the_start_of_the_stream(tokens: int, length: int, budget: int) -> None:
-    count = min(tokens, budget) // length
+def test_spread_windows_are_disjoint_and_evenly_spaced(tokens: int, length: int, budget: int) -> None:
+    cells = tokens // length
+    count = min(cells, budget // length)
     if count == 0:
         with pytest.raises(ParamsError):
-            consecutive_windows(stream(tokens), length, budget)
-    else:
-        windows = consecutive_windows(stream(tokens), length, budget)
-        assert windows.tolist() == [[window * length + each for each in range(length)] for window in range(count)]
+            spread_windows(stream(tokens), length, budget)
+        return
+    windows = spread_windows(stream(tokens), length, budget)
+    assert (windows.diff(dim=1) == 1).all()
+    numbers = [first // length for first in windows[:, 0].tolist()]
+    assert len(windows) == count
+    assert numbers[0] == 0
+    assert {later - earlier for earlier, later in pairwise(numbers)} <= {cells // count, -(-cells // count)}
+
+
+def test_a_budget_of_the_whole_stream_takes_its_windows_one_after_another() -> None:
+    assert spread_windows(stream(23), 4, 23).flatten().tolist() == list(range(20))
 
 
 def test_a_text_without_a_window_is_refused() -> None:
     with pytest.raises(
         ParamsError, match=r"^evaluation.perplexity.length = 9: the text has 20 tokens, .* window of 8$"
     ):
-        consecutive_windows(stream(20), 9, 8)
+        spread_windows(stream(20), 9, 8)
 
 
 @given(data=st.data(), length=st.integers(2, 20), cells=st.integers(1, 60), tail=st.integers(0, 19))
@@ -141,7 +152,7 @@ def test_a_tokenizer_without_a_definition_is_refused() -> None:
 
 def test_windows_with_a_bos_are_plain_cuts_after_it() -> None:
     tokens = torch.arange(1, 20, dtype=torch.int32)  # 1 is the tokenizer's own BOS at the start
-    windows = consecutive_windows(tokens, length=4, budget=100, bos=1)
+    windows = spread_windows(tokens, length=4, budget=100, bos=1)
     assert windows.tolist() == [[1, first, first + 1, first + 2] for first in range(2, 18, 3)]
     drawn = draw_windows(tokens, samples=3, length=4, seed=0, bos=1)
     assert (drawn[:, 0] == 1).all()

@@ -8,7 +8,7 @@ from prunelib.errors import ParamsError
 from prunelib.evaluation.perplexity import PerplexitySettings
 from prunelib.results import BOS_SUFFIX
 from prunelib.sources.documents import read_documents, shared_document
-from prunelib.text import consecutive_windows, tokenize
+from prunelib.text import spread_windows, tokenize
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +52,7 @@ def held_out_windows(
     settings: PerplexitySettings,
     bos: int | None = None,
 ) -> dict[str, "torch.Tensor"]:
-    """The token windows (n, L) int32 of each text, L tokens long and from its start.
+    """The token windows (n, L) int32 of each text, L tokens long and evenly spread over it.
 
     With ``bos``, every window begins with that token, and the text's name ends in ``_bos_per_window``: perplexities of
     such windows do not compare with the others.
@@ -65,6 +65,6 @@ def held_out_windows(
     streams = {text: tokenize(documents, tokenizer) for text, documents in texts.items()}
     suffix = "" if bos is None else BOS_SUFFIX
     return {
-        f"{text}{suffix}": consecutive_windows(stream, settings.length, settings.tokens, bos)
+        f"{text}{suffix}": spread_windows(stream, settings.length, settings.tokens, bos)
         for text, stream in streams.items()
     }

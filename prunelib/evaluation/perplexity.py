@@ -24,7 +24,7 @@ class PerplexitySettings(Settings):
     length
         Tokens in a window; perplexities compare only at one length.
     tokens
-        The most tokens to use of each text, from its start.
+        The most tokens to use of each text, in windows evenly spread over it.
     batch
         Windows a forward pass; it bounds memory and does not change the result beyond rounding.
     """

@@ -1,8 +1,10 @@
 """SparseGPT's mask: chosen on weights that make up for what was pruned before (Frantar & Alistarh, arXiv 2301.00774).
 
-Kept are the weights whose cost w^2 / F_jj (:mod:`prunelib.obs`) is highest. Per layer, ``block`` columns of the matrix
-choose together, as in the authors' script; per row, those of each row; for N:M, each group when it is reached. Every
-block keeps its share of the pattern's count, rounded so that up to any block the sum is rounded down: counts are exact.
+Kept are the weights whose cost w^2 / F_jj (:mod:`prunelib.obs`) is highest, chosen ``block`` columns at a time. Per
+layer, each block of columns keeps its share of the matrix's count, as in the authors' script, rounded so that up to any
+block the sum is rounded down. Per row, which the paper has not, a block keeps what is among the costliest that the row
+may still keep, the columns after it included: blocks keep different shares and rows their exact counts (equal shares
+cost much). For N:M, each group is chosen when it is reached.
 
 Only the mask is used. SparseGPT itself is this start and then the refiner ``sparsegpt_update``.
 """
@@ -15,7 +17,7 @@ from pydantic import Field
 from prunelib import obs
 from prunelib import settings as base
 from prunelib.objective import check_layer
-from prunelib.patterns import NOfM, Pattern, swap_columns
+from prunelib.patterns import NOfM, Pattern
 from prunelib.registry import About
 
 ABOUT = About(
@@ -54,17 +56,31 @@ def choose(weight: torch.Tensor, gram: torch.Tensor, pattern: Pattern, settings:
         If the pattern does not fit the number of inputs.
     """
     check_layer(weight, gram)
-    rows, inputs = weight.shape
-    size, keep = pattern.groups(rows, inputs)
-    span = swap_columns(pattern, inputs)
-
-    def costliest(columns: slice, costs: torch.Tensor) -> torch.Tensor:
-        count = keep * columns.stop // span - keep * columns.start // span
-        return _keep_highest(costs.reshape(rows * span // size, -1), count).reshape(costs.shape)
-
     live = weight.masked_fill(gram.diagonal() <= 0, 0)
-    mask, _ = obs.prune_columns(live, gram, costliest, settings.dampening, *_block_and_width(pattern, settings.block))
+    choice = _choice(pattern, *weight.shape)
+    mask, _ = obs.prune_columns(live, gram, choice, settings.dampening, *_block_and_width(pattern, settings.block))
     return mask
+
+
+def _choice(pattern: Pattern, rows: int, inputs: int) -> obs.Choice:
+    """How the mask of the next columns is chosen."""
+    keep = pattern.groups(rows, inputs).keep
+    left = torch.full((rows, 1), keep)
+
+    def of_group(columns: slice, costs: torch.Tensor) -> torch.Tensor:
+        return _costliest(costs[:, : columns.stop - columns.start], torch.full((rows, 1), keep))
+
+    def of_row(columns: slice, costs: torch.Tensor) -> torch.Tensor:
+        mask = _costliest(costs, left)[:, : columns.stop - columns.start]
+        left.sub_(mask.sum(dim=1, keepdim=True).cpu())
+        return mask
+
+    def of_layer(columns: slice, costs: torch.Tensor) -> torch.Tensor:
+        count = keep * columns.stop // inputs - keep * columns.start // inputs
+        block = costs[:, : columns.stop - columns.start]
+        return _costliest(block.reshape(1, -1), torch.tensor([[count]])).reshape(block.shape)
+
+    return {"n_of_m": of_group, "per_row": of_row, "per_layer": of_layer}[pattern.kind]
 
 
 def _block_and_width(pattern: Pattern, block: int) -> tuple[int, int]:
@@ -74,7 +90,8 @@ def _block_and_width(pattern: Pattern, block: int) -> tuple[int, int]:
     return block, block
 
 
-def _keep_highest(scores: torch.Tensor, count: int) -> torch.Tensor:
-    """The ``count`` highest scores of each group (groups, size), ties to the left."""
-    ranked = scores.sort(dim=1, descending=True, stable=True).indices
-    return torch.zeros_like(ranked, dtype=torch.bool).scatter_(1, ranked[:, :count], value=True)
+def _costliest(costs: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
+    """The highest costs (rows, n) of each row, as many as its count (rows, 1), ties to the left; bool."""
+    ranked = costs.sort(dim=1, descending=True, stable=True).indices
+    highest = (torch.arange(costs.shape[1]) < count).to(costs.device)
+    return torch.zeros_like(ranked, dtype=torch.bool).scatter_(1, ranked, highest)
