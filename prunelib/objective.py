@@ -3,6 +3,7 @@
 import torch
 
 from prunelib.errors import NumericalError
+from prunelib.linalg import product
 
 _SLACK = 1e-3  # what rounding in float32, or a product without symmetry, may add
 
@@ -23,7 +24,7 @@ def row_losses(weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor) -> 
         (rows,) float64, not negative.
     """
     pruned = weight.double().masked_fill(mask, 0)
-    return ((pruned @ gram.double()) * pruned).sum(dim=1).clamp(min=0)
+    return (product(pruned, gram.double()) * pruned).sum(dim=1).clamp(min=0)
 
 
 def pruning_error(weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor) -> float:
@@ -42,7 +43,7 @@ def refit_losses(weight: torch.Tensor, gram: torch.Tensor, moved: torch.Tensor) 
         (inputs, inputs), sum over tokens of x x^T.
     """
     change = weight.double() - moved.double()
-    return ((change @ gram.double()) * change).sum(dim=1).clamp(min=0)
+    return (product(change, gram.double()) * change).sum(dim=1).clamp(min=0)
 
 
 def damped(gram: torch.Tensor, share: float) -> torch.Tensor:
