@@ -26,6 +26,7 @@ def finished(tmp_path_factory):
         shutil.copy(ROOT / name, project.folder / name)
     project.edit("grid.patterns", ["row60", "nm24"])
     project.edit("grid.warmstarts", ["wanda"])
+    project.edit("grid.refiners", ["none", "swaps", "swaps_least_squares"])
     project.edit("calibration.samples", 16)
     project.edit("evaluation.perplexity.tokens", 2048)
     project.edit("evaluation.tasks.limit", 8)
@@ -59,6 +60,15 @@ def test_refinement_lowers_error_and_perplexity(finished, pattern, sparsity):
         assert values == sorted(values)
 
 
+@pytest.mark.parametrize("pattern", ["row60", "nm24"])
+def test_weights_that_move_lower_both_further(finished, pattern):
+    alone, moved = (cell(finished, f"0/{pattern}-wanda-{refiner}") for refiner in ("swaps", "swaps_least_squares"))
+    assert moved["sparsity"] == pytest.approx(alone["sparsity"], abs=1e-4)
+    assert moved["relative_error"] < 0.95 * alone["relative_error"]
+    for text in ("wikipedia", "sotu"):
+        assert moved["perplexity"][text]["value"] < alone["perplexity"][text]["value"]
+
+
 def test_every_row_of_every_matrix_is_at_its_optimum(finished):
     layers = json.loads(
         (finished.folder / "results" / "layers" / "smollm2_135m" / "0" / "row60-wanda-swaps.json").read_text()
@@ -88,7 +98,7 @@ def test_the_text_that_is_evaluated_shares_no_passage_with_any_calibration_docum
 
 def test_the_report_holds_every_cell(finished):
     table = (finished.folder / "reports" / "results.csv").read_text()
-    assert len(table.splitlines()) == 1 + 1 + 4
+    assert len(table.splitlines()) == 1 + 1 + 6
     assert "<svg" in (finished.folder / "reports" / "report.html").read_text()
 
 
