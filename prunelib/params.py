@@ -88,11 +88,12 @@ class Comparison(Settings):
     ----------
     grids
         Each by what differs from the grid that runs.
-    evaluation
-        In place of the section of that name, where given.
+    calibration, evaluation
+        In place of the sections of these names, where given.
     """
 
     grids: Annotated[tuple[GridChange, ...], Field(min_length=1)]
+    calibration: CalibrationSettings | None = None
     evaluation: EvaluationSettings | None = None
 
 
@@ -111,9 +112,10 @@ class Params(Settings):
     comparisons: dict[Name, Comparison] = Field(default_factory=dict)
 
     def compared(self, comparison: str) -> list["Params"]:
-        """These params with each grid of a comparison in turn, and with its evaluation."""
+        """These params with each grid of a comparison in turn, and with its calibration and evaluation."""
         chosen = self.comparisons[comparison]
-        own = {**dict(self), "evaluation": chosen.evaluation or self.evaluation, "comparisons": {}}
+        sections = {name: getattr(chosen, name) or getattr(self, name) for name in ("calibration", "evaluation")}
+        own = {**dict(self), **sections, "comparisons": {}}
         changes = [change.model_dump(exclude_none=True) for change in chosen.grids]
         return [Params.model_validate({**own, "grid": {**self.grid.model_dump(), **change}}) for change in changes]
 

@@ -58,6 +58,15 @@ def test_a_comparison_is_several_grids_that_differ_from_the_one_that_runs(edited
     assert all(each.evaluation == params.evaluation for each in params.compared("two"))
 
 
+def test_a_comparison_may_have_its_own_calibration(edited):
+    calibration = {"text": "sotu", "samples": 3, "length": 8, "batch": 1}
+    params = edited("comparisons", {"one": {"grids": [{}], "calibration": calibration}})
+    (compared,) = params.compared("one")
+    assert (compared.calibration.text, compared.calibration.samples) == ("sotu", 3)
+    assert compared.evaluation == params.evaluation
+    assert params.calibration.text == "wikipedia"
+
+
 def test_a_chain_holds_settings_or_names_of_methods(edited):
     params = edited("refiners.both", {"chain": [{"method": "sparseswaps", "max_swaps": 3}, "least_squares"]})
     assert [step.method for step in params.refiners["both"].chain] == ["sparseswaps", "least_squares"]

@@ -48,24 +48,31 @@ def _copy_project(project: Path, copy: Path) -> None:
         _run(copy, "dvc", "init", "--no-scm", "--quiet")
         shutil.copy(project / ".dvc" / "config", copy / ".dvc")
         _run(copy, "dvc", "config", "--local", "core.no_scm", "true")
-        cache = subprocess.run(["dvc", "cache", "dir"], cwd=project, check=True, capture_output=True, text=True)
-        _run(copy, "dvc", "cache", "dir", "--local", cache.stdout.strip())
+        words = ("dvc", "cache", "dir")
+        cache = subprocess.run(words, cwd=project, env=_environment(), check=True, capture_output=True, text=True)
+        _run(copy, *words, "--local", cache.stdout.strip())
 
 
 def _set_grid(path: Path, params: Params) -> None:
-    """Put the grid and evaluation of these params into a params.yaml, all else as its author wrote it."""
+    """Put what a comparison decides of these params into a params.yaml, all else as its author wrote it."""
     yaml = YAML()
     raw = yaml.load(path.read_text(encoding="utf-8"))
-    for section in ("grid", "evaluation"):
+    for section in ("grid", "calibration", "evaluation"):
         raw[section] = getattr(params, section).model_dump(mode="json")
     with path.open("w", encoding="utf-8") as stream:
         yaml.dump(raw, stream)
 
 
 def _run(folder: Path, *words: str) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    environment = {**_environment(), "PYTHONPATH": str(folder)}
     if subprocess.run(words, cwd=folder, env=environment, check=False).returncode:
         raise StageError(f"{' '.join(words)} failed in {folder}; what had finished is kept, the same command goes on")
+
+
+def _environment() -> dict[str, str]:
+    """This process's, with the commands of its Python before others, also where nothing was activated."""
+    commands = Path(sys.executable).parent
+    return {**os.environ, "PATH": f"{commands}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
 
 
 if __name__ == "__main__":

@@ -1,0 +1,184 @@
+"""SparseFW: relax the masks, optimise by Frank-Wolfe, round (Roux et al., "Don't Be Greedy, Just Relax!", 2510.13713).
+
+The paper's own method is ``{step: open_loop, relaxation: plain, rounding: largest, alpha: 0.9, tolerance: 0}``. What
+differs by default lowers the error further: steps along edges of the polytope, a relaxation that is as tight as
+convexity allows, and a path from its optimum to a mask instead of a cut.
+"""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+
+from prunelib import settings as base
+from prunelib.objective import check_layer, damped, row_losses
+from prunelib.patterns import Pattern, check_mask, select
+from prunelib.refined import Progress, Refined, silent
+from prunelib.registry import About
+from prunelib.relaxation import frankwolfe, pairwise
+from prunelib.relaxation.convexity import plain_share, tight_share
+from prunelib.relaxation.problem import Relaxation, lower_bound, relax
+
+ABOUT = About(
+    "minimise a convex relaxation, whose optimum bounds what any mask can reach, and lead its masses to a mask",
+    source="Roux et al., [2510.13713](https://arxiv.org/abs/2510.13713)",
+)
+
+_BLOCK_ROWS = 1024  # at a time, where rows do not compete
+
+
+class Settings(base.Settings):
+    """Settings of SparseFW.
+
+    Attributes
+    ----------
+    step
+        ``open_loop``: the paper's 2 / (t + 2). ``line_search``: exact, for each independent problem. ``pairwise``: mass
+        moves from one weight to another, which takes a small part of the time to the same dual gap.
+    relaxation
+        ``plain``: the paper's. ``tight``: part of the Gram matrix's diagonal is made linear, which leaves the errors of
+        masks as they are and raises the relaxed ones towards them.
+    rounding
+        ``largest``: the largest masses of each group are kept. ``path``: masses are led to 0 and 1 step by step.
+    alpha
+        The share of each group's kept weights, the most salient by Wanda's measure, that is kept for good.
+    iterations
+        At most so many; one of ``pairwise`` moves about an eighth as many pairs as a row has inputs.
+    tolerance
+        Solved means that the dual gap is at most this share of the relaxed error.
+    damping
+        Optimise for G + damping * mean(diag G) * I. Errors and bound are those of G.
+    """
+
+    method: Literal["sparsefw"] = "sparsefw"
+    step: Literal["open_loop", "line_search", "pairwise"] = "pairwise"
+    relaxation: Literal["plain", "tight"] = "tight"
+    rounding: Literal["largest", "path"] = "path"
+    alpha: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    iterations: Annotated[int, Field(ge=1)] = 2000
+    tolerance: Annotated[float, Field(ge=0)] = 0.01
+    damping: Annotated[float, Field(ge=0)] = 0.0
+
+
+_DEFAULT = Settings()
+
+
+def refine(
+    weight: torch.Tensor,
+    gram: torch.Tensor,
+    mask: torch.Tensor,
+    pattern: Pattern,
+    settings: Settings = _DEFAULT,
+    progress: Progress = silent,
+) -> Refined:
+    """Solve the relaxation from the mask on and round it; where no rounded iterate is better, the mask stays.
+
+    Parameters
+    ----------
+    weight
+        (rows, inputs), any float dtype. It is not changed.
+    gram
+        (inputs, inputs) float32, sum over tokens of x x^T.
+    mask
+        (rows, inputs) bool, True = kept, with the exact counts of the pattern.
+    pattern
+        Where its groups lie within rows, no row's error rises; ``PerLayer``: not that of the matrix.
+    progress
+        Told about rows as they are finished.
+
+    Returns
+    -------
+    Refined
+        With the best mask of all rounded iterates and the highest ``bound``.
+
+    Raises
+    ------
+    NumericalError
+        If a weight or Gram entry is NaN or infinite, or the shapes do not fit.
+    PatternError
+        If the mask does not have the pattern's counts.
+    """
+    check_layer(weight, gram)
+    check_mask(mask, weight, pattern)
+    fixed = salient(weight, gram, mask, pattern, settings.alpha)
+    share_of = tight_share if settings.relaxation == "tight" else plain_share
+    measured = optimised = relax(weight, gram, share_of(gram), fixed, pattern)
+    if settings.damping:
+        noisy = damped(gram, settings.damping)
+        optimised = relax(weight, noisy, share_of(noisy), fixed, pattern)
+    parts = []
+    for problems in torch.arange(measured.problems).split(_BLOCK_ROWS):
+        rows = measured.rows(problems)
+        best = _Best(measured.only(problems), weight[rows], gram, mask[rows], pattern)
+        _search(best, optimised.only(problems), settings)
+        progress(len(rows), float(best.loss_before.sum()), float(best.losses.sum()))
+        parts.append(best)
+    return Refined(
+        mask=torch.cat([best.mask for best in parts]),
+        loss_before=torch.cat([best.loss_before for best in parts]),
+        loss_after=torch.cat([best.losses for best in parts]),
+        bound=sum(float(best.bound.sum()) for best in parts),
+    )
+
+
+def salient(
+    weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, pattern: Pattern, alpha: float
+) -> torch.Tensor:
+    """The floor(alpha * keep) kept weights of each group with the largest |w_j| sqrt(G_jj): (rows, inputs) bool."""
+    size, keep = pattern.groups(*mask.shape)
+    saliency = weight.double().abs() * gram.diagonal().double().sqrt()
+    ranked = saliency.masked_fill(~mask, -1).reshape(-1, size).sort(dim=1, descending=True, stable=True).indices
+    fixed = torch.zeros_like(ranked, dtype=torch.bool)
+    fixed.scatter_(1, ranked[:, : int(keep * Fraction(str(alpha)))], value=True)
+    return fixed.reshape(mask.shape)
+
+
+def rounded(mass: torch.Tensor, fixed: torch.Tensor, pattern: Pattern) -> torch.Tensor:
+    """The mask of the largest masses of each group: exact counts, what is fixed first, ties to the lower place."""
+    return select(mass.masked_fill(fixed, torch.inf), pattern)
+
+
+class _Best:
+    """The best mask met so far, for each independent problem, and the highest bound.
+
+    ``mask`` (rows, inputs); ``loss_before`` and ``losses`` (rows,) float64: of the mask at the start, and of this one;
+    ``bound`` (problems,) float64.
+    """
+
+    def __init__(
+        self, problem: Relaxation, weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, pattern: Pattern
+    ) -> None:
+        self._problem, self._weight, self._gram, self._pattern = problem, weight, gram, pattern
+        self.mask, self.losses = mask, row_losses(weight, gram, mask)
+        self.loss_before, self.bound = self.losses, torch.zeros(problem.problems).to(self.losses)
+
+    def offer(self, mass: torch.Tensor) -> None:
+        """Round masses (rows, inputs), and take the mask where its loss is lower."""
+        mask = rounded(mass, self._problem.fixed, self._pattern)
+        losses = row_losses(self._weight, self._gram, mask)
+        lower = (self._problem.sum(losses) < self._problem.sum(self.losses)).expand(len(mask))
+        self.mask, self.losses = mask.where(lower[:, None], self.mask), losses.where(lower, self.losses)
+
+    def certify(self, mass: torch.Tensor) -> None:
+        """Raise the bound to that of the tangent at masses (rows, inputs)."""
+        self.bound = torch.maximum(self.bound, lower_bound(self._problem, mass))
+
+
+def _search(best: _Best, problem: Relaxation, settings: Settings) -> None:
+    """Round all iterates of the relaxation and certify the bound there; then follow the path from the last of them."""
+    last = best.mask.double()
+    for mass in _iterates(problem, last, settings):
+        best.certify(mass)
+        best.offer(mass)
+        last = mass
+    if settings.rounding == "path":
+        best.offer(pairwise.followed(problem, last))
+
+
+def _iterates(problem: Relaxation, mass: torch.Tensor, settings: Settings) -> Iterator[torch.Tensor]:
+    if settings.step == "pairwise":
+        return pairwise.relaxed(problem, mass, settings.iterations, settings.tolerance)
+    rule = frankwolfe.open_loop if settings.step == "open_loop" else frankwolfe.line_search
+    return frankwolfe.iterates(problem, mass, rule, settings.iterations, settings.tolerance)

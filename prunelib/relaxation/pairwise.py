@@ -1,0 +1,104 @@
+"""The relaxation solved by relaxed swaps, and the path from its optimum to a mask.
+
+Along the path the shift d grows from the relaxation's to the whole diagonal of G. That changes the loss of no mask, but
+bends f along the edges of the polytope, from convex to multilinear, whose minima are masks: relaxed swaps that start
+from the relaxed optimum follow a minimum of f to a mask (as Zaslavskiy, Bach and Vert, IEEE PAMI 2009, do for graphs).
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+
+from prunelib.kernels import engine
+from prunelib.machine import machine
+from prunelib.relaxation.problem import Relaxation, evaluate
+
+_STAGES = 16  # of the path
+_SETTLED = 1e-4  # the dual gap, relative, at which a stage of the path ends early
+_PRICES = 20  # tried at most
+_LEAST_PRICE = 1e-3  # to start with, of the mean gradient
+_SPENT = 1e-3  # the share of the budget that a price may miss
+
+
+def relaxed(problem: Relaxation, mass: torch.Tensor, iterations: int, tolerance: float) -> Iterator[torch.Tensor]:
+    """Iterates (rows, inputs) float64 from ``mass`` on; at the last one dual gaps are at most ``tolerance`` of losses.
+
+    Groups keep the mass they have; one that spans rows shares its mass out among them. An iteration is a round of about
+    an eighth as many pairs as a row has inputs.
+    """
+    if problem.problems == len(mass):
+        yield _descend(problem, problem.shift[None], mass, None, tolerance, iterations)
+    else:
+        yield from _shared_out(problem, mass, iterations, tolerance)
+
+
+def followed(problem: Relaxation, mass: torch.Tensor) -> torch.Tensor:
+    """The end of the path that starts at ``mass`` (rows, inputs) float64: nearly all masses are 0 or 1."""
+    part = torch.linspace(0, 1, _STAGES + 1, dtype=torch.float64)[1:, None].to(problem.shift)
+    shifts = problem.shift + part * (problem.gram.diagonal() - problem.shift)
+    return _descend(problem, shifts, mass, None, _SETTLED, 1)
+
+
+class _Purchase(NamedTuple):
+    """The masses (rows, inputs) that all rows buy at a price, and their sum."""
+
+    price: float
+    mass: torch.Tensor
+    spent: float
+
+
+def _shared_out(problem: Relaxation, mass: torch.Tensor, iterations: int, tolerance: float) -> Iterator[torch.Tensor]:
+    """Iterates for a group that spans rows: what each row buys at one price, sought so that they spend the budget.
+
+    Between a price too low and one too high, the mixture of both purchases that spends the budget is the last iterate.
+    """
+    _, gradient = evaluate(problem, mass)
+    price = max(-float(gradient.reshape(-1).kthvalue(problem.keep).values), _LEAST_PRICE * float(gradient.abs().mean()))
+    known: dict[bool, _Purchase] = {}  # the last that spent too much, and the last that did not
+    for tries in range(1, _PRICES + 1):
+        mass = _descend(problem, problem.shift[None], mass, price, tolerance, iterations)
+        yield mass
+        bought = _Purchase(price, mass, float(mass.sum()))
+        known[bought.spent > problem.keep] = bought
+        if len(known) == 2 and abs(bought.spent / problem.keep - 1) <= _SPENT:
+            break
+        price = _next_price(known, problem.keep, tries)
+    if len(known) == 2:
+        yield known[False].mass + _share(known, problem.keep) * (known[True].mass - known[False].mass)
+
+
+def _next_price(known: dict[bool, _Purchase], budget: int, tries: int) -> float:
+    """Interpolated and halfway in turn; with purchases on one side only, further on, the more tries the further.
+
+    The first step on would suit a demand that falls with the cube root of the price, and a little beyond.
+    """
+    if len(known) == 2:
+        share = _share(known, budget) if tries % 2 else 0.5
+        return known[False].price + share * (known[True].price - known[False].price)
+    ((too_much, only),) = known.items()
+    beyond = 1.02 if too_much else 1 / 1.02
+    return only.price * (beyond * min(max(only.spent / budget, 0.7), 1.4) ** 4) ** tries
+
+
+def _share(known: dict[bool, _Purchase], budget: int) -> float:
+    """How much of the larger purchase, the rest being the smaller one, spends the budget."""
+    return (budget - known[False].spent) / (known[True].spent - known[False].spent)
+
+
+def _descend(
+    problem: Relaxation,
+    shifts: torch.Tensor,
+    mass: torch.Tensor,
+    price: float | None,
+    tolerance: float,
+    rounds: int,
+) -> torch.Tensor:
+    """Run the engine for relaxed swaps over all rows."""
+    group, swaps = min(problem.size, mass.shape[1]), engine(mass.device, "relaxed_swaps")
+    result = torch.empty_like(mass)
+    for rows, part in swaps.descend(
+        problem.weight, problem.gram, shifts, mass, problem.fixed, group, price, tolerance, rounds, machine().threads
+    ):
+        result[rows] = part
+    return result

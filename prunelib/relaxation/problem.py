@@ -1,0 +1,125 @@
+"""The relaxed problem (Roux et al., arXiv 2510.13713, equations 4 to 7): functions of masses m (rows, inputs) float64.
+
+    f(m) = p^T (G - Diag(d)) p + sum_j d_j w_j^2 (1 - m_j)   with   p = (1 - m) * w
+
+summed over rows. On masks, where m_j^2 = m_j, this is the pruning error whatever the shift d; with d = 0 it is the
+paper's relaxation.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from prunelib.kernels.scaling import equilibrate
+from prunelib.linalg import product
+from prunelib.patterns import Pattern
+
+_EPSILON = torch.finfo(torch.float64).eps
+
+
+class Relaxation(NamedTuple):
+    """The relaxed problem of some rows, in equilibrated units.
+
+    Attributes
+    ----------
+    weight, gram
+        (rows, inputs) and (inputs, inputs) float32.
+    shift
+        d, (inputs,) float64.
+    fixed
+        (rows, inputs) bool: what is kept for good.
+    loss_scale
+        (rows,) float64: what turns losses of a row into those of the layer.
+    size, keep
+        Groups of ``size`` consecutive places, in each of which the masses sum to at most ``keep``.
+    """
+
+    weight: torch.Tensor
+    gram: torch.Tensor
+    shift: torch.Tensor
+    fixed: torch.Tensor
+    loss_scale: torch.Tensor
+    size: int
+    keep: int
+
+    @property
+    def problems(self) -> int:
+        """How many independent problems these rows are: one each, or one where a group spans several rows."""
+        return len(self.weight) if self.size <= self.weight.shape[1] else 1
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Sum values of rows, places or groups over each independent problem: (problems,) float64."""
+        return values.reshape(self.problems, -1).sum(dim=1, dtype=torch.float64)
+
+    def only(self, problems: torch.Tensor) -> "Relaxation":
+        """The rows of some of the independent problems, given by their numbers."""
+        rows = self.rows(problems)
+        return self._replace(weight=self.weight[rows], fixed=self.fixed[rows], loss_scale=self.loss_scale[rows])
+
+    def rows(self, problems: torch.Tensor) -> torch.Tensor:
+        """The numbers of the rows that belong to these problems."""
+        return problems if self.problems == len(self.weight) else torch.arange(len(self.weight))
+
+
+def relax(
+    weight: torch.Tensor, gram: torch.Tensor, share: torch.Tensor, fixed: torch.Tensor, pattern: Pattern
+) -> Relaxation:
+    """The relaxation of a layer's weight (rows, inputs) and Gram matrix (inputs, inputs).
+
+    Parameters
+    ----------
+    share
+        (inputs,) float64: d_j / G_jj.
+    """
+    scaled = equilibrate(weight, gram)
+    size, keep = pattern.groups(*weight.shape)
+    loss_scale = scaled.loss_scale
+    if size > weight.shape[1]:  # rows compete: one scale for all
+        largest = loss_scale.max()
+        scaled = scaled._replace(weight=(scaled.weight * (loss_scale / largest).sqrt()[:, None]).float())
+        loss_scale = largest.expand(len(weight))
+    shift = share * scaled.gram.diagonal().double()
+    return Relaxation(scaled.weight, scaled.gram, shift, fixed, loss_scale, size, keep)
+
+
+def evaluate(problem: Relaxation, mass: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The relaxed losses f (problems,) and their gradient (rows, inputs), both float64, for masses (rows, inputs)."""
+    w = problem.weight.double()
+    c = product((1 - mass) * w, problem.gram.double())
+    losses = (1 - mass) * w * (c + problem.shift * w * mass)
+    return problem.sum(losses), w * (problem.shift * w * (1 - 2 * mass) - 2 * c)
+
+
+def vertex(problem: Relaxation, gradient: torch.Tensor) -> torch.Tensor:
+    """The linear minimisation oracle: argmin <gradient, v> over the polytope, (rows, inputs) in the gradient's dtype.
+
+    Ones at the ``keep`` most negative entries of each group, only where negative; what is fixed comes first.
+    """
+    groups = gradient.masked_fill(problem.fixed, -torch.inf).reshape(-1, problem.size)
+    least = groups.topk(problem.keep, dim=1, largest=False, sorted=False)
+    ones = torch.zeros_like(groups).scatter_(1, least.indices, (least.values < 0).to(groups))
+    return ones.reshape(gradient.shape)
+
+
+def dual_gap(problem: Relaxation, mass: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    """The largest <gradient, m - v> over the polytope, (problems,): f(m) is no further above its minimum."""
+    return problem.sum(gradient * (mass - vertex(problem, gradient)))
+
+
+def lower_bound(problem: Relaxation, mass: torch.Tensor) -> torch.Tensor:
+    """The pruning error of the layer that no mask goes below, (problems,) float64: min f(m) + <gradient, v - m> over v.
+
+    f is convex, so that no mask v lies below its tangent at m. The minimum is over masks that keep exactly ``keep``,
+    whatever is fixed; it may be higher than over the polytope of :func:`vertex`. What rounding may have added is taken
+    off.
+    """
+    losses, gradient = evaluate(problem, mass)
+    least = gradient.reshape(-1, problem.size).topk(problem.keep, dim=1, largest=False, sorted=False).values.sum(dim=1)
+    bound = losses - problem.sum(gradient * mass) + problem.sum(least) - _rounding(problem)
+    return bound.clamp(min=0) * problem.loss_scale[: problem.problems]
+
+
+def _rounding(problem: Relaxation) -> torch.Tensor:
+    """More than rounding in float64 may change f and its tangent by, (problems,): |G_ij| <= sqrt(G_ii G_jj)."""
+    energy = problem.weight.double().abs() * problem.gram.diagonal().double().sqrt()
+    return 8 * energy.shape[1] * _EPSILON * problem.sum(energy.sum(dim=1) ** 2)
