@@ -18,6 +18,7 @@ from rich.table import Table
 
 from prunelib import PerRow, select, wanda
 from prunelib.calibration import Calibration
+from prunelib.cell import Cell
 from prunelib.kernels.cpu import swaps as cpu
 from prunelib.kernels.reference import swaps as reference
 from prunelib.kernels.scaling import equilibrate
@@ -26,7 +27,7 @@ from prunelib.sources.provenance import model_identity
 from prunelib.weights import read_weight
 from prunelib.workflow import calibration_folder, model_folder
 
-MODEL = "smollm2_135m"
+CELL = Cell(model="smollm2_135m", seed=0)
 LAYERS = ("model.layers.10.self_attn.q_proj", "model.layers.10.mlp.down_proj")
 PATTERN = PerRow(sparsity=0.6)
 SWAPS = 10
@@ -34,8 +35,8 @@ SWAPS = 10
 
 def problem(layer_name: str, rows: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Equilibrated weight and Gram matrix of a layer's first rows, and Wanda's mask."""
-    folder = model_folder(MODEL)
-    calibration = Calibration.open(calibration_folder(MODEL), model_identity(folder))
+    folder = model_folder(CELL.model)
+    calibration = Calibration.open(calibration_folder(CELL), model_identity(folder))
     (layer,) = (layer for layer in calibration.index.layers if layer.name == layer_name)
     weight, gram = read_weight(folder, layer)[:rows], calibration.gram(layer)
     scaled = equilibrate(weight, gram)

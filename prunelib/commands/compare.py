@@ -70,7 +70,7 @@ def _run(folder: Path, *words: str) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """This process's, with the commands of its Python before others, also where nothing was activated."""
+    """The environment, with the commands of this Python before others: it may not be activated."""
     commands = Path(sys.executable).parent
     return {**os.environ, "PATH": f"{commands}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
 

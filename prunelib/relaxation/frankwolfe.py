@@ -12,7 +12,7 @@ import torch
 from prunelib.linalg import product
 from prunelib.relaxation.problem import Relaxation, dual_gap, evaluate, vertex
 
-_EPOCH = 50  # iterations between two exact evaluations
+_EPOCH = 50  # iterations from one exact evaluation to the next
 
 
 class Segment(NamedTuple):
@@ -38,17 +38,22 @@ def line_search(t: int, segment: Segment) -> torch.Tensor:  # noqa: ARG001 - a s
 
 
 def iterates(
-    problem: Relaxation, mass: torch.Tensor, step_rule: StepRule, iterations: int, tolerance: float
+    problem: Relaxation,
+    mass: torch.Tensor,
+    step_rule: StepRule,
+    iterations: int,
+    tolerance: float,
+    every: int = _EPOCH,
 ) -> Iterator[torch.Tensor]:
-    """Every fiftieth iterate (rows, inputs) float64, from ``mass`` on, and the last.
+    """One of ``every`` so many iterates (rows, inputs) float64, from ``mass`` on, and the last.
 
     A problem rests once its dual gap is at most ``tolerance`` times its relaxed loss.
     """
     open_problems = torch.arange(problem.problems, device=mass.device)
     mass = mass.clone()
-    for start in range(0, iterations, _EPOCH):
+    for start in range(0, iterations, every):
         part, rows = problem.only(open_problems), problem.rows(open_problems)
-        mass[rows] = _advance(part, mass[rows], step_rule, range(start, min(start + _EPOCH, iterations)))
+        mass[rows] = _advance(part, mass[rows], step_rule, range(start, min(start + every, iterations)))
         yield mass.clone()
         losses, gradient = evaluate(part, mass[rows])
         open_problems = open_problems[dual_gap(part, mass[rows], gradient) > tolerance * losses]
