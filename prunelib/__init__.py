@@ -13,6 +13,8 @@ from prunelib.gram import gram_matrix
 from prunelib.objective import output_energy, pruning_error, row_losses
 from prunelib.patterns import NOfM, PerLayer, PerRow, select
 from prunelib.refined import Refined
+from prunelib.refiners.sparsefw import Settings as SparseFW
+from prunelib.refiners.sparsefw import refine as sparsefw
 from prunelib.refiners.sparseswaps import Settings as SparseSwaps
 from prunelib.refiners.sparseswaps import refine as sparseswaps
 from prunelib.warmstarts.magnitude import saliency as magnitude
@@ -26,6 +28,7 @@ __all__ = [
     "PerRow",
     "Refined",
     "RiaSettings",
+    "SparseFW",
     "SparseSwaps",
     "gram_matrix",
     "magnitude",
@@ -34,6 +37,7 @@ __all__ = [
     "ria",
     "row_losses",
     "select",
+    "sparsefw",
     "sparseswaps",
     "wanda",
 ]
