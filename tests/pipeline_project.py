@@ -38,6 +38,18 @@ PARAMS = {
         "tasks": {"names": [], "limit": 4, "batch": 2},
     },
 }
+EVERYTHING = [
+    "download_model@tiny",
+    "download_text@ours",
+    "download_text@theirs",
+    "download_tasks",
+    "calibrate@tiny-0",
+    *(f"warmstart@tiny-0-{pattern}-wanda" for pattern in ("row50", "nm24")),
+    *(f"refine@tiny-0-{pattern}-wanda-{refiner}" for pattern in ("row50", "nm24") for refiner in ("none", "swaps")),
+    "evaluate_dense@tiny",
+    *(f"evaluate@tiny-0-{pattern}-wanda-{refiner}" for pattern in ("row50", "nm24") for refiner in ("none", "swaps")),
+    "report",
+]
 
 
 def character_tokenizer():

@@ -16,8 +16,13 @@ from prunelib.refiners import admm, least_squares, refit_swaps, sparsegpt_update
 HALF = PATTERNS[1]
 
 
-def refine(p, **extras):
-    return refit_swaps.refine(p.weight, p.gram, p.mask, p.pattern, **extras)
+ALL = refit_swaps.Settings(refit="all")
+WAYS = [refit_swaps.Settings(), ALL]
+both_ways = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.refit)
+
+
+def refine(p, way=ALL, **extras):
+    return refit_swaps.refine(p.weight, p.gram, p.mask, p.pattern, way, **extras)
 
 
 def least_loss(w, G, m):
@@ -31,11 +36,12 @@ def least_loss(w, G, m):
     return max(float(e @ G @ e), 0.0)
 
 
+@both_ways
 @settings(max_examples=80, deadline=None)
-@given(problems())
-def test_weights_are_finite_and_zero_where_pruned_and_counts_stay(p):
+@given(p=problems())
+def test_weights_are_finite_and_zero_where_pruned_and_counts_stay(way, p):
     weight = p.weight.clone()
-    refined = refine(p)
+    refined = refine(p, way)
     torch.testing.assert_close(p.weight, weight, rtol=0, atol=0)
     assert refined.weight.dtype == torch.float32
     assert refined.weight.isfinite().all()
@@ -69,8 +75,10 @@ def test_error_is_below_that_of_every_other_way_to_move_weights(pattern):
         sparsegpt_update.refine(*start),
         admm.refine(*start),
     ]
-    error = refit_swaps.refine(*start).loss_after.sum()
-    assert error < 0.97 * min(other.loss_after.sum() for other in others)
+    least = min(other.loss_after.sum() for other in others)
+    restored, exact = (refit_swaps.refine(*start, way).loss_after.sum() for way in WAYS)
+    assert exact < 0.97 * least
+    assert exact < restored < 1.1 * least
 
 
 @pytest.mark.parametrize("pattern", [HALF, NOfM(keep=2, group=4)], ids=lambda pattern: pattern.label)
@@ -88,13 +96,14 @@ def test_the_optimum_lies_between_the_best_of_all_masks_and_least_squares_on_the
     assert refined.optimal.all()
 
 
+@both_ways
 @pytest.mark.parametrize("pattern", PER_LAYER, ids=lambda pattern: pattern.label)
-def test_per_layer_every_row_keeps_its_number(pattern):
+def test_per_layer_every_row_keeps_its_number(pattern, way):
     p = problem(3, pattern, rows=9, inputs=20, tokens=60)
     mask = select(magnitude(p.weight * torch.logspace(-1, 1, 9)[:, None], p.gram), pattern)
-    refined = refit_swaps.refine(p.weight, p.gram, mask, pattern)
+    refined = refit_swaps.refine(p.weight, p.gram, mask, pattern, way)
     torch.testing.assert_close(refined.mask.sum(dim=1), mask.sum(dim=1))
-    assert refined.optimal.all()
+    assert refined.optimal is None if way.refit == "restored" else refined.optimal.all()
 
 
 def test_what_came_in_is_what_the_error_is_compared_with():
@@ -109,45 +118,49 @@ def test_what_came_in_is_what_the_error_is_compared_with():
 def test_a_second_time_changes_nothing():
     p = problem(5, HALF, rows=40, inputs=24, tokens=80)
     once = refine(p)
-    twice = refit_swaps.refine(p.weight, p.gram, once.mask, p.pattern, moved=once.weight)
+    twice = refit_swaps.refine(p.weight, p.gram, once.mask, p.pattern, ALL, moved=once.weight)
     torch.testing.assert_close(twice.mask, once.mask)
     torch.testing.assert_close(twice.weight, once.weight)
     assert twice.swaps.sum() == 0
     assert twice.optimal.all()
 
 
-def test_rows_without_an_error_stay_as_they_are():
+@both_ways
+def test_rows_without_an_error_stay_as_they_are(way):
     p = problem(6, HALF, rows=4, inputs=12, tokens=30)
     perfect = p.weight.masked_fill(~p.mask, 0)
-    refined = refit_swaps.refine(perfect, p.gram, p.mask, p.pattern)
+    refined = refit_swaps.refine(perfect, p.gram, p.mask, p.pattern, way)
     assert (refined.loss_before == 0).all()
     torch.testing.assert_close(refined.weight, perfect, rtol=0, atol=0)
 
 
-def test_damping_holds_the_kept_weights_near_the_models():
+@both_ways
+def test_damping_holds_the_kept_weights_near_the_models(way):
     p = problem(7, HALF, rows=8, inputs=24, tokens=30)
     distances = []
     for damping in (0.0, 0.1, 1e4):
-        refined = refit_swaps.refine(p.weight, p.gram, p.mask, p.pattern, refit_swaps.Settings(damping=damping))
+        refined = refine(p, way.model_copy(update={"damping": damping}))
         distances.append((refined.weight - p.weight)[refined.mask].abs().max().item())
     assert distances == sorted(distances, reverse=True)
     assert distances[-1] < 1e-2 < distances[0]
 
 
-def test_dead_inputs_are_given_up_and_keep_their_weights_where_they_must_stay():
+@both_ways
+def test_dead_inputs_are_given_up_and_keep_their_weights_where_they_must_stay(way):
     p = problem(8, PerRow(sparsity=0.25), rows=6, inputs=12, tokens=50, degenerate="dead inputs")
     mask = (torch.arange(12) < 9).repeat(6, 1)
     dead = torch.arange(12) % 3 == 0
-    refined = refit_swaps.refine(p.weight, p.gram, mask, p.pattern)
+    refined = refit_swaps.refine(p.weight, p.gram, mask, p.pattern, way)
     assert refined.mask[:, ~dead].all()
     torch.testing.assert_close(refined.weight[:, dead], (p.weight * refined.mask)[:, dead], rtol=0, atol=0)
     assert (refined.loss_after <= 1e-6 * refined.loss_before).all()
 
 
+@both_ways
 @pytest.mark.parametrize("degenerate", DEGENERATE)
-def test_degenerate_layers_end_finite(degenerate):
+def test_degenerate_layers_end_finite(degenerate, way):
     p = problem(9, PATTERNS[2], rows=9, inputs=30, tokens=7, degenerate=degenerate)
-    refined = refine(p)
+    refined = refine(p, way)
     assert refined.loss_after.isfinite().all()
     assert refined.weight.isfinite().all()
 
@@ -155,19 +168,30 @@ def test_degenerate_layers_end_finite(degenerate):
 def test_bfloat16_weights_are_refined_as_the_float32_they_stand_for():
     p = problem(10, PATTERNS[2], rows=4, inputs=20, tokens=60)
     half = p.weight.bfloat16()
-    found, expected = (refit_swaps.refine(w, p.gram, p.mask, p.pattern) for w in (half, half.float()))
-    torch.testing.assert_close(found.mask, expected.mask)
-    torch.testing.assert_close(found.weight, expected.weight)
+    for way in WAYS:
+        found, expected = (refit_swaps.refine(w, p.gram, p.mask, p.pattern, way) for w in (half, half.float()))
+        torch.testing.assert_close(found.mask, expected.mask)
+        torch.testing.assert_close(found.weight, expected.weight)
 
 
-def test_progress_counts_every_row_and_sums_the_losses():
+@both_ways
+def test_progress_counts_every_row_and_sums_the_losses(way):
     p = problem(11, PATTERNS[2], rows=70, inputs=20, tokens=60)
     told = []
-    refined = refine(p, progress=lambda *figures: told.append(figures))
+    refined = refine(p, way, progress=lambda *figures: told.append(figures))
     rows, before, after = map(sum, zip(*told, strict=True))
     assert rows == 70
     assert before == pytest.approx(refined.loss_before.sum().item())
     assert after == pytest.approx(refined.loss_after.sum().item())
+
+
+def test_the_restored_weights_start_from_those_that_came_in():
+    p = problem(14, HALF, rows=12, inputs=24, tokens=80)
+    fitted = least_squares.refine(p.weight, p.gram, p.mask, p.pattern).weight
+    plain, after_moved = (refine(p, WAYS[0], **extras) for extras in ({}, {"moved": fitted}))
+    assert (plain.mask != after_moved.mask).any()
+    assert (after_moved.loss_after <= after_moved.loss_before).all()
+    assert after_moved.loss_after.sum() < 0.98 * after_moved.loss_before.sum()
 
 
 def test_without_numba_the_plain_engine_ends_in_an_optimum_too(monkeypatch):
@@ -177,7 +201,7 @@ def test_without_numba_the_plain_engine_ends_in_an_optimum_too(monkeypatch):
         plain = refine(p)
     assert plain.optimal.all()
     monkeypatch.undo()
-    assert refit_swaps.refine(p.weight, p.gram, plain.mask, p.pattern).swaps.sum() == 0
+    assert refit_swaps.refine(p.weight, p.gram, plain.mask, p.pattern, ALL).swaps.sum() == 0
 
 
 def test_bad_input_is_refused_in_one_line():

@@ -1,11 +1,14 @@
-"""Refit swaps: 1-swaps, each valued with all kept weights of its row re-estimated, and the weights that go with them.
+"""Refit swaps: 1-swaps that know that the kept weights will move, and the weights that go with them.
 
-Row by row this is the selection of k of d columns in least squares. A swap has its exact effect on the fit, as in the
-exchange algorithms of regression (Miller, "Subset Selection in Regression", 2002, chapter 3), where SparseSwaps
-(Zimmer et al., arXiv 2512.10922) holds the kept weights fast, and the partial swaps of L0Learn (Hazimeh & Mazumder,
-arXiv 1803.01454) let only the restored one move. Equations: :mod:`prunelib.kernels.reference.refit_swaps`.
+Row by row this is the selection of k of d columns in least squares, where SparseSwaps (Zimmer et al., arXiv 2512.10922)
+holds the kept weights fast. With ``refit: restored`` a swap is valued with the restored weight re-estimated, as the
+partial swaps of L0Learn (Hazimeh & Mazumder, arXiv 1803.01454); the others follow between sweeps, and by least squares
+at the end. With ``refit: all`` it has its exact effect on the fit, all kept weights re-estimated, as in the exchange
+algorithms of regression (Miller, "Subset Selection in Regression", 2002, chapter 3). Equations:
+:mod:`prunelib.kernels.reference.partial_refit_swaps` and :mod:`prunelib.kernels.reference.refit_swaps`.
 """
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -14,16 +17,18 @@ from pydantic import Field
 
 from prunelib import settings as base
 from prunelib.kernels import engine
+from prunelib.kernels.interface import RowResults
 from prunelib.machine import machine
 from prunelib.objective import check_layer, damped
 from prunelib.patterns import Pattern, check_mask, swap_columns
+from prunelib.reconstruction import reconstruct
 from prunelib.refined import Progress, Refined, silent
 from prunelib.registry import About
 from prunelib.survivors import Survivors, survivors, the_better
 
 ABOUT = About(
-    "swap a kept for a pruned weight as long as that lowers the least-squares error of the row, all kept weights "
-    "re-estimated at every swap",
+    "swap a kept for a pruned weight as long as that lowers the error with the kept weights re-estimated: at each swap "
+    "the restored one, the others between sweeps; or with `refit: all` all of them at every swap, slower and lower",
     source="this project, after Zimmer et al., [2512.10922](https://arxiv.org/abs/2512.10922), and Hazimeh & Mazumder, "
     "[1803.01454](https://arxiv.org/abs/1803.01454)",
     moves_weights=True,
@@ -36,17 +41,22 @@ class Settings(base.Settings):
 
     Attributes
     ----------
+    refit
+        What is re-estimated to value a swap: ``restored``, for about the price of plain swaps, or ``all`` kept weights,
+        which inverts a matrix for each row.
     damping
         Minimise e^T G e + damping * mean(diag G) * |e|^2 with e = w - x, pruned weights included: the second term holds
         the kept weights near the model's where the calibration tokens tell little. 0: the least error on these tokens.
     """
 
     method: Literal["refit_swaps"] = "refit_swaps"
+    refit: Literal["restored", "all"] = "restored"
     damping: Annotated[float, Field(ge=0)] = 0.0
 
 
 _DEFAULT = Settings()
 _EPSILON = torch.finfo(torch.float32).eps
+_ITERATIONS, _TOLERANCE = 60, 1e-4  # of the least squares at the end
 
 
 class Standardised(NamedTuple):
@@ -54,12 +64,13 @@ class Standardised(NamedTuple):
 
     weight (rows, inputs) float64, 0 where the input is dead; gram (inputs, inputs) float32 with a ridge on its diagonal
     that outweighs the rounding of float32, so that any columns are independent; a weight times its unit (rows, inputs)
-    float64 is the true one.
+    float64 is the true one; alive (inputs,) bool says which inputs are not dead.
     """
 
     weight: torch.Tensor
     gram: torch.Tensor
     units: torch.Tensor
+    alive: torch.Tensor
 
 
 def refine(
@@ -72,7 +83,7 @@ def refine(
     *,
     moved: torch.Tensor | None = None,
 ) -> Refined:
-    """Swap kept for pruned weights, within a row or group, until no swap lowers the least-squares error of its row.
+    """Swap kept for pruned weights, within a row or group, until no swap lowers the error of its row.
 
     A row that would end with a higher error than it came in with stays as it came: by rounding, or where ``damping``
     minimises something else.
@@ -88,14 +99,14 @@ def refine(
     progress
         Told about rows as they are finished.
     moved
-        (rows, inputs), 0 where pruned: kept weights as they came in, with which the error is compared. None: the
-        model's. The search itself starts from the least-squares weights of ``mask``.
+        (rows, inputs), 0 where pruned: kept weights as they came in, with which the error is compared, and from which
+        ``restored`` starts; ``all`` starts from the least-squares weights of ``mask``. None: the model's.
 
     Returns
     -------
     Refined
         With the same number kept in every row and group, and the least-squares weights; those of dead inputs are the
-        model's. ``optimal``: no swap improves a row even with all its weights re-estimated.
+        model's. ``optimal``, known for ``all``: no swap improves a row even with all its weights re-estimated.
 
     Raises
     ------
@@ -107,18 +118,39 @@ def refine(
     check_layer(weight, gram)
     check_mask(mask, weight, pattern)
     before = survivors(weight if moved is None else moved, mask)
-    layer = standardise(weight, damped(gram, settings.damping))
-    group, kernel = swap_columns(pattern, weight.shape[1]), engine(weight.device, "refit_swaps")
+    layer, group = standardise(weight, damped(gram, settings.damping)), swap_columns(pattern, weight.shape[1])
     parts = {}
-    for rows, results, x in kernel.swap_to_optimum(layer.weight, layer.gram, mask, group, machine().threads):
-        found = (x.to(mask.device) * layer.units[rows]).where(gram.diagonal() > 0, weight[rows])
+    for rows, results, x in _WAYS[settings.refit](layer, before, group):
+        found = (x.to(mask.device) * layer.units[rows]).where(layer.alive, weight[rows])
         after = survivors(found, results.mask.to(mask.device))
         start = Survivors(before.mask[rows], before.weight[rows])
         part = the_better(weight[rows], gram, start, after, progress)
         taken = (part.mask == after.mask).all(dim=1).cpu()
-        counts = {"swaps": results.swaps * taken, "sweeps": results.sweeps, "optimal": results.optimal & taken}
-        parts[rows.start] = replace(part, **counts)
+        optimal = results.optimal & taken if settings.refit == "all" else None
+        parts[rows.start] = replace(part, swaps=results.swaps * taken, sweeps=results.sweeps, optimal=optimal)
     return _together(parts)
+
+
+_Finished = Iterator[tuple[slice, RowResults, torch.Tensor]]
+
+
+def _swap_restored(layer: Standardised, before: Survivors, group: int) -> _Finished:
+    """Swap with the restored weight re-estimated, and all of them at the end."""
+    kernel = engine(layer.weight.device, "partial_refit_swaps")
+    start = (before.weight / layer.units).where(layer.alive, 0)
+    swapped = kernel.swap_to_optimum(layer.weight, layer.gram, before.mask, start, group, machine().threads)
+    for rows, results, x in swapped:
+        m, moved = results.mask.to(start.device), x.to(start.device)
+        yield rows, results, reconstruct(layer.weight[rows], layer.gram, m, moved, _ITERATIONS, _TOLERANCE)
+
+
+def _swap_all(layer: Standardised, before: Survivors, group: int) -> _Finished:
+    """Swap with all weights re-estimated."""
+    kernel = engine(layer.weight.device, "refit_swaps")
+    yield from kernel.swap_to_optimum(layer.weight, layer.gram, before.mask, group, machine().threads)
+
+
+_WAYS = {"restored": _swap_restored, "all": _swap_all}
 
 
 def standardise(weight: torch.Tensor, gram: torch.Tensor) -> Standardised:
@@ -131,7 +163,7 @@ def standardise(weight: torch.Tensor, gram: torch.Tensor) -> Standardised:
     ridge = 4 * _EPSILON * len(gram) ** 0.5
     correlation = gram.double() / inputs / inputs[:, None]
     correlation = ((correlation + correlation.T) / 2).fill_diagonal_(1 + ridge)
-    return Standardised(scaled / size, correlation.float(), size / inputs)
+    return Standardised(scaled / size, correlation.float(), size / inputs, norms > 0)
 
 
 def _together(parts: dict[int, Refined]) -> Refined:
