@@ -6,15 +6,18 @@ from types import ModuleType
 
 import torch
 
+_COMPILERS = {"cpu": "numba", "cuda": "triton"}
+
 
 def engine(device: torch.device, operation: str) -> ModuleType:
-    """The fastest engine's module of an operation: the compiled one for tensors on processors, else the plain one."""
-    if device.type == "cpu":
+    """The fastest engine's module of an operation: the one compiled for the kind of device, else the plain one."""
+    if device.type in _COMPILERS:
         try:
-            return importlib.import_module(f"prunelib.kernels.cpu.{operation}")
+            return importlib.import_module(f"prunelib.kernels.{device.type}.{operation}")
         except (ImportError, RuntimeError) as error:  # RuntimeError: numba finds no folder to cache in
             warnings.warn(
-                f"numba cannot be used ({error}): {operation} run in plain torch, hundreds of times slower",
+                f"{_COMPILERS[device.type]} cannot be used ({error}): {operation} run in plain torch, "
+                "hundreds of times slower",
                 stacklevel=2,
             )
     return importlib.import_module(f"prunelib.kernels.reference.{operation}")

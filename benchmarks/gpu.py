@@ -1,0 +1,360 @@
+"""How fast, and how right, is the GPU's engine? One command for a machine with an NVIDIA GPU, under eight minutes.
+
+    python benchmarks/gpu.py [--dry]
+
+Random layers of real shapes: correlated Gram matrices (a decaying low-rank part and a diagonal, log-normal channel
+scales, a few outlier channels), Wanda masks, 60% per row and 2:4. First the GPU's engine is checked against the plain
+engine on the same GPU; then single matrices are timed, and whole blocks of LLaMA-3.1-8B. Prints tables and writes
+benchmarks/results/gpu.json; ends with 1 where a check failed. ``--dry`` runs the same on a processor in Triton's
+interpreter, at tiny sizes, and writes nothing.
+
+``x plain`` compares with the plain engine, timed on a few rows and multiplied by the rows and scans that the papers'
+algorithm needs. ``of limit`` is the share of the rate of fused multiply-adds, measured here, that three operations for
+every u x j pair of the counted scans make.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+DRY = "--dry" in sys.argv
+if DRY:
+    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported
+
+import torch  # noqa: E402
+import triton  # noqa: E402
+import triton.language as tl  # noqa: E402
+from rich.console import Console  # noqa: E402
+from rich.table import Table  # noqa: E402
+
+from prunelib import NOfM, PerRow, select, wanda  # noqa: E402
+from prunelib.kernels.cuda import swaps as cuda  # noqa: E402
+from prunelib.kernels.finished import together  # noqa: E402
+from prunelib.kernels.interface import RowResults  # noqa: E402
+from prunelib.kernels.reference import swaps as reference  # noqa: E402
+from prunelib.kernels.scaling import equilibrate  # noqa: E402
+from prunelib.objective import row_losses  # noqa: E402
+
+DEVICE = torch.device("cpu" if DRY else "cuda")
+PATTERNS = {"60% per row": PerRow(sparsity=0.6), "2:4": NOfM(keep=2, group=4)}
+OPERATIONS_PER_PAIR = 3
+T = TypeVar("T")
+BLOCKS_OF_8B = 32
+CONSOLE = Console(width=150)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is run: shapes are (rows, inputs)."""
+
+    checks: tuple[tuple[int, int], ...]
+    matrices: tuple[tuple[int, int], ...]
+    inputs_of_a_block: dict[int, tuple[tuple[int, ...], ...]]
+    max_swaps: int
+    reference_rows: int
+    counted_rows: int
+    steps: int
+    tiles: tuple[tuple[int, int, int, int], ...]
+
+
+FULL = Sizes(
+    checks=((64, 512), (48, 1000), (6, 4096)),
+    matrices=((4096, 4096), (14336, 4096), (4096, 14336)),
+    # matrices that share an input, by their rows: q k v, o, gate up, down
+    inputs_of_a_block={4096: ((4096, 1024, 1024), (4096,), (14336, 14336)), 14336: ((4096,),)},
+    max_swaps=100,
+    reference_rows=3,
+    counted_rows=64,
+    steps=32768,
+    tiles=((16, 128, 4, 2), (8, 128, 8, 1), (8, 128, 4, 1), (16, 64, 4, 1), (32, 128, 4, 4), (32, 64, 4, 2)),
+)
+TINY = Sizes(
+    checks=((4, 12),),
+    matrices=((3, 8), (2, 16)),
+    inputs_of_a_block={8: ((3, 2), (3,)), 16: ((2,),)},
+    max_swaps=2,
+    reference_rows=1,
+    counted_rows=2,
+    steps=4,
+    tiles=((4, 8, 4, 1), (2, 16, 8, 1)),
+)
+SIZES = TINY if DRY else FULL
+
+
+@dataclass(frozen=True)
+class Layer:
+    """An equilibrated layer with Wanda's mask for a pattern."""
+
+    weight: torch.Tensor
+    gram: torch.Tensor
+    mask: torch.Tensor
+    group: int
+
+    def rows(self, count: int) -> "Layer":
+        """The layer of the first rows."""
+        return Layer(self.weight[:count], self.gram, self.mask[:count], self.group)
+
+    @property
+    def pairs(self) -> int:
+        """The u x j pairs that a scan of one row evaluates."""
+        return self.gram.shape[0] * self.group
+
+
+def gram(inputs: int, seed: int) -> torch.Tensor:
+    """A correlated Gram matrix: a spectrum that decays as 1/k over half of the inputs, noise, scales, outliers."""
+    generator = torch.Generator(DEVICE).manual_seed(seed)
+    factors = torch.randn(inputs, inputs // 2, generator=generator, device=DEVICE)
+    factors /= torch.arange(1, inputs // 2 + 1, device=DEVICE).sqrt()
+    result = factors @ factors.T
+    result.diagonal().add_(0.3 * result.diagonal().mean())
+    scale = torch.exp(0.5 * torch.randn(inputs, generator=generator, device=DEVICE))
+    scale[torch.randperm(inputs, generator=generator, device=DEVICE)[: max(1, inputs // 512)]] *= 20
+    return result.mul_(scale).mul_(scale[:, None])
+
+
+def layer(rows: int, gram: torch.Tensor, pattern: PerRow | NOfM, seed: int) -> Layer:
+    """A random weight on a Gram matrix, ready for the engines."""
+    generator = torch.Generator(DEVICE).manual_seed(seed)
+    weight = torch.randn(rows, len(gram), generator=generator, device=DEVICE)
+    mask = select(wanda(weight, gram), pattern)
+    scaled = equilibrate(weight, gram)
+    return Layer(scaled.weight, scaled.gram, mask, pattern.group if isinstance(pattern, NOfM) else len(gram))
+
+
+def best(of: Layer, max_swaps: int, engine=cuda) -> RowResults:
+    """Results of best swaps."""
+    return together(engine.swap_best(of.weight, of.gram, of.mask, of.group, max_swaps, 1), of.mask)
+
+
+def optimum(of: Layer) -> RowResults:
+    """Results of sweeps."""
+    return together(cuda.swap_to_optimum(of.weight, of.gram, of.mask, of.group, 1), of.mask)
+
+
+def seconds_of(run: Callable[[], T]) -> tuple[float, T]:
+    """Wall time until the results are on the processor."""
+    if not DRY:
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    results = run()
+    return time.perf_counter() - started, results
+
+
+def check(rows: int, inputs: int, name: str) -> dict:
+    """Rows whose best swaps are not the plain engine's, whose optimum is none, or whose losses are wrong."""
+    each = layer(rows, gram(inputs, 1), PATTERNS[name], 2)
+    found, expected, swept = best(each, 50), best(each, 50, reference), optimum(each)
+    again = best(Layer(each.weight, each.gram, swept.mask.to(DEVICE), each.group), 1, reference)
+    losses = row_losses(each.weight, each.gram.double(), swept.mask.to(DEVICE)).cpu()
+    return {
+        "shape": [rows, inputs],
+        "pattern": name,
+        "rows_with_other_masks": int((found.mask != expected.mask).any(dim=1).sum()),
+        "rows_not_optimal": int(((again.swaps > 0) | ~swept.optimal).sum()),
+        "rows_with_wrong_losses": int(((losses - swept.loss_after).abs() > 1e-9 * swept.loss_before).sum()),
+        "best_swaps": found.swaps.double().mean().item(),
+        "sweeps": swept.sweeps.double().mean().item(),
+    }
+
+
+@triton.jit
+def _multiply_add(out, STEPS: tl.constexpr, BLOCK: tl.constexpr):
+    x = tl.arange(0, BLOCK).to(tl.float32)
+    for _ in range(STEPS):
+        x = x * 0.5 + 1.0
+    tl.store(out + tl.program_id(0) * BLOCK + tl.arange(0, BLOCK), x)
+
+
+def multiply_add_rate() -> float:
+    """Fused multiply-adds a second, 16 independent ones a thread."""
+    programs, block = (2, 32) if DRY else (132 * 16, 2048)
+    out = torch.empty(programs * block, device=DEVICE)
+
+    def run() -> torch.Tensor:
+        _multiply_add[(programs,)](out, SIZES.steps, block)
+        return out[:1].cpu()
+
+    run()
+    return programs * block * SIZES.steps / min(seconds_of(run)[0] for _ in range(3))
+
+
+def tiles() -> Iterator[dict]:
+    """One scan of the first rows of a square matrix for each shape of a tile, which must not change what it finds."""
+    inputs = SIZES.matrices[0][1]
+    each, chosen = layer(8 if DRY else cuda.CHUNK_ROWS, gram(inputs, 1), PATTERNS["60% per row"], 2), cuda.TILE
+    state = cuda.begin(each.weight, each.gram, each.gram.diagonal().contiguous(), each.mask)
+    rows = torch.arange(len(each.weight), device=DEVICE)
+
+    def run() -> torch.Tensor:
+        cuda.scan(rows, state, each.group)
+        return state.least[:1].cpu()
+
+    run()
+    expected = state.least.clone()
+    for kept_rows, kept, pruned, warps in SIZES.tiles:
+        cuda.TILE = {"ROWS": kept_rows, "KEPT": kept, "PRUNED": pruned, "num_warps": warps}
+        run()
+        seconds = min(seconds_of(run)[0] for _ in range(3))
+        yield {
+            "tile": cuda.TILE,
+            "seconds_a_scan": seconds,
+            "pairs_a_second": len(rows) * each.pairs / seconds,
+            "same": torch.equal(state.least, expected),
+        }
+    cuda.TILE = chosen
+
+
+def measure(of: Layer, run: Callable[[Layer], RowResults], rate: float) -> dict:
+    """Seconds, figures and memory (weight and Gram matrix included) of one mode; compiled on a few rows before."""
+    run(of.rows(SIZES.counted_rows))
+    others = 0 if DRY else torch.cuda.memory_allocated() - of.gram.nbytes - of.weight.nbytes
+    if not DRY:
+        torch.cuda.reset_peak_memory_stats()
+    seconds, results = seconds_of(lambda: run(of))
+    peak = 0 if DRY else torch.cuda.max_memory_allocated() - others
+    pairs = int(results.sweeps.sum()) * of.pairs
+    return {
+        "shape": list(of.weight.shape),
+        "seconds": seconds,
+        "peak_bytes": peak,
+        "peak_bytes_allowed": of.gram.nbytes + 4 * of.weight.nbytes,
+        "pairs": pairs,
+        "of_limit": OPERATIONS_PER_PAIR * pairs / seconds / rate,
+        "swaps_a_row": results.swaps.double().mean().item(),
+        "scans_a_row": results.sweeps.double().mean().item(),
+        "error_reduction": 1 - (results.loss_after.sum() / results.loss_before.sum()).item(),
+        "rows_optimal": int(results.optimal.sum()),
+    }
+
+
+def plain_seconds(of: Layer) -> float:
+    """Seconds of the plain engine for one scan of one row."""
+    few = of.rows(SIZES.reference_rows)
+    best(few, 0, reference)
+    seconds, results = seconds_of(lambda: best(few, 3, reference))
+    return seconds / int(results.sweeps.sum())
+
+
+def matrices(rate: float) -> Iterator[dict]:
+    """Both modes and patterns on single matrices, and how long the plain engine would take for each."""
+    for rows, inputs in SIZES.matrices:
+        shared = gram(inputs, 1)
+        for name, pattern in PATTERNS.items():
+            each = layer(rows, shared, pattern, 2)
+            plain = plain_seconds(each)
+            needed = best(each.rows(SIZES.counted_rows), 10**6).sweeps.double().mean().item()
+            for mode, run, scans in (
+                (f"best {SIZES.max_swaps}", lambda of: best(of, SIZES.max_swaps), min(needed, SIZES.max_swaps + 1)),
+                ("optimum", optimum, needed),
+            ):
+                record = measure(each, run, rate)
+                yield {
+                    **record,
+                    "pattern": name,
+                    "mode": mode,
+                    "plain_seconds_scaled": plain * scans * rows,
+                    "times_plain": plain * scans * rows / record["seconds"],
+                }
+
+
+def block(seed: int, name: str, run: Callable[[Layer], RowResults], rate: float) -> dict:
+    """All matrices of one block, layer after layer."""
+    seconds, pairs, swaps = 0.0, 0, 0.0
+    for inputs, groups in SIZES.inputs_of_a_block.items():
+        for k, shapes in enumerate(groups):
+            shared = gram(inputs, 100 * seed + k)
+            for rows in shapes:
+                record = measure(layer(rows, shared, PATTERNS[name], seed), run, rate)
+                seconds, pairs = seconds + record["seconds"], pairs + record["pairs"]
+                swaps += record["swaps_a_row"] * rows
+    return {"pattern": name, "seconds": seconds, "pairs": pairs, "swaps": swaps}
+
+
+def blocks(rate: float) -> Iterator[dict]:
+    """Two whole blocks to the optimum, and one with the papers' number of best swaps, extrapolated to all blocks."""
+    modes = [(name, "optimum", optimum, 2) for name in PATTERNS]
+    modes.append(("60% per row", f"best {SIZES.max_swaps}", lambda of: best(of, SIZES.max_swaps), 1))
+    for name, mode, run, count in modes:
+        records = [block(seed, name, run, rate) for seed in range(1, count + 1)]
+        seconds = sum(record["seconds"] for record in records)
+        yield {
+            "mode": mode,
+            "pattern": name,
+            "blocks": records,
+            "seconds": seconds,
+            "seconds_8b_extrapolated": seconds * BLOCKS_OF_8B / count,
+        }
+
+
+def show(title: str, records: list[dict], columns: dict[str, str]) -> None:
+    """Print some columns of records, each with its format."""
+    table = Table(*columns, title=title)
+    for record in records:
+        table.add_row(*(format(record[name], style) if style else str(record[name]) for name, style in columns.items()))
+    CONSOLE.print(table)
+
+
+def main() -> None:
+    """Check, measure, print, and write the results after every part."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dry", action="store_true", help="tiny sizes, on the processor, nothing written")
+    parser.parse_args()
+    started = time.perf_counter()
+    device = "dry run" if DRY else torch.cuda.get_device_name()
+    report = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "device": device, "torch": torch.__version__}
+
+    def keep(name: str, records: object) -> None:
+        report.update({name: records, "seconds": time.perf_counter() - started})
+        if not DRY:
+            target = Path(__file__).parent / "results" / "gpu.json"
+            target.write_text(json.dumps(report, indent=2) + "\n")
+
+    keep("checks", [check(*shape, name) for shape in SIZES.checks for name in PATTERNS])
+    wrong = ("rows_with_other_masks", "rows_not_optimal", "rows_with_wrong_losses")
+    show(
+        f"Against the plain engine, {device}",
+        report["checks"],
+        {"shape": "", "pattern": "", **dict.fromkeys(wrong, "")},
+    )
+    rate = multiply_add_rate()
+    keep("multiply_adds_a_second", rate)
+    keep("tiles", list(tiles()))
+    show(
+        f"One scan ({rate:.3g} multiply-adds a second)",
+        report["tiles"],
+        {"tile": "", "seconds_a_scan": ".4g", "pairs_a_second": ".3g", "same": ""},
+    )
+    keep("matrices", list(matrices(rate)))
+    figures = {
+        "seconds": ".4g",
+        "of_limit": ".1%",
+        "scans_a_row": ".1f",
+        "swaps_a_row": ".1f",
+        "error_reduction": ".1%",
+    }
+    memory = {"peak_bytes": ".3g", "peak_bytes_allowed": ".3g"}
+    show(
+        "Single matrices",
+        report["matrices"],
+        {"shape": "", "pattern": "", "mode": "", **figures, "times_plain": ".0f", **memory},
+    )
+    keep("blocks", list(blocks(rate)))
+    show(
+        "Blocks of LLaMA-3.1-8B",
+        report["blocks"],
+        {"pattern": "", "mode": "", "seconds": ".4g", "seconds_8b_extrapolated": ".4g"},
+    )
+    CONSOLE.print(f"{report['seconds']:.0f} s in all")
+    if any(record[name] for record in report["checks"] for name in wrong):
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

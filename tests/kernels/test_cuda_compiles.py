@@ -1,0 +1,44 @@
+"""The GPU's kernels compile for a GPU that is not there: what the interpreter takes, the compiler may not."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from prunelib.kernels.cuda import scan_kernels, swap_kernels, swaps
+
+TYPES = dict(rows="*i64", active="*i1", weight="*fp32", gram="*fp32", diagonal="*fp32", corr="*fp64", restore="*fp32",
+    least="*fp32", loss="*fp64", swaps="*i64", sweeps="*i64", optimal="*i1", mask="*i1", limit="i32")
+
+
+def compiled(kernel, **settings):
+    options = {name: settings.pop(name) for name in ("num_warps", "maxnreg") if name in settings}
+    constants = {name: value for name, value in settings.items() if name in kernel.arg_names}
+    signature = {name: "constexpr" if name in constants else TYPES[name] for name in kernel.arg_names}
+    source = ASTSource(kernel, signature, constexprs=constants)
+    assert triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["cubin"]
+
+
+for inputs, group in ((768, 768), (768, 4)):
+    row = {"inputs": inputs, "group": group, **swaps._whole_row(inputs)}
+    compiled(swap_kernels.make_best_swap, **row)
+    compiled(swap_kernels.visit, **row)
+compiled(swap_kernels.begin, inputs=768, **swaps._BEGIN_TILE)
+compiled(scan_kernels.scan_rows, inputs=768, **swaps.TILE)
+compiled(scan_kernels.scan_groups, inputs=768, group=4, **swaps._GROUPS_TILE)
+"""
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+def test_the_kernels_compile_for_hopper(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment |= {"TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-2000:]

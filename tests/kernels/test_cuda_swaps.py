@@ -1,0 +1,213 @@
+"""The GPU's engine against brute force and the plain engine: on a GPU, else in Triton's interpreter, small and slow."""
+
+import os
+import sys
+
+import numpy as np
+import oracles
+import pytest
+import torch
+from hypothesis import given, settings
+from strategies import DEGENERATE, PATTERNS, PER_LAYER, Problem, problem, problems
+
+from prunelib import NOfM, PerRow
+from prunelib.kernels.reference import swaps as reference
+from prunelib.kernels.scaling import equilibrate
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+    if "triton" in sys.modules:
+        pytest.skip("no GPU, and triton was imported without TRITON_INTERPRET=1", allow_module_level=True)
+    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported
+pytest.importorskip("triton", reason="triton is not installed")
+
+from prunelib.kernels import engine  # noqa: E402
+from prunelib.kernels.cuda import swaps as cuda  # noqa: E402
+
+EXAMPLES = 40 if DEVICE == "cuda" else 12
+ROW60, NM24, NM48 = PATTERNS[2], NOfM(keep=2, group=4), NOfM(keep=4, group=8)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small_tiles():
+    """Blocks that the small problems here do not fill, and more than one of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cuda, "TILE", {"ROWS": 4, "KEPT": 8, "PRUNED": 8, "num_warps": 1})
+        yield
+
+
+def finished(parts):
+    """All rows of an engine's results, in order."""
+    ordered = [result for _, result in sorted(parts, key=lambda part: part[0].start)]
+    return {name: torch.cat([getattr(result, name) for result in ordered]) for name in vars(ordered[0])}
+
+
+def operands(p):
+    scaled = equilibrate(p.weight, p.gram)
+    return scaled.weight.to(DEVICE), scaled.gram.to(DEVICE), p.mask.to(DEVICE), p.group
+
+
+def best(p, max_swaps, of=cuda):
+    return finished(of.swap_best(*operands(p), max_swaps, 1))
+
+
+def optimum(p, of=cuda):
+    return finished(of.swap_to_optimum(*operands(p), 1))
+
+
+def assert_consistent(p, result):
+    """Counts are kept, losses are those of the masks and do not rise."""
+    weight, gram = (operand.cpu().double().numpy() for operand in operands(p)[:2])
+    before, after = (oracles.losses(weight, gram, m.numpy()).clip(min=0) for m in (p.mask, result["mask"]))
+    assert (np.abs(result["loss_before"].numpy() - before) <= 1e-9 * (1 + before)).all()
+    assert (np.abs(result["loss_after"].numpy() - after) <= 1e-9 * (1 + before)).all()
+    assert (result["loss_after"] <= result["loss_before"]).all()
+    shape = (len(p.mask), -1, p.group)
+    torch.testing.assert_close(result["mask"].view(shape).sum(-1), p.mask.view(shape).sum(-1))
+    assert ((result["mask"] != p.mask).sum(dim=1) <= 2 * result["swaps"]).all()
+
+
+def assert_optimal(p, result):
+    assert result["optimal"].all()
+    weight, gram = (operand.cpu().numpy() for operand in operands(p)[:2])
+    for w, m in zip(weight, result["mask"].numpy(), strict=True):
+        assert oracles.is_swap_optimal(w, gram.astype(np.float64), m, p.group)
+
+
+def assert_same(p, found, expected):
+    """The same swaps where float64 can tell them apart, and always as low a loss."""
+    torch.testing.assert_close(found["loss_after"], expected["loss_after"], rtol=1e-8, atol=1e-9)
+    for name in ("mask", "swaps", "sweeps", "optimal") if p.separable else ():
+        torch.testing.assert_close(found[name], expected[name])
+
+
+def test_the_pair_term_matters():
+    weight, gram = torch.tensor([[10.0, -1.0, 9.0, -9.0]], device=DEVICE), torch.ones(4, 4, device=DEVICE)
+    mask = torch.tensor([[False, False, True, True]], device=DEVICE)
+    result = finished(cuda.swap_best(weight, gram, mask, 4, 1, 1))
+    assert result["loss_before"].tolist() == [81.0]
+    assert result["loss_after"].tolist() == [1.0]
+    assert result["mask"].tolist() == [[False, True, True, False]]
+
+
+@pytest.mark.parametrize("pattern", [ROW60, NM24, NM48], ids=lambda pattern: pattern.label)
+@pytest.mark.parametrize("max_swaps", [1, 3, 50])
+def test_best_swaps_are_those_of_brute_force(pattern, max_swaps):
+    p = problem(1, pattern, rows=3, inputs=16, tokens=50)
+    result = best(p, max_swaps)
+    for r in range(3):
+        expected = oracles.best_swaps(p.weight[r].numpy(), p.gram.numpy(), p.mask[r].numpy(), p.group, max_swaps)
+        np.testing.assert_array_equal(result["mask"][r].numpy(), expected)
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(problems(max_inputs=12))
+def test_best_swaps_are_those_of_the_plain_engine(p):
+    for max_swaps in (2, 1000):
+        assert_same(p, best(p, max_swaps), best(p, max_swaps, of=reference))
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(problems(max_inputs=10))
+def test_sweeps_end_in_a_swap_optimum_by_brute_force(p):
+    result = optimum(p)
+    assert_optimal(p, result)
+    assert_consistent(p, result)
+
+
+@pytest.mark.parametrize("degenerate", DEGENERATE)
+@pytest.mark.parametrize("pattern", [ROW60, NM24], ids=lambda pattern: pattern.label)
+def test_degenerate_layers(degenerate, pattern):
+    p = problem(7, pattern, rows=3, inputs=12, tokens=30, degenerate=degenerate)
+    swept, swapped = optimum(p), best(p, 1000)
+    for result in (swept, swapped):
+        assert_optimal(p, result)
+        assert_consistent(p, result)
+    assert_same(p, swapped, best(p, 1000, of=reference))
+
+
+@pytest.mark.parametrize(("rows", "inputs"), [(1, 1), (1, 2), (2, 5), (5, 17), (2, 48)])
+def test_sizes_that_no_block_divides(rows, inputs):
+    p = problem(3, PATTERNS[1], rows, inputs, tokens=3 * inputs)
+    swept, swapped = optimum(p), best(p, 6)
+    assert_optimal(p, swept)
+    assert_consistent(p, swept)
+    assert_same(p, swapped, best(p, 6, of=reference))
+
+
+@pytest.mark.parametrize("kept", [1, 10])
+def test_one_kept_and_one_pruned(kept):
+    p = problem(5, PerRow(sparsity=1 - kept / 11), rows=2, inputs=11, tokens=40)
+    assert p.mask.sum(dim=1).tolist() == [kept, kept]
+    assert_optimal(p, optimum(p))
+    assert_same(p, best(p, 1000), best(p, 1000, of=reference))
+
+
+def test_rows_that_keep_all_or_none_stay_as_they_are():
+    p = problem(6, PATTERNS[1], rows=4, inputs=9, tokens=30)
+    mask = p.mask.clone()
+    mask[0], mask[2] = True, False
+    p = Problem(p.weight, p.gram, mask, p.pattern)
+    for result in (optimum(p), best(p, 5)):
+        torch.testing.assert_close(result["mask"][::2], mask[::2])
+        assert result["swaps"][::2].tolist() == [0, 0]
+        assert result["optimal"][::2].all()
+        assert result["loss_after"][0] == 0
+        torch.testing.assert_close(result["loss_after"][2], result["loss_before"][2])
+        assert (result["swaps"][1::2] > 0).all()
+
+
+@settings(max_examples=EXAMPLES // 2, deadline=None)
+@given(problems(max_inputs=9, patterns=PER_LAYER))
+def test_rows_that_keep_any_number_end_in_a_swap_optimum_too(p):
+    result = optimum(p)
+    assert_optimal(p, result)
+    torch.testing.assert_close(result["mask"].sum(dim=1), p.mask.sum(dim=1))
+
+
+@pytest.mark.parametrize("pattern", [ROW60, NM24], ids=lambda pattern: pattern.label)
+def test_how_the_work_is_cut_changes_nothing(monkeypatch, pattern):
+    p = problem(4, pattern, rows=5, inputs=24, tokens=60)
+    whole = optimum(p), best(p, 4)
+    monkeypatch.setattr(cuda, "TILE", {"ROWS": 1, "KEPT": 32, "PRUNED": 2, "num_warps": 2})
+    monkeypatch.setattr(cuda, "_GROUPS_TILE", {"KEPT": 8, "num_warps": 1})
+    monkeypatch.setattr(cuda, "_BEGIN_TILE", {"TILE": 8, "num_warps": 1})
+    monkeypatch.setattr(cuda, "_TILE_COLUMNS_PER_WARP", 8)
+    monkeypatch.setattr(cuda, "CHUNK_ROWS", 2)
+    monkeypatch.setattr(cuda, "STRIP_ROWS", 7)
+    for one, other in zip(whole, (optimum(p), best(p, 4)), strict=True):
+        for name in ("mask", "swaps", "sweeps", "optimal"):
+            torch.testing.assert_close(one[name], other[name])
+
+
+@pytest.mark.parametrize("max_swaps", [0, 1])
+def test_a_row_that_needs_more_swaps_than_allowed_says_so(max_swaps):
+    p = problem(5, PATTERNS[1], rows=4, inputs=20, tokens=100)
+    limited = best(p, max_swaps)
+    assert (limited["swaps"] <= max_swaps).all()
+    torch.testing.assert_close(limited["optimal"], best(p, 1000, of=reference)["swaps"] <= max_swaps)
+    torch.testing.assert_close(limited["sweeps"], limited["swaps"] + 1)
+
+
+def test_equal_swaps_take_the_lowest_columns():
+    weight, gram = torch.tensor([[1.0, 1.0, 2.0, 2.0]], device=DEVICE), torch.eye(4, device=DEVICE)
+    mask = torch.tensor([[True, True, False, False]], device=DEVICE)
+    assert finished(cuda.swap_best(weight, gram, mask, 4, 1, 1))["mask"].tolist() == [[False, True, True, False]]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_swap_is_made_for_rounding_alone(seed):
+    """A rank-one Gram matrix in which weights cancel exactly, with zero weights that swap for nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    feature, weight = torch.randn(8, generator=generator), torch.randn(1, 8, generator=generator)
+    weight[0, 3] = weight[0, 7] = 0
+    feature[4] = 1
+    weight[0, 4] = -(weight[0, 0] * feature[0] + weight[0, 1] * feature[1])
+    mask = torch.tensor([[True, True, False, True, True, False, False, False]])
+    result = optimum(Problem(weight, torch.outer(feature, feature), mask, PerRow(sparsity=0.5)))
+    assert result["optimal"].all()
+    assert result["swaps"].sum() < 50
+
+
+def test_tensors_on_a_gpu_get_this_engine():
+    assert engine(torch.device("cuda"), "swaps") is cuda
