@@ -33,13 +33,13 @@ import triton  # noqa: E402
 import triton.language as tl  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
+from synthetic import Layer, random_gram, random_layer  # noqa: E402
 
-from prunelib import NOfM, PerRow, select, wanda  # noqa: E402
+from prunelib import NOfM, PerRow  # noqa: E402
 from prunelib.kernels.cuda import swaps as cuda  # noqa: E402
 from prunelib.kernels.finished import together  # noqa: E402
 from prunelib.kernels.interface import RowResults  # noqa: E402
 from prunelib.kernels.reference import swaps as reference  # noqa: E402
-from prunelib.kernels.scaling import equilibrate  # noqa: E402
 from prunelib.objective import row_losses  # noqa: E402
 
 DEVICE = torch.device("cpu" if DRY else "cuda")
@@ -88,46 +88,6 @@ TINY = Sizes(
 SIZES = TINY if DRY else FULL
 
 
-@dataclass(frozen=True)
-class Layer:
-    """An equilibrated layer with Wanda's mask for a pattern."""
-
-    weight: torch.Tensor
-    gram: torch.Tensor
-    mask: torch.Tensor
-    group: int
-
-    def rows(self, count: int) -> "Layer":
-        """The layer of the first rows."""
-        return Layer(self.weight[:count], self.gram, self.mask[:count], self.group)
-
-    @property
-    def pairs(self) -> int:
-        """The u x j pairs that a scan of one row evaluates."""
-        return self.gram.shape[0] * self.group
-
-
-def gram(inputs: int, seed: int) -> torch.Tensor:
-    """A correlated Gram matrix: a spectrum that decays as 1/k over half of the inputs, noise, scales, outliers."""
-    generator = torch.Generator(DEVICE).manual_seed(seed)
-    factors = torch.randn(inputs, inputs // 2, generator=generator, device=DEVICE)
-    factors /= torch.arange(1, inputs // 2 + 1, device=DEVICE).sqrt()
-    result = factors @ factors.T
-    result.diagonal().add_(0.3 * result.diagonal().mean())
-    scale = torch.exp(0.5 * torch.randn(inputs, generator=generator, device=DEVICE))
-    scale[torch.randperm(inputs, generator=generator, device=DEVICE)[: max(1, inputs // 512)]] *= 20
-    return result.mul_(scale).mul_(scale[:, None])
-
-
-def layer(rows: int, gram: torch.Tensor, pattern: PerRow | NOfM, seed: int) -> Layer:
-    """A random weight on a Gram matrix, ready for the engines."""
-    generator = torch.Generator(DEVICE).manual_seed(seed)
-    weight = torch.randn(rows, len(gram), generator=generator, device=DEVICE)
-    mask = select(wanda(weight, gram), pattern)
-    scaled = equilibrate(weight, gram)
-    return Layer(scaled.weight, scaled.gram, mask, pattern.group if isinstance(pattern, NOfM) else len(gram))
-
-
 def best(of: Layer, max_swaps: int, engine=cuda) -> RowResults:
     """Results of best swaps."""
     return together(engine.swap_best(of.weight, of.gram, of.mask, of.group, max_swaps, 1), of.mask)
@@ -149,7 +109,7 @@ def seconds_of(run: Callable[[], T]) -> tuple[float, T]:
 
 def check(rows: int, inputs: int, name: str) -> dict:
     """Rows whose best swaps are not the plain engine's, whose optimum is none, or whose losses are wrong."""
-    each = layer(rows, gram(inputs, 1), PATTERNS[name], 2)
+    each = random_layer(rows, random_gram(inputs, 1, DEVICE), PATTERNS[name], 2)
     found, expected, swept = best(each, 50), best(each, 50, reference), optimum(each)
     again = best(Layer(each.weight, each.gram, swept.mask.to(DEVICE), each.group), 1, reference)
     losses = row_losses(each.weight, each.gram.double(), swept.mask.to(DEVICE)).cpu()
@@ -188,7 +148,8 @@ def multiply_add_rate() -> float:
 def tiles() -> Iterator[dict]:
     """One scan of the first rows of a square matrix for each shape of a tile, which must not change what it finds."""
     inputs = SIZES.matrices[0][1]
-    each, chosen = layer(8 if DRY else cuda.CHUNK_ROWS, gram(inputs, 1), PATTERNS["60% per row"], 2), cuda.TILE
+    gram, chosen = random_gram(inputs, 1, DEVICE), cuda.TILE
+    each = random_layer(8 if DRY else cuda.CHUNK_ROWS, gram, PATTERNS["60% per row"], 2)
     state = cuda.begin(each.weight, each.gram, each.gram.diagonal().contiguous(), each.mask)
     rows = torch.arange(len(each.weight), device=DEVICE)
 
@@ -245,9 +206,9 @@ def plain_seconds(of: Layer) -> float:
 def matrices(rate: float) -> Iterator[dict]:
     """Both modes and patterns on single matrices, and how long the plain engine would take for each."""
     for rows, inputs in SIZES.matrices:
-        shared = gram(inputs, 1)
+        shared = random_gram(inputs, 1, DEVICE)
         for name, pattern in PATTERNS.items():
-            each = layer(rows, shared, pattern, 2)
+            each = random_layer(rows, shared, pattern, 2)
             plain = plain_seconds(each)
             needed = best(each.rows(SIZES.counted_rows), 10**6).sweeps.double().mean().item()
             for mode, run, scans in (
@@ -269,9 +230,9 @@ def block(seed: int, name: str, run: Callable[[Layer], RowResults], rate: float)
     seconds, pairs, swaps = 0.0, 0, 0.0
     for inputs, groups in SIZES.inputs_of_a_block.items():
         for k, shapes in enumerate(groups):
-            shared = gram(inputs, 100 * seed + k)
+            shared = random_gram(inputs, 100 * seed + k, DEVICE)
             for rows in shapes:
-                record = measure(layer(rows, shared, PATTERNS[name], seed), run, rate)
+                record = measure(random_layer(rows, shared, PATTERNS[name], seed), run, rate)
                 seconds, pairs = seconds + record["seconds"], pairs + record["pairs"]
                 swaps += record["swaps_a_row"] * rows
     return {"pattern": name, "seconds": seconds, "pairs": pairs, "swaps": swaps}

@@ -1,104 +1,121 @@
-"""How fast are the engines? Real layers of the default model, same start, in one run: ratios and losses.
+"""How fast are the engines? Real layers of the default model, same start, in one run: ratios, losses, equal masks.
 
-    python benchmarks/refine.py [--rows 16] [--threads 2]
+    python benchmarks/refine.py [--rows 128] [--plain-rows 4] [--threads 2]
 
-Needs ``dvc repro`` to have run (the model and its calibration). ``reference`` is the plain torch engine in float64.
-Times are the better of two runs; each engine refines the same rows of the same layers from Wanda at 60% per row. Prints
-a table and writes benchmarks/results/refine.json.
+Needs ``dvc repro`` to have run (the model and its calibration). ``reference`` is the plain torch engine in float64 with
+all threads; it refines the first few of the rows, since it needs minutes for all. Times are for a row, the better of
+two runs, from Wanda's mask. Prints a table and writes benchmarks/results/refine.json.
 """
 
 import argparse
 import json
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from prunelib import PerRow, select, wanda
+from prunelib import NOfM, PerRow, select, wanda
 from prunelib.calibration import Calibration
 from prunelib.cell import Cell
 from prunelib.kernels.cpu import swaps as cpu
+from prunelib.kernels.finished import Finished, together
+from prunelib.kernels.interface import RowResults
 from prunelib.kernels.reference import swaps as reference
 from prunelib.kernels.scaling import equilibrate
 from prunelib.machine import available_cores
+from prunelib.patterns import swap_columns
 from prunelib.sources.provenance import model_identity
 from prunelib.weights import read_weight
 from prunelib.workflow import calibration_folder, model_folder
 
 CELL = Cell(model="smollm2_135m", seed=0)
-LAYERS = ("model.layers.10.self_attn.q_proj", "model.layers.10.mlp.down_proj")
-PATTERN = PerRow(sparsity=0.6)
+LAYERS = ("model.layers.10.self_attn.q_proj", "model.layers.10.mlp.up_proj", "model.layers.10.mlp.down_proj")
+PATTERNS = {"60% per row": PerRow(sparsity=0.6), "2:4": NOfM(keep=2, group=4)}
 SWAPS = 10
+TO_THE_OPTIMUM = 10**6
+
+Engine = Callable[[torch.Tensor, torch.Tensor], Finished]
+"""From weight and mask (rows, inputs) to refined rows."""
 
 
-def problem(layer_name: str, rows: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Equilibrated weight and Gram matrix of a layer's first rows, and Wanda's mask."""
-    folder = model_folder(CELL.model)
-    calibration = Calibration.open(calibration_folder(CELL), model_identity(folder))
-    (layer,) = (layer for layer in calibration.index.layers if layer.name == layer_name)
-    weight, gram = read_weight(folder, layer)[:rows], calibration.gram(layer)
-    scaled = equilibrate(weight, gram)
-    return scaled.weight, scaled.gram, select(wanda(weight, gram), PATTERN)
-
-
-def measure(run, mask) -> dict:
-    """Seconds of the better of two runs, and what came out."""
-    seconds, results = float("inf"), []
+def measure(run: Engine, weight: torch.Tensor, mask: torch.Tensor) -> tuple[float, RowResults]:
+    """Seconds a row of the better of two runs, and what came out."""
+    seconds, results = float("inf"), RowResults.untouched(mask)
     for _ in range(2):
         started = time.perf_counter()
-        results = [result for _, result in sorted(run(mask), key=lambda part: part[0].start)]
+        results = together(run(weight, mask), mask)
         seconds = min(seconds, time.perf_counter() - started)
-    before, after = (
-        torch.cat([getattr(r, name) for r in results]).sum().item() for name in ("loss_before", "loss_after")
-    )
-    return {"seconds": seconds, "reduction": 1 - after / before, "mask": torch.cat([r.mask for r in results])}
+    return seconds / len(mask), results
 
 
-def compare(layer: str, rows: int, threads: int) -> list[dict]:
-    """One record for each engine and mode on one layer."""
-    weight, gram, mask = problem(layer, rows)
-    inputs = weight.shape[1]
-    runs = {
-        f"reference, {SWAPS} best swaps": lambda m: reference.swap_best(weight, gram, m, inputs, SWAPS, threads),
-        f"cpu, {SWAPS} best swaps": lambda m: cpu.swap_best(weight, gram, m, inputs, SWAPS, threads),
-        "cpu, best swaps to the optimum": lambda m: cpu.swap_best(weight, gram, m, inputs, 10**6, threads),
-        "cpu, sweeps to the optimum": lambda m: cpu.swap_to_optimum(weight, gram, m, inputs, threads),
+def engines(gram: torch.Tensor, group: int, threads: int) -> dict[str, tuple[Engine, Engine]]:
+    """For each mode the plain engine and the compiled one."""
+    return {
+        f"{SWAPS} best swaps": (
+            lambda w, m: reference.swap_best(w, gram, m, group, SWAPS, threads),
+            lambda w, m: cpu.swap_best(w, gram, m, group, SWAPS, threads),
+        ),
+        "best swaps to the optimum": (
+            lambda w, m: reference.swap_best(w, gram, m, group, TO_THE_OPTIMUM, threads),
+            lambda w, m: cpu.swap_best(w, gram, m, group, TO_THE_OPTIMUM, threads),
+        ),
+        "sweeps to the optimum": (
+            lambda w, m: reference.swap_to_optimum(w, gram, m, group, threads),
+            lambda w, m: cpu.swap_to_optimum(w, gram, m, group, threads),
+        ),
     }
-    measured = {name: measure(run, mask) for name, run in runs.items()}
-    plain = measured[f"reference, {SWAPS} best swaps"]
-    return [
-        {
-            "layer": layer,
-            "rows": rows,
-            "inputs": inputs,
-            "engine": name,
-            "seconds": each["seconds"],
-            "times_reference": plain["seconds"] / each["seconds"],
-            "reduction": each["reduction"],
-            "same_mask_as_reference": torch.equal(each["mask"], plain["mask"]),
+
+
+def compare(name: str, label: str, rows: int, plain_rows: int, threads: int) -> Iterator[dict]:
+    """A record for each mode on one layer. The plain engine's way to the optimum is by best swaps, measured once."""
+    folder = model_folder(CELL.model)
+    calibration = Calibration.open(calibration_folder(CELL), model_identity(folder))
+    (layer,) = (layer for layer in calibration.index.layers if layer.name == name)
+    weight, gram = read_weight(folder, layer)[:rows], calibration.gram(layer)
+    mask, scaled = select(wanda(weight, gram), PATTERNS[label]), equilibrate(weight, gram)
+    best_seconds, plain = 0.0, (0.0, RowResults.untouched(mask))
+    modes = engines(scaled.gram, swap_columns(PATTERNS[label], len(gram)), threads)
+    for mode, (plain_engine, engine) in modes.items():
+        seconds, found = measure(engine, scaled.weight, mask)
+        if not mode.startswith("sweeps"):
+            plain = measure(plain_engine, scaled.weight[:plain_rows], mask[:plain_rows])
+            best_seconds = seconds
+        yield {
+            "layer": name,
+            "pattern": label,
+            "mode": mode,
+            "milliseconds_a_row": 1000 * seconds,
+            "times_reference": plain[0] / seconds,
+            "times_best_swaps": best_seconds / seconds,
+            "swaps_a_row": found.swaps.double().mean().item(),
+            "scans_a_row": found.sweeps.double().mean().item(),
+            "error_reduction": 1 - (found.loss_after.sum() / found.loss_before.sum()).item(),
+            "same_masks_as_best": torch.equal(found.mask[:plain_rows], plain[1].mask),
         }
-        for name, each in measured.items()
-    ]
 
 
 def main() -> None:
     """Measure, print, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=16)
+    parser.add_argument("--rows", type=int, default=128)
+    parser.add_argument("--plain-rows", type=int, default=4)
     parser.add_argument("--threads", type=int, default=available_cores())
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    records = [record for layer in LAYERS for record in compare(layer, arguments.rows, arguments.threads)]
-    table = Table("layer", "engine", "seconds", "x reference", "error reduction", "same mask")
+    sizes = vars(parser.parse_args())
+    torch.set_num_threads(sizes["threads"])
+    records = [record for layer in LAYERS for label in PATTERNS for record in compare(layer, label, **sizes)]
+    table = Table(
+        "layer", "pattern", "mode", "ms a row", "x reference", "x best swaps", "error reduction", "same masks"
+    )
     for r in records:
-        figures = (f"{r['seconds']:.3g}", f"{r['times_reference']:.0f}", f"{100 * r['reduction']:.2f}%")
-        table.add_row(r["layer"], r["engine"], *figures, str(r["same_mask_as_reference"]))
-    Console(width=140).print(table)
-    folder = Path(__file__).parent / "results"
-    folder.mkdir(exist_ok=True)
-    (folder / "refine.json").write_text(json.dumps({"threads": arguments.threads, "records": records}, indent=2) + "\n")
+        ratios = (f"{r['times_reference']:.0f}", f"{r['times_best_swaps']:.1f}")
+        figures = (f"{r['milliseconds_a_row']:.3g}", *ratios, f"{r['error_reduction']:.2%}")
+        table.add_row(r["layer"], r["pattern"], r["mode"], *figures, str(r["same_masks_as_best"]))
+    Console(width=160).print(table)
+    target = Path(__file__).parent / "results" / "refine.json"
+    target.write_text(json.dumps({**sizes, "records": records}, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def run_chain(
     Parameters
     ----------
     weight, gram, mask
-        (rows, inputs), (inputs, inputs) float32 and (rows, inputs) bool.
+        (rows, inputs), (inputs, inputs) float32 and (rows, inputs) bool; the first and the last where the work is done.
     settings
         Of one method, or a :class:`Chain`.
     progress
@@ -83,9 +83,12 @@ def run_chain(
     moved = None
     for step in steps_of(settings):
         known = {**statistics, "moved": moved}
-        extras = {name: known[name] for name in registry.about(refiners, step).extras}
+        about = registry.about(refiners, step)
+        extras = {name: known[name] for name in about.extras}
+        refine = registry.methods(refiners)[step.method].refine
         started = time.perf_counter()
-        refined = registry.methods(refiners)[step.method].refine(weight, gram, mask, pattern, step, progress, **extras)
+        inputs = gram if about.streams else gram.to(weight.device)
+        refined = refine(weight, inputs, mask, pattern, step, progress, **extras)
         done.append(Step(step.method, refined, time.perf_counter() - started))
         mask, moved = refined.mask, refined.weight
     return done

@@ -19,8 +19,9 @@ from prunelib.statistics import InputStatistics
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_PANEL = 256  # columns: half the work of the full product, 1.5 times as fast at 576 and at 1536 inputs
-_CHUNK = 256  # tokens: a longer sum is split over threads, so that their number would change bits
+_PANELS = {"cpu": 256, "cuda": 1024}  # columns: half the work of the full product, 1.5 times as fast on a processor
+_CHUNKS = {"cpu": 256, "cuda": 8192}  # tokens: on a processor longer sums are split over threads, which changes bits
+_HALVES = (torch.bfloat16, torch.float16)
 _ENTRY_BYTES = torch.float32.itemsize
 
 
@@ -157,14 +158,16 @@ class _Sum:
 
     def add(self, inputs: torch.Tensor) -> None:
         """Add x^T x of inputs (..., d), computing the panels of the upper triangle only."""
-        x = inputs.reshape(-1, inputs.shape[-1]).float()  # (tokens, d)
+        x = inputs.reshape(-1, inputs.shape[-1])  # (tokens, d)
         self.tokens += len(x)
         self.total += x.sum(dim=0, dtype=torch.float64)
+        halves = x.is_cuda and x.dtype in _HALVES
+        panel = _PANELS[x.device.type]
         with _ieee_float32():
-            for chunk in x.split(_CHUNK):
-                for start in range(0, x.shape[1], _PANEL):
-                    stop = start + _PANEL
-                    self.gram[start:stop, start:].addmm_(chunk[:, start:stop].T, chunk[:, start:])
+            for chunk in (x if halves else x.float()).split(_CHUNKS[x.device.type]):
+                for start in range(0, x.shape[1], panel):
+                    left, right = chunk[:, start : start + panel].T, chunk[:, start:]
+                    _add_product(self.gram[start : start + panel, start:], left, right)
 
     def symmetric(self, name: str) -> torch.Tensor:
         """The whole matrix, the upper triangle mirrored in place."""
@@ -181,6 +184,14 @@ class _Sum:
         if self.tokens != tokens:
             raise ModelError(f"{name}: saw {self.tokens} of {tokens} tokens; it cannot be calibrated as a dense layer")
         return InputStatistics(self.symmetric(name).cpu(), (self.total / tokens).float().cpu())
+
+
+def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
+    """Add a product to a float32 total; matrix units multiply halves exactly and add up in float32."""
+    if left.dtype == total.dtype:
+        total.addmm_(left, right)
+    else:
+        total += torch.mm(left, right, out_dtype=total.dtype)
 
 
 def plan_passes(index: LayerIndex, budget_bytes: int) -> list[list[int]]:

@@ -6,7 +6,7 @@ neither rerun a stage nor change a mask.
 
 import os
 from functools import cache
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, ByteSize, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -47,7 +47,10 @@ class Machine(BaseSettings):
     threads
         Worker threads, for torch and for the compiled kernels alike.
     device
-        Where models run: ``cpu``, ``cuda`` or ``cuda:N``.
+        Where models run and masks are refined: ``cpu``, ``cuda`` or ``cuda:N``.
+    engine
+        The inner loops of refiners: ``auto``, those compiled for the device; ``cpu``, those for processors, also where
+        models run on a GPU; ``reference``, plain torch on the device.
     gram_bytes
         Memory that Gram matrices may take while they accumulate; with less than a model needs, calibration makes
         several passes and gives the same bits. Plain bytes or ``2GiB``.
@@ -57,7 +60,13 @@ class Machine(BaseSettings):
 
     threads: int = Field(default_factory=available_cores, ge=1)
     device: Annotated[str, BeforeValidator(_usable_device)] = Field(default_factory=_default_device)
+    engine: Literal["auto", "cpu", "reference"] = "auto"
     gram_bytes: Annotated[ByteSize, Field(gt=0)] = ByteSize(2 * 1024**3)
+
+    @property
+    def refining_device(self) -> str:
+        """Where masks are refined."""
+        return "cpu" if self.engine == "cpu" else self.device
 
 
 @cache

@@ -6,6 +6,7 @@ from prunelib.errors import NumericalError
 from prunelib.linalg import product
 
 _SLACK = 1e-3  # what rounding in float32, or a product without symmetry, may add
+_STRIP = 1024  # rows of a Gram matrix that are checked at once
 
 
 def row_losses(weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -73,6 +74,8 @@ def check_layer(weight: torch.Tensor, gram: torch.Tensor) -> None:
         if not tensor.isfinite().all():
             raise NumericalError(f"{name}: NaN or infinity found, expected finite numbers")
     norms = gram.diagonal().double().clamp(min=0).sqrt()
-    largest = norms[:, None] * norms
-    if ((gram - gram.T).abs() > _SLACK * largest).any() or (gram.abs() > (1 + _SLACK) * largest).any():
-        raise NumericalError("gram: not symmetric and positive semidefinite, expected a sum of x x^T")
+    for start in range(0, len(gram), _STRIP):
+        strip = slice(start, start + _STRIP)
+        rows, largest = gram[strip], norms[strip, None] * norms
+        if ((rows - gram[:, strip].T).abs() > _SLACK * largest).any() or (rows.abs() > (1 + _SLACK) * largest).any():
+            raise NumericalError("gram: not symmetric and positive semidefinite, expected a sum of x x^T")

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from prunelib.ahead import read_ahead
 from prunelib.calibration import Calibration
 from prunelib.chains import Step, outcome, run_chain
 from prunelib.layers import Layer
@@ -35,8 +36,9 @@ def refine_layers(
     pattern: Pattern,
     settings: Any,
     bar: Meter,
+    device: torch.device,
 ) -> Iterator[RefinedLayer]:
-    """Refine the masks of every layer, in the order of the layer index.
+    """Refine the masks of every layer, in the order of the layer index; the next one is read meanwhile.
 
     Parameters
     ----------
@@ -48,17 +50,22 @@ def refine_layers(
         Of one method in :mod:`prunelib.refiners`, or a :class:`prunelib.chains.Chain`.
     bar
         Counts rows, once a step.
+    device
+        Where the work is done; what comes back is on the processor.
     """
     check_masks(calibration.index.layers, masks)
     losses = _Losses(bar)
-    for layer in calibration.index.layers:
-        weight, gram = read_weight(folder, layer), calibration.gram(layer)
-        statistics = calibration.statistics(layer)
-        steps = run_chain(weight, gram, masks[layer.name], pattern, settings, losses.add, statistics)
+
+    def read(layer: Layer) -> tuple[Layer, torch.Tensor, torch.Tensor, dict[str, Any]]:
+        return layer, read_weight(folder, layer), calibration.gram(layer), calibration.statistics(layer)
+
+    for layer, weight, gram, statistics in read_ahead(read, calibration.index.layers):
+        mask = masks[layer.name].to(device)
+        steps = run_chain(weight.to(device), gram, mask, pattern, settings, losses.add, statistics)
         moved = steps[-1].refined.weight
         yield RefinedLayer(
-            mask=steps[-1].refined.mask,
-            weight=None if moved is None else moved.to(weight.dtype),
+            mask=steps[-1].refined.mask.cpu(),
+            weight=None if moved is None else moved.to("cpu", weight.dtype),
             record=_record(layer, steps, calibration.energies[layer.name]),
             step_seconds=[step.seconds for step in steps],
         )

@@ -29,6 +29,8 @@ class About:
         Whether a refiner also changes the weights that are kept.
     descends
         Whether a refiner never raises the pruning error.
+    streams
+        Whether a refiner takes a Gram matrix that is still on the processor, wherever the weight is.
     extras
         What a refiner takes by keyword beyond the common arguments: ``moved`` (the kept weights as the step before
         left them, or None), ``input_mean``, ``tokens``, ``held_out_gram``.
@@ -40,6 +42,7 @@ class About:
     limits: str = ""
     moves_weights: bool = False
     descends: bool = True
+    streams: bool = False
     extras: tuple[str, ...] = ()
 
 

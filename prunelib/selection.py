@@ -7,13 +7,17 @@ from typing import Any
 import torch
 
 from prunelib import registry, warmstarts
+from prunelib.ahead import read_ahead
 from prunelib.calibration import Calibration
 from prunelib.errors import PatternError
+from prunelib.layers import Layer
 from prunelib.patterns import Pattern, check_mask, select
 from prunelib.weights import read_weight
 
 
-def warmstart_masks(folder: Path, calibration: Calibration, pattern: Pattern, settings: Any) -> dict[str, torch.Tensor]:
+def warmstart_masks(
+    folder: Path, calibration: Calibration, pattern: Pattern, settings: Any, device: torch.device
+) -> dict[str, torch.Tensor]:
     """Masks (rows, inputs) bool by layer name: the weights that a warm start keeps.
 
     Parameters
@@ -22,6 +26,8 @@ def warmstart_masks(folder: Path, calibration: Calibration, pattern: Pattern, se
         The model.
     settings
         Of one method in :mod:`prunelib.warmstarts`.
+    device
+        Where the work is done; the masks are on the processor.
 
     Raises
     ------
@@ -34,10 +40,13 @@ def warmstart_masks(folder: Path, calibration: Calibration, pattern: Pattern, se
         given: dict[str, torch.Tensor] = method.masks(settings, layers, pattern, calibration.provenance["model"])
         return given
     masks = {}
-    for layer in layers:
-        weight, gram = read_weight(folder, layer), calibration.gram(layer)
+
+    def read(layer: Layer) -> tuple[Layer, torch.Tensor, torch.Tensor]:
+        return layer, read_weight(folder, layer), calibration.gram(layer)
+
+    for layer, weight, gram in read_ahead(read, layers):
         try:
-            masks[layer.name] = layer_mask(method, weight, gram, pattern, settings)
+            masks[layer.name] = layer_mask(method, weight.to(device), gram.to(device), pattern, settings).cpu()
         except PatternError as error:
             raise PatternError(f"{layer.name}: {error}") from None
     return masks

@@ -1,9 +1,12 @@
 """Refine the masks of a warm start, layer by layer, from the Gram matrices."""
 
+import torch
+
 from prunelib import workflow
 from prunelib.calibration import Calibration
 from prunelib.cell import Cell
 from prunelib.chains import steps_of
+from prunelib.machine import machine
 from prunelib.masks import read_masks
 from prunelib.params import Params
 from prunelib.progress import meter
@@ -22,7 +25,8 @@ def refine(params: Params, model: str, seed: int, pattern: str, warmstart: str, 
     layers = calibration.index.layers
     masks = read_masks(workflow.warmstart_file(start), {**calibration.provenance, **workflow.methods(params, start)})
     with meter(f"refine {cell.name}", sum(layer.rows for layer in layers) * len(steps_of(settings)), "rows") as bar:
-        refined = list(refine_layers(folder, calibration, masks, params.patterns[pattern], settings, bar))
+        device = torch.device(machine().refining_device)
+        refined = list(refine_layers(folder, calibration, masks, params.patterns[pattern], settings, bar, device))
     pruned = Pruned(
         masks={layer.name: result.mask for layer, result in zip(layers, refined, strict=True)},
         weights={

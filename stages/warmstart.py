@@ -1,8 +1,11 @@
 """Choose the weights to keep: score every weight of a model and keep the highest in each group of the pattern."""
 
+import torch
+
 from prunelib import workflow
 from prunelib.calibration import Calibration
 from prunelib.cell import Cell
+from prunelib.machine import machine
 from prunelib.masks import write_masks
 from prunelib.params import Params
 from prunelib.selection import warmstart_masks
@@ -14,7 +17,8 @@ def choose(params: Params, model: str, seed: int, pattern: str, warmstart: str) 
     cell = Cell(model=model, seed=seed, pattern=pattern, warmstart=warmstart)
     folder = workflow.model_folder(model)
     calibration = Calibration.open(workflow.calibration_folder(cell), model_identity(folder))
-    masks = warmstart_masks(folder, calibration, params.patterns[pattern], params.warmstarts[warmstart])
+    device = torch.device(machine().device)
+    masks = warmstart_masks(folder, calibration, params.patterns[pattern], params.warmstarts[warmstart], device)
     write_masks(workflow.warmstart_file(cell), masks, {**calibration.provenance, **workflow.methods(params, cell)})
 
 

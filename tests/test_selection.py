@@ -12,6 +12,7 @@ from prunelib.layers import Layer
 from prunelib.patterns import check_mask
 from prunelib.selection import layer_mask, warmstart_masks
 
+CPU = torch.device("cpu")
 METHODS = registry.methods(warmstarts)
 PATTERNS = [PerRow(sparsity=0.5), PerLayer(sparsity=0.5), NOfM(keep=2, group=4)]
 GENERATOR = torch.Generator().manual_seed(0)
@@ -46,7 +47,7 @@ def model(tmp_path):
 @pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: pattern.label)
 @pytest.mark.parametrize(("name", "saliency"), [("wanda", wanda), ("ria", ria)])
 def test_a_ranking_keeps_the_most_salient_of_every_layer(model, name, saliency, pattern):
-    masks = warmstart_masks(*model, pattern, METHODS[name].Settings())
+    masks = warmstart_masks(*model, pattern, METHODS[name].Settings(), CPU)
     assert list(masks) == list(WEIGHTS)
     for layer, weight in WEIGHTS.items():
         assert torch.equal(masks[layer], select(saliency(weight, GRAMS[layer]), pattern))
@@ -56,26 +57,26 @@ def test_a_ranking_keeps_the_most_salient_of_every_layer(model, name, saliency, 
 def test_every_method_gives_every_layer_its_counts(model, name):
     for pattern in PATTERNS:
         if pattern.kind in METHODS[name].ABOUT.patterns:
-            masks = warmstart_masks(*model, pattern, METHODS[name].Settings())
+            masks = warmstart_masks(*model, pattern, METHODS[name].Settings(), CPU)
             for layer, weight in WEIGHTS.items():
                 check_mask(masks[layer], weight, pattern)
 
 
 def test_random_layers_of_one_shape_differ_and_come_again(model):
-    first, again = (warmstart_masks(*model, PATTERNS[0], METHODS["random"].Settings()) for _ in range(2))
+    first, again = (warmstart_masks(*model, PATTERNS[0], METHODS["random"].Settings(), CPU) for _ in range(2))
     assert not torch.equal(first["0.q"], first["0.out"])
     assert all(torch.equal(first[name], again[name]) for name in WEIGHTS)
 
 
 def test_given_masks_are_taken_from_their_file(model, tmp_path):
-    masks = warmstart_masks(*model, PATTERNS[2], METHODS["wanda"].Settings())
+    masks = warmstart_masks(*model, PATTERNS[2], METHODS["wanda"].Settings(), CPU)
     save_file(masks, tmp_path / "given")
     path = tmp_path / "given"
     settings = METHODS["given"].Settings(path=str(path), sha256=store.sha256_file(path))
-    found = warmstart_masks(*model, PATTERNS[2], settings)
+    found = warmstart_masks(*model, PATTERNS[2], settings, CPU)
     assert all(torch.equal(found[name], masks[name]) for name in WEIGHTS)
     with pytest.raises(PatternError, match=r"0\.q: mask: 8 of 8 groups do not keep exactly 1 of 4"):
-        warmstart_masks(*model, NOfM(keep=1, group=4), settings)
+        warmstart_masks(*model, NOfM(keep=1, group=4), settings, CPU)
 
 
 def test_a_method_may_choose_by_itself_but_not_miscount():
@@ -100,4 +101,4 @@ def test_a_score_that_is_no_number_is_refused():
 
 def test_the_layer_that_a_pattern_does_not_fit_is_named(model):
     with pytest.raises(PatternError, match=r"0\.q: pattern 2:3: group 3 does not divide the layer's 8 inputs"):
-        warmstart_masks(*model, NOfM(keep=2, group=3), METHODS["wanda"].Settings())
+        warmstart_masks(*model, NOfM(keep=2, group=3), METHODS["wanda"].Settings(), CPU)

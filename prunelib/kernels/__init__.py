@@ -1,4 +1,9 @@
-"""The inner loops: one interface (:mod:`.interface`), several engines, chosen by where the tensors are."""
+"""The inner loops: one interface (:mod:`.interface`), several engines, chosen by where the tensors are.
+
+reference   plain torch on any device, the specification of the others
+cpu         compiled by numba
+cuda        compiled by triton
+"""
 
 import importlib
 import warnings
@@ -6,12 +11,17 @@ from types import ModuleType
 
 import torch
 
+from prunelib.machine import machine
+
 _COMPILERS = {"cpu": "numba", "cuda": "triton"}
 
 
 def engine(device: torch.device, operation: str) -> ModuleType:
-    """The fastest engine's module of an operation: the one compiled for the kind of device, else the plain one."""
-    if device.type in _COMPILERS:
+    """The fastest engine's module of an operation: the one compiled for the kind of device, else the plain one.
+
+    Where the machine's settings ask for the plain one, it is that.
+    """
+    if device.type in _COMPILERS and machine().engine != "reference":
         try:
             return importlib.import_module(f"prunelib.kernels.{device.type}.{operation}")
         except (ImportError, RuntimeError) as error:  # RuntimeError: numba finds no folder to cache in

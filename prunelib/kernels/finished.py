@@ -26,7 +26,7 @@ def measured(
     finished: Finished, weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor
 ) -> Iterator[tuple[Rows, RowResults]]:
     """The same results with the losses that a Gram matrix (inputs, inputs) gives: of ``mask``, and of the new one."""
-    gram = gram.double()
+    gram = gram.to(weight.device).double()
     for rows, part in finished:
         before = row_losses(weight[rows], gram, mask[rows]).cpu()
         after = row_losses(weight[rows], gram, part.mask.to(mask.device)).cpu()

@@ -37,7 +37,7 @@ def swap_until_held_out_rises(
         Numbers of rows and their results, as they stop. A row that went back is not optimal, and the swaps that it took
         back are not counted; its scans are.
     """
-    gram = held_out_gram.double()
+    gram = held_out_gram.to(weight.device).double()
     rows = torch.arange(len(mask))
     best, least = swap_best(rows, mask, 0), row_losses(weight, gram, mask).cpu()
     made = 0

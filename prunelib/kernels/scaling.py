@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import torch
 
+_STRIP = 1024  # rows of the Gram matrix that are scaled at once
+
 
 class Equilibrated(NamedTuple):
     """The scaled problem: weight (rows, inputs) and gram (inputs, inputs) float32, and loss_scale (rows,) float64."""
@@ -19,11 +21,25 @@ class Equilibrated(NamedTuple):
 
 
 def equilibrate(weight: torch.Tensor, gram: torch.Tensor) -> Equilibrated:
-    """Scale a weight (rows, inputs) and a Gram matrix (inputs, inputs); a loss times ``loss_scale`` is the true one."""
-    norms = gram.diagonal().double().sqrt()
+    """Scale a weight (rows, inputs) and a Gram matrix (inputs, inputs); a loss times ``loss_scale`` is the true one.
+
+    The scaled problem is on the weight's device: a Gram matrix that is still on the processor goes there in strips, so
+    that a GPU holds one and not two.
+    """
+    norms = gram.diagonal().double().sqrt().to(weight.device)
     scale = torch.where(norms > 0, norms, 1).log2().round().exp2()
-    scaled_gram = gram / scale.float() / scale.float()[:, None]
     scaled_weight = torch.where(norms > 0, weight.double() * scale, 0)
     exponent = torch.frexp(scaled_weight.abs().amax(dim=1)).exponent
     unit = torch.ldexp(torch.ones_like(exponent, dtype=torch.float64), exponent)
-    return Equilibrated((scaled_weight / unit[:, None]).float(), (scaled_gram + scaled_gram.T) / 2, unit**2)
+    return Equilibrated((scaled_weight / unit[:, None]).float(), _scaled(gram, scale.float()), unit**2)
+
+
+def _scaled(gram: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """The symmetric part of G_ij / (d_i d_j), on the device of the scale d (inputs,)."""
+    result = torch.empty(gram.shape, device=scale.device)
+    for start in range(0, len(gram), _STRIP):
+        strip = slice(start, start + _STRIP)
+        halves = (gram[strip], gram[:, strip].T)
+        above, below = (half.to(scale.device) / scale / scale[strip, None] for half in halves)
+        result[strip] = (above + below) / 2
+    return result

@@ -23,6 +23,7 @@ ABOUT = About(
     "more",
     patterns=("n_of_m",),
     limits=f"it tries every pattern of a group: N:M with at most {_MOST_PATTERNS:,} patterns",
+    streams=True,
 )
 
 

@@ -153,7 +153,7 @@ def _statistics(gram: torch.Tensor, input_mean: torch.Tensor | None, tokens: int
         raise NumericalError(f"{missing}: missing, DSnoT needs the mean of the layer's inputs and the number of tokens")
     if input_mean.shape != gram.shape[:1]:
         raise NumericalError(f"input_mean: shape {tuple(input_mean.shape)}, expected {tuple(gram.shape[:1])}")
-    mean, square = input_mean.double(), gram.diagonal().double() / tokens
+    mean, square = input_mean.to(gram.device).double(), gram.diagonal().double() / tokens
     if not (mean**2 <= (1 + _SLACK) * square + _LEAST).all():
         raise NumericalError(f"input_mean: not the mean of the Gram matrix's inputs over {tokens} tokens")
     variance = (square - mean**2).clamp(min=_LEAST_VARIANCE * square).clamp(min=_LEAST)

@@ -27,6 +27,7 @@ ABOUT = About(
     "1-swap optimum; `damping` and `held_out_every` guard against overfitting",
     source="Zimmer et al., [2512.10922](https://arxiv.org/abs/2512.10922)",
     extras=("held_out_gram",),
+    streams=True,
 )
 
 

@@ -11,6 +11,7 @@ STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
 
 # Modules that frame the work and decide no number: a change in them must not rerun a day of calibration.
 FRAME = {
+    "prunelib/ahead.py",
     "prunelib/cell.py",
     "prunelib/errors.py",
     "prunelib/machine.py",
