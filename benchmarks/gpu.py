@@ -37,6 +37,7 @@ from synthetic import Layer, random_gram, random_layer  # noqa: E402
 
 from prunelib import NOfM, PerRow  # noqa: E402
 from prunelib.kernels.cuda import swaps as cuda  # noqa: E402
+from prunelib.kernels.cuda.chunks import CHUNK_ROWS  # noqa: E402
 from prunelib.kernels.finished import together  # noqa: E402
 from prunelib.kernels.interface import RowResults  # noqa: E402
 from prunelib.kernels.reference import swaps as reference  # noqa: E402
@@ -149,7 +150,7 @@ def tiles() -> Iterator[dict]:
     """One scan of the first rows of a square matrix for each shape of a tile, which must not change what it finds."""
     inputs = SIZES.matrices[0][1]
     gram, chosen = random_gram(inputs, 1, DEVICE), cuda.TILE
-    each = random_layer(8 if DRY else cuda.CHUNK_ROWS, gram, PATTERNS["60% per row"], 2)
+    each = random_layer(8 if DRY else CHUNK_ROWS, gram, PATTERNS["60% per row"], 2)
     state = cuda.begin(each.weight, each.gram, each.gram.diagonal().contiguous(), each.mask)
     rows = torch.arange(len(each.weight), device=DEVICE)
 

@@ -12,10 +12,12 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from prunelib.kernels.cuda import scan_kernels, swap_kernels, swaps
+from prunelib.kernels.cuda import block_move_kernels, block_moves, scan_kernels, swap_kernels, swaps
+from prunelib.kernels.cuda.chunks import whole_row
 
 TYPES = dict(rows="*i64", active="*i1", weight="*fp32", gram="*fp32", diagonal="*fp32", corr="*fp64", restore="*fp32",
-    least="*fp32", loss="*fp64", swaps="*i64", sweeps="*i64", optimal="*i1", mask="*i1", limit="i32")
+    least="*fp32", loss="*fp64", swaps="*i64", sweeps="*i64", optimal="*i1", mask="*i1", limit="i32",
+    order="*i32", places="*i32", number="*i32", moved="*i64", loss_before="*fp64", loss_after="*fp64")
 
 
 def compiled(kernel, **settings):
@@ -27,12 +29,15 @@ def compiled(kernel, **settings):
 
 
 for inputs, group in ((768, 768), (768, 4)):
-    row = {"inputs": inputs, "group": group, **swaps._whole_row(inputs)}
+    row = {"inputs": inputs, "group": group, **whole_row(inputs)}
     compiled(swap_kernels.make_best_swap, **row)
     compiled(swap_kernels.visit, **row)
 compiled(swap_kernels.begin, inputs=768, **swaps._BEGIN_TILE)
 compiled(scan_kernels.scan_rows, inputs=768, **swaps.TILE)
 compiled(scan_kernels.scan_groups, inputs=768, group=4, **swaps._GROUPS_TILE)
+for size, keep, moves, most in ((4, 2, 5, 4), (16, 8, 12869, 16)):
+    sizes = {"inputs": 768, "size": size, "keep": keep, "moves": moves, "most": most}
+    compiled(block_move_kernels.settle, **sizes, **block_moves._looks(moves), **block_moves._TILE)
 """
 
 

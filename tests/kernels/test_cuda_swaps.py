@@ -1,27 +1,21 @@
 """The GPU's engine against brute force and the plain engine: on a GPU, else in Triton's interpreter, small and slow."""
 
-import os
-import sys
-
 import numpy as np
 import oracles
 import pytest
 import torch
 from hypothesis import given, settings
 from strategies import DEGENERATE, PATTERNS, PER_LAYER, Problem, problem, problems
+from triton_device import DEVICE, triton_or_skip
 
 from prunelib import NOfM, PerRow
 from prunelib.kernels.reference import swaps as reference
 from prunelib.kernels.scaling import equilibrate
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-if DEVICE == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
-    if "triton" in sys.modules:
-        pytest.skip("no GPU, and triton was imported without TRITON_INTERPRET=1", allow_module_level=True)
-    os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported
-pytest.importorskip("triton", reason="triton is not installed")
+triton_or_skip()
 
 from prunelib.kernels import engine  # noqa: E402
+from prunelib.kernels.cuda import chunks  # noqa: E402
 from prunelib.kernels.cuda import swaps as cuda  # noqa: E402
 
 EXAMPLES = 40 if DEVICE == "cuda" else 12
@@ -172,9 +166,9 @@ def test_how_the_work_is_cut_changes_nothing(monkeypatch, pattern):
     monkeypatch.setattr(cuda, "TILE", {"ROWS": 1, "KEPT": 32, "PRUNED": 2, "num_warps": 2})
     monkeypatch.setattr(cuda, "_GROUPS_TILE", {"KEPT": 8, "num_warps": 1})
     monkeypatch.setattr(cuda, "_BEGIN_TILE", {"TILE": 8, "num_warps": 1})
-    monkeypatch.setattr(cuda, "_TILE_COLUMNS_PER_WARP", 8)
-    monkeypatch.setattr(cuda, "CHUNK_ROWS", 2)
-    monkeypatch.setattr(cuda, "STRIP_ROWS", 7)
+    monkeypatch.setattr(chunks, "_TILE_COLUMNS_PER_WARP", 8)
+    monkeypatch.setattr(chunks, "CHUNK_ROWS", 2)
+    monkeypatch.setattr(chunks, "STRIP_ROWS", 7)
     for one, other in zip(whole, (optimum(p), best(p, 4)), strict=True):
         for name in ("mask", "swaps", "sweeps", "optimal"):
             torch.testing.assert_close(one[name], other[name])

@@ -10,7 +10,6 @@ pruned", the moves are the same for every group.
 """
 
 from collections.abc import Iterator
-from itertools import combinations, product
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +17,7 @@ import torch
 
 from prunelib.kernels.cpu.compiled import compiled, correlate, in_chunks
 from prunelib.kernels.interface import LOSS_TOLERANCE, ROUNDING, RowResults
+from prunelib.kernels.moves import moves_of
 from prunelib.patterns import Groups
 
 _MAX_SWEEPS = 10_000
@@ -28,7 +28,7 @@ def move_to_optimum(
 ) -> Iterator[tuple[slice, RowResults]]:
     """Give each group of each row in turn its best pattern; see :mod:`prunelib.kernels.reference.block_moves`."""
     weights, grams = weight.contiguous().numpy(), gram.contiguous().numpy()
-    moves = _moves(groups)
+    moves = moves_of(groups)
 
     def work(rows: slice) -> tuple[slice, RowResults]:
         results = RowResults.untouched(mask[rows])
@@ -41,13 +41,6 @@ def move_to_optimum(
     return in_chunks(work, len(mask), threads)
 
 
-class _Moves(NamedTuple):
-    """Each move's places in the order "kept, then pruned": places (moves, most) int64, filled up; and their number."""
-
-    places: np.ndarray
-    number: np.ndarray
-
-
 class _Terms(NamedTuple):
     """Of one group, kept before pruned: columns, v and v (2 c + v G_kk) of each, (size,), and pairs 2 v_k v_l G_kl."""
 
@@ -55,19 +48,6 @@ class _Terms(NamedTuple):
     v: np.ndarray
     alone: np.ndarray
     pair: np.ndarray
-
-
-def _moves(groups: Groups) -> _Moves:
-    """All moves of a group, those of the fewest places first."""
-    kept, pruned = range(groups.keep), range(groups.keep, groups.size)
-    most = min(len(kept), len(pruned))
-    found = [
-        out + back for n in range(1, most + 1) for out, back in product(combinations(kept, n), combinations(pruned, n))
-    ]
-    places = np.zeros((len(found), 2 * most), np.int64)
-    for row, move in zip(places, found, strict=True):
-        row[: len(move)] = move
-    return _Moves(places, np.array([len(move) for move in found]))
 
 
 @compiled

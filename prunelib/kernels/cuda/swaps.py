@@ -11,17 +11,14 @@ import torch
 import triton
 
 from prunelib.kernels.cuda import scan_kernels, swap_kernels
+from prunelib.kernels.cuda.chunks import correlate, in_chunks, whole_row
 from prunelib.kernels.interface import RowResults
 
-CHUNK_ROWS = 2048
-STRIP_ROWS = 512
 TILE = {"ROWS": 16, "KEPT": 128, "PRUNED": 4, "num_warps": 2}
 """What one program scans. A thread holds 32 pairs of a row and a kept column in registers."""
 
 _BEGIN_TILE = {"TILE": 1024, "num_warps": 8}
 _GROUPS_TILE = {"KEPT": 256, "num_warps": 2}
-_COLUMNS_PER_WARP = 512
-_TILE_COLUMNS_PER_WARP = 128
 _SWAPS_BETWEEN_LOOKS = 4
 _MAX_SWEEPS = 10_000
 
@@ -72,22 +69,18 @@ def _refine(
     steps: int,
 ) -> Iterator[tuple[slice, RowResults]]:
     gram, diagonal = gram.contiguous(), gram.diagonal().contiguous()
-    chunk = min(CHUNK_ROWS, len(mask) // 2 + 1)
-    for start in range(0, len(mask), chunk):
-        part = slice(start, start + chunk)
-        with torch.cuda.device_of(weight):
-            rows = begin(weight[part].contiguous(), gram, diagonal, mask[part])
-            results = _finish(rows, decide, group, limit, steps)
-        yield part, results
+
+    def work(part: slice) -> tuple[slice, RowResults]:
+        rows = begin(weight[part].contiguous(), gram, diagonal, mask[part])
+        return part, _finish(rows, decide, group, limit, steps)
+
+    return in_chunks(work, weight)
 
 
 def begin(weight: torch.Tensor, gram: torch.Tensor, diagonal: torch.Tensor, mask: torch.Tensor) -> Rows:
     """The state of all rows before the first scan."""
+    corr = correlate(weight * ~mask, gram)
     restore, least = torch.empty((2, *weight.shape), device=weight.device)
-    corr = torch.zeros(weight.shape, dtype=torch.float64, device=weight.device)
-    for start in range(0, len(gram), STRIP_ROWS):
-        strip = slice(start, start + STRIP_ROWS)
-        corr.addmm_((weight[:, strip] * ~mask[:, strip]).double(), gram[strip].double())
     loss = torch.empty(len(mask), dtype=torch.float64, device=weight.device)
     swaps, sweeps = torch.zeros((2, len(mask)), dtype=torch.int64, device=weight.device)
     optimal, active = torch.zeros_like(loss, dtype=torch.bool), torch.ones_like(loss, dtype=torch.bool)
@@ -103,7 +96,7 @@ def _finish(state: Rows, decide: triton.JITFunction, group: int, limit: int, ste
     while len(rows):
         for _ in range(steps):
             scan(rows, state, group)
-            decide[(len(rows),)](rows, *state, inputs, group, limit, **_whole_row(inputs))
+            decide[(len(rows),)](rows, *state, inputs, group, limit, **whole_row(inputs))
         rows = rows[state.active[rows]]
     figures = (state.restore.isinf(), state.swaps, state.sweeps, loss_before, state.loss, state.optimal)
     return RowResults(*(figure.cpu() for figure in figures))
@@ -121,10 +114,3 @@ def scan(rows: torch.Tensor, state: Rows, group: int) -> None:
         repeated = torch.cat([rows, rows[-1:].expand(blocks * TILE["ROWS"] - len(rows))])
         grid = (blocks, triton.cdiv(inputs, TILE["KEPT"]))
         scan_kernels.scan_rows[grid](repeated, *operands, **TILE)
-
-
-def _whole_row(inputs: int) -> dict[str, int]:
-    """How a program holds a row: float32 as one block, float64 in tiles, with few columns for each thread."""
-    block = triton.next_power_of_2(inputs)
-    warps = min(16, max(1, block // _COLUMNS_PER_WARP))
-    return {"BLOCK": block, "TILE": min(block, _TILE_COLUMNS_PER_WARP * warps), "num_warps": warps, "maxnreg": 128}

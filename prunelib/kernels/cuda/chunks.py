@@ -1,0 +1,40 @@
+"""What the operations on a GPU share: chunks of rows, c = G p, and how a program holds a row."""
+
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import torch
+import triton
+
+T = TypeVar("T")
+
+CHUNK_ROWS = 2048
+STRIP_ROWS = 512
+
+_COLUMNS_PER_WARP = 512
+_TILE_COLUMNS_PER_WARP = 128
+
+
+def in_chunks(work: Callable[[slice], T], weight: torch.Tensor) -> Iterator[T]:
+    """What ``work`` gives for each chunk of the rows of a weight, at most half of them, on the weight's device."""
+    chunk = min(CHUNK_ROWS, len(weight) // 2 + 1)
+    for start in range(0, len(weight), chunk):
+        with torch.cuda.device_of(weight):
+            finished = work(slice(start, min(start + chunk, len(weight))))
+        yield finished
+
+
+def correlate(p: torch.Tensor, gram: torch.Tensor) -> torch.Tensor:
+    """The product G p for each row of p (rows, inputs), in float64, with a strip of G (inputs, inputs) at a time."""
+    corr = torch.zeros(p.shape, dtype=torch.float64, device=p.device)
+    for start in range(0, len(gram), STRIP_ROWS):
+        strip = slice(start, start + STRIP_ROWS)
+        corr.addmm_(p[:, strip].double(), gram[strip].double())
+    return corr
+
+
+def whole_row(inputs: int) -> dict[str, int]:
+    """How a program holds a row: float32 as one block, float64 in tiles, with few columns for each thread."""
+    block = triton.next_power_of_2(inputs)
+    warps = min(16, max(1, block // _COLUMNS_PER_WARP))
+    return {"BLOCK": block, "TILE": min(block, _TILE_COLUMNS_PER_WARP * warps), "num_warps": warps, "maxnreg": 128}
