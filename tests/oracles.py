@@ -1,6 +1,6 @@
 """Brute force in float64, written from the definitions and slow on purpose: what the library must agree with."""
 
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 
@@ -54,6 +54,42 @@ def is_swap_optimal(w, G, m, group, tolerance=1e-9):
     p = np.asarray(w, np.float64)
     scale = float(np.sum(p**2 * np.diag(G)))
     return best is None or best[0] >= -tolerance * max(loss(w, G, m), 1e-3 * scale)
+
+
+def block_masks(m, start, groups):
+    """The mask of a row with each of the patterns that one of its groups may have."""
+    for kept in combinations(range(start, start + groups.size), groups.keep):
+        after = np.array(m)
+        after[start : start + groups.size] = False
+        after[list(kept)] = True
+        yield after
+
+
+def is_block_optimal(w, G, m, groups, tolerance=1e-9):
+    """No pattern of any one group lowers the loss by more than a tolerance relative to the size of the terms."""
+    starts = range(0, len(m), groups.size)
+    least = min(loss(w, G, after) for start in starts for after in block_masks(m, start, groups))
+    before, scale = loss(w, G, m), float(np.sum(np.asarray(w, np.float64) ** 2 * np.diag(G)))
+    return least - before >= -tolerance * max(before, 1e-3 * scale)
+
+
+def moved_loss(w, G, x):
+    """(w - x)^T G (w - x) of one row with weights x."""
+    return float((w - x) @ G @ (w - x))
+
+
+def refit_swapped(w, G, x, u, j):
+    """x with u pruned and j restored at its best value, all others held."""
+    after = np.array(x)
+    after[u] = 0.0
+    after[j] = (G[j] @ (w - after)) / G[j, j]
+    return after
+
+
+def least_refit_change(w, G, x, m, group):
+    """The change of the loss by the best such swap, 0 where there is none."""
+    afters = [refit_swapped(w, G, x, u, j) for u, j in swap_pairs(m, group)]
+    return min((moved_loss(w, G, after) for after in afters), default=moved_loss(w, G, x)) - moved_loss(w, G, x)
 
 
 def global_optimum(w, G, group, keep):

@@ -1,7 +1,5 @@
 """Block moves: the engines against brute force, against each other, and against swaps."""
 
-from itertools import combinations
-
 import numpy as np
 import oracles
 import pytest
@@ -26,23 +24,6 @@ def moved(engine, p, threads=1):
     return together(engine.move_to_optimum(scaled.weight, scaled.gram, p.mask, groups, threads), p.mask)
 
 
-def block_masks(m, start, groups):
-    """The mask of a row with each of the patterns that one of its groups may have."""
-    for kept in combinations(range(start, start + groups.size), groups.keep):
-        after = np.array(m)
-        after[start : start + groups.size] = False
-        after[list(kept)] = True
-        yield after
-
-
-def is_block_optimal(w, G, m, groups, tolerance=1e-9):
-    """No pattern of any one group lowers the loss by more than a tolerance relative to the size of the terms."""
-    starts = range(0, len(m), groups.size)
-    least = min(oracles.loss(w, G, after) for start in starts for after in block_masks(m, start, groups))
-    loss, scale = oracles.loss(w, G, m), float(np.sum(np.asarray(w, np.float64) ** 2 * np.diag(G)))
-    return least - loss >= -tolerance * max(loss, 1e-3 * scale)
-
-
 @pytest.mark.parametrize("engine", ENGINES)
 def test_two_places_may_turn_over_where_no_swap_helps(engine):
     """One feature: the pruned 5 and -4 leave 1; every swap leaves 1 or more, both at once leave 7 - 7 = 0."""
@@ -64,7 +45,7 @@ def test_the_change_by_every_pattern_is_the_difference_of_losses():
     w, G, groups = p.weight.double(), p.gram.double(), Groups(size=4, keep=2)
     changes, _ = reference.pattern_changes(w, G, p.mask, slice(4, 8), reference._patterns(groups))
     for r, m in enumerate(p.mask.numpy()):
-        losses = [oracles.loss(w[r].numpy(), G.numpy(), after) for after in block_masks(m, 4, groups)]
+        losses = [oracles.loss(w[r].numpy(), G.numpy(), after) for after in oracles.block_masks(m, 4, groups)]
         np.testing.assert_allclose(changes[r], np.array(losses) - oracles.loss(w[r].numpy(), G.numpy(), m), rtol=1e-9)
 
 
@@ -78,7 +59,7 @@ def test_both_engines_end_in_a_block_optimum_by_brute_force(p):
         assert (result.loss_after <= result.loss_before).all()
         assert (result.mask.view(-1, groups.size).sum(dim=1) == groups.keep).all()
         for w, m in zip(scaled.weight.numpy(), result.mask.numpy(), strict=True):
-            assert is_block_optimal(w, scaled.gram.numpy(), m, groups)
+            assert oracles.is_block_optimal(w, scaled.gram.numpy(), m, groups)
 
 
 @settings(max_examples=150, deadline=None)

@@ -12,12 +12,14 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from prunelib.kernels.cuda import block_move_kernels, block_moves, scan_kernels, swap_kernels, swaps
+from prunelib.kernels.cuda import block_move_kernels, block_moves, partial_refit_swaps, refit_kernels
+from prunelib.kernels.cuda import scan_kernels, swap_kernels, swaps
 from prunelib.kernels.cuda.chunks import whole_row
 
 TYPES = dict(rows="*i64", active="*i1", weight="*fp32", gram="*fp32", diagonal="*fp32", corr="*fp64", restore="*fp32",
     least="*fp32", loss="*fp64", swaps="*i64", sweeps="*i64", optimal="*i1", mask="*i1", limit="i32",
-    order="*i32", places="*i32", number="*i32", moved="*i64", loss_before="*fp64", loss_after="*fp64")
+    order="*i32", places="*i32", number="*i32", moved="*i64", loss_before="*fp64", loss_after="*fp64",
+    count="i32", first="i32", x="*fp64", inverse="*fp64", scale="*fp32", closed="*fp32", target="*fp32", steps="*fp64")
 
 
 def compiled(kernel, **settings):
@@ -38,6 +40,12 @@ compiled(scan_kernels.scan_groups, inputs=768, group=4, **swaps._GROUPS_TILE)
 for size, keep, moves, most in ((4, 2, 5, 4), (16, 8, 12869, 16)):
     sizes = {"inputs": 768, "size": size, "keep": keep, "moves": moves, "most": most}
     compiled(block_move_kernels.settle, **sizes, **block_moves._looks(moves), **block_moves._TILE)
+TYPES["weight"] = "*fp64"
+for group in (768, 4):
+    compiled(refit_kernels.visit, inputs=768, group=group, **whole_row(768))
+compiled(refit_kernels.scan_rows, inputs=768, **partial_refit_swaps.TILE)
+compiled(refit_kernels.scan_groups, inputs=768, group=4, **partial_refit_swaps._GROUPS_TILE)
+compiled(refit_kernels.descend, inputs=768, **partial_refit_swaps.DESCENT)
 """
 
 
