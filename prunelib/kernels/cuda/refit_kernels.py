@@ -163,9 +163,9 @@ def descend(
     rows, corr, gram, inverse, x, closed, steps, count, first,
     inputs: tl.constexpr, ROWS: tl.constexpr, COORDINATES: tl.constexpr,
 ):  # fmt: skip
-    """Move each kept weight from column ``first`` on in turn to its best, COORDINATES of ROWS rows, and note the steps.
+    """Move each kept weight of COORDINATES columns, from ``first`` on, in turn to its best, and note the steps.
 
-    Only the c of these columns follows, here: the others' is c - steps G[columns].
+    Within the program the c of these columns follows each step; all of c, as stored, is then c - steps G[columns].
     """
     n = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     r = tl.load(rows + n, mask=n < count, other=0)
@@ -178,11 +178,10 @@ def descend(
     moved = tl.zeros((ROWS, COORDINATES), tl.float64)
     for k in range(COORDINATES):
         i = tl.minimum(first + k, inputs - 1)  # beyond the last column nothing is kept
-        turn = kept & (places == k)[None, :]
-        step = tl.sum(tl.where(turn, c, 0.0), 1) * tl.load(inverse + i)
-        moved = tl.where(turn, step[:, None], moved)
-        c -= (
-            step[:, None] * tl.load(gram + i.to(tl.int64) * inputs + columns, mask=columns < inputs, other=0.0)[None, :]
-        )
+        its_c = tl.gather(tl.where(kept, c, 0.0), tl.full((ROWS, 1), k, tl.int32), 1)
+        step = its_c * tl.load(inverse + i)
+        moved = tl.where((places == k)[None, :], step, moved)
+        g = tl.load(gram + i.to(tl.int64) * inputs + columns, mask=columns < inputs, other=0.0)
+        c -= step * g[None, :]
     tl.store(x + here, tl.load(x + here, mask=inside, other=0.0) + moved, mask=inside)
     tl.store(steps + (n * COORDINATES)[:, None] + places[None, :], moved, mask=(n < count)[:, None])
