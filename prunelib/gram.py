@@ -1,16 +1,16 @@
 """Gram matrices of layer inputs: the sum of x x^T over tokens, all that pruning needs to know of the data.
 
-One matrix for each distinct input, in float32, accumulated while the model runs its own forward pass.
+One matrix for each distinct input, in float32, accumulated while the model runs its own forward pass, block by block.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
-from itertools import repeat
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from pydantic import Field
 
+from prunelib.blockwise import BlockwiseForward
 from prunelib.errors import ModelError, NumericalError
 from prunelib.layers import LayerIndex, watch_inputs
 from prunelib.settings import Settings
@@ -74,33 +74,38 @@ def accumulate_grams(
     model: "PreTrainedModel",
     index: LayerIndex,
     windows: torch.Tensor,
+    held_out: torch.Tensor,
     *,
     batch: int,
-    budget_bytes: int,
+    device: torch.device,
+    gram_bytes: int,
+    state_bytes: int,
     on_windows: Callable[[int], None] | None = None,
-) -> Iterator[tuple[int, dict[str, InputStatistics]]]:
-    """Run a model over token windows and yield the Gram matrices of its layers, block by block.
+) -> Iterator[tuple[int, dict[str, InputStatistics], dict[str, InputStatistics]]]:
+    """Run a model over token windows, block by block, and yield the Gram matrices of each block's layers.
 
-    Each pass over the windows serves as many consecutive blocks as the budget allows, at least one, and stops the
-    forward after the last of them. The number of passes changes no bit of the result.
+    A block's windows pass through it again where its Gram matrices do not fit the budget together; that changes no bit
+    of the result.
 
     Parameters
     ----------
-    windows
-        (samples, length) integer token ids.
+    model
+        On the processor, which it leaves for ``device`` but for the blocks (:mod:`prunelib.blockwise`).
+    windows, held_out
+        (samples, length) integer token ids; ``held_out`` may have no windows.
     batch
         Windows a forward pass; the last may have fewer.
-    budget_bytes
-        Memory for Gram matrices on the model's device.
+    gram_bytes, state_bytes
+        Memory on the device for Gram matrices, and for the states between blocks.
     on_windows
-        Called after every batch with the number of its windows; over all passes, each window counts once a pass
-        (:func:`plan_passes`).
+        Called after every batch with the number of its windows; each window counts once a pass, of which a block takes
+        one or more (:func:`plan_passes`).
 
     Yields
     ------
     tuple
-        Block number, and its inputs' statistics over all tokens of all windows, on the CPU, by :attr:`Layer.gram`; the
-        matrices are exactly symmetric.
+        Block number, and its inputs' statistics over all tokens of ``windows`` and over those of ``held_out`` (none
+        where there are no such), on the CPU, by :attr:`Layer.gram`; the matrices are exactly symmetric.
 
     Raises
     ------
@@ -109,43 +114,41 @@ def accumulate_grams(
     NumericalError
         Naming the layer whose inputs are NaN, infinite or too large for float32.
     """
-    for blocks in plan_passes(index, budget_bytes):
-        sums = {name: _Sum(size, model.device) for block in blocks for name, size in index.grams(block).items()}
-        last_block = model.get_submodule(f"{index.block_list}.{blocks[-1]}")
-        for tokens in windows.split(batch):
-            _run_until(last_block, model, tokens, sums)
-            if on_windows:
-                on_windows(len(tokens))
-        for block in blocks:
-            yield block, {name: sums.pop(name).complete(name, windows.numel()) for name in index.grams(block)}
+    parts = [part for part in (windows, held_out) if len(part)]
+    batches = [(number, tokens) for number, part in enumerate(parts) for tokens in part.split(batch)]
+    forward = BlockwiseForward(model, index.block_list, [tokens for _, tokens in batches], device, state_bytes)
+    for block in range(index.blocks):
+        statistics: list[dict[str, InputStatistics]] = [{}, {}]
+        passes = plan_passes(index.grams(block), gram_bytes // len(parts))
+        with forward.resident():
+            for names in passes:
+                sums = [{name: _Sum(index.grams(block)[name], device) for name in names} for _ in parts]
+                for number, (part, tokens) in enumerate(batches):
+                    with watch_inputs(model, names, lambda name, inputs, sums=sums[part]: sums[name].add(inputs)):
+                        states = forward.run(number)
+                    if names is passes[-1]:
+                        forward.keep(number, states)
+                    if on_windows:
+                        on_windows(len(tokens))
+                for part, of_part in enumerate(sums):
+                    for name, total in of_part.items():
+                        statistics[part][name] = total.complete(name, parts[part].numel())
+        forward.advance()
+        yield block, *statistics
 
 
-def accumulate_apart(
-    model: "PreTrainedModel",
-    index: LayerIndex,
-    windows: torch.Tensor,
-    held_out: torch.Tensor,
-    *,
-    batch: int,
-    budget_bytes: int,
-    on_windows: Callable[[int], None] | None = None,
-) -> Iterator[tuple[int, dict[str, InputStatistics], dict[str, InputStatistics]]]:
-    """As :func:`accumulate_grams`, with the statistics of held-out windows beside them: none where there are no such.
-
-    ``budget_bytes`` is that of each of the two.
-    """
-    settings = {"batch": batch, "budget_bytes": budget_bytes, "on_windows": on_windows}
-    apart = accumulate_grams(model, index, held_out, **settings) if len(held_out) else repeat((0, {}))  # type: ignore[arg-type]
-    for (block, inputs), (_, inputs_apart) in zip(
-        accumulate_grams(model, index, windows, **settings),  # type: ignore[arg-type]
-        apart,
-        strict=False,
-    ):
-        yield block, inputs, inputs_apart
-
-
-class _Stop(Exception):  # noqa: N818 - control flow, no error
-    """Leaves the forward once the last block of a pass has run; private, so that it hides no real fault."""
+def plan_passes(inputs: Mapping[str, int], budget_bytes: int) -> list[list[str]]:
+    """The Gram matrices of a block, by name and number of inputs, in passes that fit the budget, at least one each."""
+    passes: list[list[str]] = []
+    free = 0
+    for name, size in inputs.items():
+        needed = size**2 * _ENTRY_BYTES
+        if not passes or needed > free:
+            passes.append([])
+            free = budget_bytes
+        passes[-1].append(name)
+        free -= needed
+    return passes
 
 
 class _Sum:
@@ -192,37 +195,6 @@ def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -
         total.addmm_(left, right)
     else:
         total += torch.mm(left, right, out_dtype=total.dtype)
-
-
-def plan_passes(index: LayerIndex, budget_bytes: int) -> list[list[int]]:
-    """Consecutive blocks whose Gram matrices fit the budget together, at least one a pass."""
-    passes: list[list[int]] = []
-    free = 0
-    for block in range(index.blocks):
-        size = sum(inputs**2 for inputs in index.grams(block).values()) * _ENTRY_BYTES
-        if not passes or size > free:
-            passes.append([])
-            free = budget_bytes
-        passes[-1].append(block)
-        free -= size
-    return passes
-
-
-@torch.no_grad()
-def _run_until(
-    last_block: torch.nn.Module, model: "PreTrainedModel", tokens: torch.Tensor, sums: dict[str, _Sum]
-) -> None:
-    """Run the model over tokens (batch, length) up to the end of ``last_block``, adding up what the layers read."""
-
-    def stop(*_: Any) -> None:
-        raise _Stop
-
-    handle = last_block.register_forward_hook(stop)
-    try:
-        with watch_inputs(model, sums, lambda name, inputs: sums[name].add(inputs)), contextlib.suppress(_Stop):
-            model(input_ids=tokens.to(model.device, torch.long), use_cache=False)
-    finally:
-        handle.remove()
 
 
 @contextlib.contextmanager

@@ -52,8 +52,11 @@ class Machine(BaseSettings):
         The inner loops of refiners: ``auto``, those compiled for the device; ``cpu``, those for processors, also where
         models run on a GPU; ``reference``, plain torch on the device.
     gram_bytes
-        Memory that Gram matrices may take while they accumulate; with less than a model needs, calibration makes
-        several passes and gives the same bits. Plain bytes or ``2GiB``.
+        Memory that Gram matrices may take on the device while they accumulate; with less than a block needs, its
+        windows pass through it several times, with the same bits. Plain bytes or ``2GiB``.
+    state_bytes
+        Memory that the states of all windows between two blocks may take on the device; more of them wait on the
+        processor.
     """
 
     model_config = SettingsConfigDict(env_prefix="PRUNELIB_", frozen=True)
@@ -62,6 +65,7 @@ class Machine(BaseSettings):
     device: Annotated[str, BeforeValidator(_usable_device)] = Field(default_factory=_default_device)
     engine: Literal["auto", "cpu", "reference"] = "auto"
     gram_bytes: Annotated[ByteSize, Field(gt=0)] = ByteSize(2 * 1024**3)
+    state_bytes: Annotated[ByteSize, Field(ge=0)] = ByteSize(4 * 1024**3)
 
     @property
     def refining_device(self) -> str:

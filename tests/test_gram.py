@@ -1,6 +1,6 @@
 """Gram matrices against explicit inputs in float64, and bits that no budget, setting or stop may change."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +14,6 @@ from transformers import PreTrainedModel
 from prunelib.errors import ModelError, NumericalError
 from prunelib.gram import (
     CalibrationSettings,
-    accumulate_apart,
     accumulate_grams,
     gram_matrix,
     plan_passes,
@@ -22,6 +21,7 @@ from prunelib.gram import (
 from prunelib.layers import LayerIndex
 from prunelib.models import find_layers
 
+CPU = torch.device("cpu")
 UNLIMITED = 2**40
 Grams = dict[int, dict[str, torch.Tensor]]
 
@@ -45,9 +45,26 @@ def precision() -> Iterator[None]:
     torch.set_float32_matmul_precision(before)
 
 
+def accumulate(
+    model: PreTrainedModel,
+    index: LayerIndex,
+    windows: torch.Tensor,
+    apart: int = 0,
+    *,
+    batch: int = 2,
+    budget: int = UNLIMITED,
+    states: int = UNLIMITED,
+    on_windows: Callable[[int], None] | None = None,
+) -> Iterator[tuple]:
+    """The blocks' statistics of windows, the last few of them held out."""
+    drawn, held_out = windows.split([len(windows) - apart, apart])
+    settings = {"batch": batch, "device": CPU, "gram_bytes": budget, "state_bytes": states, "on_windows": on_windows}
+    return accumulate_grams(model, index, drawn, held_out, **settings)
+
+
 def accumulated(model: PreTrainedModel, index: LayerIndex, windows: torch.Tensor, batch: int, budget: int) -> Grams:
-    blocks = accumulate_grams(model, index, windows, batch=batch, budget_bytes=budget)
-    return {block: {name: each.gram for name, each in inputs.items()} for block, inputs in blocks}
+    blocks = accumulate(model, index, windows, batch=batch, budget=budget)
+    return {block: {name: each.gram for name, each in inputs.items()} for block, inputs, _ in blocks}
 
 
 def captured_inputs(model: PreTrainedModel, index: LayerIndex, windows: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -105,7 +122,7 @@ def test_means_are_those_of_the_inputs_each_layer_reads(any_family: tuple, batch
     model, index = any_family
     windows = random_windows(samples=4, length=16)
     inputs = captured_inputs(model, index, windows)
-    means = dict(accumulate_grams(model, index, windows, batch=batch, budget_bytes=UNLIMITED))
+    means = {block: statistics for block, statistics, _ in accumulate(model, index, windows, batch=batch)}
     for layer in index.layers:
         expected, scale = inputs[layer.name].mean(dim=0), inputs[layer.name].abs().max()
         assert (means[layer.block][layer.gram].mean - expected).abs().max() <= 1e-5 * scale
@@ -116,12 +133,10 @@ def test_held_out_windows_have_matrices_of_their_own(llama: tuple, apart: int) -
     model, index = llama
     windows = random_windows(samples=5, length=8)
     drawn, held_out = windows.split([5 - apart, apart])
+    alone = accumulated(model, index, drawn, batch=2, budget=1)
     separate = accumulated(model, index, held_out, batch=2, budget=1) if apart else {0: {}, 1: {}}
-    found = accumulate_apart(model, index, drawn, held_out, batch=2, budget_bytes=1)
-    for (block, inputs, inputs_apart), (_, alone) in zip(
-        found, accumulated(model, index, drawn, batch=2, budget=1).items(), strict=True
-    ):
-        assert equal({0: {name: each.gram for name, each in inputs.items()}}, {0: alone})
+    for block, inputs, inputs_apart in accumulate(model, index, windows, apart, budget=1):
+        assert equal({0: {name: each.gram for name, each in inputs.items()}}, {0: alone[block]})
         assert equal({0: {name: each.gram for name, each in inputs_apart.items()}}, {0: separate[block]})
 
 
@@ -158,31 +173,27 @@ def count_calls(module: torch.nn.Module) -> list[int]:
     return calls
 
 
-def test_passes_take_as_many_blocks_as_fit_and_stop_there(llama: tuple) -> None:
+def test_windows_pass_a_block_as_often_as_its_matrices_need(llama: tuple) -> None:
     model, index = llama
-    block_bytes = sum(size**2 for size in index.grams(0).values()) * 4
-    first, second, head = (
-        count_calls(model.model.layers[0]),
-        count_calls(model.model.layers[1]),
-        count_calls(model.lm_head),
-    )
-    calls = {}
-    for budget in (1, block_bytes, 2 * block_bytes - 1, 2 * block_bytes):
+    sizes = index.grams(0)
+    *_, down = sizes
+    whole = sum(size**2 for size in sizes.values()) * 4
+    assert plan_passes(sizes, whole) == [list(sizes)]
+    assert plan_passes(sizes, whole - 1) == [[name for name in sizes if name != down], [down]]
+    assert plan_passes(sizes, 1) == [[name] for name in sizes]
+    block, head = count_calls(model.model.layers[0].self_attn), count_calls(model.lm_head)
+    for budget, passes in ((1, len(sizes)), (whole, 1)):
         accumulated(model, index, random_windows(samples=3, length=8), batch=2, budget=budget)
-        calls[budget] = (len(first), len(second))
-        first.clear()
-        second.clear()
-    two_passes, one_pass = (4, 2), (2, 2)
-    assert list(calls.values()) == [two_passes, two_passes, two_passes, one_pass]
+        assert len(block) == 2 * passes
+        block.clear()
     assert not head
 
 
 def test_progress_counts_the_windows_of_all_passes(llama: tuple) -> None:
     model, index = llama
     seen: list[int] = []
-    windows = random_windows(samples=5, length=8)
-    list(accumulate_grams(model, index, windows, batch=2, budget_bytes=1, on_windows=seen.append))
-    assert seen == [2, 2, 1] * len(plan_passes(index, budget_bytes=1))
+    list(accumulate(model, index, random_windows(samples=5, length=8), budget=1, on_windows=seen.append))
+    assert seen == [2, 2, 1] * len(index.grams(0)) * 2
 
 
 def test_the_model_is_left_as_it_was(llama: tuple) -> None:
@@ -215,7 +226,7 @@ def test_a_layer_that_misses_tokens_is_named(llama: tuple) -> None:
 def test_inputs_that_are_not_finite_name_their_layer(llama: tuple, value: float) -> None:
     model, index = llama
     model.model.layers[1].mlp.up_proj.weight[3, 2] = value
-    blocks = accumulate_grams(model, index, random_windows(samples=2, length=8), batch=2, budget_bytes=UNLIMITED)
+    blocks = accumulate(model, index, random_windows(samples=2, length=8))
     assert next(blocks)[0] == 0
     with pytest.raises(NumericalError, match=r"^Gram matrix of model\.layers\.1\.mlp\.down_proj: NaN or infinity"):
         next(blocks)

@@ -1,0 +1,136 @@
+"""A model's forward, block by block: all windows go through one decoder block before any goes through the next.
+
+A device needs room for one block at a time, and each block's weights are moved there once. No architecture is rebuilt
+here: for every batch and block the model's own forward runs from its embedding on and makes what the block is
+called with (masks, positions, rotary tables). The blocks before are passed over, the last of them with the states that
+it left of this batch, and once the block has run the forward is left.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from prunelib.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class BlockwiseForward:
+    """Batches of windows on their way through a model.
+
+    Parameters
+    ----------
+    model
+        On the processor. Weights read from safetensors in their own dtype take no memory there: the system pages them
+        in.
+    block_list
+        Name of its list of decoder blocks: ``model.layers``.
+    batches
+        Token ids, each (batch, length).
+    device
+        Where it runs.
+    state_bytes
+        States of all batches stay on the device if they take no more than this, else they wait on the processor.
+
+    Attributes
+    ----------
+    block
+        Number of the block that comes next; after the last block, the number of blocks.
+    """
+
+    def __init__(
+        self,
+        model: "PreTrainedModel",
+        block_list: str,
+        batches: Sequence[torch.Tensor],
+        device: torch.device,
+        state_bytes: int,
+    ) -> None:
+        self.block = 0
+        self._model, self._blocks = model, list(model.get_submodule(block_list).children())
+        self._batches, self._device, self._state_bytes = batches, device, state_bytes
+        self._states: list[torch.Tensor | None] = [None] * len(batches)
+        rest = chain(model.named_parameters(), model.named_buffers())
+        _move((tensor for name, tensor in rest if not name.startswith(f"{block_list}.")), device)
+
+    @contextlib.contextmanager
+    def resident(self) -> Iterator[None]:
+        """While open, the weights of the next block are on the device; what is changed in them there is not kept."""
+        tensors = [*self._blocks[self.block].parameters(), *self._blocks[self.block].buffers()]
+        home = [tensor.data for tensor in tensors]
+        _move(tensors, self._device)
+        try:
+            yield
+        finally:
+            for tensor, data in zip(tensors, home, strict=True):
+                tensor.data = data
+
+    def run(self, batch: int) -> torch.Tensor:
+        """What the next block leaves of a batch: states (batch, length, hidden) on the device.
+
+        Raises
+        ------
+        ModelError
+            If the model's forward does not reach the block, or the block returns anything but states.
+        """
+        left: list[Any] = []
+
+        def stop(_module: torch.nn.Module, _args: Any, output: Any) -> None:
+            left.append(output)
+            raise _Stop
+
+        handle = self._blocks[self.block].register_forward_hook(stop)
+        try:
+            with contextlib.suppress(_Stop):
+                self._forward(batch)
+        finally:
+            handle.remove()
+        if not left or not isinstance(left[0], torch.Tensor):
+            found = f"returns {type(left[0]).__name__}, expected states" if left else "is not reached by the forward"
+            raise ModelError(f"{type(self._model).__name__}: decoder block {self.block} {found}")
+        return left[0]
+
+    def keep(self, batch: int, states: torch.Tensor) -> None:
+        """Keep what :meth:`run` gave for a batch, in the place of what the block before left."""
+        stays = states.nbytes * len(self._batches) <= self._state_bytes
+        self._states[batch] = states if stays else states.cpu()
+
+    def advance(self) -> None:
+        """Go on to the next block; every batch has been run and kept."""
+        self.block += 1
+
+    def logits(self, batch: int) -> torch.Tensor:
+        """The logits (batch, length, vocabulary) of a batch that has gone through all blocks."""
+        logits: torch.Tensor = self._forward(batch).logits
+        return logits
+
+    @torch.no_grad()
+    def _forward(self, batch: int) -> Any:
+        tokens = self._batches[batch].to(self._device, torch.long)
+        with self._passed_over(batch):
+            return self._model(input_ids=tokens, use_cache=False)
+
+    @contextlib.contextmanager
+    def _passed_over(self, batch: int) -> Iterator[None]:
+        """While open, the blocks before the next one compute nothing; the last of them gives the states it left."""
+        before, states = self._blocks[: self.block], self._states[batch]
+        for block in before:
+            block.forward = lambda *_args, **_kwargs: states.to(self._device)
+        try:
+            yield
+        finally:
+            for block in before:
+                del block.forward
+
+
+class _Stop(Exception):  # noqa: N818 - control flow, no error
+    """Leaves the forward once the block has run; private, so that it hides no real fault."""
+
+
+def _move(tensors: Any, device: torch.device) -> None:
+    for tensor in tensors:
+        tensor.data = tensor.data.to(device)
