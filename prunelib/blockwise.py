@@ -9,14 +9,18 @@ it left of this batch, and once the block has run the forward is left.
 import contextlib
 from collections.abc import Iterator, Sequence
 from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from prunelib import store
 from prunelib.errors import ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+_KIND = "states"
 
 
 class BlockwiseForward:
@@ -38,6 +42,8 @@ class BlockwiseForward:
 
     Attributes
     ----------
+    model, batches, device
+        As given.
     block
         Number of the block that comes next; after the last block, the number of blocks.
     """
@@ -50,10 +56,9 @@ class BlockwiseForward:
         device: torch.device,
         state_bytes: int,
     ) -> None:
-        self.block = 0
-        self._model, self._blocks = model, list(model.get_submodule(block_list).children())
-        self._batches, self._device, self._state_bytes = batches, device, state_bytes
-        self._states: list[torch.Tensor | None] = [None] * len(batches)
+        self.model, self.batches, self.device, self.block = model, batches, device, 0
+        self._blocks, self._state_bytes = list(model.get_submodule(block_list).children()), state_bytes
+        self._states: dict[int, torch.Tensor] = {}
         rest = chain(model.named_parameters(), model.named_buffers())
         _move((tensor for name, tensor in rest if not name.startswith(f"{block_list}.")), device)
 
@@ -62,7 +67,7 @@ class BlockwiseForward:
         """While open, the weights of the next block are on the device; what is changed in them there is not kept."""
         tensors = [*self._blocks[self.block].parameters(), *self._blocks[self.block].buffers()]
         home = [tensor.data for tensor in tensors]
-        _move(tensors, self._device)
+        _move(tensors, self.device)
         try:
             yield
         finally:
@@ -91,17 +96,40 @@ class BlockwiseForward:
             handle.remove()
         if not left or not isinstance(left[0], torch.Tensor):
             found = f"returns {type(left[0]).__name__}, expected states" if left else "is not reached by the forward"
-            raise ModelError(f"{type(self._model).__name__}: decoder block {self.block} {found}")
+            raise ModelError(f"{type(self.model).__name__}: decoder block {self.block} {found}")
         return left[0]
 
     def keep(self, batch: int, states: torch.Tensor) -> None:
         """Keep what :meth:`run` gave for a batch, in the place of what the block before left."""
-        stays = states.nbytes * len(self._batches) <= self._state_bytes
+        stays = states.nbytes * len(self.batches) <= self._state_bytes
         self._states[batch] = states if stays else states.cpu()
 
     def advance(self) -> None:
         """Go on to the next block; every batch has been run and kept."""
         self.block += 1
+
+    def save(self, path: Path) -> None:
+        """Write the states between two blocks, for a later run to go on from here.
+
+        Raises
+        ------
+        ArtifactError
+            If the file could not be written.
+        """
+        states = {str(batch): states for batch, states in self._states.items()}
+        store.write_tensors(path, states, _KIND, {"block": self.block})
+
+    def restore(self, path: Path) -> None:
+        """Go on from where a run with the same model and batches was saved.
+
+        Raises
+        ------
+        ArtifactError
+            If the file is missing or damaged.
+        """
+        self.block = store.read_provenance(path, _KIND)["block"]
+        for batch, states in store.read_tensors(path, _KIND).items():
+            self.keep(int(batch), states.to(self.device))
 
     def logits(self, batch: int) -> torch.Tensor:
         """The logits (batch, length, vocabulary) of a batch that has gone through all blocks."""
@@ -110,16 +138,16 @@ class BlockwiseForward:
 
     @torch.no_grad()
     def _forward(self, batch: int) -> Any:
-        tokens = self._batches[batch].to(self._device, torch.long)
+        tokens = self.batches[batch].to(self.device, torch.long)
         with self._passed_over(batch):
-            return self._model(input_ids=tokens, use_cache=False)
+            return self.model(input_ids=tokens, use_cache=False)
 
     @contextlib.contextmanager
     def _passed_over(self, batch: int) -> Iterator[None]:
         """While open, the blocks before the next one compute nothing; the last of them gives the states it left."""
-        before, states = self._blocks[: self.block], self._states[batch]
+        before = self._blocks[: self.block]
         for block in before:
-            block.forward = lambda *_args, **_kwargs: states.to(self._device)
+            block.forward = lambda *_args, **_kwargs: self._states[batch].to(self.device)
         try:
             yield
         finally:

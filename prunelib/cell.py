@@ -19,3 +19,9 @@ class Cell(Settings):
     def name(self) -> str:
         """``row60-wanda-swaps``, or ``dense``: what a cell is called among those of one model and seed."""
         return "-".join(part for part in (self.pattern, self.warmstart, self.refiner) if part) or "dense"
+
+    @property
+    def full_name(self) -> str:
+        """``smollm2_135m-0-row60-wanda-swaps``: what a cell is called among all."""
+        parts = (self.model, self.seed, self.pattern, self.warmstart, self.refiner)
+        return "-".join(str(part) for part in parts if part is not None)

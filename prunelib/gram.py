@@ -4,8 +4,7 @@ One matrix for each distinct input, in float32, accumulated while the model runs
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
 import torch
 from pydantic import Field
@@ -15,9 +14,6 @@ from prunelib.errors import ModelError, NumericalError
 from prunelib.layers import LayerIndex, watch_inputs
 from prunelib.settings import Settings
 from prunelib.statistics import InputStatistics
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 _PANELS = {"cpu": 256, "cuda": 1024}  # columns: half the work of the full product, 1.5 times as fast on a processor
 _CHUNKS = {"cpu": 256, "cuda": 8192}  # tokens: on a processor longer sums are split over threads, which changes bits
@@ -71,41 +67,37 @@ def gram_matrix(inputs: torch.Tensor) -> torch.Tensor:
 
 
 def accumulate_grams(
-    model: "PreTrainedModel",
+    forward: BlockwiseForward,
     index: LayerIndex,
-    windows: torch.Tensor,
-    held_out: torch.Tensor,
+    parts: Sequence[Sequence[int]],
     *,
-    batch: int,
-    device: torch.device,
     gram_bytes: int,
-    state_bytes: int,
-    on_windows: Callable[[int], None] | None = None,
-) -> Iterator[tuple[int, dict[str, InputStatistics], dict[str, InputStatistics]]]:
-    """Run a model over token windows, block by block, and yield the Gram matrices of each block's layers.
+    finished: Container[int] = (),
+    on_batch: Callable[[int], None] | None = None,
+) -> Iterator[tuple[int, list[dict[str, InputStatistics]]]]:
+    """Take batches of token windows through a model, and yield the Gram matrices of its layers block by block.
 
-    A block's windows pass through it again where its Gram matrices do not fit the budget together; that changes no bit
-    of the result.
+    Batches run through a block several times where its Gram matrices do not fit the budget together; that changes no
+    bit of the result.
 
     Parameters
     ----------
-    model
-        On the processor, which it leaves for ``device`` but for the blocks (:mod:`prunelib.blockwise`).
-    windows, held_out
-        (samples, length) integer token ids; ``held_out`` may have no windows.
-    batch
-        Windows a forward pass; the last may have fewer.
-    gram_bytes, state_bytes
-        Memory on the device for Gram matrices, and for the states between blocks.
-    on_windows
-        Called after every batch with the number of its windows; each window counts once a pass, of which a block takes
-        one or more (:func:`plan_passes`).
+    forward
+        At the block to begin with.
+    parts
+        The numbers of the batches whose tokens are summed together, for each sum.
+    gram_bytes
+        Memory on the device for Gram matrices.
+    finished
+        Blocks whose Gram matrices are not needed: batches run through them, and nothing is yielded.
+    on_batch
+        Called with the number of each batch that leaves a block.
 
     Yields
     ------
     tuple
-        Block number, and its inputs' statistics over all tokens of ``windows`` and over those of ``held_out`` (none
-        where there are no such), on the CPU, by :attr:`Layer.gram`; the matrices are exactly symmetric.
+        Block number, and for each part its inputs' statistics over all tokens, on the CPU, by :attr:`Layer.gram`; the
+        matrices are exactly symmetric. ``forward`` is at the next block then.
 
     Raises
     ------
@@ -114,36 +106,44 @@ def accumulate_grams(
     NumericalError
         Naming the layer whose inputs are NaN, infinite or too large for float32.
     """
-    parts = [part for part in (windows, held_out) if len(part)]
-    batches = [(number, tokens) for number, part in enumerate(parts) for tokens in part.split(batch)]
-    forward = BlockwiseForward(model, index.block_list, [tokens for _, tokens in batches], device, state_bytes)
-    for block in range(index.blocks):
-        statistics: list[dict[str, InputStatistics]] = [{}, {}]
-        passes = plan_passes(index.grams(block), gram_bytes // len(parts))
+    last = max((block for block in range(index.blocks) if block not in finished), default=-1)
+    while (block := forward.block) <= last:
+        wanted = {} if block in finished else index.grams(block)
+        statistics: list[dict[str, InputStatistics]] = [{} for _ in parts]
+        passes = plan_passes(wanted, gram_bytes)
         with forward.resident():
             for names in passes:
-                sums = [{name: _Sum(index.grams(block)[name], device) for name in names} for _ in parts]
-                for number, (part, tokens) in enumerate(batches):
-                    with watch_inputs(model, names, lambda name, inputs, sums=sums[part]: sums[name].add(inputs)):
-                        states = forward.run(number)
-                    if names is passes[-1]:
-                        forward.keep(number, states)
-                    if on_windows:
-                        on_windows(len(tokens))
-                for part, of_part in enumerate(sums):
-                    for name, total in of_part.items():
-                        statistics[part][name] = total.complete(name, parts[part].numel())
+                for of_part, batches in zip(statistics, parts, strict=True):
+                    sums = {name: _Sum(wanted[name], forward.device) for name in names}
+                    for batch in batches:
+                        states = _run_watched(forward, batch, sums)
+                        if names is passes[-1]:
+                            forward.keep(batch, states)
+                        if on_batch and names is passes[-1]:
+                            on_batch(batch)
+                    tokens = sum(forward.batches[batch].numel() for batch in batches)
+                    of_part.update({name: total.complete(name, tokens) for name, total in sums.items()})
         forward.advance()
-        yield block, *statistics
+        if wanted:
+            yield block, statistics
+
+
+def _run_watched(forward: BlockwiseForward, batch: int, sums: Mapping[str, "_Sum"]) -> torch.Tensor:
+    """Run a batch through the next block, adding up what the layers read."""
+    with watch_inputs(forward.model, sums, lambda name, inputs: sums[name].add(inputs)):
+        return forward.run(batch)
 
 
 def plan_passes(inputs: Mapping[str, int], budget_bytes: int) -> list[list[str]]:
-    """The Gram matrices of a block, by name and number of inputs, in passes that fit the budget, at least one each."""
-    passes: list[list[str]] = []
-    free = 0
+    """The Gram matrices of a block, by name and number of inputs, in passes that fit the budget.
+
+    A pass has at least one matrix; where there are none, there is one pass.
+    """
+    passes: list[list[str]] = [[]]
+    free = budget_bytes
     for name, size in inputs.items():
         needed = size**2 * _ENTRY_BYTES
-        if not passes or needed > free:
+        if passes[-1] and needed > free:
             passes.append([])
             free = budget_bytes
         passes[-1].append(name)

@@ -1,6 +1,6 @@
 """The mask artifact: one bit a weight, packed row by row, with the exact counts and what the mask was made from."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +11,71 @@ from prunelib import store
 from prunelib.errors import ArtifactError
 
 
+class PackedMasks(Mapping[str, torch.Tensor]):
+    """Masks (rows, inputs) bool by layer name, one bit a weight until they are asked for.
+
+    Parameters
+    ----------
+    packed
+        (rows, ceil(inputs / 8)) uint8 by layer name, highest bit first, zeros beyond the last input.
+    inputs
+        Number of inputs by layer name.
+    """
+
+    def __init__(self, packed: Mapping[str, torch.Tensor], inputs: Mapping[str, int]) -> None:
+        self.packed, self._inputs = packed, inputs
+
+    @classmethod
+    def of(cls, masks: Mapping[str, torch.Tensor]) -> "PackedMasks":
+        """Masks (rows, inputs) bool by layer name, packed."""
+        if isinstance(masks, cls):
+            return masks
+        packed = {name: torch.from_numpy(np.packbits(mask.numpy(), axis=1)) for name, mask in masks.items()}
+        return cls(packed, {name: mask.shape[1] for name, mask in masks.items()})
+
+    @classmethod
+    def joined(cls, parts: Iterable["PackedMasks"]) -> "PackedMasks":
+        """The masks of different layers as one."""
+        packed: dict[str, torch.Tensor] = {}
+        inputs: dict[str, int] = {}
+        for part in parts:
+            packed.update(part.packed)
+            inputs.update(part._inputs)
+        return cls(packed, inputs)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        bits = np.unpackbits(self.packed[name].numpy(), axis=1, count=self._inputs[name])
+        return torch.from_numpy(bits.view(bool))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.packed)
+
+    def __len__(self) -> int:
+        return len(self.packed)
+
+    def shapes(self) -> dict[str, list[int]]:
+        """Rows and inputs by layer name."""
+        return {name: [len(bits), self._inputs[name]] for name, bits in self.packed.items()}
+
+    def kept(self) -> dict[str, int]:
+        """The number of weights kept by layer name."""
+        return {name: int(np.bitwise_count(bits.numpy()).sum(dtype=np.int64)) for name, bits in self.packed.items()}
+
+
 def write_masks(path: Path, masks: Mapping[str, torch.Tensor], provenance: Mapping[str, Any]) -> None:
-    """Write masks (rows, inputs) bool by layer name, as (rows, ceil(inputs / 8)) uint8, highest bit first.
+    """Write masks (rows, inputs) bool by layer name.
 
     Raises
     ------
     ArtifactError
         If the file could not be written.
     """
-    packed = {name: torch.from_numpy(np.packbits(mask.numpy(), axis=1)) for name, mask in masks.items()}
-    shapes = {name: list(mask.shape) for name, mask in masks.items()}
-    kept = {name: int(mask.sum()) for name, mask in masks.items()}
-    store.write_tensors(path, packed, "mask", {**provenance, "shapes": shapes, "kept": kept})
+    masks = PackedMasks.of(masks)
+    store.write_tensors(path, masks.packed, "mask", {**provenance, "shapes": masks.shapes(), "kept": masks.kept()})
 
 
-def read_masks(path: Path, expected: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """Read masks (rows, inputs) bool by layer name.
+def read_masks(path: Path, expected: Mapping[str, Any]) -> PackedMasks:
+    """Read masks (rows, inputs) bool by layer name; they stay packed, and on disk, until they are asked for.
 
     Raises
     ------
@@ -40,11 +89,8 @@ def read_masks(path: Path, expected: Mapping[str, Any]) -> dict[str, torch.Tenso
     shapes = {name: [len(packed), packed.shape[-1]] for name, packed in tensors.items()}
     packed_shapes = {name: [rows, -(-inputs // 8)] for name, (rows, inputs) in header.get("shapes", {}).items()}
     store.expect_provenance(path, {"tensors": shapes}, {"tensors": packed_shapes})
-    masks = {}
-    for name, packed in tensors.items():
-        inputs = header["shapes"][name][1]
-        masks[name] = torch.from_numpy(np.unpackbits(packed.numpy(), axis=1, count=inputs).astype(bool))
-        kept = int(masks[name].sum())
+    masks = PackedMasks(tensors, {name: inputs for name, (_, inputs) in header["shapes"].items()})
+    for name, kept in masks.kept().items():
         if kept != header["kept"][name]:
             raise ArtifactError(f"{path}: {name} keeps {kept} weights, its header says {header['kept'][name]}")
     return masks

@@ -1,4 +1,4 @@
-"""A whole model through a refiner, or a chain of them: layer by layer, from weights and Gram matrices on disk."""
+"""A whole model through a refiner, or a chain of them: block by block, from weights and Gram matrices on disk."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -6,30 +6,29 @@ from typing import Any, NamedTuple
 
 import torch
 
+from prunelib import store
 from prunelib.ahead import read_ahead
 from prunelib.calibration import Calibration
 from prunelib.chains import Step, outcome, run_chain
 from prunelib.layers import Layer
 from prunelib.patterns import Pattern
 from prunelib.progress import Meter
-from prunelib.results import LayerResult, StepResult
+from prunelib.pruned import Pruned, read_pruned, write_pruned
+from prunelib.results import LayerResult, StepResult, read_layers, write_layers
 from prunelib.weights import check_masks, read_weight
 
+_PRUNED, _RECORDS, _SECONDS = "pruned", "layers.json", "seconds.json"
 
-class RefinedLayer(NamedTuple):
-    """One layer after refinement.
 
-    ``mask`` (rows, inputs) bool; ``weight`` (rows, inputs) where kept weights have moved, in the dtype of the model's,
-    else None; ``record``; ``step_seconds``, one for each step.
-    """
+class RefinedBlock(NamedTuple):
+    """One decoder block after refinement: its masks and moved weights, its layers' records, and each step's seconds."""
 
-    mask: torch.Tensor
-    weight: torch.Tensor | None
-    record: LayerResult
+    pruned: Pruned
+    records: list[LayerResult]
     step_seconds: list[float]
 
 
-def refine_layers(
+def refine_blocks(
     folder: Path,
     calibration: Calibration,
     masks: Mapping[str, torch.Tensor],
@@ -37,8 +36,9 @@ def refine_layers(
     settings: Any,
     bar: Meter,
     device: torch.device,
-) -> Iterator[RefinedLayer]:
-    """Refine the masks of every layer, in the order of the layer index; the next one is read meanwhile.
+    parts: Path,
+) -> Iterator[RefinedBlock]:
+    """Refine the masks of every layer, in the order of the layer index; what is yielded stays on disk.
 
     Parameters
     ----------
@@ -51,19 +51,53 @@ def refine_layers(
     bar
         Counts rows, once a step.
     device
-        Where the work is done; what comes back is on the processor.
+        Where the work is done.
+    parts
+        A folder where finished blocks are written, and from where those that are there already are taken
+        (:mod:`prunelib.resume`).
     """
     check_masks(calibration.index.layers, masks)
     losses = _Losses(bar)
+    for block in range(calibration.index.blocks):
+        part, layers = parts / f"block_{block:03d}", calibration.index.of_block(block)
+        if part.exists():
+            finished = _read(part, calibration.provenance)
+            losses.add_finished(finished.records, len(finished.step_seconds))
+        else:
+            refined = _refine(folder, calibration, layers, masks, pattern, settings, losses, device)
+            _write(part, _together(list(refined)), calibration.provenance)
+        yield _read(part, calibration.provenance)
+
+
+class _RefinedLayer(NamedTuple):
+    """``mask`` (rows, inputs) bool; ``weight`` (rows, inputs) in the model's dtype where kept weights have moved."""
+
+    mask: torch.Tensor
+    weight: torch.Tensor | None
+    record: LayerResult
+    step_seconds: list[float]
+
+
+def _refine(
+    folder: Path,
+    calibration: Calibration,
+    layers: Sequence[Layer],
+    masks: Mapping[str, torch.Tensor],
+    pattern: Pattern,
+    settings: Any,
+    losses: "_Losses",
+    device: torch.device,
+) -> Iterator[_RefinedLayer]:
+    """Refine the layers of one block; the next one is read while this one is worked on."""
 
     def read(layer: Layer) -> tuple[Layer, torch.Tensor, torch.Tensor, dict[str, Any]]:
         return layer, read_weight(folder, layer), calibration.gram(layer), calibration.statistics(layer)
 
-    for layer, weight, gram, statistics in read_ahead(read, calibration.index.layers):
+    for layer, weight, gram, statistics in read_ahead(read, layers):
         mask = masks[layer.name].to(device)
         steps = run_chain(weight.to(device), gram, mask, pattern, settings, losses.add, statistics)
         moved = steps[-1].refined.weight
-        yield RefinedLayer(
+        yield _RefinedLayer(
             mask=steps[-1].refined.mask.cpu(),
             weight=None if moved is None else moved.to("cpu", weight.dtype),
             record=_record(layer, steps, calibration.energies[layer.name]),
@@ -71,11 +105,35 @@ def refine_layers(
         )
 
 
+def _together(layers: Sequence[_RefinedLayer]) -> RefinedBlock:
+    masks = {layer.record.name: layer.mask for layer in layers}
+    weights = {layer.record.name: layer.weight for layer in layers if layer.weight is not None}
+    seconds = [sum(of_step) for of_step in zip(*(layer.step_seconds for layer in layers), strict=True)]
+    return RefinedBlock(Pruned(masks, weights), [layer.record for layer in layers], seconds)
+
+
+def _write(part: Path, block: RefinedBlock, provenance: Mapping[str, str]) -> None:
+    with store.replacing_folder(part) as target:
+        write_pruned(target / _PRUNED, block.pruned, provenance)
+        write_layers(target / _RECORDS, block.records)
+        store.write_json(target / _SECONDS, block.step_seconds)
+
+
+def _read(part: Path, provenance: Mapping[str, str]) -> RefinedBlock:
+    pruned, records = read_pruned(part / _PRUNED, provenance), read_layers(part / _RECORDS)
+    return RefinedBlock(pruned, records, store.read_json(part / _SECONDS))
+
+
 class _Losses:
     """Sums of the losses of all rows so far, and the bar that shows them."""
 
     def __init__(self, bar: Meter) -> None:
         self._bar, self._before, self._after = bar, 0.0, 0.0
+
+    def add_finished(self, layers: Sequence[LayerResult], steps: int) -> None:
+        """Add layers that an earlier run has finished."""
+        for layer in layers:
+            self.add(steps * layer.rows, layer.loss_before, layer.loss_after)
 
     def add(self, rows: int, loss_before: float, loss_after: float) -> None:
         self._before += loss_before

@@ -1,5 +1,6 @@
 """A whole model through a warm start: layer by layer, from weights and Gram matrices on disk."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -17,7 +18,7 @@ from prunelib.weights import read_weight
 
 def warmstart_masks(
     folder: Path, calibration: Calibration, pattern: Pattern, settings: Any, device: torch.device
-) -> dict[str, torch.Tensor]:
+) -> Mapping[str, torch.Tensor]:
     """Masks (rows, inputs) bool by layer name: the weights that a warm start keeps.
 
     Parameters
@@ -37,7 +38,7 @@ def warmstart_masks(
     method = registry.methods(warmstarts)[settings.method]
     layers = calibration.index.layers
     if hasattr(method, "masks"):
-        given: dict[str, torch.Tensor] = method.masks(settings, layers, pattern, calibration.provenance["model"])
+        given: Mapping[str, torch.Tensor] = method.masks(settings, layers, pattern, calibration.provenance["model"])
         return given
     masks = {}
 

@@ -84,6 +84,18 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         _discard(temporary)
 
 
+def publish(folder: Path, path: Path) -> None:
+    """Put a finished folder in the place of ``path``, whole or not at all; the files are linked where that can be.
+
+    Raises
+    ------
+    ArtifactError
+        As :func:`replacing`.
+    """
+    with replacing_folder(path) as target:
+        shutil.copytree(folder, target, copy_function=_link, dirs_exist_ok=True)
+
+
 def write_tensors(path: Path, tensors: Mapping[str, "torch.Tensor"], kind: str, provenance: Mapping[str, Any]) -> None:
     """Write tensors with their kind and provenance as one safetensors file.
 
@@ -288,6 +300,14 @@ def _filling(path: Path) -> Iterator[None]:
 
 def _unwritable(path: Path, reason: object) -> ArtifactError:
     return ArtifactError(f"{path}: cannot be written ({reason}); nothing was changed")
+
+
+def _link(source: str, target: str) -> None:
+    """The same file under another name, or a copy where the file system has no such names."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _sync(path: Path) -> None:

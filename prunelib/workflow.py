@@ -16,7 +16,7 @@ from prunelib.cell import Cell
 from prunelib.errors import PruneError
 from prunelib.machine import machine
 from prunelib.params import Params, known_name, load_params
-from prunelib.sources.provenance import model_identity
+from prunelib.sources.provenance import model_identity, text_identity
 
 ARTIFACTS = Path("artifacts")
 RESULTS = Path("results")
@@ -87,6 +87,25 @@ def made_from(params: Params, cell: Cell) -> dict[str, Any]:
     tokens = store.read_provenance(calibration_folder(cell) / "tokens.safetensors", "tokens")
     origin = {"model": model_identity(model_folder(cell.model)), "tokens": tokens["sha256"]}
     return {**origin, **methods(params, cell)}
+
+
+def evaluated(params: Params, cell: Cell) -> dict[str, Any]:
+    """All that decides the figures of a cell, or of the dense model.
+
+    Raises
+    ------
+    ArtifactError
+        If something that is evaluated, or evaluated on, is missing or damaged.
+    """
+    origin = made_from(params, cell) if cell.pattern else {"model": model_identity(model_folder(cell.model))}
+    items = task_data(params)
+    return {
+        **origin,
+        "source": params.models[cell.model].model_dump(mode="json"),
+        "settings": params.evaluation.model_dump(mode="json"),
+        "texts": {text: text_identity(text_folder(text)) for text in params.grid.texts},
+        "items": items and store.sha256_file(items / "provenance.json"),
+    }
 
 
 def task_data(params: Params) -> Path | None:

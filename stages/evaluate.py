@@ -12,6 +12,7 @@ from prunelib.params import Params
 from prunelib.progress import meter
 from prunelib.pruned import read_pruned
 from prunelib.results import CellResult, read_layers, write_record
+from prunelib.resume import once, resumable
 from prunelib.text import bos_of
 from prunelib.weights import achieved_sparsity
 
@@ -38,19 +39,19 @@ def evaluate(
         pruned = read_pruned(workflow.refined_folder(cell), workflow.made_from(params, cell))
         prune(language_model, index.layers, pruned, folder)
         errors = mean_errors(read_layers(workflow.layers_file(cell)))
-    with meter(f"perplexity of {cell.name}", sum(map(len, windows.values())), "windows") as bar:
+    with (
+        resumable(f"evaluate-{cell.full_name}", workflow.evaluated(params, cell)) as scratch,
+        meter(f"perplexity of {cell.name}", sum(map(len, windows.values())), "windows") as bar,
+    ):
         perplexities = {
-            text: perplexity(language_model, windows[text], settings.batch, bar.advance) for text in windows
+            text: perplexity(language_model, windows[text], settings.batch, bar.advance, once(scratch / text))
+            for text in windows
         }
-    result = CellResult(
-        cell=cell,
-        perplexity=perplexities,
-        tasks=zero_shot(language_model, tokenizer, workflow.task_data(params), params.evaluation.tasks),
-        sparsity=achieved_sparsity(language_model, index.layers),
-        coverage=index.coverage,
-        **errors,
-    )
-    write_record(workflow.result_file(cell), result)
+        data, chosen = workflow.task_data(params), params.evaluation.tasks
+        tasks = zero_shot(language_model, tokenizer, data, chosen, once(scratch / "tasks"))
+        sparsity = achieved_sparsity(language_model, index.layers)
+        figures = {"perplexity": perplexities, "tasks": tasks, "sparsity": sparsity, "coverage": index.coverage}
+        write_record(workflow.result_file(cell), CellResult(cell=cell, **figures, **errors))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Gram matrices against explicit inputs in float64, and bits that no budget, setting or stop may change."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from transformers import PreTrainedModel
 
+from prunelib.blockwise import BlockwiseForward
 from prunelib.errors import ModelError, NumericalError
 from prunelib.gram import (
     CalibrationSettings,
@@ -54,17 +55,21 @@ def accumulate(
     batch: int = 2,
     budget: int = UNLIMITED,
     states: int = UNLIMITED,
-    on_windows: Callable[[int], None] | None = None,
+    finished: Container[int] = (),
+    on_batch: Callable[[int], None] | None = None,
 ) -> Iterator[tuple]:
     """The blocks' statistics of windows, the last few of them held out."""
     drawn, held_out = windows.split([len(windows) - apart, apart])
-    settings = {"batch": batch, "device": CPU, "gram_bytes": budget, "state_bytes": states, "on_windows": on_windows}
-    return accumulate_grams(model, index, drawn, held_out, **settings)
+    batches = [tokens for part in (drawn, held_out) if len(part) for tokens in part.split(batch)]
+    first = -(-len(drawn) // batch)
+    parts = [part for part in (range(first), range(first, len(batches))) if part]
+    forward = BlockwiseForward(model, index.block_list, batches, CPU, states)
+    return accumulate_grams(forward, index, parts, gram_bytes=budget, finished=finished, on_batch=on_batch)
 
 
 def accumulated(model: PreTrainedModel, index: LayerIndex, windows: torch.Tensor, batch: int, budget: int) -> Grams:
     blocks = accumulate(model, index, windows, batch=batch, budget=budget)
-    return {block: {name: each.gram for name, each in inputs.items()} for block, inputs, _ in blocks}
+    return {block: {name: each.gram for name, each in inputs.items()} for block, (inputs, *_) in blocks}
 
 
 def captured_inputs(model: PreTrainedModel, index: LayerIndex, windows: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -122,7 +127,7 @@ def test_means_are_those_of_the_inputs_each_layer_reads(any_family: tuple, batch
     model, index = any_family
     windows = random_windows(samples=4, length=16)
     inputs = captured_inputs(model, index, windows)
-    means = {block: statistics for block, statistics, _ in accumulate(model, index, windows, batch=batch)}
+    means = {block: statistics for block, (statistics,) in accumulate(model, index, windows, batch=batch)}
     for layer in index.layers:
         expected, scale = inputs[layer.name].mean(dim=0), inputs[layer.name].abs().max()
         assert (means[layer.block][layer.gram].mean - expected).abs().max() <= 1e-5 * scale
@@ -135,7 +140,8 @@ def test_held_out_windows_have_matrices_of_their_own(llama: tuple, apart: int) -
     drawn, held_out = windows.split([5 - apart, apart])
     alone = accumulated(model, index, drawn, batch=2, budget=1)
     separate = accumulated(model, index, held_out, batch=2, budget=1) if apart else {0: {}, 1: {}}
-    for block, inputs, inputs_apart in accumulate(model, index, windows, apart, budget=1):
+    for block, (inputs, *others) in accumulate(model, index, windows, apart, budget=1):
+        inputs_apart = others[0] if apart else {}
         assert equal({0: {name: each.gram for name, each in inputs.items()}}, {0: alone[block]})
         assert equal({0: {name: each.gram for name, each in inputs_apart.items()}}, {0: separate[block]})
 
@@ -181,6 +187,7 @@ def test_windows_pass_a_block_as_often_as_its_matrices_need(llama: tuple) -> Non
     assert plan_passes(sizes, whole) == [list(sizes)]
     assert plan_passes(sizes, whole - 1) == [[name for name in sizes if name != down], [down]]
     assert plan_passes(sizes, 1) == [[name] for name in sizes]
+    assert plan_passes({}, 1) == [[]]
     block, head = count_calls(model.model.layers[0].self_attn), count_calls(model.lm_head)
     for budget, passes in ((1, len(sizes)), (whole, 1)):
         accumulated(model, index, random_windows(samples=3, length=8), batch=2, budget=budget)
@@ -189,11 +196,24 @@ def test_windows_pass_a_block_as_often_as_its_matrices_need(llama: tuple) -> Non
     assert not head
 
 
-def test_progress_counts_the_windows_of_all_passes(llama: tuple) -> None:
+def test_progress_is_told_of_a_batch_once_a_block(llama: tuple) -> None:
     model, index = llama
     seen: list[int] = []
-    list(accumulate(model, index, random_windows(samples=5, length=8), budget=1, on_windows=seen.append))
-    assert seen == [2, 2, 1] * len(index.grams(0)) * 2
+    list(accumulate(model, index, random_windows(samples=5, length=8), budget=1, on_batch=seen.append))
+    assert seen == [0, 1, 2] * 2
+
+
+def test_finished_blocks_are_run_through_and_not_yielded(llama: tuple) -> None:
+    model, index = llama
+    windows = random_windows(samples=3, length=8)
+    first, second = (dict(accumulate(model, index, windows, finished=finished)) for finished in ((), {0}))
+    assert list(second) == [1]
+    for name, found in second[1][0].items():
+        assert torch.equal(found.gram, first[1][0][name].gram)
+    head = count_calls(model.model.layers[1])
+    assert not list(accumulate(model, index, windows, finished={0, 1}))
+    assert list(dict(accumulate(model, index, windows, finished={1}))) == [0]
+    assert not head
 
 
 def test_the_model_is_left_as_it_was(llama: tuple) -> None:

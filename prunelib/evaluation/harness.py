@@ -67,47 +67,48 @@ def stock_tasks() -> dict[str, Path]:
     return {name: Path(manager.task_index[name].yaml_path) for name in manager.all_subtasks}
 
 
-def run_tasks(scorer: Scorer, descriptions: Sequence[Path], limit: int | None) -> dict[str, TaskResult]:
-    """Evaluate tasks zero-shot on the first ``limit`` items of each, silently; nothing in it is random.
+def run_task(scorer: Scorer, description: Path, limit: int | None) -> TaskResult:
+    """Evaluate a task zero-shot on its first ``limit`` items, silently; nothing in it is random.
 
     Parameters
     ----------
     scorer
         The model.
-    descriptions
-        The tasks' YAML files.
+    description
+        The task's YAML file.
     limit
-        Items of each task; ``None``: all.
+        ``None``: all items.
 
     Returns
     -------
-    dict
-        By task name: accuracy ``acc`` (not ``acc_norm``) with its closed-form standard error. The version also says
-        which split the items are of, and the harness's own version: results compare only within both.
+    TaskResult
+        Accuracy ``acc`` (not ``acc_norm``) with its closed-form standard error. The version also says which split the
+        items are of, and the harness's own version: results compare only within both.
 
     Raises
     ------
     ParamsError
-        If a task is not decided by log-likelihoods, or reports no accuracy.
+        If the task is not decided by log-likelihoods, or reports no accuracy.
     SourceError
-        If the data of a task could not be had.
+        If its data could not be had.
     """
     with _silence():
-        loaded = _load(descriptions)
+        loaded = _load(description)
         # bootstrap_iters: 0 would leave out standard errors; that of a mean is never bootstrapped
         found = lm_eval.evaluate(scorer, loaded, limit=limit, bootstrap_iters=1, log_samples=False)
-    return {name: _result(task, found["results"][name]) for name, task in loaded["tasks"].items()}
+    ((name, task),) = loaded["tasks"].items()
+    return _result(task, found["results"][name])
 
 
-def _load(descriptions: Sequence[Path]) -> TaskDict:
+def _load(description: Path) -> TaskDict:
     try:
-        loaded = TaskManager(include_defaults=False).load([str(path) for path in descriptions])
+        loaded = TaskManager(include_defaults=False).load([str(description)])
     except OSError as error:  # of which the hub's and the datasets library's refusals are kinds
         raise SourceError(f"evaluation.tasks.names: no data for a task: {' '.join(str(error).split())}") from None
-    for name, task in loaded["tasks"].items():
-        if task.OUTPUT_TYPE not in {"multiple_choice", "loglikelihood"} or "acc" not in task.aggregation():
-            raise ParamsError(f"evaluation.tasks.names: {name} reports no accuracy by log-likelihood; choose another")
-        task.set_config(key="num_fewshot", value=0)
+    ((name, task),) = loaded["tasks"].items()
+    if task.OUTPUT_TYPE not in {"multiple_choice", "loglikelihood"} or "acc" not in task.aggregation():
+        raise ParamsError(f"evaluation.tasks.names: {name} reports no accuracy by log-likelihood; choose another")
+    task.set_config(key="num_fewshot", value=0)
     return loaded
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional
 
 from prunelib.errors import NumericalError
 from prunelib.results import PerplexityResult
+from prunelib.resume import Once, always
 from prunelib.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ def perplexity(
     windows: torch.Tensor,
     batch: int,
     on_windows: Callable[[int], None] | None = None,
+    once: Once = always,
 ) -> PerplexityResult:
     """Measure exp(mean negative log-likelihood) of the last L - 1 tokens of each window, every window on its own.
 
@@ -62,6 +65,8 @@ def perplexity(
         Windows a forward pass.
     on_windows
         Called after each batch with the number of its windows.
+    once
+        Asked for the losses of each batch, by its number.
 
     Raises
     ------
@@ -69,19 +74,27 @@ def perplexity(
         If the loss of a window is NaN or infinite, or the mean loss too large for its exponential.
     """
     model.eval()
-    losses = torch.empty(0, dtype=torch.float64)
-    for chunk in windows.split(batch):
-        losses = torch.cat([losses, _losses(model, chunk.to(model.device, torch.long)).cpu()])
+    losses: list[float] = []
+    for number, chunk in enumerate(windows.split(batch)):
+        tokens = chunk.to(model.device, torch.long)
+        losses += once(str(number), partial(_losses, model, tokens, len(losses)))
         if on_windows:
             on_windows(len(chunk))
     predictions = len(windows) * (windows.shape[1] - 1)
-    return PerplexityResult(value=_exp_of_mean(losses, predictions), tokens=predictions, windows=len(windows))
+    value = _exp_of_mean(torch.tensor(losses, dtype=torch.float64), predictions)
+    return PerplexityResult(value=value, tokens=predictions, windows=len(windows))
 
 
-def _losses(model: "PreTrainedModel", windows: torch.Tensor) -> torch.Tensor:
-    """The summed negative log-likelihood (n,) float64 of each window (n, L) int64."""
+def _losses(model: "PreTrainedModel", windows: torch.Tensor, first: int) -> list[float]:
+    """The summed negative log-likelihood, in float64, of each window (n, L) int64, of which the first has a number."""
     logits = model(input_ids=windows, use_cache=False).logits  # (n, L, vocabulary)
-    return torch.stack([_loss(*pair) for pair in zip(logits, windows, strict=True)])  # all at once: twice the memory
+    losses = [_loss(*pair).item() for pair in zip(logits, windows, strict=True)]  # all at once: twice the memory
+    for window, loss in enumerate(losses, first):
+        if not math.isfinite(loss):
+            raise NumericalError(
+                f"perplexity: the loss of window {window} is {loss}, expected a number; check the weights"
+            )
+    return losses
 
 
 def _loss(logits: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
@@ -89,11 +102,6 @@ def _loss(logits: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
 
 
 def _exp_of_mean(losses: torch.Tensor, predictions: int) -> float:
-    for window, loss in enumerate(losses.tolist()):
-        if not math.isfinite(loss):
-            raise NumericalError(
-                f"perplexity: the loss of window {window} is {loss}, expected a number; check the weights"
-            )
     mean = losses.sum() / predictions
     if mean.exp().isinf():
         raise NumericalError(f"perplexity: the mean loss is {mean:g}, too large for its exponential; check the weights")

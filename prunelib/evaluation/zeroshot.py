@@ -11,10 +11,13 @@ from pydantic import AfterValidator, Field
 from prunelib.errors import ParamsError
 from prunelib.evaluation.local_tasks import describe, local_tasks
 from prunelib.results import TaskResult
+from prunelib.resume import Once, always
 from prunelib.settings import Settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from prunelib.evaluation.harness import Scorer
 
 _LISTED = 20  # names in a message, of the 13,000 that the harness has
 
@@ -44,7 +47,11 @@ class TasksSettings(Settings):
 
 
 def zero_shot(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", data: Path | None, settings: TasksSettings
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    data: Path | None,
+    settings: TasksSettings,
+    once: Once = always,
 ) -> dict[str, TaskResult]:
     """Accuracy of a model on multiple-choice tasks, without examples in the prompt, as Wanda and SparseSwaps report it.
 
@@ -57,6 +64,8 @@ def zero_shot(
         from the hub, on the splits that it prescribes.
     settings
         Tasks, items, batch.
+    once
+        Asked for the result of each task, by its name.
 
     Returns
     -------
@@ -78,17 +87,23 @@ def zero_shot(
     """
     if not settings.names:
         return {}
-    from prunelib.evaluation.harness import Scorer, run_tasks, stock_tasks  # noqa: PLC0415 - heavy, and tasks are optional
+    from prunelib.evaluation.harness import Scorer, stock_tasks  # noqa: PLC0415 - heavy, and tasks are optional
 
     scorer = Scorer(model, tokenizer, settings.batch)
     if data is None:
         stock = stock_tasks()
         _check_known(settings.names, sorted(stock))
-        return run_tasks(scorer, [stock[name] for name in settings.names], settings.limit)
+        return {name: _run(scorer, name, stock[name], settings.limit, once) for name in settings.names}
     _check_known(settings.names, local_tasks(data))
     with tempfile.TemporaryDirectory() as folder:
-        descriptions = [describe(name, data, settings.limit, Path(folder)) for name in settings.names]
-        return run_tasks(scorer, descriptions, settings.limit)
+        descriptions = {name: describe(name, data, settings.limit, Path(folder)) for name in settings.names}
+        return {name: _run(scorer, name, file, settings.limit, once) for name, file in descriptions.items()}
+
+
+def _run(scorer: "Scorer", name: str, description: Path, limit: int | None, once: Once) -> TaskResult:
+    from prunelib.evaluation.harness import run_task  # noqa: PLC0415 - as above
+
+    return TaskResult.model_validate(once(name, lambda: run_task(scorer, description, limit).model_dump()))
 
 
 def _check_known(names: Sequence[str], available: Sequence[str]) -> None:

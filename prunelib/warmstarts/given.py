@@ -1,5 +1,6 @@
 """Given: the masks in a file of the user's, checked to fit the model and the pattern exactly."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -36,7 +37,7 @@ class Settings(base.Settings):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-def masks(settings: Settings, layers: tuple[Layer, ...], pattern: Pattern, model: str) -> dict[str, torch.Tensor]:
+def masks(settings: Settings, layers: tuple[Layer, ...], pattern: Pattern, model: str) -> Mapping[str, torch.Tensor]:
     """Read the masks (rows, inputs) bool of all layers, by layer name.
 
     Parameters
@@ -82,7 +83,7 @@ def _check_counts(path: Path, name: str, mask: torch.Tensor, pattern: Pattern) -
         raise PatternError(f"{path}: {name}: {error}") from None
 
 
-def _read(path: Path, model: str) -> dict[str, torch.Tensor]:
+def _read(path: Path, model: str) -> Mapping[str, torch.Tensor]:
     """The masks of a file of either kind, by layer name."""
     with open_shard(path) as stream:
         if "prunelib" in (stream.metadata() or {}):
@@ -94,7 +95,7 @@ def _read(path: Path, model: str) -> dict[str, torch.Tensor]:
     return found
 
 
-def _read_ours(path: Path, model: str) -> dict[str, torch.Tensor]:
+def _read_ours(path: Path, model: str) -> Mapping[str, torch.Tensor]:
     made_from = store.read_provenance(path, "mask")
     return read_masks(path, {"model": model} if "model" in made_from else {})
 

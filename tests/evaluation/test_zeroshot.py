@@ -275,7 +275,7 @@ def changed(description: Path, **changes: Any) -> Path:
 def test_data_that_cannot_be_had_is_a_fault_of_the_source(data: Path, tmp_path: Path) -> None:
     description = changed(describe("piqa", data, None, tmp_path), dataset_path=str(tmp_path / "nowhere"))
     with pytest.raises(SourceError, match=r"^evaluation.tasks.names: no data for a task: "):
-        harness.run_tasks(harness.Scorer(None, None, 1), [description], None)
+        harness.run_task(harness.Scorer(None, None, 1), description, None)
 
 
 def test_a_task_of_writing_text_is_refused(data: Path, tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_a_task_of_writing_text_is_refused(data: Path, tmp_path: Path) -> None:
         metric_list=[{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
     )
     with pytest.raises(ParamsError, match=r"^evaluation.tasks.names: piqa reports no accuracy by log-likelihood"):
-        harness.run_tasks(harness.Scorer(None, None, 1), [description], None)
+        harness.run_task(harness.Scorer(None, None, 1), description, None)
 
 
 def test_an_answer_without_context_follows_the_first_token(tokenizer: PreTrainedTokenizerFast) -> None:

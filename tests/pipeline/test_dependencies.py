@@ -19,6 +19,7 @@ FRAME = {
     "prunelib/progress.py",
     "prunelib/refined.py",
     "prunelib/registry.py",
+    "prunelib/resume.py",
     "prunelib/settings.py",
     "prunelib/store.py",
     "prunelib/workflow.py",
