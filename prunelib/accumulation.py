@@ -1,6 +1,5 @@
 """A whole model through calibration: its Gram matrices into a folder, where a run that was killed goes on."""
 
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from prunelib import store
-from prunelib.blockwise import BlockwiseForward
+from prunelib.blockwise import BlockwiseForward, Checkpoint
 from prunelib.calibration import write_grams, write_layers, write_tokens
-from prunelib.gram import accumulate_grams
+from prunelib.gram import CalibrationSettings, accumulate_grams, in_batches
 from prunelib.layers import LayerIndex
 from prunelib.machine import machine
 from prunelib.objective import output_energy
@@ -20,16 +19,13 @@ from prunelib.weights import read_weight
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_STATES = "states.safetensors"
-_SECONDS_BETWEEN_SAVES = 60.0
-
 
 def calibrate_model(
     model: "PreTrainedModel",
     folder: Path,
     index: LayerIndex,
     windows: tuple[torch.Tensor, torch.Tensor],
-    batch: int,
+    settings: CalibrationSettings,
     drawn_from: Mapping[str, Any],
     scratch: Path,
     bar: Meter,
@@ -45,8 +41,8 @@ def calibrate_model(
         The model on the processor, and where it was read from.
     windows
         Those of the calibration and those held out, both (samples, length) int32; the second may have none.
-    batch
-        Windows a forward pass.
+    settings
+        How many windows a forward pass takes, and whose inputs are asked for: but for ``dense``, refinement finds them.
     drawn_from
         What the windows were drawn from and how, the model's identity as ``model``.
     scratch
@@ -61,15 +57,15 @@ def calibrate_model(
     """
     target = scratch / "calibration"
     provenance = {"model": drawn_from["model"], "tokens": write_tokens(target, *windows, drawn_from)}
-    batches = [tokens for part in windows if len(part) for tokens in part.split(batch)]
-    first = -(-len(windows[0]) // batch)
-    parts = [part for part in (range(first), range(first, len(batches))) if part]
+    if settings.propagation != "dense":
+        write_layers(target, index, {}, provenance)
+        return target
+    batches, parts = in_batches(windows, settings.batch)
     device, energies = torch.device(machine().device), _Energies(scratch, folder, index)
     forward = BlockwiseForward(model, index.block_list, batches, device, machine().state_bytes)
-    if (scratch / _STATES).exists():
-        forward.restore(scratch / _STATES)
+    checkpoint = Checkpoint(scratch / "states.safetensors")
+    checkpoint.resume(forward)
     bar.advance(forward.block * sum(map(len, windows)))
-    saved = time.monotonic()
     for block, statistics in accumulate_grams(
         forward,
         index,
@@ -81,9 +77,7 @@ def calibrate_model(
         inputs, held_out = (*statistics, {})[:2]
         write_grams(target, block, inputs, held_out, {**provenance, "count": windows[0].numel()})
         energies.add(block, {name: each.gram for name, each in inputs.items()})
-        if time.monotonic() - saved >= _SECONDS_BETWEEN_SAVES:
-            forward.save(scratch / _STATES)
-            saved = time.monotonic()
+        checkpoint.offer(forward)
     write_layers(target, index, energies.all(), provenance)
     return target
 

@@ -7,6 +7,7 @@ it left of this batch, and once the block has run the forward is left.
 """
 
 import contextlib
+import time
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -20,6 +21,7 @@ from prunelib.errors import ModelError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+SECONDS_BETWEEN_SAVES = 60.0
 _KIND = "states"
 
 
@@ -59,16 +61,18 @@ class BlockwiseForward:
         self.model, self.batches, self.device, self.block = model, batches, device, 0
         self._blocks, self._state_bytes = list(model.get_submodule(block_list).children()), state_bytes
         self._states: dict[int, torch.Tensor] = {}
-        rest = chain(model.named_parameters(), model.named_buffers())
-        _move((tensor for name, tensor in rest if not name.startswith(f"{block_list}.")), device)
+        for name, tensor in chain(model.named_parameters(), model.named_buffers()):
+            if not name.startswith(f"{block_list}."):
+                tensor.data = tensor.data.to(device)
 
     @contextlib.contextmanager
     def resident(self) -> Iterator[None]:
-        """While open, the weights of the next block are on the device; what is changed in them there is not kept."""
+        """While open, the next block has its weights on the device, in copies that may be changed."""
         tensors = [*self._blocks[self.block].parameters(), *self._blocks[self.block].buffers()]
         home = [tensor.data for tensor in tensors]
-        _move(tensors, self.device)
         try:
+            for tensor in tensors:
+                tensor.data = tensor.data.to(self.device, copy=True)
             yield
         finally:
             for tensor, data in zip(tensors, home, strict=True):
@@ -155,10 +159,23 @@ class BlockwiseForward:
                 del block.forward
 
 
+class Checkpoint:
+    """The states between two blocks in a file, written once a minute, where a run that is killed can go on from."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._saved = path, time.monotonic()
+
+    def resume(self, forward: BlockwiseForward) -> None:
+        """Go on from where an earlier run with the same model and batches was saved, if it was."""
+        if self._path.exists():
+            forward.restore(self._path)
+
+    def offer(self, forward: BlockwiseForward) -> None:
+        """Save if a minute has passed since that was last done."""
+        if time.monotonic() - self._saved >= SECONDS_BETWEEN_SAVES:
+            forward.save(self._path)
+            self._saved = time.monotonic()
+
+
 class _Stop(Exception):  # noqa: N818 - control flow, no error
     """Leaves the forward once the block has run; private, so that it hides no real fault."""
-
-
-def _move(tensors: Any, device: torch.device) -> None:
-    for tensor in tensors:
-        tensor.data = tensor.data.to(device)

@@ -8,7 +8,7 @@ energies.json           ||W X||^2 of every layer
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,25 @@ _MEAN, _HELD_OUT = "/mean", "/held_out"
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a calibration folder holds, read on demand; ``provenance`` has the hashes of the model and the tokens."""
+    """What a calibration folder holds, read on demand.
+
+    Attributes
+    ----------
+    index
+        The model's layers.
+    energies
+        ||W X||^2 by layer name; none where inputs depend on what is pruned.
+    provenance
+        The hashes of the model and the tokens.
+    propagation
+        Whose inputs (:class:`prunelib.gram.CalibrationSettings`); but for ``dense``, there are no Gram matrices.
+    """
 
     folder: Path
     index: LayerIndex
     energies: Mapping[str, float]
     provenance: Mapping[str, str]
+    propagation: str = "dense"
 
     @classmethod
     def open(cls, folder: Path, model_sha: str) -> "Calibration":
@@ -47,7 +60,21 @@ class Calibration:
         store.expect_provenance(folder / "tokens.safetensors", tokens, {"model": model_sha})
         provenance = {"model": model_sha, "tokens": tokens["sha256"]}
         index = read_index(folder / "layers.json", model_sha)
-        return cls(folder, index, _read_energies(folder, index, provenance), provenance)
+        propagation = tokens.get("settings", {}).get("propagation", "dense")
+        measured = [layer.name for layer in index.layers] if propagation == "dense" else []
+        return cls(folder, index, _read_energies(folder, measured, provenance), provenance, propagation)
+
+    def windows(self) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """Windows and held-out windows, (samples, length) int32, and how many of them a forward pass takes.
+
+        Raises
+        ------
+        ArtifactError
+            If their file is missing or damaged.
+        """
+        path = self.folder / "tokens.safetensors"
+        tokens, header = store.read_tensors(path, "tokens"), store.read_provenance(path, "tokens")
+        return tokens["input_ids"], tokens["held_out_ids"], header["settings"]["batch"]
 
     def gram(self, layer: Layer) -> torch.Tensor:
         """The Gram matrix of a layer's input: (inputs, inputs) float32, sum over tokens.
@@ -146,13 +173,13 @@ def write_grams(
     store.write_tensors(_block_file(folder, block), tensors, "gram", header)
 
 
-def _read_energies(folder: Path, index: LayerIndex, provenance: Mapping[str, str]) -> dict[str, float]:
+def _read_energies(folder: Path, layers: Sequence[str], provenance: Mapping[str, str]) -> dict[str, float]:
     path = folder / _ENERGIES
     header = store.read_json(path)
     if not isinstance(header, dict) or header.get("kind") != "energies":
         raise ArtifactError(f"{path}: expected an energies artifact of prunelib, found another file")
     energies: dict[str, float] = header.pop("energies", {})
-    expected = {**provenance, "layers": sorted(layer.name for layer in index.layers)}
+    expected = {**provenance, "layers": sorted(layers)}
     store.expect_provenance(path, {**header, "layers": sorted(energies)}, expected)
     return energies
 

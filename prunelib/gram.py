@@ -4,7 +4,9 @@ One matrix for each distinct input, in float32, accumulated while the model runs
 """
 
 import contextlib
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -34,6 +36,10 @@ class CalibrationSettings(Settings):
         Windows a forward pass: part of the experiment, since it decides the order of summation.
     held_out_samples
         Further windows of the same draw, with Gram matrices of their own, for refiners that stop on them.
+    propagation
+        Whose inputs: ``dense``, those of the stock model, which serve every method; ``block``, those that a block gets
+        from the pruned blocks before it; ``sub_block``, also those that a layer gets from the pruned layers before it
+        in its block. These two belong to one cell, so its refinement finds them.
     """
 
     text: str
@@ -41,6 +47,7 @@ class CalibrationSettings(Settings):
     length: int = Field(ge=2)
     batch: int = Field(ge=1)
     held_out_samples: int = Field(default=0, ge=0)
+    propagation: Literal["dense", "block", "sub_block"] = "dense"
 
 
 def gram_matrix(inputs: torch.Tensor) -> torch.Tensor:
@@ -64,6 +71,18 @@ def gram_matrix(inputs: torch.Tensor) -> torch.Tensor:
     total = _Sum(inputs.shape[-1], inputs.device)
     total.add(inputs)
     return total.symmetric("inputs")
+
+
+def in_batches(parts: Iterable[torch.Tensor], batch: int) -> tuple[list[torch.Tensor], list[range]]:
+    """Windows (samples, length) as batches, and the numbers of the batches of each part that has windows."""
+    batches: list[torch.Tensor] = []
+    numbers = []
+    for windows in parts:
+        if len(windows):
+            first = len(batches)
+            batches += windows.split(batch)
+            numbers.append(range(first, len(batches)))
+    return batches, numbers
 
 
 def accumulate_grams(
@@ -107,25 +126,53 @@ def accumulate_grams(
         Naming the layer whose inputs are NaN, infinite or too large for float32.
     """
     last = max((block for block in range(index.blocks) if block not in finished), default=-1)
+
+    def keep(batch: int, states: torch.Tensor) -> None:
+        forward.keep(batch, states)
+        if on_batch:
+            on_batch(batch)
+
     while (block := forward.block) <= last:
         wanted = {} if block in finished else index.grams(block)
-        statistics: list[dict[str, InputStatistics]] = [{} for _ in parts]
-        passes = plan_passes(wanted, gram_bytes)
+        *first_passes, last_pass = plan_passes(wanted, gram_bytes)
         with forward.resident():
-            for names in passes:
-                for of_part, batches in zip(statistics, parts, strict=True):
-                    sums = {name: _Sum(wanted[name], forward.device) for name in names}
-                    for batch in batches:
-                        states = _run_watched(forward, batch, sums)
-                        if names is passes[-1]:
-                            forward.keep(batch, states)
-                        if on_batch and names is passes[-1]:
-                            on_batch(batch)
-                    tokens = sum(forward.batches[batch].numel() for batch in batches)
-                    of_part.update({name: total.complete(name, tokens) for name, total in sums.items()})
+            statistics = [accumulate_pass(forward, names, parts) for names in first_passes]
+            statistics.append(accumulate_pass(forward, last_pass, parts, keep))
         forward.advance()
         if wanted:
-            yield block, statistics
+            yield block, [dict(ChainMap(*of_part)) for of_part in zip(*statistics, strict=True)]
+
+
+def accumulate_pass(
+    forward: BlockwiseForward,
+    wanted: Mapping[str, int],
+    parts: Sequence[Sequence[int]],
+    on_states: Callable[[int, torch.Tensor], None] = lambda _batch, _states: None,
+) -> list[dict[str, InputStatistics]]:
+    """Run batches through the next block once, and return the statistics of some of its inputs for each part.
+
+    Parameters
+    ----------
+    wanted
+        Names of inputs (:attr:`Layer.gram`), and their sizes.
+    parts
+        The numbers of the batches whose tokens are summed together.
+    on_states
+        Called with each batch's number and the states that the block leaves of it.
+
+    Raises
+    ------
+    ModelError, NumericalError
+        As :func:`accumulate_grams`.
+    """
+    statistics = []
+    for batches in parts:
+        sums = {name: _Sum(size, forward.device) for name, size in wanted.items()}
+        for batch in batches:
+            on_states(batch, _run_watched(forward, batch, sums))
+        tokens = sum(forward.batches[batch].numel() for batch in batches)
+        statistics.append({name: total.complete(name, tokens) for name, total in sums.items()})
+    return statistics
 
 
 def _run_watched(forward: BlockwiseForward, batch: int, sums: Mapping[str, "_Sum"]) -> torch.Tensor:
@@ -134,19 +181,19 @@ def _run_watched(forward: BlockwiseForward, batch: int, sums: Mapping[str, "_Sum
         return forward.run(batch)
 
 
-def plan_passes(inputs: Mapping[str, int], budget_bytes: int) -> list[list[str]]:
+def plan_passes(inputs: Mapping[str, int], budget_bytes: int) -> list[dict[str, int]]:
     """The Gram matrices of a block, by name and number of inputs, in passes that fit the budget.
 
     A pass has at least one matrix; where there are none, there is one pass.
     """
-    passes: list[list[str]] = [[]]
+    passes: list[dict[str, int]] = [{}]
     free = budget_bytes
     for name, size in inputs.items():
         needed = size**2 * _ENTRY_BYTES
         if passes[-1] and needed > free:
-            passes.append([])
+            passes.append({})
             free = budget_bytes
-        passes[-1].append(name)
+        passes[-1][name] = size
         free -= needed
     return passes
 

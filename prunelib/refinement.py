@@ -28,15 +28,76 @@ class RefinedBlock(NamedTuple):
     step_seconds: list[float]
 
 
+class FinishedBlocks:
+    """Refined blocks in a folder where a later run finds them (:mod:`prunelib.resume`).
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    provenance
+        What all blocks were made from.
+    """
+
+    def __init__(self, folder: Path, provenance: Mapping[str, str]) -> None:
+        self._folder, self._provenance = folder, provenance
+
+    def __contains__(self, block: int) -> bool:
+        return self._part(block).exists()
+
+    def write(self, block: int, refined: RefinedBlock) -> None:
+        """Write a block, whole or not at all."""
+        with store.replacing_folder(self._part(block)) as target:
+            write_pruned(target / _PRUNED, refined.pruned, self._provenance)
+            write_layers(target / _RECORDS, refined.records)
+            store.write_json(target / _SECONDS, refined.step_seconds)
+
+    def read(self, block: int) -> RefinedBlock:
+        """Read a block; its masks and weights stay on disk."""
+        part = self._part(block)
+        pruned, records = read_pruned(part / _PRUNED, self._provenance), read_layers(part / _RECORDS)
+        return RefinedBlock(pruned, records, store.read_json(part / _SECONDS))
+
+    def _part(self, block: int) -> Path:
+        return self._folder / f"block_{block:03d}"
+
+
+class LayerInputs(NamedTuple):
+    """What is known of a layer's inputs.
+
+    Attributes
+    ----------
+    gram
+        (inputs, inputs) float32, sum over tokens.
+    statistics
+        What refiners may ask for beyond it (:attr:`prunelib.registry.About.extras`).
+    energy
+        ||W X||^2.
+    """
+
+    gram: torch.Tensor
+    statistics: Mapping[str, Any]
+    energy: float
+
+
+class RefinedLayer(NamedTuple):
+    """``mask`` (rows, inputs) bool; ``weight`` (rows, inputs) in the model's dtype where kept weights have moved."""
+
+    mask: torch.Tensor
+    weight: torch.Tensor | None
+    record: LayerResult
+    step_seconds: list[float]
+
+
 def refine_blocks(
     folder: Path,
     calibration: Calibration,
     masks: Mapping[str, torch.Tensor],
     pattern: Pattern,
     settings: Any,
-    bar: Meter,
     device: torch.device,
-    parts: Path,
+    finished: FinishedBlocks,
+    bar: Meter,
 ) -> Iterator[RefinedBlock]:
     """Refine the masks of every layer, in the order of the layer index; what is yielded stays on disk.
 
@@ -48,94 +109,74 @@ def refine_blocks(
         Layer name to (rows, inputs) bool, True = kept.
     settings
         Of one method in :mod:`prunelib.refiners`, or a :class:`prunelib.chains.Chain`.
-    bar
-        Counts rows, once a step.
     device
         Where the work is done.
-    parts
-        A folder where finished blocks are written, and from where those that are there already are taken
-        (:mod:`prunelib.resume`).
+    finished
+        Where blocks are written, and from where those that are there already are taken.
+    bar
+        Counts rows, once a step.
     """
     check_masks(calibration.index.layers, masks)
-    losses = _Losses(bar)
+    losses = Losses(bar)
+
+    def read(layer: Layer) -> tuple[Layer, torch.Tensor, LayerInputs]:
+        inputs = LayerInputs(calibration.gram(layer), calibration.statistics(layer), calibration.energies[layer.name])
+        return layer, read_weight(folder, layer), inputs
+
     for block in range(calibration.index.blocks):
-        part, layers = parts / f"block_{block:03d}", calibration.index.of_block(block)
-        if part.exists():
-            finished = _read(part, calibration.provenance)
-            losses.add_finished(finished.records, len(finished.step_seconds))
+        if block in finished:
+            losses.add_finished(finished.read(block))
         else:
-            refined = _refine(folder, calibration, layers, masks, pattern, settings, losses, device)
-            _write(part, _together(list(refined)), calibration.provenance)
-        yield _read(part, calibration.provenance)
+            layers = [
+                refine_layer(layer, weight, inputs, masks[layer.name], pattern, settings, losses, device)
+                for layer, weight, inputs in read_ahead(read, calibration.index.of_block(block))
+            ]
+            finished.write(block, together(layers))
+        yield finished.read(block)
 
 
-class _RefinedLayer(NamedTuple):
-    """``mask`` (rows, inputs) bool; ``weight`` (rows, inputs) in the model's dtype where kept weights have moved."""
-
-    mask: torch.Tensor
-    weight: torch.Tensor | None
-    record: LayerResult
-    step_seconds: list[float]
-
-
-def _refine(
-    folder: Path,
-    calibration: Calibration,
-    layers: Sequence[Layer],
-    masks: Mapping[str, torch.Tensor],
+def refine_layer(
+    layer: Layer,
+    weight: torch.Tensor,
+    inputs: LayerInputs,
+    mask: torch.Tensor,
     pattern: Pattern,
     settings: Any,
-    losses: "_Losses",
+    losses: "Losses",
     device: torch.device,
-) -> Iterator[_RefinedLayer]:
-    """Refine the layers of one block; the next one is read while this one is worked on."""
-
-    def read(layer: Layer) -> tuple[Layer, torch.Tensor, torch.Tensor, dict[str, Any]]:
-        return layer, read_weight(folder, layer), calibration.gram(layer), calibration.statistics(layer)
-
-    for layer, weight, gram, statistics in read_ahead(read, layers):
-        mask = masks[layer.name].to(device)
-        steps = run_chain(weight.to(device), gram, mask, pattern, settings, losses.add, statistics)
-        moved = steps[-1].refined.weight
-        yield _RefinedLayer(
-            mask=steps[-1].refined.mask.cpu(),
-            weight=None if moved is None else moved.to("cpu", weight.dtype),
-            record=_record(layer, steps, calibration.energies[layer.name]),
-            step_seconds=[step.seconds for step in steps],
-        )
+) -> RefinedLayer:
+    """Refine the mask (rows, inputs) of one layer on a device; what comes back is on the processor."""
+    steps = run_chain(weight.to(device), inputs.gram, mask.to(device), pattern, settings, losses.add, inputs.statistics)
+    moved = steps[-1].refined.weight
+    return RefinedLayer(
+        mask=steps[-1].refined.mask.cpu(),
+        weight=None if moved is None else moved.to("cpu", weight.dtype),
+        record=_record(layer, steps, inputs.energy),
+        step_seconds=[step.seconds for step in steps],
+    )
 
 
-def _together(layers: Sequence[_RefinedLayer]) -> RefinedBlock:
+def together(layers: Sequence[RefinedLayer]) -> RefinedBlock:
+    """The layers of a block as one."""
     masks = {layer.record.name: layer.mask for layer in layers}
     weights = {layer.record.name: layer.weight for layer in layers if layer.weight is not None}
     seconds = [sum(of_step) for of_step in zip(*(layer.step_seconds for layer in layers), strict=True)]
     return RefinedBlock(Pruned(masks, weights), [layer.record for layer in layers], seconds)
 
 
-def _write(part: Path, block: RefinedBlock, provenance: Mapping[str, str]) -> None:
-    with store.replacing_folder(part) as target:
-        write_pruned(target / _PRUNED, block.pruned, provenance)
-        write_layers(target / _RECORDS, block.records)
-        store.write_json(target / _SECONDS, block.step_seconds)
-
-
-def _read(part: Path, provenance: Mapping[str, str]) -> RefinedBlock:
-    pruned, records = read_pruned(part / _PRUNED, provenance), read_layers(part / _RECORDS)
-    return RefinedBlock(pruned, records, store.read_json(part / _SECONDS))
-
-
-class _Losses:
+class Losses:
     """Sums of the losses of all rows so far, and the bar that shows them."""
 
     def __init__(self, bar: Meter) -> None:
         self._bar, self._before, self._after = bar, 0.0, 0.0
 
-    def add_finished(self, layers: Sequence[LayerResult], steps: int) -> None:
-        """Add layers that an earlier run has finished."""
-        for layer in layers:
-            self.add(steps * layer.rows, layer.loss_before, layer.loss_after)
+    def add_finished(self, block: RefinedBlock) -> None:
+        """Add the layers of a block that an earlier run has finished."""
+        for layer in block.records:
+            self.add(len(block.step_seconds) * layer.rows, layer.loss_before, layer.loss_after)
 
     def add(self, rows: int, loss_before: float, loss_after: float) -> None:
+        """Add rows, as a :data:`prunelib.refined.Progress`."""
         self._before += loss_before
         self._after += loss_after
         reduction = 1 - self._after / self._before if self._before else 0.0

@@ -1,6 +1,6 @@
 """A whole model through a warm start: layer by layer, from weights and Gram matrices on disk."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,8 +12,13 @@ from prunelib.ahead import read_ahead
 from prunelib.calibration import Calibration
 from prunelib.errors import PatternError
 from prunelib.layers import Layer
+from prunelib.masks import PackedMasks
 from prunelib.patterns import Pattern, check_mask, select
 from prunelib.weights import read_weight
+
+Choose = Callable[[Layer, torch.Tensor, torch.Tensor], torch.Tensor]
+"""From a layer, its weight (rows, inputs) and Gram matrix (inputs, inputs) to the mask (rows, inputs) bool of a warm
+start, on the processor."""
 
 
 def warmstart_masks(
@@ -35,22 +40,30 @@ def warmstart_masks(
     PatternError
         Naming the layer that the pattern does not fit.
     """
-    method = registry.methods(warmstarts)[settings.method]
-    layers = calibration.index.layers
-    if hasattr(method, "masks"):
-        given: Mapping[str, torch.Tensor] = method.masks(settings, layers, pattern, calibration.provenance["model"])
-        return given
-    masks = {}
+    choose = chooser(calibration, pattern, settings, device)
 
     def read(layer: Layer) -> tuple[Layer, torch.Tensor, torch.Tensor]:
         return layer, read_weight(folder, layer), calibration.gram(layer)
 
-    for layer, weight, gram in read_ahead(read, layers):
+    known = read_ahead(read, calibration.index.layers)
+    return PackedMasks.joined(PackedMasks.of({layer.name: choose(layer, *tensors)}) for layer, *tensors in known)
+
+
+def chooser(calibration: Calibration, pattern: Pattern, settings: Any, device: torch.device) -> Choose:
+    """A warm start as a function of a layer; parameters and errors as :func:`warmstart_masks`."""
+    method = registry.methods(warmstarts)[settings.method]
+    if hasattr(method, "masks"):
+        layers, model = calibration.index.layers, calibration.provenance["model"]
+        given: Mapping[str, torch.Tensor] = method.masks(settings, layers, pattern, model)
+        return lambda layer, _weight, _gram: given[layer.name]
+
+    def choose(layer: Layer, weight: torch.Tensor, gram: torch.Tensor) -> torch.Tensor:
         try:
-            masks[layer.name] = layer_mask(method, weight.to(device), gram.to(device), pattern, settings).cpu()
+            return layer_mask(method, weight.to(device), gram.to(device), pattern, settings).cpu()
         except PatternError as error:
             raise PatternError(f"{layer.name}: {error}") from None
-    return masks
+
+    return choose
 
 
 def layer_mask(

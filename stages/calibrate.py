@@ -39,7 +39,7 @@ def calibrate(params: Params, model: str, seed: int) -> None:
         meter(f"calibrate {model} {seed}", index.blocks * samples, "windows through a block") as bar,
     ):
         parts = (windows[: settings.samples], windows[settings.samples :])
-        found = calibrate_model(language_model, folder, index, parts, settings.batch, drawn_from, scratch, bar)
+        found = calibrate_model(language_model, folder, index, parts, settings, drawn_from, scratch, bar)
         publish(found, workflow.calibration_folder(cell))
 
 

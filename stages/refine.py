@@ -3,6 +3,7 @@
 import torch
 
 from prunelib import workflow
+from prunelib.blockwise import Checkpoint
 from prunelib.calibration import Calibration
 from prunelib.cell import Cell
 from prunelib.chains import steps_of
@@ -10,8 +11,9 @@ from prunelib.machine import machine
 from prunelib.masks import read_masks
 from prunelib.params import Params
 from prunelib.progress import meter
+from prunelib.propagation import load_propagated
 from prunelib.pruned import together, write_pruned
-from prunelib.refinement import refine_blocks
+from prunelib.refinement import FinishedBlocks, refine_blocks
 from prunelib.results import Timing, write_layers, write_record
 from prunelib.resume import resumable
 from prunelib.sources.provenance import model_identity
@@ -25,15 +27,21 @@ def refine(params: Params, model: str, seed: int, pattern: str, warmstart: str, 
     folder, settings = workflow.model_folder(model), params.refiners[refiner]
     calibration = Calibration.open(workflow.calibration_folder(cell), model_identity(folder))
     provenance = {**calibration.provenance, **workflow.methods(params, cell)}
+    device, chosen = torch.device(machine().refining_device), params.patterns[pattern]
     start_file = workflow.warmstart_file(start)
     masks = read_masks(start_file, {**calibration.provenance, **workflow.methods(params, start)})
     rows = sum(layer.rows for layer in calibration.index.layers) * len(steps_of(settings))
     with (
-        resumable(f"refine-{cell.full_name}", {**provenance, "start": sha256_file(start_file)}) as parts,
+        resumable(f"refine-{cell.full_name}", {**provenance, "start": sha256_file(start_file)}) as scratch,
         meter(f"refine {cell.name}", rows, "rows") as bar,
     ):
-        layerwise = (folder, calibration, masks, params.patterns[pattern], settings, bar)
-        blocks = list(refine_blocks(*layerwise, torch.device(machine().refining_device), parts))
+        finished, checkpoint = FinishedBlocks(scratch, provenance), Checkpoint(scratch / "states.safetensors")
+        if calibration.propagation == "dense":
+            blocks = list(refine_blocks(folder, calibration, masks, chosen, settings, device, finished, bar))
+        else:
+            start_settings, dtype = params.warmstarts[warmstart], params.models[model].dtype
+            model_ = load_propagated(folder, dtype, calibration, chosen, start_settings, settings)
+            blocks = list(model_.refine(checkpoint, finished, bar))
         write_pruned(workflow.refined_folder(cell), together([block.pruned for block in blocks]), provenance)
         write_layers(workflow.layers_file(cell), [record for block in blocks for record in block.records])
         step_seconds = [sum(seconds) for seconds in zip(*(block.step_seconds for block in blocks), strict=True)]

@@ -18,7 +18,10 @@ def choose(params: Params, model: str, seed: int, pattern: str, warmstart: str) 
     folder = workflow.model_folder(model)
     calibration = Calibration.open(workflow.calibration_folder(cell), model_identity(folder))
     device = torch.device(machine().device)
-    masks = warmstart_masks(folder, calibration, params.patterns[pattern], params.warmstarts[warmstart], device)
+    if calibration.propagation == "dense":
+        masks = warmstart_masks(folder, calibration, params.patterns[pattern], params.warmstarts[warmstart], device)
+    else:
+        masks = {}  # they depend on what the blocks before keep: refinement chooses them
     write_masks(workflow.warmstart_file(cell), masks, {**calibration.provenance, **workflow.methods(params, cell)})
 
 

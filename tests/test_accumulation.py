@@ -5,8 +5,9 @@ import itertools
 import pytest
 from families import random_windows, save, tiny_model
 
-from prunelib import accumulation, store
+from prunelib import blockwise, store
 from prunelib.accumulation import calibrate_model
+from prunelib.gram import CalibrationSettings
 from prunelib.models import find_layers
 
 WINDOWS = random_windows(samples=5, length=12).split([3, 2])
@@ -32,13 +33,14 @@ def model(tmp_path_factory):
 def calibrate(model, scratch, windows=WINDOWS):
     scratch.mkdir(exist_ok=True)
     bar = Bar()
-    folder = calibrate_model(*model, windows, 2, {"model": "abc"}, scratch, bar)
+    settings = CalibrationSettings(text="ours", samples=3, length=12, batch=2)
+    folder = calibrate_model(*model, windows, settings, {"model": "abc"}, scratch, bar)
     return {file.name: file.read_bytes() for file in folder.iterdir()}, bar.done
 
 
 @pytest.mark.parametrize("seconds", [0.0, 60.0])
 def test_what_goes_on_after_any_write_ends_the_same(model, tmp_path, monkeypatch, seconds):
-    monkeypatch.setattr(accumulation, "_SECONDS_BETWEEN_SAVES", seconds)
+    monkeypatch.setattr(blockwise, "SECONDS_BETWEEN_SAVES", seconds)
     expected, done = calibrate(model, tmp_path / "whole")
     assert done == 2 * 5
     replacing, stopped = store.replacing, 0

@@ -17,6 +17,7 @@ from prunelib.gram import (
     CalibrationSettings,
     accumulate_grams,
     gram_matrix,
+    in_batches,
     plan_passes,
 )
 from prunelib.layers import LayerIndex
@@ -60,9 +61,7 @@ def accumulate(
 ) -> Iterator[tuple]:
     """The blocks' statistics of windows, the last few of them held out."""
     drawn, held_out = windows.split([len(windows) - apart, apart])
-    batches = [tokens for part in (drawn, held_out) if len(part) for tokens in part.split(batch)]
-    first = -(-len(drawn) // batch)
-    parts = [part for part in (range(first), range(first, len(batches))) if part]
+    batches, parts = in_batches((drawn, held_out), batch)
     forward = BlockwiseForward(model, index.block_list, batches, CPU, states)
     return accumulate_grams(forward, index, parts, gram_bytes=budget, finished=finished, on_batch=on_batch)
 
@@ -184,10 +183,10 @@ def test_windows_pass_a_block_as_often_as_its_matrices_need(llama: tuple) -> Non
     sizes = index.grams(0)
     *_, down = sizes
     whole = sum(size**2 for size in sizes.values()) * 4
-    assert plan_passes(sizes, whole) == [list(sizes)]
-    assert plan_passes(sizes, whole - 1) == [[name for name in sizes if name != down], [down]]
-    assert plan_passes(sizes, 1) == [[name] for name in sizes]
-    assert plan_passes({}, 1) == [[]]
+    assert plan_passes(sizes, whole) == [sizes]
+    assert plan_passes(sizes, whole - 1) == [{n: size for n, size in sizes.items() if n != down}, {down: sizes[down]}]
+    assert plan_passes(sizes, 1) == [{name: size} for name, size in sizes.items()]
+    assert plan_passes({}, 1) == [{}]
     block, head = count_calls(model.model.layers[0].self_attn), count_calls(model.lm_head)
     for budget, passes in ((1, len(sizes)), (whole, 1)):
         accumulated(model, index, random_windows(samples=3, length=8), batch=2, budget=budget)

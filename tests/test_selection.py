@@ -70,7 +70,7 @@ def test_random_layers_of_one_shape_differ_and_come_again(model):
 
 def test_given_masks_are_taken_from_their_file(model, tmp_path):
     masks = warmstart_masks(*model, PATTERNS[2], METHODS["wanda"].Settings(), CPU)
-    save_file(masks, tmp_path / "given")
+    save_file(dict(masks), tmp_path / "given")
     path = tmp_path / "given"
     settings = METHODS["given"].Settings(path=str(path), sha256=store.sha256_file(path))
     found = warmstart_masks(*model, PATTERNS[2], settings, CPU)
