@@ -1,0 +1,85 @@
+"""Stages that are killed at any moment and started again, with a tiny model: the end is that of an undisturbed run."""
+
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+CELL = ("--model", "tiny", "--seed", "0", "--pattern", "row50", "--warmstart", "wanda", "--refiner", "swaps")
+WORDS = {"calibrate": CELL[:4], "refine": CELL, "evaluate": CELL}
+OUTPUTS = {
+    "calibrate": ("artifacts/calibration",),
+    "refine": ("artifacts/refined/tiny/0/row50-wanda-swaps", "results/layers/tiny/0"),
+    "evaluate": ("results/cells/tiny/0",),
+}
+KILLS = 4
+
+
+@pytest.fixture(scope="module")
+def propagated(finished, tmp_path_factory):
+    """The project with inputs that pruned blocks leave."""
+    project = finished.copy(tmp_path_factory.mktemp("propagated") / "project")
+    project.edit("calibration.propagation", "block")
+    project.repro("refine@tiny-0-row50-wanda-swaps")
+    return project
+
+
+def start(project, stage):
+    return subprocess.Popen(
+        ["python", f"stages/{stage}.py", *WORDS[stage]],
+        cwd=project.folder,
+        env=project.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def kill_at_random(project, stage, draw):
+    """Start a stage and kill it some time after it has begun to work; whether it was still running then."""
+    with start(project, stage) as running:
+        while not list((project.folder / "scratch").glob(f"{stage}-*.holder")) and running.poll() is None:
+            time.sleep(0.001)
+        time.sleep(draw.uniform(0, 0.4))
+        running.send_signal(signal.SIGKILL)
+        return running.wait() == -signal.SIGKILL
+
+
+def killed_ones_end_as(project, stage, seed):
+    expected = project.files(*OUTPUTS[stage])
+    draw, kills = random.Random(seed), 0  # noqa: S311 - no secret
+    for _ in range(KILLS):
+        kills += kill_at_random(project, stage, draw)
+        assert project.files(*OUTPUTS[stage]).keys() >= expected.keys()
+    project.command("python", f"stages/{stage}.py", *WORDS[stage])
+    assert project.files(*OUTPUTS[stage]) == expected
+    assert [file.name for file in (project.folder / "scratch").iterdir() if file.suffix != ".lock"] == []
+    return kills
+
+
+@pytest.mark.parametrize("stage", ["calibrate", "refine", "evaluate"])
+def test_a_stage_that_is_killed_again_and_again_ends_the_same(project, stage):
+    assert killed_ones_end_as(project, stage, seed=1) > 0
+
+
+def test_so_does_refinement_on_the_inputs_that_come_about(propagated):
+    assert killed_ones_end_as(propagated, "refine", seed=2) > 0
+
+
+def test_propagated_masks_are_others_after_the_first_block(finished, propagated):
+    dense, block = (project.files(*OUTPUTS["refine"]) for project in (finished, propagated))
+    assert dense.keys() == block.keys()
+    assert all(dense[name] != block[name] for name in dense if name.endswith("masks.safetensors"))
+
+
+def test_two_at_once_do_not_get_in_each_others_way(project):
+    expected = project.files(*OUTPUTS["refine"])
+    with start(project, "refine") as one, start(project, "refine") as other:
+        faults = [running.communicate()[1] for running in (one, other)]
+    refused = [fault for fault in faults if fault.startswith("error: refine-tiny-0-row50-wanda-swaps: process ")]
+    assert len(refused) == [one.returncode, other.returncode].count(2)
+    assert project.files(*OUTPUTS["refine"]) == expected
