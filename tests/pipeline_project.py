@@ -62,10 +62,10 @@ def character_tokenizer():
 
 
 class Project:
-    """A project folder, with git and DVC, and what running it printed."""
+    """A project folder, with git and DVC, whose commands use so many threads: others run beside them."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, threads: int = 1) -> None:
+        self.folder, self.threads = folder, threads
 
     @classmethod
     def create(cls, folder: Path) -> "Project":
@@ -116,7 +116,7 @@ class Project:
             **os.environ,
             "PATH": path,
             "PYTHONPATH": str(self.folder),
-            "PRUNELIB_THREADS": "1",
+            "PRUNELIB_THREADS": str(self.threads),
             "DVC_NO_ANALYTICS": "1",
         }
 

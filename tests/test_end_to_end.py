@@ -8,6 +8,7 @@ from pipeline_project import ROOT, Project
 from ruamel.yaml import YAML
 
 from prunelib.evaluation.held_out import held_out_texts, held_out_windows
+from prunelib.machine import available_cores
 from prunelib.models import load_tokenizer
 from prunelib.params import load_params
 from prunelib.sources.documents import read_documents
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    project = Project(tmp_path_factory.mktemp("real") / "project")
+    project = Project(tmp_path_factory.mktemp("real") / "project", threads=available_cores())
     project.folder.mkdir()
     for name in ("stages", "prunelib"):
         shutil.copytree(ROOT / name, project.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
