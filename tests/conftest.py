@@ -1,8 +1,15 @@
-"""Where there is no GPU, what is written in Triton runs in its interpreter: said before anything imports it."""
+"""What holds for every test, said before anything else is imported.
+
+Where there is no GPU, what is written in Triton runs in its interpreter. Examples of hypothesis have no deadline: a
+busy machine is no fault.
+"""
 
 import os
 
 import torch
+from hypothesis import settings
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
