@@ -26,7 +26,7 @@ def compare(params: Params, comparison: str) -> None:
     copy = project / "scratch" / f"compare-{comparison}"
     _copy_project(project, copy)
     for grid in params.compared(comparison):
-        _set_grid(copy / "params.yaml", grid)
+        _write_changed(project / "params.yaml", copy / "params.yaml", params, grid)
         _run(copy, "dvc", "repro")
     shutil.copy(project / "params.yaml", copy)
     _run(copy, sys.executable, "stages/report.py", "--comparison", comparison)
@@ -53,13 +53,14 @@ def _copy_project(project: Path, copy: Path) -> None:
         _run(copy, *words, "--local", cache.stdout.strip())
 
 
-def _set_grid(path: Path, params: Params) -> None:
-    """Put what a comparison decides of these params into a params.yaml, all else as its author wrote it."""
+def _write_changed(source: Path, target: Path, own: Params, grid: Params) -> None:
+    """Write the author's params.yaml with the sections in which a grid differs, and no others: DVC compares them."""
     yaml = YAML()
-    raw = yaml.load(path.read_text(encoding="utf-8"))
+    raw = yaml.load(source.read_text(encoding="utf-8"))
     for section in ("grid", "calibration", "evaluation"):
-        raw[section] = getattr(params, section).model_dump(mode="json")
-    with path.open("w", encoding="utf-8") as stream:
+        if getattr(grid, section) != getattr(own, section):
+            raw[section] = getattr(grid, section).model_dump(mode="json")
+    with target.open("w", encoding="utf-8") as stream:
         yaml.dump(raw, stream)
 
 
