@@ -1,5 +1,6 @@
 """A whole model through calibration: its Gram matrices into a folder, where a run that was killed goes on."""
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,8 +9,8 @@ import torch
 
 from prunelib import store
 from prunelib.blockwise import BlockwiseForward, Checkpoint
-from prunelib.calibration import write_grams, write_layers, write_tokens
-from prunelib.gram import CalibrationSettings, accumulate_grams, in_batches
+from prunelib.calibration import tokens_seen, write_grams, write_layers, write_tokens
+from prunelib.gram import CalibrationSettings, accumulate_grams, in_batches, supported
 from prunelib.layers import LayerIndex
 from prunelib.machine import machine
 from prunelib.objective import output_energy
@@ -74,11 +75,22 @@ def calibrate_model(
         finished=energies.blocks(),
         on_batch=lambda number: bar.advance(len(batches[number])),
     ):
-        inputs, held_out = (*statistics, {})[:2]
+        readers = {layer.name: layer for layer in index.readers(block)}
+        inputs, held_out = (
+            {name: supported(readers[name], each, settings.least_tokens) for name, each in part.items()}
+            for part in (*statistics, {})[:2]
+        )
         write_grams(target, block, inputs, held_out, {**provenance, "count": windows[0].numel()})
         energies.add(block, {name: each.gram for name, each in inputs.items()})
         checkpoint.offer(forward)
     write_layers(target, index, energies.all(), provenance)
+    seen = tokens_seen(target, index)
+    if few := [name for name, tokens in seen.items() if tokens < settings.least_tokens]:
+        warnings.warn(
+            f"{len(few)} of {len(seen)} inputs of experts saw fewer than calibration.least_tokens = "
+            f"{settings.least_tokens} tokens, first {few[0]} ({seen[few[0]]}): pruned as if they were independent",
+            stacklevel=2,
+        )
     return target
 
 

@@ -64,8 +64,8 @@ class Calibration:
         measured = [layer.name for layer in index.layers] if propagation == "dense" else []
         return cls(folder, index, _read_energies(folder, measured, provenance), provenance, propagation)
 
-    def windows(self) -> tuple[torch.Tensor, torch.Tensor, int]:
-        """Windows and held-out windows, (samples, length) int32, and how many of them a forward pass takes.
+    def windows(self) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
+        """Windows and held-out windows, (samples, length) int32, and the settings that they were drawn by.
 
         Raises
         ------
@@ -74,7 +74,7 @@ class Calibration:
         """
         path = self.folder / "tokens.safetensors"
         tokens, header = store.read_tensors(path, "tokens"), store.read_provenance(path, "tokens")
-        return tokens["input_ids"], tokens["held_out_ids"], header["settings"]["batch"]
+        return tokens["input_ids"], tokens["held_out_ids"], header["settings"]
 
     def gram(self, layer: Layer) -> torch.Tensor:
         """The Gram matrix of a layer's input: (inputs, inputs) float32, sum over tokens.
@@ -98,7 +98,7 @@ class Calibration:
         square = (layer.inputs, layer.inputs)
         return {
             "input_mean": self._read(layer, layer.gram + _MEAN, (layer.inputs,)),
-            "tokens": header["count"],
+            "tokens": header["seen"].get(layer.gram, header["count"]),
             "held_out_gram": self._read(layer, layer.gram + _HELD_OUT, square) if header["held_out"] else None,
         }
 
@@ -143,6 +143,18 @@ def write_layers(folder: Path, index: LayerIndex, energies: Mapping[str, float],
     store.write_json(folder / _ENERGIES, {"kind": "energies", **provenance, "energies": energies})
 
 
+def tokens_seen(folder: Path, index: LayerIndex) -> dict[str, int]:
+    """How many tokens the layers that did not see all of them read, by :attr:`Layer.gram`: experts.
+
+    Raises
+    ------
+    ArtifactError
+        If a file of Gram matrices is missing or damaged.
+    """
+    headers = [store.read_provenance(_block_file(folder, block), "gram") for block in range(index.blocks)]
+    return {name: tokens for header in headers for name, tokens in header["seen"].items()}
+
+
 def write_grams(
     folder: Path,
     block: int,
@@ -169,7 +181,8 @@ def write_grams(
         **{name + _MEAN: statistics.mean for name, statistics in inputs.items()},
         **{name + _HELD_OUT: statistics.gram for name, statistics in held_out.items()},
     }
-    header = {**provenance, "block": block, "held_out": bool(held_out)}
+    seen = {name: each.tokens for name, each in inputs.items() if each.tokens != provenance["count"]}
+    header = {**provenance, "block": block, "held_out": bool(held_out), "seen": seen}
     store.write_tensors(_block_file(folder, block), tensors, "gram", header)
 
 

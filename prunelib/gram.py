@@ -13,7 +13,7 @@ from pydantic import Field
 
 from prunelib.blockwise import BlockwiseForward
 from prunelib.errors import ModelError, NumericalError
-from prunelib.layers import LayerIndex, watch_inputs
+from prunelib.layers import Layer, LayerIndex, watch_inputs
 from prunelib.settings import Settings
 from prunelib.statistics import InputStatistics
 
@@ -40,6 +40,8 @@ class CalibrationSettings(Settings):
         Whose inputs: ``dense``, those of the stock model, which serve every method; ``block``, those that a block gets
         from the pruned blocks before it; ``sub_block``, also those that a layer gets from the pruned layers before it
         in its block. These two belong to one cell, so its refinement finds them.
+    least_tokens
+        An expert that fewer tokens are routed to is pruned as if its inputs were independent and of one size.
     """
 
     text: str
@@ -48,6 +50,7 @@ class CalibrationSettings(Settings):
     batch: int = Field(ge=1)
     held_out_samples: int = Field(default=0, ge=0)
     propagation: Literal["dense", "block", "sub_block"] = "dense"
+    least_tokens: int = Field(default=64, ge=1)
 
 
 def gram_matrix(inputs: torch.Tensor) -> torch.Tensor:
@@ -133,28 +136,27 @@ def accumulate_grams(
             on_batch(batch)
 
     while (block := forward.block) <= last:
-        wanted = {} if block in finished else index.grams(block)
-        *first_passes, last_pass = plan_passes(wanted, gram_bytes)
+        *first_passes, last_pass = plan_passes(() if block in finished else index.readers(block), gram_bytes)
         with forward.resident():
-            statistics = [accumulate_pass(forward, names, parts) for names in first_passes]
+            statistics = [accumulate_pass(forward, layers, parts) for layers in first_passes]
             statistics.append(accumulate_pass(forward, last_pass, parts, keep))
         forward.advance()
-        if wanted:
+        if block not in finished:
             yield block, [dict(ChainMap(*of_part)) for of_part in zip(*statistics, strict=True)]
 
 
 def accumulate_pass(
     forward: BlockwiseForward,
-    wanted: Mapping[str, int],
+    layers: Sequence[Layer],
     parts: Sequence[Sequence[int]],
     on_states: Callable[[int, torch.Tensor], None] = lambda _batch, _states: None,
 ) -> list[dict[str, InputStatistics]]:
-    """Run batches through the next block once, and return the statistics of some of its inputs for each part.
+    """Run batches through the next block once, and return the statistics of what some layers read, for each part.
 
     Parameters
     ----------
-    wanted
-        Names of inputs (:attr:`Layer.gram`), and their sizes.
+    layers
+        Of the next block, each with an input of its own (:meth:`prunelib.layers.LayerIndex.readers`).
     parts
         The numbers of the batches whose tokens are summed together.
     on_states
@@ -167,33 +169,42 @@ def accumulate_pass(
     """
     statistics = []
     for batches in parts:
-        sums = {name: _Sum(size, forward.device) for name, size in wanted.items()}
+        sums = {layer.name: _Sum(layer.inputs, forward.device) for layer in layers}
         for batch in batches:
-            on_states(batch, _run_watched(forward, batch, sums))
+            on_states(batch, _run_watched(forward, batch, layers, sums))
         tokens = sum(forward.batches[batch].numel() for batch in batches)
-        statistics.append({name: total.complete(name, tokens) for name, total in sums.items()})
+        statistics.append({layer.name: sums[layer.name].complete(layer, tokens) for layer in layers})
     return statistics
 
 
-def _run_watched(forward: BlockwiseForward, batch: int, sums: Mapping[str, "_Sum"]) -> torch.Tensor:
-    """Run a batch through the next block, adding up what the layers read."""
-    with watch_inputs(forward.model, sums, lambda name, inputs: sums[name].add(inputs)):
+def _run_watched(
+    forward: BlockwiseForward, batch: int, layers: Sequence[Layer], sums: Mapping[str, "_Sum"]
+) -> torch.Tensor:
+    """Run a batch through the next block, adding up what layers read."""
+    with watch_inputs(forward.model, layers, lambda name, inputs: sums[name].add(inputs)):
         return forward.run(batch)
 
 
-def plan_passes(inputs: Mapping[str, int], budget_bytes: int) -> list[dict[str, int]]:
-    """The Gram matrices of a block, by name and number of inputs, in passes that fit the budget.
+def supported(layer: Layer, statistics: InputStatistics, least_tokens: int) -> InputStatistics:
+    """The statistics, or where an expert has seen too few tokens, those of independent inputs of one size."""
+    if layer.fused is None or statistics.tokens >= least_tokens:
+        return statistics
+    return statistics._replace(gram=torch.eye(layer.inputs), mean=torch.zeros(layer.inputs))
 
-    A pass has at least one matrix; where there are none, there is one pass.
+
+def plan_passes(layers: Iterable[Layer], budget_bytes: int) -> list[list[Layer]]:
+    """The layers of a block whose inputs have Gram matrices of their own, in passes that fit the budget.
+
+    A pass has at least one layer; where there are none, there is one pass.
     """
-    passes: list[dict[str, int]] = [{}]
+    passes: list[list[Layer]] = [[]]
     free = budget_bytes
-    for name, size in inputs.items():
-        needed = size**2 * _ENTRY_BYTES
+    for layer in layers:
+        needed = layer.inputs**2 * _ENTRY_BYTES
         if passes[-1] and needed > free:
-            passes.append({})
+            passes.append([])
             free = budget_bytes
-        passes[-1][name] = size
+        passes[-1].append(layer)
         free -= needed
     return passes
 
@@ -229,11 +240,14 @@ class _Sum:
             )
         return self.gram
 
-    def complete(self, name: str, tokens: int) -> InputStatistics:
-        """The whole matrix and the mean on the CPU, once every token has been seen."""
-        if self.tokens != tokens:
-            raise ModelError(f"{name}: saw {self.tokens} of {tokens} tokens; it cannot be calibrated as a dense layer")
-        return InputStatistics(self.symmetric(name).cpu(), (self.total / tokens).float().cpu())
+    def complete(self, layer: Layer, tokens: int) -> InputStatistics:
+        """The whole matrix and the mean on the CPU, once every token has been seen; experts may have seen fewer."""
+        if self.tokens != tokens and layer.fused is None:
+            raise ModelError(
+                f"{layer.name}: saw {self.tokens} of {tokens} tokens; it cannot be calibrated as a dense layer"
+            )
+        mean = (self.total / max(self.tokens, 1)).float()
+        return InputStatistics(self.symmetric(layer.name).cpu(), mean.cpu(), self.tokens)
 
 
 def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:

@@ -1,18 +1,40 @@
 """The prunable matrices of a model: what they are called, where they stand, and which of them share an input."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from pydantic import Field, ValidationError
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from prunelib.errors import ArtifactError, ModelError
 from prunelib.settings import Settings
 from prunelib.store import expect_provenance, read_json, write_json
 
 _KIND = "layers"
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Fused(Settings):
+    """Where a matrix stands in a parameter that holds those of all experts, (experts, rows, inputs).
+
+    Attributes
+    ----------
+    parameter
+        Its name in the model.
+    expert, first_row
+        Which slice, and which of its rows is the first.
+    stored_expert
+        Which slice of the tensor in the model's files, where that holds all experts too.
+    """
+
+    parameter: str
+    expert: int = Field(ge=0)
+    first_row: int = Field(ge=0)
+    stored_expert: int | None = None
 
 
 class Layer(Settings):
@@ -21,10 +43,10 @@ class Layer(Settings):
     Attributes
     ----------
     name
-        Of the module in the model: ``model.layers.0.self_attn.q_proj``.
+        Of the module in the model: ``model.layers.0.self_attn.q_proj``; of an expert's matrix, that in the files.
     kind
         Last component of the name (``q_proj``), or the path inside the block where two layers of a block end alike
-        (GPT-2's ``attn.c_proj`` and ``mlp.c_proj``).
+        (GPT-2's ``attn.c_proj`` and ``mlp.c_proj``); one for all experts.
     block
         Number of its decoder block, from 0.
     tensor
@@ -35,6 +57,8 @@ class Layer(Settings):
         Outputs and inputs of the layer.
     gram
         Name of the first layer of the block that reads the same input: the name of its Gram matrix.
+    fused
+        Where it stands in a parameter that holds all experts; None: it is a module of its own.
     """
 
     name: str
@@ -45,6 +69,19 @@ class Layer(Settings):
     rows: int = Field(ge=1)
     inputs: int = Field(ge=1)
     gram: str
+    fused: Fused | None = None
+
+    @property
+    def parameter(self) -> str:
+        """Name of the parameter in the model that it is, or is part of."""
+        return f"{self.name}.weight" if self.fused is None else self.fused.parameter
+
+    def weight(self, model: nn.Module) -> torch.Tensor:
+        """Its weight in a model, as it is stored there: a view."""
+        held = model.get_parameter(self.parameter).data
+        if self.fused is None:
+            return held
+        return held[self.fused.expert, self.fused.first_row : self.fused.first_row + self.rows]
 
     @property
     def stored_shape(self) -> tuple[int, int]:
@@ -79,9 +116,9 @@ class LayerIndex(Settings):
         """The layers of one decoder block."""
         return tuple(layer for layer in self.layers if layer.block == block)
 
-    def grams(self, block: int) -> dict[str, int]:
-        """The Gram matrices of one decoder block, one for each distinct input: name to number of inputs."""
-        return {layer.gram: layer.inputs for layer in self.of_block(block)}
+    def readers(self, block: int) -> tuple[Layer, ...]:
+        """The first layer of one decoder block to read each distinct input: a Gram matrix has its name."""
+        return tuple(layer for layer in self.of_block(block) if layer.name == layer.gram)
 
 
 def require_coverage(index: LayerIndex) -> None:
@@ -132,6 +169,18 @@ def read_index(path: Path, model_sha: str) -> LayerIndex:
 
 @contextlib.contextmanager
 def watch_inputs(
+    model: nn.Module, layers: Iterable[Layer], receive: Callable[[str, torch.Tensor], None]
+) -> Iterator[None]:
+    """While open, hand the inputs of layers to ``receive(name, inputs)`` whenever the model runs them."""
+    layers = tuple(layers)
+    modules = [layer.name for layer in layers if layer.fused is None]
+    slices = {layer.name: layer.weight(model) for layer in layers if layer.fused is not None}
+    with watch_modules(model, modules, receive), watch_slices(slices, receive):
+        yield
+
+
+@contextlib.contextmanager
+def watch_modules(
     model: nn.Module, names: Iterable[str], receive: Callable[[str, torch.Tensor], None]
 ) -> Iterator[None]:
     """While open, hand the input of the named modules to ``receive(name, input)`` whenever the model runs them."""
@@ -144,3 +193,27 @@ def watch_inputs(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def watch_slices(
+    slices: Mapping[Key, torch.Tensor], receive: Callable[[Key, torch.Tensor], None]
+) -> contextlib.AbstractContextManager[Any]:
+    """While entered, hands what is multiplied by slices of parameters to ``receive(key, inputs)``.
+
+    Transformers' plain implementation of experts (``experts_implementation="eager"``) calls ``linear(inputs,
+    parameter[expert])``. A slice is told by where it begins.
+    """
+    return _WatchLinear(slices, receive) if slices else contextlib.nullcontext()
+
+
+class _WatchLinear(TorchFunctionMode):
+    def __init__(self, slices: Mapping[Any, torch.Tensor], receive: Callable[[Any, torch.Tensor], None]) -> None:
+        super().__init__()
+        self._keys, self._receive = {weight.data_ptr(): key for key, weight in slices.items()}, receive
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is nn.functional.linear and (key := self._keys.get(args[1].data_ptr())) is not None:
+            self._receive(key, args[0])
+        return func(*args, **(kwargs or {}))

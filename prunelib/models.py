@@ -6,7 +6,7 @@ matrices by module type, and shared inputs by watching a forward pass.
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +18,8 @@ from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
 from prunelib.errors import ArtifactError, ModelError, ParamsError
-from prunelib.layers import Layer, LayerIndex, watch_inputs
+from prunelib.experts import expert_layers, fused_parameters
+from prunelib.layers import Layer, LayerIndex, watch_modules
 from prunelib.weights import read_weight, tensor_files
 
 _NAMED = 3  # how many uncovered tensors an index names
@@ -58,6 +59,7 @@ def load_model(folder: Path, dtype: str, device: str) -> PreTrainedModel:
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
+                experts_implementation="eager",  # slice by slice, so that each expert's inputs can be seen
                 ignore_mismatched_sizes=True,  # they are refused below, by name
                 output_loading_info=True,
             )
@@ -136,15 +138,20 @@ def find_layers(model: PreTrainedModel, folder: Path) -> LayerIndex:
         As :func:`prunelib.weights.read_weight`.
     """
     block_list, blocks = decoder_blocks(model)
+    fused = fused_parameters(model, block_list, _two_tokens(model))
+    gates = _gates(blocks.named_parameters(block_list), fused)
     matrices = [matrix for number in range(len(blocks)) for matrix in _matrices(block_list, number, blocks[number])]
-    grams = _shared_inputs(model, matrices)
-    stored = tensor_files(folder)
+    matrices = [matrix for matrix in matrices if f"{matrix.name}.weight" not in gates]
+    grams, stored = _shared_inputs(model, matrices), tensor_files(folder)
+    found = [_describe(matrix, f"{matrix.name}.weight", grams[matrix.name]) for matrix in matrices]
+    for name, parameter in fused.items():
+        found += expert_layers(model, name, parameter, block=int(name.removeprefix(f"{block_list}.").partition(".")[0]))
     layers = []
-    for matrix in matrices:
-        tensor = _stored_name(f"{matrix.name}.weight", model.base_model_prefix, stored)
-        layers.append(_describe(matrix, tensor, grams[matrix.name]))
-        _check_stored(matrix.module.weight, folder, layers[-1])
-    coverage = _coverage(blocks.named_parameters(block_list), layers)
+    for layer in sorted(found, key=lambda layer: layer.block):
+        tensor = _stored_name(layer.tensor, model.base_model_prefix, stored)
+        layers.append(layer.model_copy(update={"tensor": tensor}))
+        _check_stored(model, folder, layers[-1])
+    coverage = _coverage(blocks.named_parameters(block_list), layers, gates)
     return LayerIndex(layers=tuple(layers), block_list=block_list, blocks=len(blocks), **coverage)
 
 
@@ -220,8 +227,8 @@ def _shared_inputs(model: PreTrainedModel, matrices: Iterable[_Matrix]) -> dict[
         alive.append(inputs)
         seen[name] += (inputs.data_ptr(), inputs.numel(), inputs._version)  # a write in place counts the version up
 
-    with watch_inputs(model, seen, note):
-        model(input_ids=torch.tensor([[0, 1]], device=model.device), use_cache=False)
+    with watch_modules(model, seen, note):
+        model(input_ids=_two_tokens(model), use_cache=False)
     if unused := [name for name, inputs in seen.items() if not inputs]:
         raise ModelError(f"{unused[0]}: not reached by the model's forward, so it has no inputs to prune for")
     first: dict[tuple[int, ...], str] = {}
@@ -236,16 +243,31 @@ def _stored_name(name: str, prefix: str, stored: Mapping[str, Path]) -> str:
     raise ModelError(f"{name}: no tensor of that name in the model's safetensors files")
 
 
-def _check_stored(weight: torch.Tensor, folder: Path, layer: Layer) -> None:
-    stored = read_weight(folder, layer)
+def _two_tokens(model: PreTrainedModel) -> torch.Tensor:
+    return torch.tensor([[0, 1]], device=model.device)
+
+
+def _gates(parameters: Iterable[tuple[str, nn.Parameter]], fused: Mapping[str, nn.Parameter]) -> set[str]:
+    """Of a model with experts, the matrices that say which ones a token goes to, or how much of a shared one it gets.
+
+    They have a row for each expert, or one row, and stay dense.
+    """
+    rows = {1} | {len(weight) for weight in fused.values()} if fused else set()
+    return {name for name, weight in parameters if weight.ndim == 2 and len(weight) in rows}
+
+
+def _check_stored(model: PreTrainedModel, folder: Path, layer: Layer) -> None:
+    stored, weight = read_weight(folder, layer), layer.weight(model)
     if not torch.equal(weight.T if layer.transposed else weight, stored.to(weight)):
         raise ModelError(f"{layer.name}: its weight in the model is not the tensor {layer.tensor} of {folder}")
 
 
-def _coverage(parameters: Iterable[tuple[str, nn.Parameter]], layers: Iterable[Layer]) -> dict[str, Any]:
-    """Share of the blocks' matrix weights that the layers hold, and the largest tensors that they do not."""
-    weights = {name: weight for name, weight in parameters if weight.ndim >= 2}
-    left = weights.keys() - {f"{layer.name}.weight" for layer in layers}
+def _coverage(
+    parameters: Iterable[tuple[str, nn.Parameter]], layers: Iterable[Layer], gates: Container[str]
+) -> dict[str, Any]:
+    """Share of the blocks' matrix weights but for gates that the layers hold, and the largest tensors they do not."""
+    weights = {name: weight for name, weight in parameters if weight.ndim >= 2 and name not in gates}
+    left = weights.keys() - {layer.parameter for layer in layers}
     largest = sorted(left, key=lambda name: (-weights[name].numel(), name))[:_NAMED]
     share = sum(weights[name].numel() for name in left) / sum(weight.numel() for weight in weights.values())
     return {"coverage": 1 - share, "uncovered": tuple(f"{name} {tuple(weights[name].shape)}" for name in largest)}

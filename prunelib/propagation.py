@@ -4,7 +4,7 @@ As the scripts of Wanda and SparseGPT do (``block``); with ``sub_block`` a block
 before them leave, too. Such Gram matrices belong to one cell, and are not kept.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 
 from prunelib.blockwise import BlockwiseForward, Checkpoint
 from prunelib.calibration import Calibration
-from prunelib.gram import accumulate_pass, in_batches, plan_passes
+from prunelib.gram import accumulate_pass, in_batches, plan_passes, supported
 from prunelib.layers import Layer, LayerIndex, watch_inputs
 from prunelib.machine import machine
 from prunelib.models import load_model
@@ -46,6 +46,8 @@ class Propagated:
         ``block`` or ``sub_block``.
     gram_bytes
         Memory on the forward's device for Gram matrices.
+    least_tokens
+        As in :class:`prunelib.gram.CalibrationSettings`.
     device
         Where masks are refined.
     """
@@ -59,6 +61,7 @@ class Propagated:
     settings: Any
     propagation: str
     gram_bytes: int
+    least_tokens: int
     device: torch.device
 
     def refine(self, checkpoint: Checkpoint, finished: FinishedBlocks, bar: Meter) -> Iterator[RefinedBlock]:
@@ -101,32 +104,33 @@ class Propagated:
         refined: dict[str, RefinedLayer] = {}
         for group in self._groups():
             inputs = self._accumulate(group)
-            readers = [layer for layer in layers if layer.gram in group]
+            readers = [layer for layer in layers if layer.gram in inputs]
             refined |= {layer.name: self._refine_layer(layer, inputs[layer.gram], losses) for layer in readers}
             self._apply(readers, together([refined[layer.name] for layer in readers]))
         return together([refined[layer.name] for layer in layers])
 
-    def _groups(self) -> list[dict[str, int]]:
-        """The inputs of the next block that are looked at together, in the order in which the block reads them."""
-        sizes = self.index.grams(self.forward.block)
+    def _groups(self) -> list[Sequence[Layer]]:
+        """The readers of the next block whose inputs are looked at together, in the order in which they run."""
+        readers = self.index.readers(self.forward.block)
         if self.propagation == "block":
-            return [sizes]
-        read: dict[str, None] = {}
-        with watch_inputs(self.forward.model, sizes, lambda name, _: read.setdefault(name)):
+            return [readers]
+        parameters = {layer.name: layer.parameter for layer in readers}
+        read: dict[str, None] = {}  # a parameter with all experts once, by whichever of them is first
+        with watch_inputs(self.forward.model, readers, lambda name, _: read.setdefault(parameters[name])):
             self.forward.run(0)
-        return [{name: sizes[name]} for name in read]
+        return [[layer for layer in readers if layer.parameter == parameter] for parameter in read]
 
-    def _accumulate(self, group: Mapping[str, int]) -> dict[str, Sequence[InputStatistics]]:
+    def _accumulate(self, group: Sequence[Layer]) -> dict[str, Sequence[InputStatistics]]:
         """The statistics of inputs by name, over the calibration's windows and over those held out."""
-        passes = [accumulate_pass(self.forward, names, self.parts) for names in plan_passes(group, self.gram_bytes)]
+        passes = [accumulate_pass(self.forward, layers, self.parts) for layers in plan_passes(group, self.gram_bytes)]
         return {name: [part[name] for part in parts] for parts in passes for name in parts[0]}
 
     def _refine_layer(self, layer: Layer, inputs: Sequence[InputStatistics], losses: Losses) -> RefinedLayer:
-        weight, (seen, *held_out) = read_weight(self.folder, layer), inputs
-        tokens = sum(self.forward.batches[batch].numel() for batch in self.parts[0])
+        weight = read_weight(self.folder, layer)
+        seen, *held_out = (supported(layer, each, self.least_tokens) for each in inputs)
         statistics = {
             "input_mean": seen.mean,
-            "tokens": tokens,
+            "tokens": seen.tokens,
             "held_out_gram": held_out[0].gram if held_out else None,
         }
         known = LayerInputs(seen.gram, statistics, output_energy(weight, seen.gram))
@@ -158,8 +162,8 @@ def load_propagated(
     ArtifactError, ModelError
         As :func:`prunelib.models.load_model`.
     """
-    *windows, batch = calibration.windows()
-    (batches, parts), index = in_batches(windows, batch), calibration.index
+    drawn, held_out, drawn_by = calibration.windows()
+    (batches, parts), index = in_batches((drawn, held_out), drawn_by["batch"]), calibration.index
     runs_on, refines_on = torch.device(machine().device), torch.device(machine().refining_device)
     model = load_model(folder, dtype, "cpu")
     return Propagated(
@@ -172,5 +176,6 @@ def load_propagated(
         settings=settings,
         propagation=calibration.propagation,
         gram_bytes=machine().gram_bytes,
+        least_tokens=drawn_by["least_tokens"],
         device=refines_on,
     )

@@ -151,7 +151,7 @@ def refine_layer(
     return RefinedLayer(
         mask=steps[-1].refined.mask.cpu(),
         weight=None if moved is None else moved.to("cpu", weight.dtype),
-        record=_record(layer, steps, inputs.energy),
+        record=_record(layer, steps, inputs),
         step_seconds=[step.seconds for step in steps],
     )
 
@@ -183,7 +183,7 @@ class Losses:
         self._bar.advance(rows, f"error {self._before:.4g} -> {self._after:.4g} (-{100 * reduction:.1f}%)")
 
 
-def _record(layer: Layer, steps: Sequence[Step], energy: float) -> LayerResult:
+def _record(layer: Layer, steps: Sequence[Step], inputs: LayerInputs) -> LayerResult:
     result = outcome(steps)
     return LayerResult(
         name=layer.name,
@@ -194,7 +194,8 @@ def _record(layer: Layer, steps: Sequence[Step], energy: float) -> LayerResult:
         kept=int(result.mask.sum()),
         loss_before=float(result.loss_before.sum()),
         loss_after=float(result.loss_after.sum()),
-        energy=energy,
+        energy=inputs.energy,
+        tokens=None if layer.fused is None else inputs.statistics["tokens"],
         moved=result.weight is not None,
         steps=tuple(StepResult(method=step.method, loss_after=float(step.refined.loss_after.sum())) for step in steps),
         swaps=_total(result.swaps),

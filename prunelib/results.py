@@ -76,6 +76,8 @@ class LayerResult(Settings):
         Shape, and the number of weights that stay.
     loss_before, loss_after
         Pruning error of the warm start and of what the refiner left.
+    tokens
+        How many were routed to it, of an expert's matrix; ``None``: all.
     moved
         Whether kept weights have moved: its error then does not compare with that of masks alone.
     steps
@@ -99,6 +101,7 @@ class LayerResult(Settings):
     loss_before: float = Field(ge=0)
     loss_after: float = Field(ge=0)
     energy: float = Field(ge=0)
+    tokens: int | None = None
     moved: bool = False
     steps: tuple[StepResult, ...] = ()
     swaps: int | None = None

@@ -6,7 +6,8 @@ import torch
 
 
 class InputStatistics(NamedTuple):
-    """Over all tokens: ``gram`` (inputs, inputs), the sum of x x^T, and ``mean`` (inputs,), both float32."""
+    """Over the ``tokens`` that a layer read: ``gram`` (inputs, inputs), their sum of x x^T, and ``mean`` (inputs,)."""
 
     gram: torch.Tensor
     mean: torch.Tensor
+    tokens: int

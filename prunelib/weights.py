@@ -83,7 +83,7 @@ def read_weight(folder: Path, layer: Layer) -> torch.Tensor:
             f"{folder}: no tensor {layer.tensor} in its safetensors files; is this the model of the index?"
         )
     with open_shard(file) as stream:
-        stored: torch.Tensor = stream.get_tensor(layer.tensor)
+        stored = _stored(stream, layer)
     if tuple(stored.shape) != layer.stored_shape:
         raise ArtifactError(f"{file}: {layer.tensor} has shape {tuple(stored.shape)}, expected {layer.stored_shape}")
     if not stored.isfinite().all():
@@ -107,7 +107,7 @@ def apply_masks(model: nn.Module, layers: tuple[Layer, ...], masks: Mapping[str,
     """
     check_masks(layers, masks)
     for layer in layers:
-        weight = _weight(model, layer)
+        weight = layer.weight(model)
         weight.masked_fill_(pruned_places(layer, masks[layer.name]).to(weight.device), 0.0)
 
 
@@ -117,12 +117,12 @@ def apply_weights(model: nn.Module, layers: tuple[Layer, ...], weights: Mapping[
     for layer in layers:
         if layer.name in weights:
             moved = weights[layer.name]
-            _weight(model, layer).copy_(moved.T if layer.transposed else moved)
+            layer.weight(model).copy_(moved.T if layer.transposed else moved)
 
 
 def achieved_sparsity(model: nn.Module, layers: tuple[Layer, ...]) -> float:
     """Share of exact zeros among the weights of the layers, those of the stock model included."""
-    weights = [_weight(model, layer) for layer in layers]
+    weights = [layer.weight(model) for layer in layers]
     return sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)
 
 
@@ -152,7 +152,7 @@ def check_pruned(
     """
     check_masks(layers, masks)
     for layer in layers:
-        weight = _weight(model, layer).T if layer.transposed else _weight(model, layer)
+        weight = layer.weight(model).T if layer.transposed else layer.weight(model)
         mask = masks[layer.name].to(weight.device)
         pruned, kept = weight[~mask], weight[mask]
         if left := int(((pruned != 0) | pruned.signbit()).sum()):
@@ -198,5 +198,10 @@ def pruned_places(layer: Layer, mask: torch.Tensor) -> torch.Tensor:
     return ~(mask.T if layer.transposed else mask)
 
 
-def _weight(model: nn.Module, layer: Layer) -> torch.Tensor:
-    return model.get_parameter(f"{layer.name}.weight").data
+def _stored(stream: Any, layer: Layer) -> torch.Tensor:
+    """The tensor of a layer in an open file, or its expert's slice of that."""
+    if layer.fused is None or layer.fused.stored_expert is None:
+        tensor: torch.Tensor = stream.get_tensor(layer.tensor)
+    else:
+        tensor = stream.get_slice(layer.tensor)[layer.fused.stored_expert]
+    return tensor

@@ -34,15 +34,25 @@ DENSE = {
         "eos_token_id": 2,
     },
 }
-MIXTURE = {"mixtral": {**_LLAMA, "num_local_experts": 4}}
+_EXPERTS = {**_LLAMA, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+MIXTURE = {
+    "mixtral": {**_LLAMA, "num_local_experts": 4},
+    "qwen2_moe": {**_EXPERTS, "shared_expert_intermediate_size": 40},
+    "qwen3_moe": {**_EXPERTS, "head_dim": 8},
+    "olmoe": _EXPERTS,
+    "granitemoe": {**_LLAMA, "num_local_experts": 4, "num_experts_per_tok": 2},
+}
+
+
+OTHER = {"gpt_oss": {**_LLAMA, "num_local_experts": 4, "head_dim": 8, "rope_parameters": {"rope_type": "default"}}}
 
 
 def tiny_model(family: str, attention: str | None = None, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """A model of the family in eval mode, always with the same random weights, biases and norms included."""
-    config = AutoConfig.for_model(family, **{**DENSE, **MIXTURE}[family])
+    config = AutoConfig.for_model(family, **{**DENSE, **MIXTURE, **OTHER}[family])
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(config, attn_implementation=attention)
+        model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, experts_implementation="eager")
         for parameter in model.parameters():
             parameter.data.normal_(std=0.2).add_(float(parameter.ndim == 1) / 2)
     return model.to(dtype).eval().requires_grad_(False)

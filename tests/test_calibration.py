@@ -16,7 +16,7 @@ NONE = torch.empty(0, 8, dtype=torch.int32)
 
 
 def known(gram):
-    return InputStatistics(gram, mean=torch.arange(len(gram), dtype=torch.float32))
+    return InputStatistics(gram, mean=torch.arange(len(gram), dtype=torch.float32), tokens=9)
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def index(tmp_path_factory):
 def written(tmp_path, index):
     tokens = write_tokens(tmp_path, random_windows(2, 8), NONE, {"model": "m"})
     for block in range(index.blocks):
-        inputs = {name: known(gram_matrix(torch.randn(9, size))) for name, size in index.grams(block).items()}
+        inputs = {reader.name: known(gram_matrix(torch.randn(9, reader.inputs))) for reader in index.readers(block)}
         write_grams(tmp_path, block, inputs, {}, {"model": "m", "tokens": tokens, "count": 16})
     energies = {layer.name: 1.0 for layer in index.layers}
     write_layers(tmp_path, index, energies, {"model": "m", "tokens": tokens})

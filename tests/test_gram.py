@@ -180,15 +180,14 @@ def count_calls(module: torch.nn.Module) -> list[int]:
 
 def test_windows_pass_a_block_as_often_as_its_matrices_need(llama: tuple) -> None:
     model, index = llama
-    sizes = index.grams(0)
-    *_, down = sizes
-    whole = sum(size**2 for size in sizes.values()) * 4
-    assert plan_passes(sizes, whole) == [sizes]
-    assert plan_passes(sizes, whole - 1) == [{n: size for n, size in sizes.items() if n != down}, {down: sizes[down]}]
-    assert plan_passes(sizes, 1) == [{name: size} for name, size in sizes.items()]
-    assert plan_passes({}, 1) == [{}]
+    *others, down = readers = list(index.readers(0))
+    whole = sum(layer.inputs**2 for layer in readers) * 4
+    assert plan_passes(readers, whole) == [readers]
+    assert plan_passes(readers, whole - 1) == [others, [down]]
+    assert plan_passes(readers, 1) == [[layer] for layer in readers]
+    assert plan_passes([], 1) == [[]]
     block, head = count_calls(model.model.layers[0].self_attn), count_calls(model.lm_head)
-    for budget, passes in ((1, len(sizes)), (whole, 1)):
+    for budget, passes in ((1, len(readers)), (whole, 1)):
         accumulated(model, index, random_windows(samples=3, length=8), batch=2, budget=budget)
         assert len(block) == 2 * passes
         block.clear()

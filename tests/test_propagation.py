@@ -44,6 +44,7 @@ def propagated(folder, model, index, propagation, settings=None, gram_bytes=2**3
         settings=settings or sparseswaps.Settings(),
         propagation=propagation,
         gram_bytes=gram_bytes,
+        least_tokens=1,
         device=CPU,
     )
 
@@ -58,7 +59,7 @@ def plain(model, index, propagation, method=sparseswaps):
     """Whole forwards, over and over: Gram matrices of what has been pruned so far, group after group of layers."""
     pruned = {}
     for block in range(index.blocks):
-        names = list(index.grams(block))
+        names = [layer.name for layer in index.readers(block)]
         if model.config.model_type == "phi3":  # whose module list has o_proj before qkv_proj
             names[:2] = reversed(names[:2])
         for group in [names] if propagation == "block" else [[name] for name in names]:

@@ -39,6 +39,7 @@ def notes(report: Report) -> list[str]:
     return [
         *_seeds(report),
         _SPARSITY + _covered(report),
+        *_experts(report),
         _ERROR,
         *_comparisons(rows_of(report)),
         *perplexities,
@@ -77,6 +78,12 @@ def _covered(report: Report) -> str:
     partial = {cell.cell.model: cell.result.coverage for cell in report.cells if cell.result.coverage < 1}
     shares = ", ".join(f"{percent_reached(share)}% in {report.label(model)}" for model, share in partial.items())
     return f" Only linear layers are pruned and counted: of the blocks' matrix weights {shares}." if shares else ""
+
+
+def _experts(report: Report) -> list[str]:
+    seen = [layer.tokens for cell in report.cells for layer in cell.layers if layer.tokens is not None]
+    routed = f"Experts: each matrix is calibrated on the tokens routed to it, {min(seen, default=0):,} to "
+    return [f"{routed}{max(seen):,} of them."] if seen else []
 
 
 def _windows(report: Report, text: str) -> str:
