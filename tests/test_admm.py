@@ -84,7 +84,7 @@ def test_one_kept_or_one_pruned(pattern, rows):
     np.testing.assert_allclose(refined.weight, weight, rtol=1e-5, atol=1e-6)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(problems(patterns=PATTERNS + PER_LAYER))
 def test_counts_are_exact_weights_finite_and_the_error_no_higher(p):
     refined = refine(p.weight, p.gram, p.mask, p.pattern)

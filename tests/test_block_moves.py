@@ -11,7 +11,7 @@ from prunelib.errors import PatternError
 from prunelib.refiners.block_moves import refine
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(problems(max_inputs=8, patterns=[NOfM(keep=1, group=4), NOfM(keep=2, group=5), NOfM(keep=4, group=8)]))
 def test_a_row_of_one_group_gets_its_best_mask(p):
     size, keep = p.pattern.groups(*p.mask.shape)

@@ -55,7 +55,7 @@ def refined(p, mean, given_settings):
     return refine(p.weight, p.gram, p.mask, p.pattern, given_settings, input_mean=mean, tokens=TOKENS)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(problems(), st.integers(0, 1000), st.sampled_from([1, 2, 50]), st.sampled_from([1e-3, 0.1, 1000.0]))
 def test_it_makes_the_cycles_of_the_equations(p, seed, max_cycles, threshold):
     mean, limits = some_mean(p, seed), Settings(max_cycles=max_cycles, update_threshold=threshold)
@@ -65,7 +65,7 @@ def test_it_makes_the_cycles_of_the_equations(p, seed, max_cycles, threshold):
     assert found.swaps.tolist() == cycles
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problems(), st.integers(0, 1000))
 def test_every_row_and_group_keeps_its_number_and_the_losses_are_true(p, seed):
     weight, mask = p.weight.clone(), p.mask.clone()

@@ -253,7 +253,7 @@ def test_inputs_that_are_not_finite_name_their_layer(llama: tuple, value: float)
 # One matrix
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     tokens=st.integers(1, 600),
     inputs=st.sampled_from([1, 2, 7, 255, 256, 257, 600]),

@@ -44,7 +44,7 @@ def exactly_zero_where_pruned(weight, mask):
     return bool((pruned == 0).all() and not pruned.signbit().any())
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(problems(patterns=PATTERNS + PER_LAYER))
 def test_the_minimum_is_reached_on_degenerate_layers_too(p):
     refined = refine(p.weight, p.gram, p.mask, p.pattern, Settings(tolerance=1e-6))

@@ -2,7 +2,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from strategies import problems
 
 from prunelib import gram_matrix, output_energy, pruning_error, row_losses
@@ -10,7 +10,6 @@ from prunelib.errors import NumericalError
 from prunelib.objective import check_layer
 
 
-@settings(deadline=None)
 @given(problems())
 def test_losses_are_those_of_the_definition(p):
     expected = oracles.losses(p.weight.numpy(), p.gram.numpy(), p.mask.numpy())

@@ -33,6 +33,18 @@ def test_the_table_of_calibration_texts_is_that_of_the_benchmark():
         assert record["rows_proven_optimal"] == 1
 
 
+def test_the_engines_ratios_are_those_of_the_benchmark():
+    records = json.loads((ROOT / "benchmarks" / "results" / "refine.json").read_text())["records"]
+    ratios = {
+        mode: [r["times_reference"] for r in records if r["mode"] == mode] for mode in {r["mode"] for r in records}
+    }
+    best, sweeps = ratios["10 best swaps"], ratios["sweeps to the optimum"]
+    said = " ".join(README.split())
+    assert f"ten best swaps a row {min(best):,.0f} to {max(best):,.0f} times faster" in said
+    assert f"optimum {min(sweeps):,.0f} to {max(sweeps):,.0f} times sooner" in said
+    assert all(r["same_masks_as_best"] for r in records if r["mode"] != "sweeps to the optimum")
+
+
 def test_every_variable_of_the_machine_stands_in_the_table():
     from prunelib.machine import Machine
 

@@ -37,7 +37,7 @@ def least_loss(w, G, m):
 
 
 @both_ways
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(p=problems())
 def test_weights_are_finite_and_zero_where_pruned_and_counts_stay(way, p):
     weight = p.weight.clone()
@@ -54,7 +54,7 @@ def test_weights_are_finite_and_zero_where_pruned_and_counts_stay(way, p):
     torch.testing.assert_close(refined.loss_after, refit_losses(p.weight, p.gram, refined.weight), rtol=0, atol=0)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(problems())
 def test_no_row_ends_above_least_squares_on_the_mask_that_came_in(p):
     refined = refine(p)

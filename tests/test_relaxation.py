@@ -74,7 +74,7 @@ def paper_frank_wolfe(w, G, m, size, keep, iterations):
 
 
 @pytest.mark.parametrize("share", SHARES)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(problems(patterns=PATTERNS + PER_LAYER))
 def test_on_masks_the_relaxed_loss_is_the_pruning_error(share, p):
     q = relaxation(p, share)
@@ -113,7 +113,7 @@ def test_the_oracle_is_the_best_vertex_that_keeps_what_is_fixed(pattern, seed):
 
 
 @pytest.mark.parametrize("share", SHARES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problems(patterns=PATTERNS + PER_LAYER))
 def test_the_gap_is_not_negative_and_bounds_the_distance_to_any_feasible_point(share, p):
     q, m = relaxation(p, share), masses(p)
@@ -126,7 +126,7 @@ def test_the_gap_is_not_negative_and_bounds_the_distance_to_any_feasible_point(s
 
 
 @pytest.mark.parametrize("share", SHARES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problems(max_inputs=8, patterns=[pattern for pattern in PATTERNS + TINY if pattern.kind != "per_layer"]))
 def test_no_mask_lies_below_the_bound(share, p):
     assume(p.weight.shape[1] <= 8)
@@ -144,7 +144,7 @@ def test_no_mask_of_the_matrix_lies_below_the_bound(share, degenerate):
         assert (bound <= least_loss(p) * (1 + 1e-6)).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problems())
 def test_the_shifted_gram_matrix_has_no_negative_eigenvalue(p):
     for share in SHARES:

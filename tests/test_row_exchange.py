@@ -30,7 +30,7 @@ def assert_no_exchange_improves(W, G, M, tolerance=1e-9):
             assert prune[r] + restore[s] >= -tolerance * (scales[r] + scales[s])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problems(max_inputs=10, patterns=PER_LAYER))
 def test_no_swap_within_a_row_or_between_two_is_left(p):
     refined = refine(p.weight, p.gram, p.mask, p.pattern)

@@ -58,7 +58,7 @@ def least_losses(p):
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda s: f"{s.step}-{s.relaxation}-{s.rounding}")
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(problems(patterns=PATTERNS + PER_LAYER))
 def test_no_row_or_matrix_gets_worse_and_counts_stay(method, p):
     result = refine(p.weight, p.gram, p.mask, p.pattern, method)
@@ -185,7 +185,7 @@ def test_damping_optimises_another_objective_and_reports_the_true_one():
     assert noisy.bound <= plain.loss_after.sum()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.sampled_from([torch.bfloat16, torch.float64]), problems())
 def test_weights_of_any_float_type_are_refined(dtype, p):
     result = refine(p.weight.to(dtype), p.gram, p.mask, p.pattern)

@@ -122,7 +122,7 @@ def test_one_kept_or_one_pruned(rows, inputs, sparsity):
     np.testing.assert_allclose(updated[1], moved, rtol=1e-5, atol=1e-6)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(problems(patterns=PATTERNS + PER_LAYER))
 def test_counts_are_exact_and_dead_inputs_go_first(p):
     for block in (3, 128):
@@ -134,7 +134,7 @@ def test_counts_are_exact_and_dead_inputs_go_first(p):
         assert not (live_pruned & dead_kept).any()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(problems(patterns=PATTERNS + PER_LAYER))
 def test_the_update_is_finite_and_leaves_no_row_worse(p):
     refined = refine(p.weight, p.gram, p.mask, p.pattern)

@@ -16,7 +16,7 @@ METHODS = registry.methods(refiners)
 
 
 @pytest.mark.parametrize("method", METHODS)
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(st.data())
 def test_refinement_never_raises_the_loss_and_keeps_every_count(method, data):
     about = METHODS[method].ABOUT
@@ -122,7 +122,7 @@ def test_held_out_tokens_like_the_others_change_nothing(pattern, every, max_swap
     assert plain.swaps.sum() > 0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problems(), st.integers(1, 4), st.integers(0, 2**32))
 def test_no_row_ends_worse_than_it_began_on_held_out_tokens(p, every, seed):
     held_out = other_gram(p, seed)

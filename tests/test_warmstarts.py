@@ -1,14 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from strategies import problems
 
 from prunelib import RiaSettings, magnitude, registry, ria, select, wanda, warmstarts
 from prunelib.selection import layer_mask
 
 
-@settings(deadline=None)
 @given(problems())
 def test_saliencies_are_those_of_the_papers(p):
     W, norms = p.weight.double().abs().numpy(), np.sqrt(p.gram.diagonal().double().numpy())
@@ -20,7 +19,6 @@ def test_saliencies_are_those_of_the_papers(p):
     np.testing.assert_allclose(ria(p.weight, p.gram, RiaSettings(exponent=1)).numpy(), shares * norms, rtol=1e-5)
 
 
-@settings(deadline=None)
 @given(problems())
 def test_every_warm_start_keeps_exact_counts_on_degenerate_layers(p):
     for module in layer_methods():

@@ -49,7 +49,7 @@ def test_the_change_by_every_pattern_is_the_difference_of_losses():
         np.testing.assert_allclose(changes[r], np.array(losses) - oracles.loss(w[r].numpy(), G.numpy(), m), rtol=1e-9)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(problems(patterns=N_OF_M))
 def test_both_engines_end_in_a_block_optimum_by_brute_force(p):
     scaled, groups = equilibrate(p.weight, p.gram), p.pattern.groups(*p.mask.shape)
@@ -62,7 +62,7 @@ def test_both_engines_end_in_a_block_optimum_by_brute_force(p):
             assert oracles.is_block_optimal(w, scaled.gram.numpy(), m, groups)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(problems(max_inputs=32, patterns=N_OF_M))
 def test_a_block_optimum_leaves_no_swap(p):
     scaled, mask = equilibrate(p.weight, p.gram), moved(cpu, p).mask

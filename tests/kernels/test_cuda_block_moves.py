@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from strategies import DEGENERATE, PATTERNS, problem, problems
-from triton_device import DEVICE, triton_or_skip
+from triton_device import DEVICE
 
 from prunelib import NOfM
 from prunelib.kernels.finished import together
@@ -14,11 +14,11 @@ from prunelib.kernels.reference import block_moves as reference
 from prunelib.kernels.scaling import equilibrate
 from prunelib.patterns import Groups
 
-triton_or_skip()
+pytest.importorskip("triton", reason="triton is not installed")
 
-from prunelib.kernels import engine  # noqa: E402
-from prunelib.kernels.cuda import block_moves as cuda  # noqa: E402
-from prunelib.kernels.cuda import chunks  # noqa: E402
+from prunelib.kernels import engine
+from prunelib.kernels.cuda import block_moves as cuda
+from prunelib.kernels.cuda import chunks
 
 EXAMPLES = 40 if DEVICE == "cuda" else 10
 FIGURES = ("mask", "swaps", "loss_before", "loss_after", "optimal")
@@ -64,7 +64,7 @@ def test_two_places_may_turn_over_where_no_swap_helps():
     assert (result.swaps.tolist(), result.sweeps.tolist(), result.optimal.tolist()) == ([1], [3], [True])
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(problems(max_inputs=16, patterns=N_OF_M))
 def test_rows_end_in_a_block_optimum_by_brute_force(p):
     assert_optimal(p, moved(p))

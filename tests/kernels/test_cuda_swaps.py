@@ -5,18 +5,19 @@ import oracles
 import pytest
 import torch
 from hypothesis import given, settings
-from strategies import DEGENERATE, PATTERNS, PER_LAYER, Problem, problem, problems
-from triton_device import DEVICE, triton_or_skip
+from strategies import DEGENERATE, PATTERNS, PER_LAYER, problem, problems
+from swap_engines import all_or_none, cancelling, check_all_or_none, check_equal_swaps, check_the_pair_term, finished
+from triton_device import DEVICE
 
 from prunelib import NOfM, PerRow
 from prunelib.kernels.reference import swaps as reference
 from prunelib.kernels.scaling import equilibrate
 
-triton_or_skip()
+pytest.importorskip("triton", reason="triton is not installed")
 
-from prunelib.kernels import engine  # noqa: E402
-from prunelib.kernels.cuda import chunks  # noqa: E402
-from prunelib.kernels.cuda import swaps as cuda  # noqa: E402
+from prunelib.kernels import engine
+from prunelib.kernels.cuda import chunks
+from prunelib.kernels.cuda import swaps as cuda
 
 EXAMPLES = 40 if DEVICE == "cuda" else 12
 ROW60, NM24, NM48 = PATTERNS[2], NOfM(keep=2, group=4), NOfM(keep=4, group=8)
@@ -28,12 +29,6 @@ def _small_tiles():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cuda, "TILE", {"ROWS": 4, "KEPT": 8, "PRUNED": 8, "num_warps": 1})
         yield
-
-
-def finished(parts):
-    """All rows of an engine's results, in order."""
-    ordered = [result for _, result in sorted(parts, key=lambda part: part[0].start)]
-    return {name: torch.cat([getattr(result, name) for result in ordered]) for name in vars(ordered[0])}
 
 
 def operands(p):
@@ -76,12 +71,7 @@ def assert_same(p, found, expected):
 
 
 def test_the_pair_term_matters():
-    weight, gram = torch.tensor([[10.0, -1.0, 9.0, -9.0]], device=DEVICE), torch.ones(4, 4, device=DEVICE)
-    mask = torch.tensor([[False, False, True, True]], device=DEVICE)
-    result = finished(cuda.swap_best(weight, gram, mask, 4, 1, 1))
-    assert result["loss_before"].tolist() == [81.0]
-    assert result["loss_after"].tolist() == [1.0]
-    assert result["mask"].tolist() == [[False, True, True, False]]
+    check_the_pair_term(cuda, DEVICE)
 
 
 @pytest.mark.parametrize("pattern", [ROW60, NM24, NM48], ids=lambda pattern: pattern.label)
@@ -94,14 +84,14 @@ def test_best_swaps_are_those_of_brute_force(pattern, max_swaps):
         np.testing.assert_array_equal(result["mask"][r].numpy(), expected)
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(problems(max_inputs=12))
 def test_best_swaps_are_those_of_the_plain_engine(p):
     for max_swaps in (2, 1000):
         assert_same(p, best(p, max_swaps), best(p, max_swaps, of=reference))
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=EXAMPLES)
 @given(problems(max_inputs=10))
 def test_sweeps_end_in_a_swap_optimum_by_brute_force(p):
     result = optimum(p)
@@ -138,20 +128,13 @@ def test_one_kept_and_one_pruned(kept):
 
 
 def test_rows_that_keep_all_or_none_stay_as_they_are():
-    p = problem(6, PATTERNS[1], rows=4, inputs=9, tokens=30)
-    mask = p.mask.clone()
-    mask[0], mask[2] = True, False
-    p = Problem(p.weight, p.gram, mask, p.pattern)
+    p = all_or_none()
     for result in (optimum(p), best(p, 5)):
-        torch.testing.assert_close(result["mask"][::2], mask[::2])
-        assert result["swaps"][::2].tolist() == [0, 0]
-        assert result["optimal"][::2].all()
+        check_all_or_none(p, result)
         assert result["loss_after"][0] == 0
-        torch.testing.assert_close(result["loss_after"][2], result["loss_before"][2])
-        assert (result["swaps"][1::2] > 0).all()
 
 
-@settings(max_examples=EXAMPLES // 2, deadline=None)
+@settings(max_examples=EXAMPLES // 2)
 @given(problems(max_inputs=9, patterns=PER_LAYER))
 def test_rows_that_keep_any_number_end_in_a_swap_optimum_too(p):
     result = optimum(p)
@@ -184,21 +167,12 @@ def test_a_row_that_needs_more_swaps_than_allowed_says_so(max_swaps):
 
 
 def test_equal_swaps_take_the_lowest_columns():
-    weight, gram = torch.tensor([[1.0, 1.0, 2.0, 2.0]], device=DEVICE), torch.eye(4, device=DEVICE)
-    mask = torch.tensor([[True, True, False, False]], device=DEVICE)
-    assert finished(cuda.swap_best(weight, gram, mask, 4, 1, 1))["mask"].tolist() == [[False, True, True, False]]
+    check_equal_swaps(cuda, DEVICE)
 
 
 @pytest.mark.parametrize("seed", range(8))
 def test_no_swap_is_made_for_rounding_alone(seed):
-    """A rank-one Gram matrix in which weights cancel exactly, with zero weights that swap for nothing."""
-    generator = torch.Generator().manual_seed(seed)
-    feature, weight = torch.randn(8, generator=generator), torch.randn(1, 8, generator=generator)
-    weight[0, 3] = weight[0, 7] = 0
-    feature[4] = 1
-    weight[0, 4] = -(weight[0, 0] * feature[0] + weight[0, 1] * feature[1])
-    mask = torch.tensor([[True, True, False, True, True, False, False, False]])
-    result = optimum(Problem(weight, torch.outer(feature, feature), mask, PerRow(sparsity=0.5)))
+    result = optimum(cancelling(seed))
     assert result["optimal"].all()
     assert result["swaps"].sum() < 50
 

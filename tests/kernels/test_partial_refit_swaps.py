@@ -41,7 +41,7 @@ def test_the_change_of_every_swap_is_the_difference_of_the_losses():
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problems(max_inputs=10))
 def test_rows_end_where_no_partial_swap_improves_and_losses_fall(engine, p):
     W, G, result = optimum(engine, p)
@@ -57,7 +57,7 @@ def test_rows_end_where_no_partial_swap_improves_and_losses_fall(engine, p):
         assert oracles.least_refit_change(w, G, x, m, p.group) >= -10 * IMPROVEMENT * scale
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problems(max_inputs=16))
 def test_both_engines_make_the_same_swaps(p):
     assume(p.separable)

@@ -98,7 +98,7 @@ def test_the_plain_engine_makes_the_best_swaps_of_brute_force(pattern):
         np.testing.assert_array_equal(result["mask"][r].numpy(), best_swaps(W[r], G, p.mask[r].numpy(), p.group))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problems(max_inputs=10))
 def test_both_engines_end_in_an_optimum_by_brute_force(p):
     _, W, G = standardised(p)
@@ -110,7 +110,7 @@ def test_both_engines_end_in_an_optimum_by_brute_force(p):
             assert best is None or best[0] >= -1e-7 * float(w @ w)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(problems(max_inputs=24))
 def test_losses_and_weights_are_those_of_least_squares_on_the_masks(p):
     _, W, G = standardised(p)
@@ -126,7 +126,7 @@ def test_losses_and_weights_are_those_of_least_squares_on_the_masks(p):
         assert np.abs(result["x"][r].numpy() - x).max() <= 1e-6 * np.abs(x).max(initial=1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problems())
 def test_each_engine_finds_nothing_to_improve_in_the_others_optimum(p):
     for first, second in ((cpu, reference), (reference, cpu)):

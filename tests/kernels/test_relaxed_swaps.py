@@ -72,7 +72,7 @@ def test_one_pair_moves_to_the_minimum_along_its_edge(engine):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problems(max_inputs=12))
 def test_masses_stay_feasible_losses_fall_and_the_gap_closes(engine, p):
     mass = descend(engine, p)
@@ -84,7 +84,7 @@ def test_masses_stay_feasible_losses_fall_and_the_gap_closes(engine, p):
     assert (gap(p, mass) <= 2e-4 * after + 1e-6 * scale(p)).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problems(max_inputs=12))
 def test_both_engines_reach_the_same_optimum(p):
     found, expected = (evaluated(p, descend(engine, p))[0] for engine in ENGINES)

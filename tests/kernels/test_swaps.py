@@ -5,21 +5,15 @@ import oracles
 import pytest
 import torch
 from hypothesis import given, settings
-from strategies import DEGENERATE, PATTERNS, PER_LAYER, Problem, problem, problems
+from strategies import DEGENERATE, PATTERNS, PER_LAYER, problem, problems
+from swap_engines import all_or_none, cancelling, check_all_or_none, check_equal_swaps, check_the_pair_term, finished
 
-from prunelib import PerRow
 from prunelib.kernels.cpu import compiled
 from prunelib.kernels.cpu import swaps as cpu
 from prunelib.kernels.reference import swaps as reference
 from prunelib.kernels.scaling import equilibrate
 
 ENGINES = [cpu, reference]
-
-
-def finished(parts):
-    """All rows of an engine's results, in order."""
-    ordered = [result for _, result in sorted(parts, key=lambda part: part[0].start)]
-    return {name: torch.cat([getattr(result, name) for result in ordered]) for name in vars(ordered[0])}
 
 
 def best(engine, p, max_swaps, threads=1):
@@ -40,12 +34,7 @@ def assert_optimal(p, mask):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_the_pair_term_matters(engine):
-    weight, gram = torch.tensor([[10.0, -1.0, 9.0, -9.0]]), torch.ones(4, 4)
-    mask = torch.tensor([[False, False, True, True]])
-    result = finished(engine.swap_best(weight, gram, mask, 4, 1, 1))
-    assert result["loss_before"].tolist() == [81.0]
-    assert result["loss_after"].tolist() == [1.0]
-    assert result["mask"].tolist() == [[False, True, True, False]]
+    check_the_pair_term(engine)
 
 
 def test_the_change_of_every_swap_is_the_difference_of_losses():
@@ -69,7 +58,7 @@ def test_best_swaps_are_those_of_brute_force(engine, pattern, max_swaps):
         np.testing.assert_array_equal(result["mask"][r].numpy(), expected)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(problems())
 def test_compiled_and_plain_engine_make_the_same_best_swaps(p):
     for max_swaps in (1, 4, 1000):
@@ -81,7 +70,7 @@ def test_compiled_and_plain_engine_make_the_same_best_swaps(p):
             torch.testing.assert_close(compiled["optimal"], plain["optimal"])
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(problems(max_inputs=10))
 def test_both_ways_end_in_a_swap_optimum_by_brute_force(p):
     for result in (optimum(cpu, p), optimum(reference, p), best(cpu, p, 10_000)):
@@ -89,7 +78,7 @@ def test_both_ways_end_in_a_swap_optimum_by_brute_force(p):
         assert_optimal(p, result["mask"])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(problems(max_inputs=10, patterns=PER_LAYER))
 def test_rows_that_keep_any_number_end_in_a_swap_optimum_too(p):
     for result in (optimum(cpu, p), optimum(reference, p), best(cpu, p, 10_000)):
@@ -100,20 +89,13 @@ def test_rows_that_keep_any_number_end_in_a_swap_optimum_too(p):
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_rows_that_keep_all_or_none_stay_as_they_are(engine):
-    p = problem(6, PATTERNS[1], rows=4, inputs=9, tokens=30)
-    mask = p.mask.clone()
-    mask[0], mask[2] = True, False
-    p = Problem(p.weight, p.gram, mask, p.pattern)
+    p = all_or_none()
     for result in (optimum(engine, p), best(engine, p, 5)):
-        torch.testing.assert_close(result["mask"][::2], mask[::2])
-        assert result["swaps"][::2].tolist() == [0, 0]
-        assert result["optimal"][::2].all()
+        check_all_or_none(p, result)
         assert result["loss_after"][0] == 0
-        torch.testing.assert_close(result["loss_after"][2], result["loss_before"][2])
-        assert (result["swaps"][1::2] > 0).all()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(problems(max_inputs=24))
 def test_losses_fall_counts_stay_and_losses_are_those_of_the_masks(p):
     scaled = equilibrate(p.weight, p.gram)
@@ -156,14 +138,12 @@ def test_a_row_that_needs_more_swaps_than_allowed_says_so():
     assert (needed > 1).any()
 
 
-def test_equal_swaps_take_the_lowest_columns():
-    weight, gram = torch.tensor([[1.0, 1.0, 2.0, 2.0]]), torch.eye(4)
-    mask = torch.tensor([[True, True, False, False]])
-    for engine in ENGINES:
-        assert finished(engine.swap_best(weight, gram, mask, 4, 1, 1))["mask"].tolist() == [[False, True, True, False]]
+@pytest.mark.parametrize("engine", ENGINES)
+def test_equal_swaps_take_the_lowest_columns(engine):
+    check_equal_swaps(engine)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(problems())
 def test_equilibration_is_exact_and_keeps_the_losses(p):
     scaled = equilibrate(p.weight, p.gram)
@@ -178,14 +158,6 @@ def test_equilibration_is_exact_and_keeps_the_losses(p):
 
 @pytest.mark.parametrize("seed", range(200))
 def test_no_swap_is_made_for_rounding_alone(seed):
-    """A rank-one Gram matrix in which weights cancel exactly, with zero weights that swap for nothing."""
-    generator = torch.Generator().manual_seed(seed)
-    feature, weight = torch.randn(8, generator=generator), torch.randn(1, 8, generator=generator)
-    weight[0, 3] = weight[0, 7] = 0
-    feature[4] = 1
-    weight[0, 4] = -(weight[0, 0] * feature[0] + weight[0, 1] * feature[1])
-    mask = torch.tensor([[True, True, False, True, True, False, False, False]])
-    p = Problem(weight, torch.outer(feature, feature), mask, PerRow(sparsity=0.5))
-    result = optimum(cpu, p)
+    result = optimum(cpu, cancelling(seed))
     assert result["optimal"].all()
     assert result["swaps"].sum() < 50

@@ -17,7 +17,7 @@ from prunelib.sources.documents import (
 documents = st.lists(st.builds(Document, st.text(max_size=8), st.text(min_size=1, max_size=40)), min_size=1, max_size=4)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(calibration=documents, held_out=documents)
 def test_what_is_written_is_read(tmp_path, calibration, held_out):
     assume(all(document.text.strip() for document in calibration + held_out))

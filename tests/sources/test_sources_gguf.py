@@ -217,7 +217,6 @@ def test_tokenizer_loads_silently_splits_digits_and_adds_nothing(converted, capl
 
 
 @given(text=st.text(max_size=30))
-@settings(deadline=None)
 def test_tokenizer_gives_back_any_text(tokenizer, text):
     assert tokenizer.decode(tokenizer(text).input_ids) == text
 
@@ -264,7 +263,7 @@ def whole(tmp_path_factory):
 
 
 @given(data=st.data())
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_a_truncated_file_is_refused_wherever_it_is_cut(whole, tmp_path_factory, data):
     path = tmp_path_factory.mktemp("cut") / "cut.gguf"
     path.write_bytes(whole[: data.draw(st.integers(0, len(whole) - gguf.GGUF_DEFAULT_ALIGNMENT))])
