@@ -1,20 +1,22 @@
 """A whole model through calibration: its Gram matrices into a folder, where a run that was killed goes on."""
 
 import warnings
-from collections.abc import Mapping
+from collections import ChainMap
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from prunelib import store
 from prunelib.blockwise import BlockwiseForward, Checkpoint
 from prunelib.calibration import tokens_seen, write_grams, write_layers, write_tokens
 from prunelib.gram import CalibrationSettings, accumulate_grams, in_batches, supported
-from prunelib.layers import LayerIndex
+from prunelib.layers import Layer, LayerIndex
 from prunelib.machine import machine
 from prunelib.objective import output_energy
 from prunelib.progress import Meter
+from prunelib.resume import FinishedValues
+from prunelib.statistics import InputStatistics
 from prunelib.weights import read_weight
 
 if TYPE_CHECKING:
@@ -62,9 +64,9 @@ def calibrate_model(
         write_layers(target, index, {}, provenance)
         return target
     batches, parts = in_batches(windows, settings.batch)
-    device, energies = torch.device(machine().device), _Energies(scratch, folder, index)
+    device, blocks = torch.device(machine().device), range(index.blocks)
     forward = BlockwiseForward(model, index.block_list, batches, device, machine().state_bytes)
-    checkpoint = Checkpoint(scratch / "states.safetensors")
+    energies, checkpoint = FinishedValues(scratch / "energies"), Checkpoint(scratch)
     checkpoint.resume(forward)
     bar.advance(forward.block * sum(map(len, windows)))
     for block, statistics in accumulate_grams(
@@ -72,7 +74,7 @@ def calibrate_model(
         index,
         parts,
         gram_bytes=machine().gram_bytes,
-        finished=energies.blocks(),
+        finished={block for block in blocks if str(block) in energies},
         on_batch=lambda number: bar.advance(len(batches[number])),
     ):
         readers = {layer.name: layer for layer in index.readers(block)}
@@ -81,39 +83,22 @@ def calibrate_model(
             for part in (*statistics, {})[:2]
         )
         write_grams(target, block, inputs, held_out, {**provenance, "count": windows[0].numel()})
-        energies.add(block, {name: each.gram for name, each in inputs.items()})
+        energies.write(str(block), _energies(folder, index.of_block(block), inputs))
         checkpoint.offer(forward)
-    write_layers(target, index, energies.all(), provenance)
-    seen = tokens_seen(target, index)
-    if few := [name for name, tokens in seen.items() if tokens < settings.least_tokens]:
-        warnings.warn(
-            f"{len(few)} of {len(seen)} inputs of experts saw fewer than calibration.least_tokens = "
-            f"{settings.least_tokens} tokens, first {few[0]} ({seen[few[0]]}): pruned as if they were independent",
-            stacklevel=2,
-        )
+    write_layers(target, index, dict(ChainMap(*(energies.read(str(block)) for block in blocks))), provenance)
+    _warn_of_few(tokens_seen(target, index), settings.least_tokens)
     return target
 
 
-class _Energies:
-    """||W X||^2 of the layers of each finished block; a block's are written after its Gram matrices."""
+def _energies(folder: Path, layers: Iterable[Layer], inputs: Mapping[str, InputStatistics]) -> dict[str, float]:
+    """||W X||^2 of layers by name."""
+    return {layer.name: output_energy(read_weight(folder, layer), inputs[layer.gram].gram) for layer in layers}
 
-    def __init__(self, scratch: Path, folder: Path, index: LayerIndex) -> None:
-        self._scratch, self._folder, self._index = scratch, folder, index
 
-    def _file(self, block: int) -> Path:
-        return self._scratch / f"energies_{block:03d}.json"
-
-    def blocks(self) -> set[int]:
-        """The blocks that are finished."""
-        return {block for block in range(self._index.blocks) if self._file(block).exists()}
-
-    def add(self, block: int, grams: Mapping[str, torch.Tensor]) -> None:
-        """Write the energies of a block's layers from its Gram matrices, by :attr:`Layer.gram`."""
-        layers = self._index.of_block(block)
-        energies = {layer.name: output_energy(read_weight(self._folder, layer), grams[layer.gram]) for layer in layers}
-        store.write_json(self._file(block), energies)
-
-    def all(self) -> dict[str, float]:
-        """The energies of all layers by name."""
-        blocks = [store.read_json(self._file(block)) for block in range(self._index.blocks)]
-        return {name: energy for energies in blocks for name, energy in energies.items()}
+def _warn_of_few(seen: Mapping[str, int], least_tokens: int) -> None:
+    if few := [name for name, tokens in seen.items() if tokens < least_tokens]:
+        warnings.warn(
+            f"{len(few)} of {len(seen)} inputs of experts saw fewer than calibration.least_tokens = {least_tokens} "
+            f"tokens, first {few[0]} ({seen[few[0]]}): pruned as if they were independent",
+            stacklevel=3,
+        )

@@ -135,16 +135,11 @@ class BlockwiseForward:
         for batch, states in store.read_tensors(path, _KIND).items():
             self.keep(int(batch), states.to(self.device))
 
-    def logits(self, batch: int) -> torch.Tensor:
-        """The logits (batch, length, vocabulary) of a batch that has gone through all blocks."""
-        logits: torch.Tensor = self._forward(batch).logits
-        return logits
-
     @torch.no_grad()
-    def _forward(self, batch: int) -> Any:
+    def _forward(self, batch: int) -> None:
         tokens = self.batches[batch].to(self.device, torch.long)
         with self._passed_over(batch):
-            return self.model(input_ids=tokens, use_cache=False)
+            self.model(input_ids=tokens, use_cache=False)
 
     @contextlib.contextmanager
     def _passed_over(self, batch: int) -> Iterator[None]:
@@ -160,10 +155,10 @@ class BlockwiseForward:
 
 
 class Checkpoint:
-    """The states between two blocks in a file, written once a minute, where a run that is killed can go on from."""
+    """The states between two blocks in a folder, written once a minute, where a run that is killed can go on from."""
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._saved = path, time.monotonic()
+    def __init__(self, folder: Path) -> None:
+        self._path, self._saved = folder / "states.safetensors", time.monotonic()
 
     def resume(self, forward: BlockwiseForward) -> None:
         """Go on from where an earlier run with the same model and batches was saved, if it was."""

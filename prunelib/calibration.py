@@ -21,7 +21,7 @@ from prunelib.errors import ArtifactError, NumericalError
 from prunelib.layers import Layer, LayerIndex, read_index, write_index
 from prunelib.statistics import InputStatistics
 
-_ENERGIES = "energies.json"
+_TOKENS, _ENERGIES = "tokens.safetensors", "energies.json"
 _MEAN, _HELD_OUT = "/mean", "/held_out"
 
 
@@ -37,15 +37,16 @@ class Calibration:
         ||W X||^2 by layer name; none where inputs depend on what is pruned.
     provenance
         The hashes of the model and the tokens.
-    propagation
-        Whose inputs (:class:`prunelib.gram.CalibrationSettings`); but for ``dense``, there are no Gram matrices.
+    settings
+        Those of :class:`prunelib.gram.CalibrationSettings`, and the seed. But for ``propagation`` dense, there are no
+        Gram matrices.
     """
 
     folder: Path
     index: LayerIndex
     energies: Mapping[str, float]
     provenance: Mapping[str, str]
-    propagation: str = "dense"
+    settings: Mapping[str, Any]
 
     @classmethod
     def open(cls, folder: Path, model_sha: str) -> "Calibration":
@@ -56,25 +57,24 @@ class Calibration:
         ArtifactError
             If a file is missing or damaged, or the calibration is of another model.
         """
-        tokens = store.read_provenance(folder / "tokens.safetensors", "tokens")
-        store.expect_provenance(folder / "tokens.safetensors", tokens, {"model": model_sha})
+        tokens = store.read_provenance(folder / _TOKENS, "tokens")
+        store.expect_provenance(folder / _TOKENS, tokens, {"model": model_sha})
         provenance = {"model": model_sha, "tokens": tokens["sha256"]}
         index = read_index(folder / "layers.json", model_sha)
-        propagation = tokens.get("settings", {}).get("propagation", "dense")
-        measured = [layer.name for layer in index.layers] if propagation == "dense" else []
-        return cls(folder, index, _read_energies(folder, measured, provenance), provenance, propagation)
+        settings = tokens["settings"]
+        measured = [layer.name for layer in index.layers] if settings["propagation"] == "dense" else []
+        return cls(folder, index, _read_energies(folder, measured, provenance), provenance, settings)
 
-    def windows(self) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
-        """Windows and held-out windows, (samples, length) int32, and the settings that they were drawn by.
+    def windows(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Windows and held-out windows, (samples, length) int32.
 
         Raises
         ------
         ArtifactError
             If their file is missing or damaged.
         """
-        path = self.folder / "tokens.safetensors"
-        tokens, header = store.read_tensors(path, "tokens"), store.read_provenance(path, "tokens")
-        return tokens["input_ids"], tokens["held_out_ids"], header["settings"]
+        tokens = store.read_tensors(self.folder / _TOKENS, "tokens")
+        return tokens["input_ids"], tokens["held_out_ids"]
 
     def gram(self, layer: Layer) -> torch.Tensor:
         """The Gram matrix of a layer's input: (inputs, inputs) float32, sum over tokens.
@@ -127,7 +127,7 @@ def write_tokens(folder: Path, windows: torch.Tensor, held_out: torch.Tensor, pr
     hashes = [hashlib.sha256(part.numpy().tobytes()).hexdigest() for part in (windows, held_out)]
     identity = hashlib.sha256("".join(hashes).encode()).hexdigest()
     tensors = {"input_ids": windows, "held_out_ids": held_out}
-    store.write_tensors(folder / "tokens.safetensors", tensors, "tokens", {**provenance, "sha256": identity})
+    store.write_tensors(folder / _TOKENS, tensors, "tokens", {**provenance, "sha256": identity})
     return identity
 
 

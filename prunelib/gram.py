@@ -95,7 +95,7 @@ def accumulate_grams(
     *,
     gram_bytes: int,
     finished: Container[int] = (),
-    on_batch: Callable[[int], None] | None = None,
+    on_batch: Callable[[int], None] = lambda _batch: None,
 ) -> Iterator[tuple[int, list[dict[str, InputStatistics]]]]:
     """Take batches of token windows through a model, and yield the Gram matrices of its layers block by block.
 
@@ -132,8 +132,7 @@ def accumulate_grams(
 
     def keep(batch: int, states: torch.Tensor) -> None:
         forward.keep(batch, states)
-        if on_batch:
-            on_batch(batch)
+        on_batch(batch)
 
     while (block := forward.block) <= last:
         *first_passes, last_pass = plan_passes(() if block in finished else index.readers(block), gram_bytes)

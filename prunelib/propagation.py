@@ -80,23 +80,19 @@ class Propagated:
         losses = Losses(bar)
         for block in range(self.index.blocks):
             if block in finished:
-                losses.add_finished(finished.read(block))
+                refined = finished.read(block)
+                losses.add_finished(refined)
             if block == self.forward.block:
-                self._go_through(finished, losses)
+                with self.forward.resident():
+                    if block in finished:
+                        self._apply(self.index.of_block(block), refined)
+                    else:
+                        refined = finished.write(block, self._refine(losses))
+                    for batch in range(len(self.forward.batches)):
+                        self.forward.keep(batch, self.forward.run(batch))
+                self.forward.advance()
                 checkpoint.offer(self.forward)
-            yield finished.read(block)
-
-    def _go_through(self, finished: FinishedBlocks, losses: Losses) -> None:
-        """Refine the next block unless it is finished, and take all batches through it, pruned."""
-        block = self.forward.block
-        with self.forward.resident():
-            if block in finished:
-                self._apply(self.index.of_block(block), finished.read(block))
-            else:
-                finished.write(block, self._refine(losses))
-            for batch in range(len(self.forward.batches)):
-                self.forward.keep(batch, self.forward.run(batch))
-        self.forward.advance()
+            yield refined
 
     def _refine(self, losses: Losses) -> RefinedBlock:
         """Refine the next block's layers, and apply what comes out to its weights on the device."""
@@ -162,8 +158,8 @@ def load_propagated(
     ArtifactError, ModelError
         As :func:`prunelib.models.load_model`.
     """
-    drawn, held_out, drawn_by = calibration.windows()
-    (batches, parts), index = in_batches((drawn, held_out), drawn_by["batch"]), calibration.index
+    batches, parts = in_batches(calibration.windows(), calibration.settings["batch"])
+    index = calibration.index
     runs_on, refines_on = torch.device(machine().device), torch.device(machine().refining_device)
     model = load_model(folder, dtype, "cpu")
     return Propagated(
@@ -174,8 +170,8 @@ def load_propagated(
         choose=chooser(calibration, pattern, warmstart, refines_on),
         pattern=pattern,
         settings=settings,
-        propagation=calibration.propagation,
+        propagation=calibration.settings["propagation"],
         gram_bytes=machine().gram_bytes,
-        least_tokens=drawn_by["least_tokens"],
+        least_tokens=calibration.settings["least_tokens"],
         device=refines_on,
     )

@@ -45,12 +45,13 @@ class FinishedBlocks:
     def __contains__(self, block: int) -> bool:
         return self._part(block).exists()
 
-    def write(self, block: int, refined: RefinedBlock) -> None:
-        """Write a block, whole or not at all."""
+    def write(self, block: int, refined: RefinedBlock) -> RefinedBlock:
+        """Write a block, whole or not at all, and read it back."""
         with store.replacing_folder(self._part(block)) as target:
             write_pruned(target / _PRUNED, refined.pruned, self._provenance)
             write_layers(target / _RECORDS, refined.records)
             store.write_json(target / _SECONDS, refined.step_seconds)
+        return self.read(block)
 
     def read(self, block: int) -> RefinedBlock:
         """Read a block; its masks and weights stay on disk."""
@@ -125,14 +126,15 @@ def refine_blocks(
 
     for block in range(calibration.index.blocks):
         if block in finished:
-            losses.add_finished(finished.read(block))
+            refined = finished.read(block)
+            losses.add_finished(refined)
         else:
             layers = [
                 refine_layer(layer, weight, inputs, masks[layer.name], pattern, settings, losses, device)
                 for layer, weight, inputs in read_ahead(read, calibration.index.of_block(block))
             ]
-            finished.write(block, together(layers))
-        yield finished.read(block)
+            refined = finished.write(block, together(layers))
+        yield refined
 
 
 def refine_layer(

@@ -30,16 +30,31 @@ def always(_name: str, compute: Callable[[], Any]) -> Any:
     return compute()
 
 
-def once(folder: Path) -> Once:
-    """An :data:`Once` whose values stand in a folder."""
+class FinishedValues:
+    """JSON values by name, in a folder where a later run finds them."""
 
-    def remembered(name: str, compute: Callable[[], Any]) -> Any:
-        file = folder / f"{name}.json"
-        if not file.exists():
-            store.write_json(file, compute())
-        return store.read_json(file)
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
-    return remembered
+    def __contains__(self, name: str) -> bool:
+        return self._file(name).exists()
+
+    def write(self, name: str, value: Any) -> None:
+        """Write a value, whole or not at all."""
+        store.write_json(self._file(name), value)
+
+    def read(self, name: str) -> Any:
+        """Read a value."""
+        return store.read_json(self._file(name))
+
+    def once(self, name: str, compute: Callable[[], Any]) -> Any:
+        """Read a value, which is computed and written first where it is not there: an :data:`Once`."""
+        if name not in self:
+            self.write(name, compute())
+        return self.read(name)
+
+    def _file(self, name: str) -> Path:
+        return self._folder / f"{name}.json"
 
 
 @contextlib.contextmanager

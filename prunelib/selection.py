@@ -40,6 +40,8 @@ def warmstart_masks(
     PatternError
         Naming the layer that the pattern does not fit.
     """
+    if (given := _given(calibration, pattern, settings)) is not None:
+        return given
     choose = chooser(calibration, pattern, settings, device)
 
     def read(layer: Layer) -> tuple[Layer, torch.Tensor, torch.Tensor]:
@@ -51,11 +53,9 @@ def warmstart_masks(
 
 def chooser(calibration: Calibration, pattern: Pattern, settings: Any, device: torch.device) -> Choose:
     """A warm start as a function of a layer; parameters and errors as :func:`warmstart_masks`."""
-    method = registry.methods(warmstarts)[settings.method]
-    if hasattr(method, "masks"):
-        layers, model = calibration.index.layers, calibration.provenance["model"]
-        given: Mapping[str, torch.Tensor] = method.masks(settings, layers, pattern, model)
+    if (given := _given(calibration, pattern, settings)) is not None:
         return lambda layer, _weight, _gram: given[layer.name]
+    method = registry.methods(warmstarts)[settings.method]
 
     def choose(layer: Layer, weight: torch.Tensor, gram: torch.Tensor) -> torch.Tensor:
         try:
@@ -64,6 +64,17 @@ def chooser(calibration: Calibration, pattern: Pattern, settings: Any, device: t
             raise PatternError(f"{layer.name}: {error}") from None
 
     return choose
+
+
+def _given(calibration: Calibration, pattern: Pattern, settings: Any) -> Mapping[str, torch.Tensor] | None:
+    """The masks of a warm start that looks at no layer."""
+    method = registry.methods(warmstarts)[settings.method]
+    if not hasattr(method, "masks"):
+        return None
+    masks: Mapping[str, torch.Tensor] = method.masks(
+        settings, calibration.index.layers, pattern, calibration.provenance["model"]
+    )
+    return masks
 
 
 def layer_mask(

@@ -177,9 +177,9 @@ def check_masks(layers: tuple[Layer, ...], masks: Mapping[str, torch.Tensor]) ->
     if surplus := masks.keys() - expected.keys():
         raise PatternError(f"masks: {len(surplus)} are for no layer of the model, first {min(surplus)}")
     for name, shape in expected.items():
-        if tuple(masks[name].shape) != shape or masks[name].dtype != torch.bool:
-            found = f"{masks[name].dtype} {tuple(masks[name].shape)}"
-            raise PatternError(f"mask of {name}: {found}, expected torch.bool {shape}")
+        mask = masks[name]
+        if tuple(mask.shape) != shape or mask.dtype != torch.bool:
+            raise PatternError(f"mask of {name}: {mask.dtype} {tuple(mask.shape)}, expected torch.bool {shape}")
 
 
 def pruned_places(layer: Layer, mask: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from prunelib.params import Params
 from prunelib.progress import meter
 from prunelib.pruned import read_pruned
 from prunelib.results import CellResult, read_layers, write_record
-from prunelib.resume import once, resumable
+from prunelib.resume import FinishedValues, resumable
 from prunelib.text import bos_of
 from prunelib.weights import achieved_sparsity
 
@@ -44,11 +44,11 @@ def evaluate(
         meter(f"perplexity of {cell.name}", sum(map(len, windows.values())), "windows") as bar,
     ):
         perplexities = {
-            text: perplexity(language_model, windows[text], settings.batch, bar.advance, once(scratch / text))
-            for text in windows
+            text: perplexity(language_model, of_text, settings.batch, bar.advance, FinishedValues(scratch / text).once)
+            for text, of_text in windows.items()
         }
         data, chosen = workflow.task_data(params), params.evaluation.tasks
-        tasks = zero_shot(language_model, tokenizer, data, chosen, once(scratch / "tasks"))
+        tasks = zero_shot(language_model, tokenizer, data, chosen, FinishedValues(scratch / "tasks").once)
         sparsity = achieved_sparsity(language_model, index.layers)
         figures = {"perplexity": perplexities, "tasks": tasks, "sparsity": sparsity, "coverage": index.coverage}
         write_record(workflow.result_file(cell), CellResult(cell=cell, **figures, **errors))

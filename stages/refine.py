@@ -35,8 +35,8 @@ def refine(params: Params, model: str, seed: int, pattern: str, warmstart: str, 
         resumable(f"refine-{cell.full_name}", {**provenance, "start": sha256_file(start_file)}) as scratch,
         meter(f"refine {cell.name}", rows, "rows") as bar,
     ):
-        finished, checkpoint = FinishedBlocks(scratch, provenance), Checkpoint(scratch / "states.safetensors")
-        if calibration.propagation == "dense":
+        finished, checkpoint = FinishedBlocks(scratch, provenance), Checkpoint(scratch)
+        if calibration.settings["propagation"] == "dense":
             blocks = list(refine_blocks(folder, calibration, masks, chosen, settings, device, finished, bar))
         else:
             start_settings, dtype = params.warmstarts[warmstart], params.models[model].dtype

@@ -18,7 +18,7 @@ def choose(params: Params, model: str, seed: int, pattern: str, warmstart: str) 
     folder = workflow.model_folder(model)
     calibration = Calibration.open(workflow.calibration_folder(cell), model_identity(folder))
     device = torch.device(machine().device)
-    if calibration.propagation == "dense":
+    if calibration.settings["propagation"] == "dense":
         masks = warmstart_masks(folder, calibration, params.patterns[pattern], params.warmstarts[warmstart], device)
     else:
         masks = {}  # they depend on what the blocks before keep: refinement chooses them

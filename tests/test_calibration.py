@@ -27,7 +27,7 @@ def index(tmp_path_factory):
 
 @pytest.fixture
 def written(tmp_path, index):
-    tokens = write_tokens(tmp_path, random_windows(2, 8), NONE, {"model": "m"})
+    tokens = write_tokens(tmp_path, random_windows(2, 8), NONE, {"model": "m", "settings": {"propagation": "dense"}})
     for block in range(index.blocks):
         inputs = {reader.name: known(gram_matrix(torch.randn(9, reader.inputs))) for reader in index.readers(block)}
         write_grams(tmp_path, block, inputs, {}, {"model": "m", "tokens": tokens, "count": 16})

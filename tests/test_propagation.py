@@ -49,8 +49,15 @@ def propagated(folder, model, index, propagation, settings=None, gram_bytes=2**3
     )
 
 
+def saved(tmp_path, family="llama", attention=None):
+    """A tiny model: its folder, itself, and its layers."""
+    model = tiny_model(family, attention)
+    folder = save(model, tmp_path / "model")
+    return folder, model, find_layers(model, folder)
+
+
 def refine(tmp_path, *arguments, **settings):
-    checkpoint, finished = Checkpoint(tmp_path / "states"), FinishedBlocks(tmp_path, PROVENANCE)
+    checkpoint, finished = Checkpoint(tmp_path), FinishedBlocks(tmp_path, PROVENANCE)
     return list(propagated(*arguments, **settings).refine(checkpoint, finished, Bar()))
 
 
@@ -90,9 +97,7 @@ def plain(model, index, propagation, method=sparseswaps):
 @pytest.mark.parametrize("family", DENSE)
 def test_masks_are_those_of_whole_forwards(tmp_path, family, attention, propagation):
     attention = None if family == "gemma2" else attention
-    model = tiny_model(family, attention)
-    folder = save(model, tmp_path / "model")
-    index = find_layers(model, folder)
+    folder, model, index = saved(tmp_path, family, attention)
     found = together([block.pruned for block in refine(tmp_path, folder, model, index, propagation)]).masks
     expected = plain(tiny_model(family, attention), index, propagation)
     assert found.keys() == expected.keys()
@@ -102,9 +107,7 @@ def test_masks_are_those_of_whole_forwards(tmp_path, family, attention, propagat
 
 @pytest.mark.parametrize("propagation", ["block", "sub_block"])
 def test_moved_weights_are_what_later_layers_see(tmp_path, propagation):
-    model = tiny_model("llama")
-    folder = save(model, tmp_path / "model")
-    index = find_layers(model, folder)
+    folder, model, index = saved(tmp_path)
     blocks = refine(tmp_path, folder, model, index, propagation, settings=least_squares.Settings())
     moved = together([block.pruned for block in blocks]).weights
     expected = tiny_model("llama")
@@ -114,9 +117,7 @@ def test_moved_weights_are_what_later_layers_see(tmp_path, propagation):
 
 
 def test_sub_blocks_differ_from_blocks_only_where_pruned_layers_come_before(tmp_path):
-    model = tiny_model("llama")
-    folder = save(model, tmp_path / "model")
-    index = find_layers(model, folder)
+    folder, model, index = saved(tmp_path)
     block, sub_block = (
         together([block.pruned for block in refine(tmp_path / name, folder, model, index, name)]).masks
         for name in ("block", "sub_block")
@@ -129,12 +130,10 @@ def test_sub_blocks_differ_from_blocks_only_where_pruned_layers_come_before(tmp_
 @pytest.mark.parametrize("propagation", ["block", "sub_block"])
 def test_what_goes_on_after_a_stop_ends_the_same(tmp_path, monkeypatch, propagation, seconds):
     monkeypatch.setattr(blockwise, "SECONDS_BETWEEN_SAVES", seconds)
-    model = tiny_model("llama")
-    folder = save(model, tmp_path / "model")
-    index = find_layers(model, folder)
+    folder, model, index = saved(tmp_path)
     expected = refine(tmp_path / "whole", folder, model, index, propagation)
     for stop in range(index.blocks):
-        parts = (Checkpoint(tmp_path / str(stop) / "states"), FinishedBlocks(tmp_path / str(stop), PROVENANCE))
+        parts = (Checkpoint(tmp_path / str(stop)), FinishedBlocks(tmp_path / str(stop), PROVENANCE))
         blocks = propagated(folder, tiny_model("llama"), index, propagation).refine(*parts, Bar())
         for _ in range(stop + 1):
             next(blocks)
@@ -146,17 +145,13 @@ def test_what_goes_on_after_a_stop_ends_the_same(tmp_path, monkeypatch, propagat
 
 
 def test_little_memory_for_gram_matrices_changes_nothing(tmp_path):
-    model = tiny_model("llama")
-    folder = save(model, tmp_path / "model")
-    index = find_layers(model, folder)
+    folder, model, index = saved(tmp_path)
     much, little = (refine(tmp_path / str(size), folder, model, index, "block", gram_bytes=size) for size in (2**30, 1))
     for one, other in zip(much, little, strict=True):
         assert one.records == other.records
 
 
 def test_held_out_windows_reach_the_refiners_that_ask_for_them(tmp_path):
-    model = tiny_model("llama")
-    folder = save(model, tmp_path / "model")
-    index = find_layers(model, folder)
+    folder, model, index = saved(tmp_path)
     stopped = refine(tmp_path, folder, model, index, "block", settings=sparseswaps.Settings(held_out_every=1))
     assert sum(layer.swaps for block in stopped for layer in block.records) > 0

@@ -11,7 +11,7 @@ import pytest
 
 from prunelib import resume
 from prunelib.errors import StageError
-from prunelib.resume import always, once, resumable
+from prunelib.resume import FinishedValues, always, resumable
 
 ROOT = Path(__file__).parents[1]
 
@@ -80,7 +80,7 @@ def test_a_value_is_found_once(tmp_path):
         return [0.1, 1e-300, 3]
 
     for _ in range(2):
-        assert once(tmp_path / "values")("a", compute) == [0.1, 1e-300, 3]
+        assert FinishedValues(tmp_path / "values").once("a", compute) == [0.1, 1e-300, 3]
     assert len(calls) == 1
     assert always("a", compute) == [0.1, 1e-300, 3]
     assert len(calls) == 2

@@ -47,7 +47,7 @@ def perplexity(
     model: "PreTrainedModel",
     windows: torch.Tensor,
     batch: int,
-    on_windows: Callable[[int], None] | None = None,
+    on_windows: Callable[[int], None] = lambda _count: None,
     once: Once = always,
 ) -> PerplexityResult:
     """Measure exp(mean negative log-likelihood) of the last L - 1 tokens of each window, every window on its own.
@@ -78,8 +78,7 @@ def perplexity(
     for number, chunk in enumerate(windows.split(batch)):
         tokens = chunk.to(model.device, torch.long)
         losses += once(str(number), partial(_losses, model, tokens, len(losses)))
-        if on_windows:
-            on_windows(len(chunk))
+        on_windows(len(chunk))
     predictions = len(windows) * (windows.shape[1] - 1)
     value = _exp_of_mean(torch.tensor(losses, dtype=torch.float64), predictions)
     return PerplexityResult(value=value, tokens=predictions, windows=len(windows))

@@ -17,8 +17,6 @@ from prunelib.settings import Settings
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from prunelib.evaluation.harness import Scorer
-
 _LISTED = 20  # names in a message, of the 13,000 that the harness has
 
 
@@ -87,23 +85,26 @@ def zero_shot(
     """
     if not settings.names:
         return {}
-    from prunelib.evaluation.harness import Scorer, stock_tasks  # noqa: PLC0415 - heavy, and tasks are optional
+    from prunelib.evaluation.harness import (  # noqa: PLC0415 - heavy, and tasks are optional
+        Scorer,
+        run_task,
+        stock_tasks,
+    )
 
     scorer = Scorer(model, tokenizer, settings.batch)
+
+    def run(name: str, description: Path) -> TaskResult:
+        result = once(name, lambda: run_task(scorer, description, settings.limit).model_dump())
+        return TaskResult.model_validate(result)
+
     if data is None:
         stock = stock_tasks()
         _check_known(settings.names, sorted(stock))
-        return {name: _run(scorer, name, stock[name], settings.limit, once) for name in settings.names}
+        return {name: run(name, stock[name]) for name in settings.names}
     _check_known(settings.names, local_tasks(data))
     with tempfile.TemporaryDirectory() as folder:
         descriptions = {name: describe(name, data, settings.limit, Path(folder)) for name in settings.names}
-        return {name: _run(scorer, name, file, settings.limit, once) for name, file in descriptions.items()}
-
-
-def _run(scorer: "Scorer", name: str, description: Path, limit: int | None, once: Once) -> TaskResult:
-    from prunelib.evaluation.harness import run_task  # noqa: PLC0415 - as above
-
-    return TaskResult.model_validate(once(name, lambda: run_task(scorer, description, limit).model_dump()))
+        return {name: run(name, file) for name, file in descriptions.items()}
 
 
 def _check_known(names: Sequence[str], available: Sequence[str]) -> None:

@@ -21,6 +21,12 @@ import torch
 LOSS_TOLERANCE = 1e-10
 ROUNDING = 1e-14
 
+FLOAT32_ROUNDING = 4e-7
+"""Bounds the relative rounding of a short float32 expression."""
+
+MAX_SWEEPS = 10_000
+"""After so many scans an engine gives a row up."""
+
 
 @dataclass(frozen=True)
 class RowResults:

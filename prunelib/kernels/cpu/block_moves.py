@@ -16,11 +16,10 @@ import numpy as np
 import torch
 
 from prunelib.kernels.cpu.compiled import compiled, correlate, in_chunks
-from prunelib.kernels.interface import LOSS_TOLERANCE, ROUNDING, RowResults
+from prunelib.kernels.interface import LOSS_TOLERANCE, MAX_SWEEPS, ROUNDING, RowResults
 from prunelib.kernels.moves import moves_of
 from prunelib.patterns import Groups
 
-_MAX_SWEEPS = 10_000
 
 
 def move_to_optimum(
@@ -56,7 +55,7 @@ def _optimise(weight, gram, mask, keep, moves, terms, made, sweeps, loss_before,
     corr = np.empty(weight.shape[1], np.float64)
     for r in range(len(weight)):
         w, m = weight[r], mask[r]
-        while not optimal[r] and sweeps[r] < _MAX_SWEEPS:
+        while not optimal[r] and sweeps[r] < MAX_SWEEPS:
             correlate(w, np.flatnonzero(~m), gram, corr)
             if sweeps[r] == 0:
                 loss_before[r] = _loss(w, m, corr)
@@ -71,7 +70,7 @@ def _optimise(weight, gram, mask, keep, moves, terms, made, sweeps, loss_before,
 def _sweep_until_still(w, gram, m, corr, keep, moves, terms):
     """Sweep until nothing changes, with a c that is only updated; return how many groups changed in how many sweeps."""
     made, sweeps, changed = 0, 0, 1
-    while changed > 0 and sweeps < _MAX_SWEEPS:
+    while changed > 0 and sweeps < MAX_SWEEPS:
         changed = _sweep(w, gram, m, corr, keep, moves, terms, _loss(w, m, corr))
         made += changed
         sweeps += 1

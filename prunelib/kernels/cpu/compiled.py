@@ -17,9 +17,6 @@ compiled = njit(nogil=True, cache=True, error_model="numpy", fastmath={*_NO_SPEC
 BLOCKED = 1e30
 """Stands for infinity, which fast arithmetic must not meet."""
 
-FLOAT32_ROUNDING = 4e-7
-"""Bounds the relative rounding of a short float32 expression."""
-
 _CHUNK_ROWS = 32
 
 

@@ -9,13 +9,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from prunelib.kernels.cpu.compiled import BLOCKED, FLOAT32_ROUNDING, compiled, correlate, in_chunks, lesser
-from prunelib.kernels.interface import RowResults
+from prunelib.kernels.cpu.compiled import BLOCKED, compiled, correlate, in_chunks, lesser
+from prunelib.kernels.interface import FLOAT32_ROUNDING, MAX_SWEEPS, RowResults
 from prunelib.kernels.reference.partial_refit_swaps import DESCENTS
 from prunelib.kernels.reference.refit_swaps import IMPROVEMENT
 
 _TILE_BYTES = 512 * 1024
-_MAX_SWEEPS = 10_000
 
 
 def swap_to_optimum(
@@ -72,7 +71,7 @@ def _refine(rows, tile, swaps, sweeps, loss_before, loss_after, optimal):
             sweeps[r] += 1
             swaps[r] += made
             optimal[r] = made == 0
-            active[r] = made > 0 and sweeps[r] < _MAX_SWEEPS
+            active[r] = made > 0 and sweeps[r] < MAX_SWEEPS
             if made > 0:
                 _descend(rows, r)
     for r in range(active.size):

@@ -16,11 +16,10 @@ import numpy as np
 import torch
 
 from prunelib.kernels.cpu.compiled import BLOCKED, compiled, correlate, in_chunks, lesser
-from prunelib.kernels.interface import RowResults
+from prunelib.kernels.interface import MAX_SWEEPS, RowResults
 from prunelib.kernels.reference.refit_swaps import IMPROVEMENT, LEAST_SCHUR
 
 _PIVOTS = 32  # a multiple of 8
-_MAX_SWEEPS = 10_000
 
 
 def swap_to_optimum(
@@ -68,7 +67,7 @@ def _refine(weight, gram, mask, group, x, swaps, sweeps, loss_before, loss_after
         t = _tableau(w, gram, mask[r], group)
         loss_before[r] = _settle(t, w)
         threshold = IMPROVEMENT * (w * w).sum()
-        while sweeps[r] < _MAX_SWEEPS and not optimal[r]:
+        while sweeps[r] < MAX_SWEEPS and not optimal[r]:
             made = _sweep(t, threshold)
             sweeps[r] += 1
             swaps[r] += made

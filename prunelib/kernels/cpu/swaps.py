@@ -14,11 +14,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from prunelib.kernels.cpu.compiled import BLOCKED, FLOAT32_ROUNDING, compiled, correlate, in_chunks, lesser
-from prunelib.kernels.interface import LOSS_TOLERANCE, ROUNDING, RowResults
+from prunelib.kernels.cpu.compiled import BLOCKED, compiled, correlate, in_chunks, lesser
+from prunelib.kernels.interface import FLOAT32_ROUNDING, LOSS_TOLERANCE, MAX_SWEEPS, ROUNDING, RowResults
 
 _TILE_BYTES = 512 * 1024
-_MAX_SWEEPS = 10_000
 
 
 def swap_best(
@@ -32,7 +31,7 @@ def swap_to_optimum(
     weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, group: int, threads: int
 ) -> Iterator[tuple[slice, RowResults]]:
     """Sweep over each row until no swap improves it; see :mod:`prunelib.kernels.interface`."""
-    return _refine(_sweep, weight, gram, mask, group, _MAX_SWEEPS, threads)
+    return _refine(_sweep, weight, gram, mask, group, MAX_SWEEPS, threads)
 
 
 class _Rows(NamedTuple):

@@ -11,11 +11,11 @@ w_k for a kept, -w_k for a pruned column k. Rows are named by a list; corr holds
 import triton
 import triton.language as tl
 
+from prunelib.kernels.cuda.terms import INFINITY
 from prunelib.kernels.interface import LOSS_TOLERANCE, ROUNDING
 
 _TOLERANCE = tl.constexpr(LOSS_TOLERANCE)
 _ROUNDING = tl.constexpr(ROUNDING)
-_INFINITY = tl.constexpr(float("inf"))
 
 
 @triton.jit(do_not_specialize=["limit"])
@@ -95,7 +95,7 @@ def _best_moves(
     """
     groups = start + tl.arange(0, GROUPS)
     groups = tl.where(groups < inputs // size, groups, -1)
-    least = tl.full((GROUPS, MOVES), _INFINITY, tl.float64)
+    least = tl.full((GROUPS, MOVES), INFINITY, tl.float64)
     terms, best = tl.zeros((GROUPS, MOVES), tl.float64), tl.zeros((GROUPS, MOVES), tl.int32)
     for first in range(0, moves, MOVES):
         n = first + tl.arange(0, MOVES)

@@ -12,7 +12,7 @@ import triton
 
 from prunelib.kernels.cuda import block_move_kernels
 from prunelib.kernels.cuda.chunks import correlate, in_chunks
-from prunelib.kernels.interface import RowResults
+from prunelib.kernels.interface import MAX_SWEEPS, RowResults
 from prunelib.kernels.moves import moves_of
 from prunelib.patterns import Groups
 
@@ -20,7 +20,6 @@ _AT_ONCE = 256
 """Moves that a program values at once, of as many groups as they are."""
 
 _TILE = {"TILE": 512, "num_warps": 4}
-_MAX_SWEEPS = 10_000
 
 
 def move_to_optimum(
@@ -74,8 +73,8 @@ def _finish(state: _Rows, groups: Groups) -> RowResults:
     sizes = (len(state.gram), *groups, *state.places.shape)
     while len(rows):
         corr = correlate(state.weight[rows].masked_fill_(_mask(state.order[rows], groups), 0), state.gram)
-        block_move_kernels.settle[(len(rows),)](rows, corr, *state, _MAX_SWEEPS, *sizes, **_looks(sizes[-2]), **_TILE)
-        rows = rows[~state.optimal[rows] & (state.sweeps[rows] < _MAX_SWEEPS)]
+        block_move_kernels.settle[(len(rows),)](rows, corr, *state, MAX_SWEEPS, *sizes, **_looks(sizes[-2]), **_TILE)
+        rows = rows[~state.optimal[rows] & (state.sweeps[rows] < MAX_SWEEPS)]
     mask = _mask(state.order, groups)
     figures = (mask, state.moved, state.sweeps, state.loss_before, state.loss_after, state.optimal)
     return RowResults(*(figure.cpu() for figure in figures))

@@ -9,11 +9,10 @@ of the list alone. scale is G_jj^-1/2 in float32, inverse is 1 / G_jj in float64
 import triton
 import triton.language as tl
 
+from prunelib.kernels.cuda.terms import FLOAT32_ROUNDING, INFINITY, prune_term
 from prunelib.kernels.reference.refit_swaps import IMPROVEMENT
 
 _IMPROVEMENT = tl.constexpr(IMPROVEMENT)
-_FLOAT32_ROUNDING = tl.constexpr(4e-7)  # bounds the relative rounding of a short float32 expression
-_INFINITY = tl.constexpr(float("inf"))
 
 
 @triton.jit(do_not_specialize=["count"])
@@ -31,14 +30,14 @@ def scan_rows(
     u = tl.program_id(1) * KEPT + tl.arange(0, KEPT)
     inside = (u < inputs)[None, :]
     xs = tl.load(x + (r * inputs)[:, None] + u[None, :], mask=inside, other=0.0).to(tl.float32)
-    found = tl.full((ROWS, KEPT), _INFINITY, tl.float32)
+    found = tl.full((ROWS, KEPT), INFINITY, tl.float32)
     for start in tl.range(0, inputs, PRUNED, num_stages=2):
         j = start + tl.arange(0, PRUNED)
         within = (j < inputs)[:, None]
         g = tl.load(gram + j.to(tl.int64)[:, None] * inputs + u[None, :], mask=within & inside, other=0.0)
         g *= tl.load(scale + j, mask=j < inputs, other=0.0)[:, None]
         c = tl.load(target + (n * inputs)[None, :] + j[:, None], mask=within, other=0.0)
-        shut = tl.load(closed + (r * inputs)[None, :] + j[:, None], mask=within, other=_INFINITY)
+        shut = tl.load(closed + (r * inputs)[None, :] + j[:, None], mask=within, other=INFINITY)
         restored = c[:, :, None] + xs[None, :, :] * g[:, None, :]
         found = tl.minimum(found, tl.min(shut[:, :, None] - restored * restored, axis=0))
     tl.store(least + (n * inputs)[:, None] + u[None, :], found, mask=inside)
@@ -54,13 +53,13 @@ def scan_groups(
     u = tl.program_id(1) * KEPT + tl.arange(0, KEPT)
     inside = u < inputs
     xs = tl.load(x + r * inputs + u, mask=inside, other=0.0).to(tl.float32)
-    found = tl.full((KEPT,), _INFINITY, tl.float32)
+    found = tl.full((KEPT,), INFINITY, tl.float32)
     for place in range(group):
         j = u - u % group + place
         g = tl.load(gram + u.to(tl.int64) * inputs + j, mask=inside, other=0.0)
         s = tl.load(scale + j, mask=inside, other=0.0)
         c = tl.load(target + n * inputs + j, mask=inside, other=0.0)
-        shut = tl.load(closed + r * inputs + j, mask=inside, other=_INFINITY)
+        shut = tl.load(closed + r * inputs + j, mask=inside, other=INFINITY)
         restored = c + xs * (g * s)
         found = tl.minimum(found, shut - restored * restored)
     tl.store(least + n * inputs + u, found, mask=inside)
@@ -83,7 +82,7 @@ def visit(
     made = 0
     lowest, u = tl.min(gain, 0, return_indices=True)
     while lowest < reach - threshold:
-        gain = tl.where(columns == u, _INFINITY, gain)
+        gain = tl.where(columns == u, INFINITY, gain)
         change, j = _best_swap(u, gram, inverse, x, closed, corr, inputs, group, TILE)
         if change < -threshold:
             _swap(u, j, gram, inverse, x, closed, corr, inputs, TILE)
@@ -106,12 +105,12 @@ def _promises(weight, gram, x, closed, corr, least, columns, inputs: tl.constexp
     xs = tl.load(x + columns, mask=inside, other=0.0)
     c = tl.load(corr + columns, mask=inside, other=0.0)
     d = tl.load(gram + columns.to(tl.int64) * (inputs + 1), mask=inside, other=0.0)
-    kept = tl.load(closed + columns, mask=inside, other=0.0) == _INFINITY
-    promised = tl.load(least + columns, mask=inside, other=_INFINITY)
-    gain = tl.where(kept, _prune_term(xs, d, c).to(tl.float32) + promised, _INFINITY)
+    kept = tl.load(closed + columns, mask=inside, other=0.0) == INFINITY
+    promised = tl.load(least + columns, mask=inside, other=INFINITY)
+    gain = tl.where(kept, prune_term(xs, d, c).to(tl.float32) + promised, INFINITY)
     size = tl.max(tl.abs(c).to(tl.float32), 0) + 2.0 * tl.max(tl.abs(xs).to(tl.float32), 0)
     loss = tl.maximum(tl.sum((w - xs) * c, 0), 0.0)
-    return loss, _IMPROVEMENT * tl.sum(w * w, 0), gain, _FLOAT32_ROUNDING * size * size
+    return loss, _IMPROVEMENT * tl.sum(w * w, 0), gain, FLOAT32_ROUNDING * size * size
 
 
 @triton.jit
@@ -119,18 +118,18 @@ def _best_swap(u, gram, inverse, x, closed, corr, inputs: tl.constexpr, group: t
     """The least exact change from pruning u, and the j (the lowest of equals) to restore for it."""
     low = 0 if group == inputs else u - u % group  # a whole row's is a constant, which keeps loads wide
     row, xu = gram + u.to(tl.int64) * inputs, tl.load(x + u)
-    changes, columns = tl.full((TILE,), _INFINITY, tl.float64), tl.zeros((TILE,), tl.int32)
+    changes, columns = tl.full((TILE,), INFINITY, tl.float64), tl.zeros((TILE,), tl.int32)
     for start in range(0, group, TILE):
         place = start + tl.arange(0, TILE)
         near, j = place < group, low + place
         restored = tl.load(corr + j, mask=near, other=0.0) + xu * tl.load(row + j, mask=near, other=0.0)
-        shut = tl.load(closed + j, mask=near, other=_INFINITY)
+        shut = tl.load(closed + j, mask=near, other=INFINITY)
         change = shut - restored * restored * tl.load(inverse + j, mask=near, other=0.0)
         columns = tl.where(change < changes, j, columns)
         changes = tl.minimum(change, changes)
     least = tl.min(changes, 0)
     best = tl.min(tl.where(changes == least, columns, inputs), 0)
-    return _prune_term(xu, tl.load(row + u), tl.load(corr + u)) + least, best
+    return prune_term(xu, tl.load(row + u), tl.load(corr + u)) + least, best
 
 
 @triton.jit
@@ -149,13 +148,8 @@ def _swap(u, j, gram, inverse, x, closed, corr, inputs: tl.constexpr, TILE: tl.c
     tl.store(x + u, 0.0)
     tl.store(x + j, xj)
     tl.store(closed + u, 0.0)
-    tl.store(closed + j, _INFINITY)
+    tl.store(closed + j, INFINITY)
     tl.debug_barrier()
-
-
-@triton.jit
-def _prune_term(x, d, c):
-    return x * (x * d + 2.0 * c)
 
 
 @triton.jit(do_not_specialize=["count", "first"])
@@ -174,7 +168,7 @@ def descend(
     inside = (n < count)[:, None] & (columns < inputs)[None, :]
     c = tl.load(corr + (n * inputs)[:, None] + columns[None, :], mask=inside, other=0.0)
     here = (r * inputs)[:, None] + columns[None, :]
-    kept = tl.load(closed + here, mask=inside, other=0.0) == _INFINITY
+    kept = tl.load(closed + here, mask=inside, other=0.0) == INFINITY
     moved = tl.zeros((ROWS, COORDINATES), tl.float64)
     for k in range(COORDINATES):
         i = tl.minimum(first + k, inputs - 1)  # beyond the last column nothing is kept

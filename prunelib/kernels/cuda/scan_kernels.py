@@ -10,7 +10,8 @@ every pair, at a quarter of the rate of arithmetic or less.
 import triton
 import triton.language as tl
 
-_INFINITY = tl.constexpr(float("inf"))
+from prunelib.kernels.cuda.terms import INFINITY
+
 
 
 @triton.jit
@@ -26,14 +27,14 @@ def scan_rows(
     inside = (u < inputs)[None, :]
     here = (r * inputs)[:, None] + u[None, :]
     x = -2.0 * tl.load(weight + here, mask=inside, other=0.0)
-    found = tl.full((ROWS, KEPT), _INFINITY, tl.float32)
+    found = tl.full((ROWS, KEPT), INFINITY, tl.float32)
     for start in tl.range(0, inputs, PRUNED, num_stages=2):
         j = start + tl.arange(0, PRUNED)
         within = (j < inputs)[:, None]
         there = (r * inputs)[None, :] + j[:, None]
         g = tl.load(gram + j.to(tl.int64)[:, None] * inputs + u[None, :], mask=within & inside, other=0.0)
         w = tl.load(weight + there, mask=within, other=0.0)
-        b = tl.load(restore + there, mask=within, other=_INFINITY)
+        b = tl.load(restore + there, mask=within, other=INFINITY)
         changes = b[:, :, None] + x[None, :, :] * (w[:, :, None] * g[:, None, :])
         found = tl.minimum(found, tl.min(changes, axis=0))
     tl.store(least + here, found, mask=inside)
@@ -50,11 +51,11 @@ def scan_groups(
     u = tl.program_id(1) * KEPT + tl.arange(0, KEPT)
     inside = u < inputs
     x = -2.0 * tl.load(weight + r * inputs + u, mask=inside, other=0.0)
-    found = tl.full((KEPT,), _INFINITY, tl.float32)
+    found = tl.full((KEPT,), INFINITY, tl.float32)
     for place in range(group):
         j = u - u % group + place
         g = tl.load(gram + u.to(tl.int64) * inputs + j, mask=inside, other=0.0)
         w = tl.load(weight + r * inputs + j, mask=inside, other=0.0)
-        b = tl.load(restore + r * inputs + j, mask=inside, other=_INFINITY)
+        b = tl.load(restore + r * inputs + j, mask=inside, other=INFINITY)
         found = tl.minimum(found, b + x * (w * g))
     tl.store(least + r * inputs + u, found, mask=inside)

@@ -11,13 +11,12 @@ found, min_j (b_j - 2 w_u w_j G_uj).
 import triton
 import triton.language as tl
 
+from prunelib.kernels.cuda.terms import FLOAT32_ROUNDING, INFINITY, prune_term
 from prunelib.kernels.interface import LOSS_TOLERANCE, ROUNDING
 
 _TOLERANCE = tl.constexpr(LOSS_TOLERANCE)
 _ROUNDING = tl.constexpr(ROUNDING)
-_FLOAT32_ROUNDING = tl.constexpr(4e-7)  # bounds the relative rounding of a short float32 expression
 _PATIENCE = tl.constexpr(32)
-_INFINITY = tl.constexpr(float("inf"))
 
 
 @triton.jit
@@ -33,7 +32,7 @@ def begin(weight, mask, diagonal, corr, restore, loss, inputs: tl.constexpr, TIL
         d = tl.load(diagonal + columns, mask=inside, other=0.0).to(tl.float64)
         c = tl.load(corr + here, mask=inside, other=0.0)
         pruned = inside & (tl.load(mask + here, mask=inside, other=1) == 0)
-        tl.store(restore + here, tl.where(pruned, _restore_term(w, d, c), _INFINITY).to(tl.float32), mask=inside)
+        tl.store(restore + here, tl.where(pruned, _restore_term(w, d, c), INFINITY).to(tl.float32), mask=inside)
         losses += tl.where(pruned, w * c, 0.0)
     tl.store(loss + row, tl.maximum(tl.sum(losses, 0), 0.0))
 
@@ -50,7 +49,7 @@ def make_best_swap(
     weight, corr, restore, least = weight + r * inputs, corr + r * inputs, restore + r * inputs, least + r * inputs
     columns = tl.arange(0, BLOCK)
     before, made = tl.load(loss + r), tl.load(swaps + r)
-    b = tl.load(restore + columns, mask=columns < inputs, other=_INFINITY)
+    b = tl.load(restore + columns, mask=columns < inputs, other=INFINITY)
     gain, margin, _, _ = _gains(weight, diagonal, corr, least, b, columns, inputs)
     reachable = tl.minimum(tl.min(gain + margin, 0), 0.0)
     candidate = (gain - margin < 0.0) & (gain - margin <= reachable)
@@ -89,25 +88,25 @@ def visit(
     columns = tl.arange(0, BLOCK)
     inside = columns < inputs
     current = tl.load(loss + r)
-    b = tl.load(restore + columns, mask=inside, other=_INFINITY)
+    b = tl.load(restore + columns, mask=inside, other=INFINITY)
     gain, margin, largest_restore, largest_size = _gains(weight, diagonal, corr, least, b, columns, inputs)
     waiting = gain - margin
     lowest, u = tl.min(waiting, 0, return_indices=True)
     made, patience = 0, 0
-    while ((lowest < 0.0) & (made == 0)) | ((lowest < _INFINITY) & (patience > 0)):
-        waiting = tl.where(columns == u, _INFINITY, waiting)
+    while ((lowest < 0.0) & (made == 0)) | ((lowest < INFINITY) & (patience > 0)):
+        waiting = tl.where(columns == u, INFINITY, waiting)
         near = _near(u, columns, inputs, group)
         w = tl.load(weight + columns, mask=near, other=0.0)
         g = tl.load(gram + u.to(tl.int64) * inputs + columns, mask=near, other=0.0)
         wu, du = tl.load(weight + u), tl.load(diagonal + u)
-        value = tl.min(tl.where(near, b - 2.0 * wu * (w * g), _INFINITY), 0)
-        prune = _prune_term(wu.to(tl.float64), du.to(tl.float64), tl.load(corr + u)).to(tl.float32)
+        value = tl.min(tl.where(near, b - 2.0 * wu * (w * g), INFINITY), 0)
+        prune = prune_term(wu.to(tl.float64), du.to(tl.float64), tl.load(corr + u)).to(tl.float32)
         patience -= 1
         if prune + value < _margin(prune, tl.abs(wu) * tl.sqrt(du), largest_restore, largest_size):
             change, j, rounding = _best_partner(u, weight, gram, diagonal, corr, restore, inputs, group, TILE)
             if change < -(_TOLERANCE * current + rounding):
                 current = _swap(u, j, weight, gram, diagonal, corr, restore, inputs, TILE)
-                b = tl.load(restore + columns, mask=inside, other=_INFINITY)
+                b = tl.load(restore + columns, mask=inside, other=INFINITY)
                 made += 1
                 patience = _PATIENCE
         lowest, u = tl.min(waiting, 0, return_indices=True)
@@ -129,19 +128,19 @@ def _gains(weight, diagonal, corr, least, b, columns, inputs: tl.constexpr):
     w = tl.load(weight + columns, mask=inside, other=0.0)
     d = tl.load(diagonal + columns, mask=inside, other=0.0)
     c = tl.load(corr + columns, mask=inside, other=0.0)
-    prune = _prune_term(w.to(tl.float64), d.to(tl.float64), c).to(tl.float32)
-    pruned = b < _INFINITY
+    prune = prune_term(w.to(tl.float64), d.to(tl.float64), c).to(tl.float32)
+    pruned = b < INFINITY
     size = tl.abs(w) * tl.sqrt(d)
     largest_restore = tl.max(tl.where(pruned, tl.abs(b), 0.0), 0)
     largest_size = tl.max(tl.where(pruned, size, 0.0), 0)
-    gain = prune + tl.load(least + columns, mask=inside, other=_INFINITY)
-    gain = tl.where(inside & (b == _INFINITY), gain, _INFINITY)
+    gain = prune + tl.load(least + columns, mask=inside, other=INFINITY)
+    gain = tl.where(inside & (b == INFINITY), gain, INFINITY)
     return gain, _margin(prune, size, largest_restore, largest_size), largest_restore, largest_size
 
 
 @triton.jit
 def _margin(prune, size, largest_restore, largest_size):
-    return _FLOAT32_ROUNDING * (tl.abs(prune) + largest_restore + 2.0 * size * largest_size)
+    return FLOAT32_ROUNDING * (tl.abs(prune) + largest_restore + 2.0 * size * largest_size)
 
 
 @triton.jit
@@ -150,18 +149,18 @@ def _best_partner(
 ):
     """The least exact change from pruning u, its j (the lowest of equals), and the rounding it may carry."""
     wu = tl.load(weight + u).to(tl.float64)
-    prune = _prune_term(wu, tl.load(diagonal + u).to(tl.float64), tl.load(corr + u))
-    changes = tl.full((TILE,), _INFINITY, tl.float64)
+    prune = prune_term(wu, tl.load(diagonal + u).to(tl.float64), tl.load(corr + u))
+    changes = tl.full((TILE,), INFINITY, tl.float64)
     places = tl.zeros((TILE,), tl.int32)
     for start in range(0, inputs, TILE):
         columns = start + tl.arange(0, TILE)
         near = _near(u, columns, inputs, group)
-        possible = tl.load(restore + columns, mask=near, other=_INFINITY) < _INFINITY
+        possible = tl.load(restore + columns, mask=near, other=INFINITY) < INFINITY
         w = tl.load(weight + columns, mask=near, other=0.0).to(tl.float64)
         d = tl.load(diagonal + columns, mask=near, other=0.0).to(tl.float64)
         c = tl.load(corr + columns, mask=near, other=0.0)
         g = tl.load(gram + u.to(tl.int64) * inputs + columns, mask=near, other=0.0).to(tl.float64)
-        change = tl.where(possible, _restore_term(w, d, c) - 2.0 * wu * (w * g), _INFINITY)
+        change = tl.where(possible, _restore_term(w, d, c) - 2.0 * wu * (w * g), INFINITY)
         places = tl.where(change < changes, columns, places)
         changes = tl.minimum(change, changes)
     least = tl.min(changes, 0)
@@ -184,12 +183,12 @@ def _swap(u, j, weight, gram, diagonal, corr, restore, inputs: tl.constexpr, TIL
         gu = tl.load(gram + u.to(tl.int64) * inputs + columns, mask=inside, other=0.0).to(tl.float64)
         gj = tl.load(gram + j.to(tl.int64) * inputs + columns, mask=inside, other=0.0).to(tl.float64)
         c = tl.load(corr + columns, mask=inside, other=0.0) + (wu * gu - wj * gj)
-        pruned = tl.load(restore + columns, mask=inside, other=_INFINITY) < _INFINITY
+        pruned = tl.load(restore + columns, mask=inside, other=INFINITY) < INFINITY
         pruned = (pruned | (columns == u)) & (columns != j)
         losses += tl.where(pruned, w * c, 0.0)
         tl.debug_barrier()  # other threads may still load what this one stores
         tl.store(corr + columns, c, mask=inside)
-        tl.store(restore + columns, tl.where(pruned, _restore_term(w, d, c), _INFINITY).to(tl.float32), mask=inside)
+        tl.store(restore + columns, tl.where(pruned, _restore_term(w, d, c), INFINITY).to(tl.float32), mask=inside)
     tl.debug_barrier()
     return tl.maximum(tl.sum(losses, 0), 0.0)
 
@@ -203,11 +202,6 @@ def _near(u, columns, inputs: tl.constexpr, group: tl.constexpr):
         low = u - u % group
         near = (columns >= low) & (columns < low + group)
     return near
-
-
-@triton.jit
-def _prune_term(w, d, c):
-    return w * (w * d + 2.0 * c)
 
 
 @triton.jit

@@ -12,7 +12,7 @@ import triton
 
 from prunelib.kernels.cuda import scan_kernels, swap_kernels
 from prunelib.kernels.cuda.chunks import correlate, in_chunks, whole_row
-from prunelib.kernels.interface import RowResults
+from prunelib.kernels.interface import MAX_SWEEPS, RowResults
 
 TILE = {"ROWS": 16, "KEPT": 128, "PRUNED": 4, "num_warps": 2}
 """What one program scans. A thread holds 32 pairs of a row and a kept column in registers."""
@@ -20,7 +20,6 @@ TILE = {"ROWS": 16, "KEPT": 128, "PRUNED": 4, "num_warps": 2}
 _BEGIN_TILE = {"TILE": 1024, "num_warps": 8}
 _GROUPS_TILE = {"KEPT": 256, "num_warps": 2}
 _SWAPS_BETWEEN_LOOKS = 4
-_MAX_SWEEPS = 10_000
 
 
 def swap_best(
@@ -36,7 +35,7 @@ def swap_to_optimum(
 ) -> Iterator[tuple[slice, RowResults]]:
     """Sweep over each row until no swap improves it; see :mod:`prunelib.kernels.interface`."""
     del threads
-    return _refine(swap_kernels.visit, weight, gram, mask, group, _MAX_SWEEPS, 1)
+    return _refine(swap_kernels.visit, weight, gram, mask, group, MAX_SWEEPS, 1)
 
 
 class Rows(NamedTuple):
