@@ -12,11 +12,12 @@ from prunelib.statistics import InputStatistics
 from prunelib.store import write_json, write_tensors
 
 GRAM = gram_matrix(torch.randn(40, 32))
+TOKENS = 9
 NONE = torch.empty(0, 8, dtype=torch.int32)
 
 
 def known(gram):
-    return InputStatistics(gram, mean=torch.arange(len(gram), dtype=torch.float32), tokens=9)
+    return InputStatistics(gram, mean=torch.arange(len(gram), dtype=torch.float32), tokens=TOKENS)
 
 
 @pytest.fixture(scope="module")
@@ -29,8 +30,8 @@ def index(tmp_path_factory):
 def written(tmp_path, index):
     tokens = write_tokens(tmp_path, random_windows(2, 8), NONE, {"model": "m", "settings": {"propagation": "dense"}})
     for block in range(index.blocks):
-        inputs = {reader.name: known(gram_matrix(torch.randn(9, reader.inputs))) for reader in index.readers(block)}
-        write_grams(tmp_path, block, inputs, {}, {"model": "m", "tokens": tokens, "count": 16})
+        inputs = {reader.name: known(gram_matrix(torch.randn(TOKENS, reader.inputs))) for reader in index.readers(block)}
+        write_grams(tmp_path, block, inputs, {}, {"model": "m", "tokens": tokens, "count": TOKENS})
     energies = {layer.name: 1.0 for layer in index.layers}
     write_layers(tmp_path, index, energies, {"model": "m", "tokens": tokens})
     return tmp_path
@@ -42,8 +43,8 @@ def layer(index):
 
 
 def test_what_was_written_comes_back(written, index, layer):
-    tokens = Calibration.open(written, "m").provenance["tokens"]
-    write_grams(written, 0, {layer.gram: known(GRAM)}, {}, {"model": "m", "tokens": tokens})
+    provenance = Calibration.open(written, "m").provenance
+    write_grams(written, 0, {layer.gram: known(GRAM)}, {}, {**provenance, "count": TOKENS})
     calibration = Calibration.open(written, "m")
     assert calibration.index == index
     assert torch.equal(calibration.gram(layer), GRAM)
@@ -53,11 +54,11 @@ def test_what_was_written_comes_back(written, index, layer):
 def test_further_statistics_come_back(written, layer):
     calibration = Calibration.open(written, "m")
     statistics = calibration.statistics(layer)
-    assert statistics["tokens"] == 16
+    assert statistics["tokens"] == TOKENS
     assert statistics["held_out_gram"] is None
     torch.testing.assert_close(statistics["input_mean"], torch.arange(32.0))
     inputs, apart = {layer.gram: known(GRAM)}, {layer.gram: known(2 * GRAM)}
-    write_grams(written, 0, inputs, apart, {**calibration.provenance, "count": 16})
+    write_grams(written, 0, inputs, apart, {**calibration.provenance, "count": TOKENS})
     torch.testing.assert_close(calibration.statistics(layer)["held_out_gram"], 2 * GRAM)
 
 
@@ -121,7 +122,7 @@ def test_energies_of_other_layers_are_refused(written, index):
 )
 def test_a_matrix_that_is_no_gram_of_the_layer_is_refused(written, layer, matrix, error, message):
     calibration = Calibration.open(written, "m")
-    write_grams(written, 0, {layer.gram: known(matrix)}, {}, calibration.provenance)
+    write_grams(written, 0, {layer.gram: known(matrix)}, {}, {**calibration.provenance, "count": TOKENS})
     with pytest.raises(error, match=message):
         calibration.gram(layer)
 
@@ -129,7 +130,7 @@ def test_a_matrix_that_is_no_gram_of_the_layer_is_refused(written, layer, matrix
 def test_grams_of_other_tokens_another_block_or_kind_are_refused(written, layer):
     calibration = Calibration.open(written, "m")
     path = written / "block_000.safetensors"
-    write_grams(written, 0, {layer.gram: known(GRAM)}, {}, {"model": "m", "tokens": "other"})
+    write_grams(written, 0, {layer.gram: known(GRAM)}, {}, {"model": "m", "tokens": "other", "count": TOKENS})
     with pytest.raises(ArtifactError, match="its tokens is 'other'"):
         calibration.gram(layer)
     path.write_bytes((written / "block_001.safetensors").read_bytes())
@@ -138,7 +139,7 @@ def test_grams_of_other_tokens_another_block_or_kind_are_refused(written, layer)
     write_tensors(path, {layer.gram: GRAM}, "mask", {})
     with pytest.raises(ArtifactError, match="expected a gram artifact"):
         calibration.gram(layer)
-    write_grams(written, 0, {"other": known(GRAM)}, {}, calibration.provenance)
+    write_grams(written, 0, {"other": known(GRAM)}, {}, {**calibration.provenance, "count": TOKENS})
     with pytest.raises(ArtifactError, match="no Gram matrix of"):
         calibration.gram(layer)
     path.write_bytes(path.read_bytes()[:-1])

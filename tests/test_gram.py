@@ -57,7 +57,7 @@ def accumulate(
     budget: int = UNLIMITED,
     states: int = UNLIMITED,
     finished: Container[int] = (),
-    on_batch: Callable[[int], None] | None = None,
+    on_batch: Callable[[int], None] = lambda _batch: None,
 ) -> Iterator[tuple]:
     """The blocks' statistics of windows, the last few of them held out."""
     drawn, held_out = windows.split([len(windows) - apart, apart])

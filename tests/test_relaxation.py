@@ -47,12 +47,15 @@ def masks(shape, size, keep):
 
 
 def least_loss(p):
-    """The least loss of each row, or of the matrix where rows compete, over all masks of the pattern."""
+    """The least loss of each row, or of the matrix where rows compete, over all masks of the pattern.
+
+    Never below 0, where the rounding of a float32 Gram matrix of rank 1 can take it.
+    """
     W, G = p.weight.numpy(), p.gram.double().numpy()
     size, keep = p.pattern.groups(*W.shape)
     if size > W.shape[1]:
-        return np.array([min(oracles.losses(W, G, M).sum() for M in masks(W.shape, size, keep))])
-    return np.array([oracles.global_optimum(w, G, size, keep) for w in W])
+        return np.array([max(min(oracles.losses(W, G, M).sum() for M in masks(W.shape, size, keep)), 0)])
+    return np.array([max(oracles.global_optimum(w, G, size, keep), 0) for w in W])
 
 
 def relaxed_loss(w, G, d, m):
