@@ -7,20 +7,12 @@ gram        (inputs, inputs) float32: sum over tokens of x x^T, x the layer's in
 mask        (rows, inputs) bool: True = kept; "n of m" means *keep n*
 pattern     :class:`PerRow`, :class:`PerLayer` or :class:`NOfM`
 loss        pruning error ||W X - (M*W) X||_F^2 = sum over rows of p^T G p, with p = (1 - m) * w
+
+What is named here is loaded when it is first used, so that what needs no torch (the command ``plan``) does not wait.
 """
 
-from prunelib.gram import gram_matrix
-from prunelib.objective import output_energy, pruning_error, row_losses
-from prunelib.patterns import NOfM, PerLayer, PerRow, select
-from prunelib.refined import Refined
-from prunelib.refiners.sparsefw import Settings as SparseFW
-from prunelib.refiners.sparsefw import refine as sparsefw
-from prunelib.refiners.sparseswaps import Settings as SparseSwaps
-from prunelib.refiners.sparseswaps import refine as sparseswaps
-from prunelib.warmstarts.magnitude import saliency as magnitude
-from prunelib.warmstarts.ria import Settings as RiaSettings
-from prunelib.warmstarts.ria import saliency as ria
-from prunelib.warmstarts.wanda import saliency as wanda
+import importlib
+from typing import TYPE_CHECKING, Any
 
 __all__ = [
     "NOfM",
@@ -41,3 +33,12 @@ __all__ = [
     "sparseswaps",
     "wanda",
 ]
+
+if TYPE_CHECKING:
+    from prunelib.api import *
+else:
+
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module("prunelib.api"), name)

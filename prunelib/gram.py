@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from typing import Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from prunelib.blockwise import BlockwiseForward
 from prunelib.errors import ModelError, NumericalError
@@ -36,6 +36,9 @@ class CalibrationSettings(Settings):
         Windows a forward pass: part of the experiment, since it decides the order of summation.
     held_out_samples
         Further windows of the same draw, with Gram matrices of their own, for refiners that stop on them.
+    draw
+        ``stream``: disjoint windows of the whole text; ``documents``: each somewhere in a document that is longer, as
+        SparseGPT's and Wanda's scripts draw theirs from C4.
     propagation
         Whose inputs: ``dense``, those of the stock model, which serve every method; ``block``, those that a block gets
         from the pruned blocks before it; ``sub_block``, also those that a layer gets from the pruned layers before it
@@ -49,8 +52,18 @@ class CalibrationSettings(Settings):
     length: int = Field(ge=2)
     batch: int = Field(ge=1)
     held_out_samples: int = Field(default=0, ge=0)
+    draw: Literal["stream", "documents"] = "stream"
     propagation: Literal["dense", "block", "sub_block"] = "dense"
     least_tokens: int = Field(default=64, ge=1)
+
+    @model_validator(mode="after")
+    def _held_out_windows_are_apart(self) -> "CalibrationSettings":
+        if self.draw == "documents" and self.held_out_samples:
+            raise ValueError(
+                f"draw: documents may draw a document twice, so that the windows of held_out_samples = "
+                f"{self.held_out_samples} cannot be kept apart; use draw: stream"
+            )
+        return self
 
 
 def gram_matrix(inputs: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ neither rerun a stage nor change a mask.
 
 import os
 from functools import cache
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BeforeValidator, ByteSize, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -39,7 +39,25 @@ def _usable_device(value: str) -> str:
     return value
 
 
-class Machine(BaseSettings):
+class Budgets(BaseSettings):
+    """Memory on the device that models run on, in plain bytes or as ``2GiB``.
+
+    Attributes
+    ----------
+    gram_bytes
+        What Gram matrices may take while they accumulate; with less than a block needs, its windows pass through it
+        several times, with the same bits.
+    state_bytes
+        What the states of all windows between two blocks may take; more of them wait on the processor.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="PRUNELIB_", frozen=True)
+
+    gram_bytes: Annotated[ByteSize, Field(gt=0)] = ByteSize(2 * 1024**3)
+    state_bytes: Annotated[ByteSize, Field(ge=0)] = ByteSize(4 * 1024**3)
+
+
+class Machine(Budgets):
     """Settings of this machine.
 
     Attributes
@@ -51,26 +69,19 @@ class Machine(BaseSettings):
     engine
         The inner loops of refiners: ``auto``, those compiled for the device; ``cpu``, those for processors, also where
         models run on a GPU; ``reference``, plain torch on the device.
-    gram_bytes
-        Memory that Gram matrices may take on the device while they accumulate; with less than a block needs, its
-        windows pass through it several times, with the same bits. Plain bytes or ``2GiB``.
-    state_bytes
-        Memory that the states of all windows between two blocks may take on the device; more of them wait on the
-        processor.
     """
-
-    model_config = SettingsConfigDict(env_prefix="PRUNELIB_", frozen=True)
 
     threads: int = Field(default_factory=available_cores, ge=1)
     device: Annotated[str, BeforeValidator(_usable_device)] = Field(default_factory=_default_device)
     engine: Literal["auto", "cpu", "reference"] = "auto"
-    gram_bytes: Annotated[ByteSize, Field(gt=0)] = ByteSize(2 * 1024**3)
-    state_bytes: Annotated[ByteSize, Field(ge=0)] = ByteSize(4 * 1024**3)
 
     @property
     def refining_device(self) -> str:
         """Where masks are refined."""
         return "cpu" if self.engine == "cpu" else self.device
+
+
+B = TypeVar("B", bound=Budgets)
 
 
 @cache
@@ -82,8 +93,18 @@ def machine() -> Machine:
     ParamsError
         If a variable has an unusable value; the message names it.
     """
+    return _read(Machine)
+
+
+@cache
+def budgets() -> Budgets:
+    """The budgets alone, as :func:`machine` has them, without the look for a GPU that takes torch."""
+    return _read(Budgets)
+
+
+def _read(settings: type[B]) -> B:
     try:
-        return Machine()
+        return settings()
     except ValidationError as error:
         first = error.errors()[0]
         name = f"PRUNELIB_{'_'.join(str(part) for part in first['loc']).upper()}"

@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from prunelib import refiners, registry, warmstarts
+from prunelib.allocation import Owl
 from prunelib.cell import Cell
 from prunelib.chains import Chain, steps_of
 from prunelib.errors import ParamsError
@@ -148,6 +149,17 @@ class Params(Settings):
             kind = self.patterns[pattern].kind
             if kind not in about.patterns:
                 raise ValueError(f"grid: {name} does not support the pattern {pattern} ({kind}): {about.limits}")
+        return self
+
+    @model_validator(mode="after")
+    def _allocations_are_known_beforehand(self) -> "Params":
+        for name in self.grid.patterns:
+            allocation = getattr(self.patterns[name], "allocation", None)
+            if isinstance(allocation, Owl) and self.calibration.propagation != "dense":
+                raise ValueError(
+                    f"patterns.{name}: OWL looks at all blocks before any is pruned, which needs "
+                    f"calibration.propagation = dense, found {self.calibration.propagation}"
+                )
         return self
 
     @model_validator(mode="after")

@@ -4,12 +4,14 @@ A pattern cuts a weight (rows, inputs), read row by row, into groups of consecut
 each: per layer, one group is the whole matrix; per row, a row; for N:M, groups are M wide and keep N.
 """
 
+import math
 from fractions import Fraction
 from typing import Annotated, Literal, NamedTuple
 
 import torch
 from pydantic import Field, model_validator
 
+from prunelib.allocation import LABELS, Allocation, Owl, Table
 from prunelib.errors import NumericalError, PatternError
 from prunelib.settings import Settings
 
@@ -22,15 +24,20 @@ class Groups(NamedTuple):
 
 
 class PerRow(Settings):
-    """Keep ``inputs - floor(inputs * sparsity)`` weights of every row."""
+    """Keep ``inputs - floor(inputs * sparsity)`` weights of every row; with an allocation, on average over layers."""
 
     kind: Literal["per_row"] = "per_row"
     sparsity: Annotated[float, Field(gt=0, lt=1)]
+    allocation: Allocation | None = None
 
     @property
     def label(self) -> str:
         """The pattern as a person writes it: ``60% per row``."""
-        return f"{100 * self.sparsity:g}% per row"
+        return f"{100 * self.sparsity:g}% per row{_allocated(self.allocation)}"
+
+    def keeping(self, keep: int, size: int) -> "PerRow":
+        """The pattern of a layer that keeps so many weights of each row of ``size``."""
+        return PerRow(sparsity=_sparsity(keep, size))
 
     def groups(self, rows: int, inputs: int) -> Groups:  # noqa: ARG002 - every pattern's signature
         """The cut of a matrix (rows, inputs): a row a group."""
@@ -38,15 +45,23 @@ class PerRow(Settings):
 
 
 class PerLayer(Settings):
-    """Keep ``n - floor(n * sparsity)`` of the n weights of a matrix, wherever they stand ("unstructured")."""
+    """Keep ``n - floor(n * sparsity)`` of the n weights of a matrix, wherever they stand ("unstructured").
+
+    With an allocation, on average over layers.
+    """
 
     kind: Literal["per_layer"] = "per_layer"
     sparsity: Annotated[float, Field(gt=0, lt=1)]
+    allocation: Allocation | None = None
 
     @property
     def label(self) -> str:
         """The pattern as a person writes it: ``60% per layer``."""
-        return f"{100 * self.sparsity:g}% per layer"
+        return f"{100 * self.sparsity:g}% per layer{_allocated(self.allocation)}"
+
+    def keeping(self, keep: int, size: int) -> "PerLayer":
+        """The pattern of a layer that keeps so many of its ``size`` weights."""
+        return PerLayer(sparsity=_sparsity(keep, size))
 
     def groups(self, rows: int, inputs: int) -> Groups:
         """The cut of a matrix (rows, inputs): all of it one group."""
@@ -85,6 +100,15 @@ class NOfM(Settings):
 
 
 Pattern = PerRow | PerLayer | NOfM
+
+
+def _allocated(allocation: Owl | Table | None) -> str:
+    return LABELS[allocation.method] if allocation else ""
+
+
+def _sparsity(keep: int, size: int) -> float:
+    """The sparsity that keeps exactly ``keep`` of ``size``: a little too high, for what it prunes is rounded down."""
+    return math.nextafter((size - keep) / size, 1)
 
 
 def _kept_of(size: int, sparsity: float) -> Groups:

@@ -4,7 +4,7 @@ As the scripts of Wanda and SparseGPT do (``block``); with ``sub_block`` a block
 before them leave, too. Such Gram matrices belong to one cell, and are not kept.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from prunelib.blockwise import BlockwiseForward, Checkpoint
+from prunelib.budgets import layer_patterns
 from prunelib.calibration import Calibration
 from prunelib.gram import accumulate_pass, in_batches, plan_passes, supported
 from prunelib.layers import Layer, LayerIndex, watch_inputs
@@ -40,6 +41,8 @@ class Propagated:
         The numbers of the calibration's batches, and of those held out where there are such.
     choose
         The warm start.
+    patterns
+        By layer name.
     settings
         Of one method in :mod:`prunelib.refiners`, or a :class:`prunelib.chains.Chain`.
     propagation
@@ -57,7 +60,7 @@ class Propagated:
     folder: Path
     parts: Sequence[Sequence[int]]
     choose: Choose
-    pattern: Pattern
+    patterns: Mapping[str, Pattern]
     settings: Any
     propagation: str
     gram_bytes: int
@@ -131,7 +134,7 @@ class Propagated:
         }
         known = LayerInputs(seen.gram, statistics, output_energy(weight, seen.gram))
         mask = self.choose(layer, weight, seen.gram)
-        return refine_layer(layer, weight, known, mask, self.pattern, self.settings, losses, self.device)
+        return refine_layer(layer, weight, known, mask, self.patterns[layer.name], self.settings, losses, self.device)
 
     def _apply(self, layers: Iterable[Layer], refined: RefinedBlock) -> None:
         layers = tuple(layers)
@@ -159,7 +162,7 @@ def load_propagated(
         As :func:`prunelib.models.load_model`.
     """
     batches, parts = in_batches(calibration.windows(), calibration.settings["batch"])
-    index = calibration.index
+    index, patterns = calibration.index, layer_patterns(folder, calibration, pattern)
     runs_on, refines_on = torch.device(machine().device), torch.device(machine().refining_device)
     model = load_model(folder, dtype, "cpu")
     return Propagated(
@@ -167,8 +170,8 @@ def load_propagated(
         index=index,
         folder=folder,
         parts=parts,
-        choose=chooser(calibration, pattern, warmstart, refines_on),
-        pattern=pattern,
+        choose=chooser(calibration, patterns, warmstart, refines_on),
+        patterns=patterns,
         settings=settings,
         propagation=calibration.settings["propagation"],
         gram_bytes=machine().gram_bytes,

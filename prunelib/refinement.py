@@ -8,6 +8,7 @@ import torch
 
 from prunelib import store
 from prunelib.ahead import read_ahead
+from prunelib.budgets import patterns_of
 from prunelib.calibration import Calibration
 from prunelib.chains import Step, outcome, run_chain
 from prunelib.layers import Layer
@@ -118,7 +119,7 @@ def refine_blocks(
         Counts rows, once a step.
     """
     check_masks(calibration.index.layers, masks)
-    losses = Losses(bar)
+    patterns, losses = patterns_of(masks, pattern), Losses(bar)
 
     def read(layer: Layer) -> tuple[Layer, torch.Tensor, LayerInputs]:
         inputs = LayerInputs(calibration.gram(layer), calibration.statistics(layer), calibration.energies[layer.name])
@@ -130,7 +131,7 @@ def refine_blocks(
             losses.add_finished(refined)
         else:
             layers = [
-                refine_layer(layer, weight, inputs, masks[layer.name], pattern, settings, losses, device)
+                refine_layer(layer, weight, inputs, masks[layer.name], patterns[layer.name], settings, losses, device)
                 for layer, weight, inputs in read_ahead(read, calibration.index.of_block(block))
             ]
             refined = finished.write(block, together(layers))

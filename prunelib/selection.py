@@ -9,6 +9,7 @@ import torch
 
 from prunelib import registry, warmstarts
 from prunelib.ahead import read_ahead
+from prunelib.budgets import layer_patterns
 from prunelib.calibration import Calibration
 from prunelib.errors import PatternError
 from prunelib.layers import Layer
@@ -40,9 +41,10 @@ def warmstart_masks(
     PatternError
         Naming the layer that the pattern does not fit.
     """
-    if (given := _given(calibration, pattern, settings)) is not None:
+    patterns = layer_patterns(folder, calibration, pattern)
+    if (given := _given(calibration, patterns, settings)) is not None:
         return given
-    choose = chooser(calibration, pattern, settings, device)
+    choose = chooser(calibration, patterns, settings, device)
 
     def read(layer: Layer) -> tuple[Layer, torch.Tensor, torch.Tensor]:
         return layer, read_weight(folder, layer), calibration.gram(layer)
@@ -51,28 +53,35 @@ def warmstart_masks(
     return PackedMasks.joined(PackedMasks.of({layer.name: choose(layer, *tensors)}) for layer, *tensors in known)
 
 
-def chooser(calibration: Calibration, pattern: Pattern, settings: Any, device: torch.device) -> Choose:
-    """A warm start as a function of a layer; parameters and errors as :func:`warmstart_masks`."""
-    if (given := _given(calibration, pattern, settings)) is not None:
+def chooser(
+    calibration: Calibration, patterns: Mapping[str, Pattern], settings: Any, device: torch.device
+) -> Choose:
+    """A warm start as a function of a layer.
+
+    Parameters and errors as :func:`warmstart_masks`; ``patterns`` has that of each layer.
+    """
+    if (given := _given(calibration, patterns, settings)) is not None:
         return lambda layer, _weight, _gram: given[layer.name]
     method = registry.methods(warmstarts)[settings.method]
 
     def choose(layer: Layer, weight: torch.Tensor, gram: torch.Tensor) -> torch.Tensor:
         try:
-            return layer_mask(method, weight.to(device), gram.to(device), pattern, settings).cpu()
+            return layer_mask(method, weight.to(device), gram.to(device), patterns[layer.name], settings).cpu()
         except PatternError as error:
             raise PatternError(f"{layer.name}: {error}") from None
 
     return choose
 
 
-def _given(calibration: Calibration, pattern: Pattern, settings: Any) -> Mapping[str, torch.Tensor] | None:
+def _given(
+    calibration: Calibration, patterns: Mapping[str, Pattern], settings: Any
+) -> Mapping[str, torch.Tensor] | None:
     """The masks of a warm start that looks at no layer."""
     method = registry.methods(warmstarts)[settings.method]
     if not hasattr(method, "masks"):
         return None
     masks: Mapping[str, torch.Tensor] = method.masks(
-        settings, calibration.index.layers, pattern, calibration.provenance["model"]
+        settings, calibration.index.layers, patterns, calibration.provenance["model"]
     )
     return masks
 

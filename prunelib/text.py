@@ -1,6 +1,7 @@
-"""From text to token windows: one stream of tokens, cut into disjoint windows that are drawn or evenly spread."""
+"""From text to token windows: a stream of tokens cut into windows, drawn or evenly spread, or windows in documents."""
 
 import json
+import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -66,6 +67,55 @@ def draw_windows(tokens: torch.Tensor, samples: int, length: int, seed: int, bos
     keys = np.random.Philox(seed).random_raw(len(windows))
     drawn = np.argsort(keys, kind="stable")[:samples]
     return windows[torch.from_numpy(drawn)]
+
+
+def draw_in_documents(
+    texts: Sequence[str],
+    tokenizer: "PreTrainedTokenizerBase",
+    samples: int,
+    length: int,
+    seed: int,
+    bos: int | None = None,
+) -> torch.Tensor:
+    """Draw windows as the scripts of GPTQ, SparseGPT and Wanda draw theirs from C4: each in one document.
+
+    A document is drawn at random, with replacement, until one is longer than a window; the window's place in it is
+    drawn then. With Python's ``random`` and a seed the draws are those of the scripts.
+
+    Parameters
+    ----------
+    texts
+        The documents, in order; each is tokenised by itself, with the default special tokens.
+    samples, length, seed, bos
+        As in :func:`draw_windows`.
+
+    Returns
+    -------
+    torch.Tensor
+        (samples, length) int32, in the order drawn.
+
+    Raises
+    ------
+    ParamsError
+        If no document is longer than a window.
+    """
+    draw, body = random.Random(seed), length if bos is None else length - 1  # noqa: S311 - no secret
+    windows: list[torch.Tensor] = []
+    too_short: set[int] = set()
+    while len(windows) < samples:
+        if len(too_short) == len(texts):
+            raise ParamsError(f"calibration.length = {length}: no document of the text is longer")
+        document = draw.randint(0, len(texts) - 1)
+        if document in too_short:
+            continue
+        tokens = _without_bos(tokenize(texts[document : document + 1], tokenizer), bos)
+        if len(tokens) > body:
+            start = draw.randint(0, len(tokens) - body - 1)
+            windows.append(tokens[start : start + body])
+        else:
+            too_short.add(document)
+    drawn = torch.stack(windows)
+    return drawn if bos is None else torch.nn.functional.pad(drawn, (1, 0), value=bos)
 
 
 def spread_windows(tokens: torch.Tensor, length: int, budget: int, bos: int | None = None) -> torch.Tensor:
@@ -135,7 +185,11 @@ def tokenizer_identity(tokenizer: "PreTrainedTokenizerBase") -> str:
 
 def _cut(tokens: torch.Tensor, length: int, bos: int | None) -> torch.Tensor:
     if bos is not None:
-        body = tokens[1:] if len(tokens) and tokens[0] == bos else tokens
-        return torch.nn.functional.pad(_cut(body, length - 1, None), (1, 0), value=bos)
+        return torch.nn.functional.pad(_cut(_without_bos(tokens, bos), length - 1, None), (1, 0), value=bos)
     count = len(tokens) // length
     return tokens[: count * length].view(count, length)
+
+
+def _without_bos(tokens: torch.Tensor, bos: int | None) -> torch.Tensor:
+    """A stream without the BOS token that it begins with."""
+    return tokens[1:] if len(tokens) and tokens[0] == bos else tokens

@@ -6,12 +6,13 @@ from prunelib.cell import Cell
 from prunelib.layers import require_coverage
 from prunelib.models import check_length, find_layers, load_model, load_tokenizer
 from prunelib.params import Params
+from prunelib.planning.refusals import require_room_to_calibrate
 from prunelib.progress import meter
 from prunelib.resume import resumable
 from prunelib.sources.documents import read_documents
 from prunelib.sources.provenance import model_identity, text_identity
 from prunelib.store import publish
-from prunelib.text import bos_of, draw_windows, tokenize, tokenizer_identity
+from prunelib.text import bos_of, draw_in_documents, draw_windows, tokenize, tokenizer_identity
 
 
 def calibrate(params: Params, model: str, seed: int) -> None:
@@ -22,7 +23,10 @@ def calibrate(params: Params, model: str, seed: int) -> None:
     documents = [document.text for document in read_documents(text, "calibration")]
     bos = bos_of(tokenizer) if source.bos_per_window else None
     samples = settings.samples + settings.held_out_samples
-    windows = draw_windows(tokenize(documents, tokenizer), samples, settings.length, seed, bos)
+    if settings.draw == "stream":
+        windows = draw_windows(tokenize(documents, tokenizer), samples, settings.length, seed, bos)
+    else:
+        windows = draw_in_documents(documents, tokenizer, samples, settings.length, seed, bos)
     language_model = load_model(folder, source.dtype, "cpu")
     check_length(language_model, settings.length, "calibration.length")
     index = find_layers(language_model, folder)
@@ -34,6 +38,7 @@ def calibrate(params: Params, model: str, seed: int) -> None:
         "tokenizer": tokenizer_identity(tokenizer),
         "settings": {**settings.model_dump(), "seed": seed},
     }
+    require_room_to_calibrate(workflow.calibration_folder(cell), index, settings)
     with (
         resumable(f"calibrate-{cell.full_name}", drawn_from) as scratch,
         meter(f"calibrate {model} {seed}", index.blocks * samples, "windows through a block") as bar,

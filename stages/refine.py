@@ -10,6 +10,7 @@ from prunelib.chains import steps_of
 from prunelib.machine import machine
 from prunelib.masks import read_masks
 from prunelib.params import Params
+from prunelib.planning.refusals import require_room_to_refine
 from prunelib.progress import meter
 from prunelib.propagation import load_propagated
 from prunelib.pruned import together, write_pruned
@@ -18,6 +19,7 @@ from prunelib.results import Timing, write_layers, write_record
 from prunelib.resume import resumable
 from prunelib.sources.provenance import model_identity
 from prunelib.store import sha256_file
+from prunelib.weights import read_weight
 
 
 def refine(params: Params, model: str, seed: int, pattern: str, warmstart: str, refiner: str) -> None:
@@ -30,6 +32,8 @@ def refine(params: Params, model: str, seed: int, pattern: str, warmstart: str, 
     device, chosen = torch.device(machine().refining_device), params.patterns[pattern]
     start_file = workflow.warmstart_file(start)
     masks = read_masks(start_file, {**calibration.provenance, **workflow.methods(params, start)})
+    weight_bytes = read_weight(folder, calibration.index.layers[0]).element_size()
+    require_room_to_refine(workflow.refined_folder(cell), calibration.index, settings, weight_bytes, device)
     rows = sum(layer.rows for layer in calibration.index.layers) * len(steps_of(settings))
     with (
         resumable(f"refine-{cell.full_name}", {**provenance, "start": sha256_file(start_file)}) as scratch,

@@ -30,7 +30,8 @@ def index(tmp_path_factory):
 def written(tmp_path, index):
     tokens = write_tokens(tmp_path, random_windows(2, 8), NONE, {"model": "m", "settings": {"propagation": "dense"}})
     for block in range(index.blocks):
-        inputs = {reader.name: known(gram_matrix(torch.randn(TOKENS, reader.inputs))) for reader in index.readers(block)}
+        widths = {reader.name: reader.inputs for reader in index.readers(block)}
+        inputs = {name: known(gram_matrix(torch.randn(TOKENS, width))) for name, width in widths.items()}
         write_grams(tmp_path, block, inputs, {}, {"model": "m", "tokens": tokens, "count": TOKENS})
     energies = {layer.name: 1.0 for layer in index.layers}
     write_layers(tmp_path, index, energies, {"model": "m", "tokens": tokens})

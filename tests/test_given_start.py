@@ -26,7 +26,8 @@ GIVEN = {
 
 
 def read(path, model="m", pattern=PATTERN):
-    return masks(Settings(path=str(path), sha256=store.sha256_file(path)), LAYERS, pattern, model)
+    settings = Settings(path=str(path), sha256=store.sha256_file(path))
+    return masks(settings, LAYERS, {layer.name: pattern for layer in LAYERS}, model)
 
 
 @pytest.fixture
@@ -72,13 +73,13 @@ def test_another_artifact_is_refused(tmp_path):
 def test_another_file_is_refused_with_its_hash(plain):
     path = plain(GIVEN)
     with pytest.raises(ArtifactError, match=rf"sha256 is {store.sha256_file(path)}, params.yaml expects {'0' * 64}"):
-        masks(Settings(path=str(path), sha256="0" * 64), LAYERS, PATTERN, "m")
+        masks(Settings(path=str(path), sha256="0" * 64), LAYERS, {}, "m")
 
 
 def test_a_file_that_is_missing_or_no_safetensors_is_refused(tmp_path):
     for path in (tmp_path / "none", tmp_path):
         with pytest.raises(ArtifactError, match="no such file"):
-            masks(Settings(path=str(path), sha256="0" * 64), LAYERS, PATTERN, "m")
+            masks(Settings(path=str(path), sha256="0" * 64), LAYERS, {}, "m")
     torch.save(GIVEN, tmp_path / "pickle")
     with pytest.raises(ArtifactError, match="not a safetensors file"):
         read(tmp_path / "pickle")

@@ -40,7 +40,7 @@ def propagated(folder, model, index, propagation, settings=None, gram_bytes=2**3
         folder=folder,
         parts=parts,
         choose=wanda,
-        pattern=PATTERN,
+        patterns={layer.name: PATTERN for layer in index.layers},
         settings=settings or sparseswaps.Settings(),
         propagation=propagation,
         gram_bytes=gram_bytes,

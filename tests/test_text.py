@@ -2,6 +2,7 @@
 
 # ruff: noqa: S106 - the tokens of a vocabulary are no passwords
 
+import random
 from itertools import pairwise
 
 import pytest
@@ -15,7 +16,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from prunelib.errors import ParamsError, SourceError
-from prunelib.text import bos_of, draw_windows, spread_windows, tokenize, tokenizer_identity
+from prunelib.text import bos_of, draw_in_documents, draw_windows, spread_windows, tokenize, tokenizer_identity
 
 WORDS = ["<bos>", "<unk>", "the", "state", "of", "union"]
 
@@ -165,3 +166,43 @@ def test_windows_cannot_begin_with_a_bos_that_there_is_none_of() -> None:
     tokenizer.bos_token = None
     with pytest.raises(ParamsError, match="bos_per_window: true, but the model's tokenizer has no BOS token"):
         bos_of(tokenizer)
+
+
+NAMES = [f"w{number}" for number in range(200)]
+DOCUMENTS = [" ".join(NAMES[start:stop]) for start, stop in ((0, 5), (10, 40), (50, 54), (60, 75), (100, 200))]
+
+
+def as_in_the_scripts(samples: int, length: int, seed: int, tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
+    """The draw of SparseGPT's and Wanda's scripts, from its description."""
+    draw = random.Random(seed)
+    windows = []
+    for _ in range(samples):
+        while True:
+            tokens = tokenizer(DOCUMENTS[draw.randint(0, len(DOCUMENTS) - 1)])["input_ids"]
+            if len(tokens) > length:
+                break
+        start = draw.randint(0, len(tokens) - length - 1)
+        windows.append(tokens[start : start + length])
+    return windows
+
+
+@given(samples=st.integers(1, 12), length=st.integers(2, 20), seed=st.integers(0, 1000), begins=st.booleans())
+def test_windows_in_documents_are_those_of_the_scripts(samples: int, length: int, seed: int, begins: bool) -> None:
+    tokenizer = word_tokenizer(["<bos>", "<unk>", *NAMES], begins=begins)
+    drawn = draw_in_documents(DOCUMENTS, tokenizer, samples, length, seed)
+    assert drawn.tolist() == as_in_the_scripts(samples, length, seed, tokenizer)
+    assert drawn.dtype == torch.int32
+
+
+def test_windows_in_documents_may_begin_with_bos() -> None:
+    tokenizer = word_tokenizer(["<bos>", "<unk>", *NAMES])
+    drawn = draw_in_documents(DOCUMENTS, tokenizer, samples=8, length=6, seed=0, bos=0)
+    assert drawn.shape == (8, 6)
+    assert (drawn == 0).sum(dim=1).tolist() == [1] * 8
+    assert (drawn[:, 0] == 0).all()
+    assert (drawn[:, 1:].diff() == 1).all()
+
+
+def test_documents_that_are_all_too_short_are_refused() -> None:
+    with pytest.raises(ParamsError, match=r"calibration\.length = 4: no document of the text is longer"):
+        draw_in_documents(["the state"] * 3, word_tokenizer(), samples=1, length=4, seed=0)

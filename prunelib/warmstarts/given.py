@@ -37,15 +37,17 @@ class Settings(base.Settings):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-def masks(settings: Settings, layers: tuple[Layer, ...], pattern: Pattern, model: str) -> Mapping[str, torch.Tensor]:
+def masks(
+    settings: Settings, layers: tuple[Layer, ...], patterns: Mapping[str, Pattern], model: str
+) -> Mapping[str, torch.Tensor]:
     """Read the masks (rows, inputs) bool of all layers, by layer name.
 
     Parameters
     ----------
     layers
         All prunable layers of the model.
-    pattern
-        Whose counts the masks must have.
+    patterns
+        By layer name: whose counts the masks must have.
     model
         The model's identity.
 
@@ -64,7 +66,7 @@ def masks(settings: Settings, layers: tuple[Layer, ...], pattern: Pattern, model
     except PatternError as error:
         raise PatternError(f"{path}: {error}") from None
     for layer in layers:
-        _check_counts(path, layer.name, found[layer.name], pattern)
+        _check_counts(path, layer.name, found[layer.name], patterns[layer.name])
     return found
 
 

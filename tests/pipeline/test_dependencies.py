@@ -16,6 +16,7 @@ FRAME = {
     "prunelib/errors.py",
     "prunelib/machine.py",
     "prunelib/params.py",
+    "prunelib/planning/refusals.py",  # refuses to begin, or changes nothing
     "prunelib/progress.py",
     "prunelib/refined.py",
     "prunelib/registry.py",

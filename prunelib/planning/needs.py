@@ -1,0 +1,184 @@
+"""Bytes on disk and in memory that the stages take.
+
+Small files (tokens, figures, reports), norms and biases are left out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import NamedTuple
+
+from prunelib.planning.shapes import WEIGHT_BYTES, Block, Outline
+
+_FLOAT32 = 4
+_WORK = 16  # bytes a weight of the layer that is refined: its weight, its state, its masks
+RUNTIME = 800_000_000
+"""What Python, torch and the compiled engine take before any data, measured: 0.6 to 0.9 GB."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What runs for one model; by default one cell at 50% that moves weights, on the papers' numbers of tokens.
+
+    Attributes
+    ----------
+    seeds, starts
+        Number of calibrations, and of files of warm starts.
+    cells
+        Of each: the share of weights that its pattern keeps, and whether its refiner moves them.
+    gram_sets
+        1, or 2 where calibration keeps tokens apart.
+    calibration_tokens, calibration_batch
+        Tokens of a calibration, held-out ones counted, and of one of its forward passes.
+    evaluation_tokens, evaluation_batch
+        The same of perplexity, all texts together.
+    dtype
+        That the model runs in; None: that of its weights.
+    """
+
+    seeds: int = 1
+    starts: int = 1
+    cells: tuple[tuple[Fraction, bool], ...] = ((Fraction(1, 2), True),)
+    gram_sets: int = 1
+    calibration_tokens: int = 128 * 2048
+    calibration_batch: int = 2048
+    evaluation_tokens: int = 141 * 2048
+    evaluation_batch: int = 2048
+    dtype: str | None = None
+
+    @property
+    def moves(self) -> bool:
+        """Whether any of its refiners moves weights."""
+        return any(moves for _, moves in self.cells)
+
+
+class Need(NamedTuple):
+    """So many bytes for something."""
+
+    what: str
+    size: int
+
+
+class StageMemory(NamedTuple):
+    """The most that a stage holds: on a GPU and on the processor beside it, or on the processor alone."""
+
+    stage: str
+    gpu: int
+    beside_gpu: int
+    without_gpu: int
+
+
+def gram_bytes(block: Block) -> int:
+    """The Gram matrices of a block, float32, one for each distinct input."""
+    return _FLOAT32 * sum(size**2 for size in block.inputs)
+
+
+def calibration_disk(blocks: Sequence[Block], gram_sets: int) -> int:
+    """A calibration folder: the Gram matrices of all blocks, once more for held-out tokens, and the inputs' means."""
+    means = _FLOAT32 * sum(sum(block.inputs) for block in blocks)
+    return gram_sets * sum(map(gram_bytes, blocks)) + means
+
+
+def states_bytes(outline: Outline, work: Workload) -> int:
+    """The states of all tokens between two blocks."""
+    return work.calibration_tokens * outline.hidden * _running(outline, work)
+
+
+def masks_disk(blocks: Sequence[Block]) -> int:
+    """A file of masks: one bit a weight, rows padded to bytes."""
+    matrices = [matrix for block in blocks for matrix in block.matrices]
+    return sum(matrix.copies * matrix.rows * -(-matrix.inputs // 8) for matrix in matrices)
+
+
+def moved_disk(outline: Outline, kept: Fraction) -> int:
+    """The kept weights of a cell that has moved them."""
+    return int(kept * outline.prunable) * WEIGHT_BYTES[outline.dtype]
+
+
+def disk(outline: Outline, work: Workload) -> list[Need]:
+    """What all that runs for a model leaves on disk, and what it takes there meanwhile."""
+    masks, cells = masks_disk(outline.blocks), len(work.cells)
+    moved = [moved_disk(outline, kept) for kept, moves in work.cells if moves]
+    return [
+        Need("model", outline.weights * WEIGHT_BYTES[outline.dtype]),
+        Need(f"Gram matrices, seeds: {work.seeds}", work.seeds * calibration_disk(outline.blocks, work.gram_sets)),
+        Need(f"masks, warm starts: {work.starts}, cells: {cells}", (work.starts + cells) * masks),
+        *([Need(f"moved weights, cells: {len(moved)}", sum(moved))] if moved else []),
+        Need("scratch, for a while", max(states_bytes(outline, work), masks + max(moved, default=0))),
+    ]
+
+
+def memory(outline: Outline, work: Workload, gram_budget: int, state_budget: int) -> list[StageMemory]:
+    """The most that each stage holds.
+
+    A model that runs in the dtype of its files is paged in from them; in another, it is converted as a whole.
+
+    Parameters
+    ----------
+    gram_budget, state_budget
+        :attr:`prunelib.machine.Budgets.gram_bytes` and ``state_bytes``.
+    """
+    running = _running(outline, work)
+    converted = 0 if running == WEIGHT_BYTES[outline.dtype] else outline.weights * running
+    states, token = states_bytes(outline, work), _token_bytes(outline, running)
+    return [
+        _calibrating(outline, work, running, gram_budget, states if states <= state_budget else 0, converted),
+        StageMemory(
+            "refine",
+            gpu=refining_bytes(outline.blocks, work.gram_sets),
+            beside_gpu=_read_ahead_bytes(outline, work) + RUNTIME,
+            without_gpu=refining_bytes(outline.blocks, work.gram_sets) + _read_ahead_bytes(outline, work) + RUNTIME,
+        ),
+        StageMemory(
+            "evaluate",
+            gpu=outline.weights * running + work.evaluation_batch * token,
+            beside_gpu=converted + RUNTIME,
+            without_gpu=outline.weights * running + work.evaluation_batch * token + RUNTIME,
+        ),
+    ]
+
+
+def accumulating_bytes(blocks: Sequence[Block], gram_sets: int) -> int:
+    """The Gram matrices of a block, and a copy of the largest one while it is mirrored."""
+    widest = max(size for block in blocks for size in block.inputs)
+    return gram_sets * max(map(gram_bytes, blocks)) + _FLOAT32 * widest**2
+
+
+def refining_bytes(blocks: Sequence[Block], gram_sets: int) -> int:
+    """The work on the largest layer: its Gram matrices, a scaled one, one in float64, and 16 bytes a weight."""
+    matrices = [matrix for block in blocks for matrix in block.matrices]
+    return max(_FLOAT32 * (gram_sets + 3) * m.inputs**2 + _WORK * m.rows * m.inputs for m in matrices)
+
+
+def _calibrating(
+    outline: Outline, work: Workload, running: int, gram_budget: int, stays: int, converted: int
+) -> StageMemory:
+    """Calibration, of whose states so many bytes stay on a GPU."""
+    block = running * max(block.prunable + block.dense for block in outline.blocks)
+    grams = work.gram_sets * max(map(gram_bytes, outline.blocks))
+    mirrored = accumulating_bytes(outline.blocks, work.gram_sets) - grams
+    batch, states = work.calibration_batch * _token_bytes(outline, running), states_bytes(outline, work)
+    return StageMemory(
+        "calibrate",
+        gpu=running * outline.other + block + max(min(grams, gram_budget), mirrored) + mirrored + stays + batch,
+        beside_gpu=converted + grams + states - stays + RUNTIME,
+        without_gpu=converted + block + grams + mirrored + states + batch + RUNTIME,
+    )
+
+
+def _read_ahead_bytes(outline: Outline, work: Workload) -> int:
+    """The Gram matrices and the weight of the layer that comes next."""
+    matrices = [matrix for block in outline.blocks for matrix in block.matrices]
+    stored = WEIGHT_BYTES[outline.dtype]
+    return max(_FLOAT32 * work.gram_sets * m.inputs**2 + stored * m.rows * m.inputs for m in matrices)
+
+
+def _token_bytes(outline: Outline, running: int) -> int:
+    """What a token takes in the model: the widest state in float32 and four in the dtype, and its logits."""
+    widest = max(max(matrix.rows, matrix.inputs) for block in outline.blocks for matrix in block.matrices)
+    return widest * (_FLOAT32 + 4 * running) + outline.vocabulary * (_FLOAT32 + running)
+
+
+def _running(outline: Outline, work: Workload) -> int:
+    """Bytes of a weight, and of a number of a state, in the dtype that the model runs in."""
+    return WEIGHT_BYTES[work.dtype or outline.dtype]

@@ -1,0 +1,68 @@
+"""What the stages call before they work: whether disk and memory can hold what they are about to make."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prunelib import refiners, registry
+from prunelib.chains import steps_of
+from prunelib.gram import CalibrationSettings
+from prunelib.layers import LayerIndex
+from prunelib.planning.needs import accumulating_bytes, calibration_disk, masks_disk, refining_bytes
+from prunelib.planning.room import require_disk, require_memory
+from prunelib.planning.shapes import Block, Matrix
+
+
+def require_room_to_calibrate(folder: Path, index: LayerIndex, settings: CalibrationSettings) -> None:
+    """Refuse to accumulate Gram matrices that would not fit, with the model already in memory.
+
+    Parameters
+    ----------
+    folder
+        Where they will be written.
+
+    Raises
+    ------
+    StageError
+        With what is needed and what is free.
+    """
+    blocks, gram_sets = _blocks(index), 2 if settings.held_out_samples else 1
+    if settings.propagation == "dense":
+        require_disk(folder, calibration_disk(blocks, gram_sets), "Gram matrices of all blocks")
+    require_memory(accumulating_bytes(blocks, gram_sets), "Gram matrices of a block", "cpu")
+
+
+def require_room_to_refine(
+    folder: Path, index: LayerIndex, settings: Any, weight_bytes: int, device: torch.device
+) -> None:
+    """Refuse to refine layers whose masks, and moved weights where there are such, would not fit.
+
+    Parameters
+    ----------
+    folder
+        Where they will be written.
+    settings
+        Of one refiner, or a :class:`prunelib.chains.Chain`.
+    weight_bytes
+        Of one weight, as the model stores it.
+    device
+        Where masks are refined.
+
+    Raises
+    ------
+    StageError
+        With what is needed and what is free.
+    """
+    moves = any(registry.about(refiners, step).moves_weights for step in steps_of(settings))
+    blocks = _blocks(index)
+    moved = sum(block.prunable for block in blocks) * weight_bytes if moves else 0
+    require_disk(folder, masks_disk(blocks) + moved, "refined masks and moved weights")
+    require_memory(refining_bytes(blocks, gram_sets=1), "refining the largest layer", str(device))
+
+
+def _blocks(index: LayerIndex) -> list[Block]:
+    return [
+        Block(tuple(Matrix(layer.name, layer.rows, layer.inputs, layer.gram) for layer in index.of_block(block)))
+        for block in range(index.blocks)
+    ]

@@ -1,0 +1,116 @@
+"""How fast this machine multiplies and swaps, measured in seconds, and the time of every stage from that.
+
+Estimates, right to a factor of two or so: attention, reading and writing, and zero-shot tasks are left out.
+"""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from prunelib.kernels import engine
+from prunelib.kernels.scaling import equilibrate
+from prunelib.patterns import PerRow, select
+from prunelib.planning.needs import Workload
+from prunelib.planning.shapes import Outline
+
+SPARSITY = 0.6
+SWEEPS = 7
+"""Mean scans a row to the 1-swap optimum: 7.1 over the 210 layers of SmolLM2-135M at 60% from Wanda."""
+
+_WIDTH, _ROWS = 1024, 128
+_SECONDS = 0.7  # a measurement
+
+
+class Speed(NamedTuple):
+    """Floating-point operations a second in the model's dtype and in float32, and pairs that swaps look at."""
+
+    forward: float
+    products: float
+    pairs: float
+
+
+class Estimate(NamedTuple):
+    """Seconds of a stage, and how they come about."""
+
+    stage: str
+    seconds: float
+    formula: str
+
+
+def measure(dtype: str, device: str, threads: int) -> Speed:
+    """Measure this machine: some five seconds, and once the time to compile the swaps."""
+    torch.set_num_threads(threads)
+    return Speed(
+        forward=_product_rate(getattr(torch, dtype), device),
+        products=_product_rate(torch.float32, device),
+        pairs=_swap_rate(torch.device(device), threads),
+    )
+
+
+def estimates(outline: Outline, work: Workload, speed: Speed) -> list[Estimate]:
+    """Seconds of calibrate, and of refine and evaluate for one cell, from the speed of this machine."""
+    squares = sum(size**2 for block in outline.blocks for size in block.inputs)
+    pairs = sum(m.weights * m.inputs for block in outline.blocks for m in block.matrices) * SPARSITY * (1 - SPARSITY)
+    return [
+        Estimate(
+            "calibrate",
+            work.calibration_tokens * (2 * outline.prunable / speed.forward + squares / speed.products),
+            f"{work.calibration_tokens:,} tokens x (2 x {outline.prunable:.3g} weights / {speed.forward:.2g} "
+            f"+ {squares:.3g} squares of inputs / {speed.products:.2g}) a second",
+        ),
+        Estimate(
+            "refine, a cell",
+            pairs * SWEEPS / speed.pairs,
+            f"swaps to the optimum at {SPARSITY:.0%} per row: {SWEEPS} sweeps x {pairs:.3g} pairs "
+            f"/ {speed.pairs:.2g} a second",
+        ),
+        Estimate(
+            "evaluate, a cell",
+            2 * outline.weights * work.evaluation_tokens / speed.forward,
+            f"perplexity: {work.evaluation_tokens:,} tokens x 2 x {outline.weights:.3g} weights "
+            f"/ {speed.forward:.2g} a second",
+        ),
+    ]
+
+
+def _product_rate(dtype: torch.dtype, device: str) -> float:
+    """Operations a second of (tokens, inputs) x (inputs, rows)."""
+    left, right = torch.randn(2, _WIDTH, _WIDTH, device=device).to(dtype)
+
+    def product() -> None:
+        float((left @ right)[0, 0])  # read, so that a GPU has finished
+
+    product()
+    return 2 * _WIDTH**3 / _seconds(product)
+
+
+def _swap_rate(device: torch.device, threads: int) -> float:
+    """Kept x pruned pairs a second of the fastest engine, all its work counted, on a layer of correlated inputs."""
+    swap = engine(device, "swaps").swap_to_optimum
+    weight, gram, mask = (tensor.to(device) for tensor in _random_layer())
+    for _ in swap(weight[:1], gram, mask[:1], _WIDTH, threads):
+        pass  # compiles
+    kept = int(mask[0].sum())
+    started = time.perf_counter()
+    sweeps = sum(int(results.sweeps.sum()) for _, results in swap(weight, gram, mask, _WIDTH, threads))
+    return sweeps * kept * (_WIDTH - kept) / (time.perf_counter() - started)
+
+
+def _random_layer() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Weight, Gram matrix and mask of a random layer at ``SPARSITY``."""
+    draw = torch.Generator().manual_seed(0)
+    inputs = torch.randn(2 * _WIDTH, _WIDTH, generator=draw) + torch.randn(2 * _WIDTH, 1, generator=draw)
+    weight = torch.randn(_ROWS, _WIDTH, generator=draw)
+    scaled = equilibrate(weight, inputs.T @ inputs)
+    return scaled.weight, scaled.gram, select(weight.abs(), PerRow(sparsity=SPARSITY))
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    """Mean seconds of ``work``, repeated for a while."""
+    started, times = time.perf_counter(), 0
+    while (passed := time.perf_counter() - started) < _SECONDS:
+        work()
+        times += 1
+    return passed / times

@@ -1,0 +1,96 @@
+"""A plan as lines and tables for a terminal: shapes, Gram matrices, disk, memory, whether they fit, and times."""
+
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from rich.box import SIMPLE_HEAD
+from rich.filesize import decimal
+from rich.table import Table
+
+from prunelib.machine import Budgets
+from prunelib.planning.needs import Need, StageMemory, Workload, disk, gram_bytes, memory
+from prunelib.planning.room import Room
+from prunelib.planning.shapes import FAMILIES, Outline
+
+if TYPE_CHECKING:
+    from prunelib.planning.speed import Estimate
+
+
+def plan(outline: Outline, work: Workload, budgets: Budgets, room: Room) -> Iterator[str | Table]:
+    """What a model needs, and whether this machine has it."""
+    needs, stages = disk(outline, work), memory(outline, work, budgets.gram_bytes, budgets.state_bytes)
+    yield (
+        f"{outline.family}: {len(outline.blocks)} blocks; {outline.prunable / 1e9:.3g} of {outline.weights / 1e9:.3g} "
+        f"billion weights prunable; stored in {outline.dtype}"
+    )
+    if not outline.known:
+        yield f"no rule for this family, so the shapes are those of a Llama; there is one for {', '.join(FAMILIES)}"
+    yield _table(("matrix", "rows x inputs", "how many"), _shapes(outline))
+    yield _table(("Gram matrices", "size"), _grams(outline, work, budgets))
+    yield _table(("disk", "size"), ((need.what, decimal(need.size)) for need in needs))
+    yield _memory(stages, room)
+    yield from _verdicts(needs, stages, room)
+
+
+def times(estimates: "Iterable[Estimate]") -> Iterator[str | Table]:
+    """About how long each stage takes, and the formula behind that."""
+    known = list(estimates)
+    rows = [(each.stage, str(timedelta(seconds=round(each.seconds)))) for each in known]
+    yield _table(("stage", "h:mm:ss, about"), rows)
+    yield from (f"{each.stage} = {each.formula}" for each in known)
+
+
+def _table(headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if index else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _shapes(outline: Outline) -> Iterator[tuple[str, str, str]]:
+    """A line for each distinct shape: which matrices have it, and how many there are in all blocks."""
+    names: dict[tuple[int, int], dict[str, int]] = {}
+    for block in outline.blocks:
+        for matrix in block.matrices:
+            of_shape = names.setdefault((matrix.rows, matrix.inputs), {})
+            of_shape[matrix.name] = of_shape.get(matrix.name, 0) + matrix.copies
+    for (rows, inputs), found in names.items():
+        yield ", ".join(found), f"{rows:,} x {inputs:,}", f"{sum(found.values()):,}"
+
+
+def _grams(outline: Outline, work: Workload, budgets: Budgets) -> Iterator[tuple[str, str]]:
+    sizes = [work.gram_sets * gram_bytes(block) for block in outline.blocks]
+    least, most = decimal(min(sizes)), decimal(max(sizes))
+    yield "of a block", most if least == most else f"{least} to {most}"
+    yield f"of all {len(sizes)} blocks", decimal(sum(sizes))
+    passes = -(-max(sizes) // budgets.gram_bytes)
+    yield f"passes through a block, PRUNELIB_GRAM_BYTES = {decimal(budgets.gram_bytes)}", f"{passes}, at least"
+
+
+def _memory(stages: list[StageMemory], room: Room) -> Table:
+    if room.gpu is None:
+        return _table(("memory", "size"), [(each.stage, decimal(each.without_gpu)) for each in stages])
+    rows = [(each.stage, decimal(each.gpu), decimal(each.beside_gpu)) for each in stages]
+    return _table(("memory", "GPU", "processor"), rows)
+
+
+def _verdicts(needs: list[Need], stages: list[StageMemory], room: Room) -> Iterator[str]:
+    yield _verdict("disk", "all of it", sum(need.size for need in needs), room.disk)
+    if room.gpu is None:
+        yield _of_the_largest("memory", {each.stage: each.without_gpu for each in stages}, room.memory)
+    else:
+        yield _of_the_largest("GPU", {each.stage: each.gpu for each in stages}, room.gpu)
+        yield _of_the_largest("memory", {each.stage: each.beside_gpu for each in stages}, room.memory)
+
+
+def _of_the_largest(where: str, sizes: dict[str, int], free: int) -> str:
+    stage = max(sizes, key=lambda stage: sizes[stage])
+    return _verdict(where, stage, sizes[stage], free)
+
+
+def _verdict(where: str, what: str, size: int, free: int) -> str:
+    fits = "fits" if size <= free else "does not fit"
+    return f"{where}: {fits}: {what} needs {decimal(size)}, {decimal(free)} free"

@@ -1,0 +1,127 @@
+"""The bytes that are planned, against the files that are written and against published figures."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+from configs import LLAMA_8B, written
+
+from prunelib.calibration import write_grams
+from prunelib.masks import write_masks
+from prunelib.params import load_params
+from prunelib.planning.grid import workload
+from prunelib.planning.needs import (
+    RUNTIME,
+    Workload,
+    calibration_disk,
+    disk,
+    gram_bytes,
+    masks_disk,
+    memory,
+    refining_bytes,
+)
+from prunelib.planning.shapes import Block, Matrix, outline
+from prunelib.planning.speed import SPARSITY, SWEEPS, Speed, estimates, measure
+from prunelib.statistics import InputStatistics
+
+ROOT = Path(__file__).parents[2]
+GIB = 1024**3
+BUDGETS = {"gram_budget": 2 * GIB, "state_budget": 4 * GIB}
+
+
+@pytest.mark.parametrize("gram_sets", [1, 2])
+def test_the_disk_of_a_calibration_is_the_size_of_its_files(tmp_path, gram_sets):
+    (block,) = outline(written("llama", num_hidden_layers=1)).blocks
+    inputs = {str(i): InputStatistics(torch.eye(d), torch.ones(d), 1) for i, d in enumerate(block.inputs)}
+    held_out = inputs if gram_sets == 2 else {}
+    write_grams(tmp_path, 0, inputs, held_out, {"model": "", "tokens": "", "count": 1})
+    size = (tmp_path / "block_000.safetensors").stat().st_size
+    assert 0 < size - calibration_disk([block], gram_sets) < 2000
+
+
+def test_the_disk_of_masks_is_the_size_of_their_file(tmp_path):
+    block = Block((Matrix("a", 3, 9, "a"), Matrix("b", 500, 160, "b"), Matrix("c", 7, 8, "c", copies=2)))
+    masks = {f"{m.name}{copy}": torch.ones(m.rows, m.inputs).bool() for m in block.matrices for copy in range(m.copies)}
+    write_masks(tmp_path / "masks", masks, {})
+    assert masks_disk([block]) == 3 * 2 + 500 * 20 + 2 * 7
+    assert 0 < (tmp_path / "masks").stat().st_size - masks_disk([block]) < 2000
+
+
+def test_the_disk_of_a_grid_counts_seeds_starts_and_cells():
+    planned = outline(LLAMA_8B)
+    cells = ((Fraction(2, 5), True), (Fraction(1, 2), True), (Fraction(1, 2), False))
+    model, grams, masks, moved, scratch = (need.size for need in disk(planned, Workload(2, 3, cells, gram_sets=2)))
+    assert model == 2 * planned.weights
+    assert grams == 2 * calibration_disk(planned.blocks, 2)
+    assert masks == 6 * planned.prunable // 8
+    assert moved == pytest.approx(0.9 * 2 * planned.prunable)
+    assert scratch == planned.prunable // 8 + planned.prunable
+
+
+def test_the_memory_of_the_stages_is_what_they_hold():
+    planned, work = outline(LLAMA_8B), Workload()
+    calibrate, refine, evaluate = memory(planned, work, **BUDGETS)
+    grams, largest, states = gram_bytes(planned.blocks[0]), 4 * 14336**2, 128 * 2048 * 4096 * 2
+    batch, block = 2048 * (14336 * 12 + 6 * 128256), 2 * planned.blocks[0].prunable
+    assert calibrate.gpu == 2 * planned.other + block + grams + largest + states + batch
+    assert calibrate.beside_gpu == grams + RUNTIME
+    assert calibrate.without_gpu == block + grams + largest + states + batch + RUNTIME
+    assert refine.gpu == refining_bytes(planned.blocks, 1) == 4 * largest + 16 * 4096 * 14336
+    assert evaluate.gpu == 2 * planned.weights + batch
+    assert evaluate.without_gpu - evaluate.gpu == evaluate.beside_gpu == RUNTIME
+
+
+def test_states_and_gram_matrices_beyond_their_budgets_are_not_on_the_gpu():
+    planned = outline(LLAMA_8B)
+    whole = memory(planned, Workload(), **BUDGETS)[0]
+    tight = memory(planned, Workload(), gram_budget=1, state_budget=1)[0]
+    states, smaller = 128 * 2048 * 4096 * 2, 3 * 4 * 4096**2
+    assert whole.gpu - tight.gpu == states + smaller
+    assert tight.beside_gpu - whole.beside_gpu == states
+    assert tight.without_gpu == whole.without_gpu
+
+
+def test_a_model_that_runs_in_another_dtype_is_held_as_a_whole():
+    planned = outline(LLAMA_8B)
+    own, other = (memory(planned, Workload(dtype=dtype), **BUDGETS) for dtype in ("bfloat16", "float32"))
+    assert other[0].beside_gpu - own[0].beside_gpu == 4 * planned.weights
+    assert own == memory(planned, Workload(), **BUDGETS)
+
+
+def test_the_work_on_a_model_is_that_of_the_grid():
+    params = load_params(ROOT / "params.yaml")
+    work = workload(params, "smollm2_135m")
+    cells = [cell for cell in params.grid.cells() if cell.pattern]
+    assert len(work.cells) == len(cells)
+    assert work.starts == len({(cell.seed, cell.pattern, cell.warmstart) for cell in cells})
+    assert sorted(set(work.cells)) == [(Fraction(2, 5), False), (Fraction(1, 2), False)]
+    assert work.calibration_tokens == params.calibration.samples * params.calibration.length
+    assert work.evaluation_tokens == len(params.grid.texts) * params.evaluation.perplexity.tokens
+
+
+def test_cells_whose_weights_move_are_told_apart():
+    params = load_params(ROOT / "params.yaml")
+    change = {"refiners": ("swaps", "admm_refit"), "seeds": (0, 1)}
+    grid = params.grid.model_copy(update=change)
+    calibration = params.calibration.model_copy(update={"held_out_samples": 16})
+    work = workload(params.model_copy(update={"grid": grid, "calibration": calibration}), "smollm2_135m")
+    assert (len(work.cells), work.starts, work.seeds, work.gram_sets) == (24, 12, 2, 2)
+    assert sorted(kept for kept, moves in work.cells if moves) == [Fraction(2, 5)] * 6 + [Fraction(1, 2)] * 6
+
+
+def test_times_are_work_by_speed():
+    planned, work = outline(LLAMA_8B), Workload()
+    speed = Speed(forward=1e12, products=1e11, pairs=1e9)
+    calibrate, refine, evaluate = (each.seconds for each in estimates(planned, work, speed))
+    squares = 32 * (3 * 4096**2 + 14336**2)
+    assert calibrate == pytest.approx(128 * 2048 * (2 * planned.prunable / 1e12 + squares / 1e11))
+    pairs = 32 * ((2 * 4096 + 2 * 1024 + 2 * 14336) * 4096**2 + 4096 * 14336**2) * SPARSITY * (1 - SPARSITY)
+    assert refine == pytest.approx(SWEEPS * pairs / 1e9)
+    assert evaluate == pytest.approx(2 * planned.weights * work.evaluation_tokens / 1e12)
+
+
+def test_this_machine_is_measured(monkeypatch):
+    monkeypatch.setattr("prunelib.planning.speed._WIDTH", 64)
+    monkeypatch.setattr("prunelib.planning.speed._SECONDS", 0.01)
+    assert all(rate > 0 for rate in measure("bfloat16", "cpu", threads=1))

@@ -1,0 +1,58 @@
+"""The papers' models: each comparison is valid, and fits a GPU of 80 GB, by its published configuration."""
+
+from pathlib import Path
+
+import pytest
+from configs import PUBLISHED
+
+from prunelib.params import load_params
+from prunelib.planning.grid import workload
+from prunelib.planning.needs import memory
+from prunelib.planning.shapes import outline
+from prunelib.sources.models import HubModel
+
+PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
+GB, GIB = 10**9, 1024**3
+BILLIONS = {
+    "llama31_8b": 8.03,
+    "gemma2_9b": 9.24,
+    "yi15_9b": 8.83,
+    "deepseek_7b": 6.91,
+    "qwen25_7b": 7.62,
+    "qwen25_14b": 14.77,
+}
+
+
+def test_every_model_of_the_hub_has_a_comparison_and_a_config():
+    models = {name for name, source in PARAMS.models.items() if isinstance(source, HubModel)}
+    assert models == set(PUBLISHED) == set(BILLIONS)
+    assert models < set(PARAMS.comparisons)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_config_gives_the_known_number_of_weights(name):
+    assert outline(PUBLISHED[name]).weights / GB == pytest.approx(BILLIONS[name], abs=0.01)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_papers_protocol_is_asked_for(name):
+    for params in PARAMS.compared(name):
+        assert params.grid.models == (name,)
+        assert (params.calibration.text, params.calibration.draw) == ("c4", "documents")
+        assert (params.calibration.samples, params.calibration.length) == (128, 2048)
+        assert params.evaluation.perplexity.length == 2048
+        assert params.grid.texts[0] == "wikitext2"
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_it_fits_one_gpu(name):
+    planned = outline(PUBLISHED[name])
+    for params in PARAMS.compared(name):
+        stages = memory(planned, workload(params, name), gram_budget=2 * GIB, state_budget=4 * GIB)
+        assert all(stage.gpu < 80 * GB and stage.beside_gpu < 64 * GB for stage in stages)
+
+
+def test_llama_fits_a_small_gpu():
+    planned = outline(PUBLISHED["llama31_8b"])
+    stages = memory(planned, workload(PARAMS.compared("llama31_8b")[0], "llama31_8b"), GIB, GIB)
+    assert all(stage.gpu < 24 * GB and stage.beside_gpu < 64 * GB for stage in stages)
