@@ -14,7 +14,7 @@ from prunelib import store
 from prunelib.errors import ArtifactError
 from prunelib.masks import PackedMasks, read_masks, write_masks
 
-_MASKS, _WEIGHTS = "masks.safetensors", "weights.safetensors"
+MASKS_FILE, _WEIGHTS = "masks.safetensors", "weights.safetensors"
 
 
 class Pruned(NamedTuple):
@@ -71,7 +71,7 @@ def write_pruned(folder: Path, pruned: Pruned, provenance: Mapping[str, Any]) ->
         If a file could not be written.
     """
     with store.replacing_folder(folder) as target:
-        write_masks(target / _MASKS, pruned.masks, provenance)
+        write_masks(target / MASKS_FILE, pruned.masks, provenance)
         if pruned.weights:
             store.write_tensors(target / _WEIGHTS, KeptWeights.of(pruned).kept, "weights", provenance)
 
@@ -85,7 +85,7 @@ def read_pruned(folder: Path, expected: Mapping[str, Any]) -> Pruned:
         If a file is missing, damaged or of another kind, its provenance differs from ``expected``, or the weights do
         not fit the masks.
     """
-    masks = read_masks(folder / _MASKS, expected)
+    masks = read_masks(folder / MASKS_FILE, expected)
     path = folder / _WEIGHTS
     if not path.exists():
         return Pruned(masks, {})

@@ -83,7 +83,7 @@ def read_weight(folder: Path, layer: Layer) -> torch.Tensor:
             f"{folder}: no tensor {layer.tensor} in its safetensors files; is this the model of the index?"
         )
     with open_shard(file) as stream:
-        stored = _stored(stream, layer)
+        stored: torch.Tensor = stored_slice(stream.get_slice(layer.tensor), layer)
     if tuple(stored.shape) != layer.stored_shape:
         raise ArtifactError(f"{file}: {layer.tensor} has shape {tuple(stored.shape)}, expected {layer.stored_shape}")
     if not stored.isfinite().all():
@@ -198,10 +198,8 @@ def pruned_places(layer: Layer, mask: torch.Tensor) -> torch.Tensor:
     return ~(mask.T if layer.transposed else mask)
 
 
-def _stored(stream: Any, layer: Layer) -> torch.Tensor:
-    """The tensor of a layer in an open file, or its expert's slice of that."""
+def stored_slice(tensor: Any, layer: Layer) -> Any:
+    """What a layer has of its tensor in the files: all of it, or the slice of its expert; a view."""
     if layer.fused is None or layer.fused.stored_expert is None:
-        tensor: torch.Tensor = stream.get_tensor(layer.tensor)
-    else:
-        tensor = stream.get_slice(layer.tensor)[layer.fused.stored_expert]
-    return tensor
+        return tensor[:]
+    return tensor[layer.fused.stored_expert]

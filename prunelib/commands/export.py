@@ -3,21 +3,38 @@
 from pathlib import Path
 
 from prunelib import workflow
+from prunelib.card import model_card
 from prunelib.cell import Cell
-from prunelib.export import export_model
+from prunelib.evaluation.pruned import mean_errors
+from prunelib.export import check_groups, export_model
 from prunelib.layers import read_index
 from prunelib.params import Params
+from prunelib.patterns import NOfM
 from prunelib.pruned import read_pruned
+from prunelib.results import CellResult, read_cell, read_layers
 
 
 def export(params: Params, model: str, seed: int, pattern: str, warmstart: str, refiner: str, to: Path) -> None:
     """Write the folder ``to``, which must not exist or be empty."""
     cell = Cell(model=model, seed=seed, pattern=pattern, warmstart=warmstart, refiner=refiner)
-    folder = workflow.model_folder(model)
+    folder, chosen = workflow.model_folder(model), params.patterns[pattern]
     made_from = workflow.made_from(params, cell)
     index = read_index(workflow.calibration_folder(cell) / "layers.json", made_from["model"])
     pruned = read_pruned(workflow.refined_folder(cell), made_from)
-    export_model(folder, to, index, pruned, {**made_from, "cell": cell.model_dump()})
+    card = model_card(model, made_from, _figures(Cell(model=model)), _figures(cell))
+    export_model(folder, to, index, pruned, {**made_from, "cell": cell.model_dump()}, card)
+    if isinstance(chosen, NOfM):
+        print(check_groups(to, index.layers, chosen))  # noqa: T201 - what the user is to see
+
+
+def _figures(cell: Cell) -> CellResult | None:
+    """What evaluation found of a cell, if that was of the masks that are there now."""
+    if not workflow.result_file(cell).is_file():
+        return None
+    found = read_cell(workflow.result_file(cell))
+    if cell.pattern is None or found.relative_error == mean_errors(read_layers(workflow.layers_file(cell)))["relative_error"]:
+        return found
+    return None
 
 
 if __name__ == "__main__":

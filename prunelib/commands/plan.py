@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from prunelib.errors import ArtifactError, ParamsError, PruneError
+from prunelib.commands import one_line
+from prunelib.errors import ArtifactError, ParamsError
 from prunelib.machine import budgets
 from prunelib.planning import tables
 from prunelib.planning.needs import Workload
@@ -33,14 +34,12 @@ def main() -> None:
     which.add_argument("--model", metavar="NAME", help="a name under models in params.yaml")
     parser.add_argument("--measure", action="store_true", help="also the time of each stage, from a short measurement")
     arguments = parser.parse_args()
-    try:
+    with one_line(parser):
         config, work = _of_params(arguments.model) if arguments.model else (_read(arguments.config), Workload())
         planned = outline(config)
         _print(tables.plan(planned, work, budgets(), _room()))
         if arguments.measure:
             _print(_times(planned, work))
-    except PruneError as error:
-        parser.exit(2, f"error: {error}\n")
 
 
 def _room() -> Room:

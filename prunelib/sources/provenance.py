@@ -41,8 +41,7 @@ def seal(folder: Path, kind: Kind, origin: Mapping[str, Any]) -> None:
     """
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _FILE)
     files = {path.relative_to(folder).as_posix(): store.sha256_file(path) for path in paths}
-    decisive = {name: sha for name, sha in files.items() if any(fnmatchcase(name, glob) for glob in _DECISIVE[kind])}
-    value = {"kind": kind, "source": dict(origin), "files": files, "sha256": store.sha256_json(decisive)}
+    value = {"kind": kind, "source": dict(origin), "files": files, "sha256": _over_decisive(files, kind)}
     store.write_json(folder / _FILE, value)
 
 
@@ -57,6 +56,12 @@ def model_identity(folder: Path) -> str:
     return _identity(folder, "model")
 
 
+def computed_identity(folder: Path) -> str:
+    """As :func:`model_identity`, of any model folder, from the files that decide it."""
+    paths = [path for glob in _DECISIVE["model"] for path in folder.glob(glob)]
+    return _over_decisive({path.name: store.sha256_file(path) for path in paths}, "model")
+
+
 def text_identity(folder: Path) -> str:
     """The SHA-256 over both splits of a text folder.
 
@@ -66,6 +71,12 @@ def text_identity(folder: Path) -> str:
         If the folder has no provenance of a text.
     """
     return _identity(folder, "text")
+
+
+def _over_decisive(files: Mapping[str, str], kind: Kind) -> str:
+    """The identity of a folder from the hashes of its files."""
+    decisive = {name: sha for name, sha in files.items() if any(fnmatchcase(name, glob) for glob in _DECISIVE[kind])}
+    return store.sha256_json(decisive)
 
 
 def _identity(folder: Path, kind: Kind) -> str:

@@ -154,6 +154,7 @@ def test_the_exported_model_is_the_one_that_was_evaluated(project):
     assert AutoTokenizer.from_pretrained(project.folder / "exported")("abc")["input_ids"] == [3, 4, 5]
     output = project.command("python", "-m", "prunelib.commands.export", *words, fails=True)
     assert "error: exported: exists already" in output
+    assert "| perplexity, " in (project.folder / "exported" / "README.md").read_text()
 
 
 def test_a_comparison_reports_several_grids_together_and_leaves_the_own_results_alone(project):

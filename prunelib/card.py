@@ -1,0 +1,74 @@
+"""The model card of a pruned model: what was pruned and how, the figures that were measured, and how to load it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult, ModelCardData
+
+from prunelib.results import CellResult
+
+_TASK = {"task_type": "text-generation", "task_name": "Text generation"}
+
+
+def model_card(name: str, made_from: Mapping[str, Any], dense: CellResult | None, pruned: CellResult | None) -> str:
+    """A model card in Markdown, with the figures as metadata for the hub.
+
+    Parameters
+    ----------
+    name
+        Of the stock model.
+    made_from
+        Settings of ``pattern``, ``warmstart`` and ``refiner``.
+    dense, pruned
+        The figures of the stock and of the pruned model; None: not measured.
+    """
+    data = ModelCardData(
+        model_name=f"{name}, pruned",
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["pruning", "sparsity", str(made_from["refiner"]["method"])],
+        eval_results=_metadata(pruned) if pruned else None,
+    )
+    settings = yaml.safe_dump({key: made_from[key] for key in ("pattern", "warmstart", "refiner")}, sort_keys=False)
+    return "\n".join(
+        [
+            f"---\n{data.to_yaml()}\n---\n",
+            f"# {name}, pruned\n",
+            "Pruned weights are exact zeros in the stock model's own files, names and dtypes; `masks.safetensors` has",
+            "the mask, one bit a weight, and `provenance.json` what it was made from.\n",
+            f"```yaml\n{settings}```\n",
+            *_figures(dense, pruned),
+            "```python\nfrom transformers import AutoModelForCausalLM\n",
+            'model = AutoModelForCausalLM.from_pretrained("this folder")\n```\n',
+            "Sparse weights make a model smaller to store, not faster by themselves.\n",
+        ]
+    )
+
+
+def _figures(dense: CellResult | None, pruned: CellResult | None) -> list[str]:
+    if pruned is None:
+        return ["No figures were measured.\n"]
+    rows = [("sparsity of the decoder blocks", "0", f"{pruned.sparsity:.4f}")]
+    if pruned.relative_error is not None:
+        rows.append(("relative error of a layer, mean", "0", f"{pruned.relative_error:.4f}"))
+    for text, found in pruned.perplexity.items():
+        stock = f"{dense.perplexity[text].value:.2f}" if dense and text in dense.perplexity else ""
+        rows.append((f"perplexity, {text} ({found.tokens:,} tokens)", stock, f"{found.value:.2f}"))
+    for task, score in pruned.tasks.items():
+        stock = f"{dense.tasks[task].acc:.3f}" if dense and task in dense.tasks else ""
+        label = f"accuracy, {task} ({score.items} items, version {score.version})"
+        rows.append((label, stock, f"{score.acc:.3f} ± {score.acc_stderr:.3f}"))
+    return ["| | stock | pruned |\n|---|---:|---:|", *(f"| {' | '.join(row)} |" for row in rows), ""]
+
+
+def _metadata(pruned: CellResult) -> list[EvalResult]:
+    perplexities = [
+        EvalResult(**_TASK, dataset_type=text, dataset_name=text, metric_type="perplexity", metric_value=found.value)
+        for text, found in pruned.perplexity.items()
+    ]
+    accuracies = [
+        EvalResult(**_TASK, dataset_type=task, dataset_name=task, metric_type="accuracy", metric_value=score.acc)
+        for task, score in pruned.tasks.items()
+    ]
+    return perplexities + accuracies
