@@ -73,6 +73,17 @@ def gram_bytes(block: Block) -> int:
     return _FLOAT32 * sum(size**2 for size in block.inputs)
 
 
+def passes(block: Block, gram_budget: int) -> int:
+    """How often windows run through a block, as :func:`prunelib.gram.plan_passes` plans it."""
+    number, free = 1, gram_budget
+    for index, size in enumerate(block.inputs):
+        needed = _FLOAT32 * size**2
+        if index and needed > free:
+            number, free = number + 1, gram_budget
+        free -= needed
+    return number
+
+
 def calibration_disk(blocks: Sequence[Block], gram_sets: int) -> int:
     """A calibration folder: the Gram matrices of all blocks, once more for held-out tokens, and the inputs' means."""
     means = _FLOAT32 * sum(sum(block.inputs) for block in blocks)
@@ -155,14 +166,14 @@ def _calibrating(
 ) -> StageMemory:
     """Calibration, of whose states so many bytes stay on a GPU."""
     block = running * max(block.prunable + block.dense for block in outline.blocks)
-    grams = work.gram_sets * max(map(gram_bytes, outline.blocks))
-    mirrored = accumulating_bytes(outline.blocks, work.gram_sets) - grams
+    grams = max(map(gram_bytes, outline.blocks))
+    mirrored = accumulating_bytes(outline.blocks, 1) - grams
     batch, states = work.calibration_batch * _token_bytes(outline, running), states_bytes(outline, work)
     return StageMemory(
         "calibrate",
         gpu=running * outline.other + block + max(min(grams, gram_budget), mirrored) + mirrored + stays + batch,
-        beside_gpu=converted + grams + states - stays + RUNTIME,
-        without_gpu=converted + block + grams + mirrored + states + batch + RUNTIME,
+        beside_gpu=converted + work.gram_sets * grams + states - stays + RUNTIME,
+        without_gpu=converted + block + work.gram_sets * grams + mirrored + states + batch + RUNTIME,
     )
 
 

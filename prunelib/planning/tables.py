@@ -9,7 +9,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from prunelib.machine import Budgets
-from prunelib.planning.needs import Need, StageMemory, Workload, disk, gram_bytes, memory
+from prunelib.planning.needs import Need, StageMemory, Workload, disk, gram_bytes, memory, passes
 from prunelib.planning.room import Room
 from prunelib.planning.shapes import FAMILIES, Outline
 
@@ -27,7 +27,7 @@ def plan(outline: Outline, work: Workload, budgets: Budgets, room: Room) -> Iter
     if not outline.known:
         yield f"no rule for this family, so the shapes are those of a Llama; there is one for {', '.join(FAMILIES)}"
     yield _table(("matrix", "rows x inputs", "how many"), _shapes(outline))
-    yield _table(("Gram matrices", "size"), _grams(outline, work, budgets))
+    yield _table(("Gram matrices", ""), _grams(outline, work, budgets))
     yield _table(("disk", "size"), ((need.what, decimal(need.size)) for need in needs))
     yield _memory(stages, room)
     yield from _verdicts(needs, stages, room)
@@ -66,8 +66,8 @@ def _grams(outline: Outline, work: Workload, budgets: Budgets) -> Iterator[tuple
     least, most = decimal(min(sizes)), decimal(max(sizes))
     yield "of a block", most if least == most else f"{least} to {most}"
     yield f"of all {len(sizes)} blocks", decimal(sum(sizes))
-    passes = -(-max(sizes) // budgets.gram_bytes)
-    yield f"passes through a block, PRUNELIB_GRAM_BYTES = {decimal(budgets.gram_bytes)}", f"{passes}, at least"
+    most_passes = max(passes(block, budgets.gram_bytes) for block in outline.blocks)
+    yield f"passes through a block, PRUNELIB_GRAM_BYTES = {decimal(budgets.gram_bytes)}", f"{most_passes}"
 
 
 def _memory(stages: list[StageMemory], room: Room) -> Table:

@@ -2,12 +2,16 @@
 
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from configs import LLAMA_8B, written
+from hypothesis import given
+from hypothesis import strategies as st
 
 from prunelib.calibration import write_grams
+from prunelib.gram import plan_passes
 from prunelib.masks import write_masks
 from prunelib.params import load_params
 from prunelib.planning.grid import workload
@@ -19,6 +23,7 @@ from prunelib.planning.needs import (
     gram_bytes,
     masks_disk,
     memory,
+    passes,
     refining_bytes,
 )
 from prunelib.planning.shapes import Block, Matrix, outline
@@ -28,6 +33,13 @@ from prunelib.statistics import InputStatistics
 ROOT = Path(__file__).parents[2]
 GIB = 1024**3
 BUDGETS = {"gram_budget": 2 * GIB, "state_budget": 4 * GIB}
+
+
+@given(st.lists(st.integers(1, 64), min_size=1, max_size=6), st.integers(1, 60_000))
+def test_passes_are_those_of_the_calibration(widths, budget):
+    block = Block(tuple(Matrix(str(i), 2, width, str(i)) for i, width in enumerate(widths)))
+    layers = [SimpleNamespace(inputs=width) for width in widths]
+    assert passes(block, budget) == len(plan_passes(layers, budget))
 
 
 @pytest.mark.parametrize("gram_sets", [1, 2])

@@ -78,7 +78,7 @@ def test_what_is_needed_is_printed_and_whether_it_fits(command, config_file, mon
     assert "down_proj 4,096 x 14,336 32" in lines
     assert "of a block 1.0 GB" in lines
     assert "of all 32 blocks 32.7 GB" in lines
-    assert "passes through a block, PRUNELIB_GRAM_BYTES = 1.0 GB 2, at least" in lines
+    assert "passes through a block, PRUNELIB_GRAM_BYTES = 1.0 GB 2" in lines
     assert re.fullmatch(r"disk: does not fit: all of it needs \d\d\.\d GB, 12\.0 GB free", lines[-2])
     assert re.fullmatch(r"memory: fits: evaluate needs \d\d\.\d GB, 256\.0 GB free", lines[-1])
 
@@ -87,9 +87,8 @@ def test_the_readme_shows_what_is_printed(command, config_file):
     (shown,) = re.findall(r"plan --config .*?\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
     printed = command("--config", config_file)[1]
     expected = [" ".join(line.split()) for line in shown.splitlines()]
-    assert [line for line in expected if not line.endswith("free")] == [
-        line for line in printed if not line.endswith("free")
-    ]
+    told = [[line for line in lines if line and not line.endswith("free")] for lines in (expected, printed)]
+    assert told[0] == told[1]
 
 
 def test_a_gpu_is_judged_apart():
