@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 import torch
 
+from prunelib.kernels import engine
 from prunelib.linalg import product
-from prunelib.relaxation.problem import Relaxation, dual_gap, evaluate, vertex
+from prunelib.machine import machine
+from prunelib.relaxation.problem import Relaxation, dual_gap, evaluate
 
 _EPOCH = 50  # iterations from one exact evaluation to the next
 
@@ -63,14 +65,14 @@ def iterates(
 
 def _advance(problem: Relaxation, mass: torch.Tensor, step_rule: StepRule, iterations: range) -> torch.Tensor:
     w, G, M = problem.weight, problem.gram, mass.float()
+    steps, threads = engine(w.device, "frank_wolfe"), machine().threads
     linear = (problem.shift * w.double() ** 2).float()  # d w^2
     R = product((1 - mass) * w.double(), G.double()).float()
     for t in iterations:
-        gradient = linear * (1 - 2 * M) - 2 * w * R
-        D = vertex(problem, gradient) - M
-        change = product(D * w, G)
-        segment = Segment(-problem.sum(gradient * D), problem.sum(D * (w * change - linear * D)))
+        D, pruned, slope = steps.direction(w, linear, R, M, problem.fixed, problem.size, problem.keep, threads)
+        change = product(pruned, G)
+        segment = Segment(problem.sum(slope), problem.sum(steps.curvature(w, linear, D, change, threads)))
         step = step_rule(t, segment).float().expand(len(w))[:, None]
-        M += step * D
-        R -= step * change
+        M.addcmul_(step, D)
+        R.addcmul_(step, change, value=-1)
     return M.double().clamp(0, 1)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 
+from prunelib.kernels.reference import frank_wolfe
 from prunelib.kernels.scaling import equilibrate
 from prunelib.linalg import product
 from prunelib.patterns import Pattern
@@ -91,14 +92,8 @@ def evaluate(problem: Relaxation, mass: torch.Tensor) -> tuple[torch.Tensor, tor
 
 
 def vertex(problem: Relaxation, gradient: torch.Tensor) -> torch.Tensor:
-    """The linear minimisation oracle: argmin <gradient, v> over the polytope, (rows, inputs) in the gradient's dtype.
-
-    Ones at the ``keep`` most negative entries of each group, only where negative; what is fixed comes first.
-    """
-    groups = gradient.masked_fill(problem.fixed, -torch.inf).reshape(-1, problem.size)
-    least = groups.topk(problem.keep, dim=1, largest=False, sorted=False)
-    ones = torch.zeros_like(groups).scatter_(1, least.indices, (least.values < 0).to(groups))
-    return ones.reshape(gradient.shape)
+    """The linear minimisation oracle: argmin <gradient, v> over the polytope, (rows, inputs) in the gradient's dtype."""
+    return frank_wolfe.vertex(gradient, problem.fixed, problem.size, problem.keep)
 
 
 def dual_gap(problem: Relaxation, mass: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:

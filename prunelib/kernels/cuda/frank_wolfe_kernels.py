@@ -1,0 +1,101 @@
+"""Frank-Wolfe steps, one program for a row, which stays in registers from the gradient to the vertex.
+
+The threshold of the vertex is found without sorting: floats keep their order as integers once the magnitude bits of
+negative ones are turned around, and 32 halvings of the integers' range find the one that so many entries do not exceed.
+"""
+
+import triton
+import triton.language as tl
+
+_LOWEST = tl.constexpr(-(2**31))
+_HIGHEST = tl.constexpr(2**31 - 1)
+
+
+@triton.jit
+def direct_rows(
+    weight, linear, residual, mass, fixed, toward, pruned, slope, keep,
+    inputs: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Set the direction of a row that is one group."""
+    row = tl.program_id(0).to(tl.int64) * inputs
+    columns = tl.arange(0, BLOCK)
+    inside = columns < inputs
+    w, m, g = _gradient(weight + row, linear + row, residual + row, mass + row, columns, inside)
+    kept = inside & (tl.load(fixed + row + columns, mask=inside, other=0) != 0)
+    keys = tl.where(inside & ~kept, _ordered(g), _HIGHEST)
+    free = keep - tl.sum(kept.to(tl.int32), 0)
+    threshold = _threshold(keys, free)
+    below, equal = keys < threshold, keys == threshold
+    left = free - tl.sum(below.to(tl.int32), 0)
+    taken = below | (equal & (tl.cumsum(equal.to(tl.int32), 0) <= left))
+    d = tl.where(kept | (taken & (g < 0.0)), 1.0, 0.0) - m
+    tl.store(toward + row + columns, d, mask=inside)
+    tl.store(pruned + row + columns, d * w, mask=inside)
+    tl.store(slope + tl.program_id(0), -tl.sum(tl.where(inside, g * d, 0.0).to(tl.float64), 0))
+
+
+@triton.jit
+def direct_groups(
+    weight, linear, residual, mass, fixed, toward, pruned, slope, keep,
+    inputs: tl.constexpr, group: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Set the direction of a row of small groups: each entry is ranked among those of its group."""
+    row = tl.program_id(0).to(tl.int64) * inputs
+    columns = tl.arange(0, BLOCK)
+    inside = columns < inputs
+    weight, linear, residual, mass, fixed = weight + row, linear + row, residual + row, mass + row, fixed + row
+    w, m, g = _gradient(weight, linear, residual, mass, columns, inside)
+    kept = tl.load(fixed + columns, mask=inside, other=0) != 0
+    before, free = tl.zeros((BLOCK,), tl.int32), tl.zeros((BLOCK,), tl.int32) + keep
+    for place in range(group):
+        other = columns - columns % group + place
+        _, _, h = _gradient(weight, linear, residual, mass, other, inside)
+        shut = tl.load(fixed + other, mask=inside, other=0) != 0
+        free -= shut.to(tl.int32)
+        before += (~shut & ((h < g) | ((h == g) & (other < columns)))).to(tl.int32)
+    d = tl.where(kept | ((before < free) & (g < 0.0)), 1.0, 0.0) - m
+    tl.store(toward + row + columns, d, mask=inside)
+    tl.store(pruned + row + columns, d * w, mask=inside)
+    tl.store(slope + tl.program_id(0), -tl.sum(tl.where(inside, g * d, 0.0).to(tl.float64), 0))
+
+
+@triton.jit
+def bend(weight, linear, toward, change, found, inputs: tl.constexpr, BLOCK: tl.constexpr):
+    """Set <D, w * change - linear * D> of a row."""
+    row = tl.program_id(0).to(tl.int64) * inputs
+    columns = tl.arange(0, BLOCK)
+    inside = columns < inputs
+    d = tl.load(toward + row + columns, mask=inside, other=0.0)
+    w = tl.load(weight + row + columns, mask=inside, other=0.0)
+    bent = w * tl.load(change + row + columns, mask=inside, other=0.0)
+    bent -= tl.load(linear + row + columns, mask=inside, other=0.0) * d
+    tl.store(found + tl.program_id(0), tl.sum((d * bent).to(tl.float64), 0))
+
+
+@triton.jit
+def _gradient(weight, linear, residual, mass, columns, inside):
+    """Weights, masses and gradient at some columns of a row."""
+    w = tl.load(weight + columns, mask=inside, other=0.0)
+    m = tl.load(mass + columns, mask=inside, other=0.0)
+    r = tl.load(residual + columns, mask=inside, other=0.0)
+    g = tl.load(linear + columns, mask=inside, other=0.0) * (1.0 - 2.0 * m) - 2.0 * w * r
+    return w, m, g
+
+
+@triton.jit
+def _ordered(values):
+    """Integers in the order of floats; -0 counts as 0."""
+    bits = (values + 0.0).to(tl.int32, bitcast=True)
+    return tl.where(bits < 0, bits ^ _HIGHEST, bits)
+
+
+@triton.jit
+def _threshold(keys, count):
+    """The least integer that at least ``count`` keys do not exceed; the least of all for none."""
+    low, high = tl.full((), _LOWEST, tl.int64), tl.full((), _HIGHEST, tl.int64)
+    while low < high:
+        middle = (low + high) >> 1
+        enough = tl.sum((keys <= middle).to(tl.int32), 0) >= count
+        high = tl.where(enough, middle, high)
+        low = tl.where(enough, low, middle + 1)
+    return low
