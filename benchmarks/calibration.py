@@ -3,8 +3,8 @@
     python benchmarks/calibration.py [--model FOLDER] [--samples 16]
 
 The Gram products are counted, d (d + 1) / 2 multiply-adds a token for each distinct input, at this machine's rate of
-square products; the forward is the model's own over the same batches. Both and calibration run in turn, three times; the
-medians count. Prints a table and writes benchmarks/results/calibration.json.
+square products; the forward is the model's own over the same batches. Both and calibration run in turn, three times;
+the medians count. Prints a table and writes benchmarks/results/calibration.json.
 """
 
 import argparse

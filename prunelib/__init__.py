@@ -11,6 +11,8 @@ loss        pruning error ||W X - (M*W) X||_F^2 = sum over rows of p^T G p, with
 What is named here is loaded when it is first used, so that what needs no torch (the command ``plan``) does not wait.
 """
 
+# ruff: noqa: F403, F405 - the names are those of prunelib.api
+
 import importlib
 from typing import TYPE_CHECKING, Any
 

@@ -1,14 +1,11 @@
 """The front door's names: prunelib has them, and loads this module when one is first used."""
 
-from prunelib.gram import gram_matrix as gram_matrix
-from prunelib.objective import output_energy as output_energy
-from prunelib.objective import pruning_error as pruning_error
-from prunelib.objective import row_losses as row_losses
-from prunelib.patterns import NOfM as NOfM
-from prunelib.patterns import PerLayer as PerLayer
-from prunelib.patterns import PerRow as PerRow
-from prunelib.patterns import select as select
-from prunelib.refined import Refined as Refined
+# ruff: noqa: F401 - they are for others
+
+from prunelib.gram import gram_matrix
+from prunelib.objective import output_energy, pruning_error, row_losses
+from prunelib.patterns import NOfM, PerLayer, PerRow, select
+from prunelib.refined import Refined
 from prunelib.refiners.sparsefw import Settings as SparseFW
 from prunelib.refiners.sparsefw import refine as sparsefw
 from prunelib.refiners.sparseswaps import Settings as SparseSwaps

@@ -7,7 +7,6 @@ to the allocation, and all layers together keep as many as with the same share o
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from fractions import Fraction
 from pathlib import Path
 from statistics import fmean
 
@@ -54,7 +53,7 @@ def patterns_of(masks: Mapping[str, torch.Tensor], pattern: Pattern) -> dict[str
     """The pattern of every layer, by name, as it is found in masks (rows, inputs) bool of this pattern."""
     if isinstance(pattern, NOfM) or pattern.allocation is None:
         return dict.fromkeys(masks, pattern)
-    found = {}
+    found: dict[str, Pattern] = {}
     for name in masks:
         mask = masks[name]
         size, _ = pattern.groups(*mask.shape)

@@ -1,14 +1,12 @@
 """The model card of a pruned model: what was pruned and how, the figures that were measured, and how to load it."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
 from prunelib.results import CellResult
-
-_TASK = {"task_type": "text-generation", "task_name": "Text generation"}
 
 
 def model_card(name: str, made_from: Mapping[str, Any], dense: CellResult | None, pruned: CellResult | None) -> str:
@@ -30,14 +28,14 @@ def model_card(name: str, made_from: Mapping[str, Any], dense: CellResult | None
         tags=["pruning", "sparsity", str(made_from["refiner"]["method"])],
         eval_results=_metadata(pruned) if pruned else None,
     )
-    settings = yaml.safe_dump({key: made_from[key] for key in ("pattern", "warmstart", "refiner")}, sort_keys=False)
+    settings = json.dumps({key: made_from[key] for key in ("pattern", "warmstart", "refiner")}, indent=2)
     return "\n".join(
         [
             f"---\n{data.to_yaml()}\n---\n",
             f"# {name}, pruned\n",
             "Pruned weights are exact zeros in the stock model's own files, names and dtypes; `masks.safetensors` has",
             "the mask, one bit a weight, and `provenance.json` what it was made from.\n",
-            f"```yaml\n{settings}```\n",
+            f"```json\n{settings}\n```\n",
             *_figures(dense, pruned),
             "```python\nfrom transformers import AutoModelForCausalLM\n",
             'model = AutoModelForCausalLM.from_pretrained("this folder")\n```\n',
@@ -63,12 +61,11 @@ def _figures(dense: CellResult | None, pruned: CellResult | None) -> list[str]:
 
 
 def _metadata(pruned: CellResult) -> list[EvalResult]:
-    perplexities = [
-        EvalResult(**_TASK, dataset_type=text, dataset_name=text, metric_type="perplexity", metric_value=found.value)
-        for text, found in pruned.perplexity.items()
+    perplexities = [(text, "perplexity", found.value) for text, found in pruned.perplexity.items()]
+    accuracies = [(task, "accuracy", score.acc) for task, score in pruned.tasks.items()]
+    return [
+        EvalResult(
+            task_type="text-generation", dataset_type=name, dataset_name=name, metric_type=metric, metric_value=value
+        )
+        for name, metric, value in perplexities + accuracies
     ]
-    accuracies = [
-        EvalResult(**_TASK, dataset_type=task, dataset_name=task, metric_type="accuracy", metric_value=score.acc)
-        for task, score in pruned.tasks.items()
-    ]
-    return perplexities + accuracies

@@ -53,9 +53,7 @@ def warmstart_masks(
     return PackedMasks.joined(PackedMasks.of({layer.name: choose(layer, *tensors)}) for layer, *tensors in known)
 
 
-def chooser(
-    calibration: Calibration, patterns: Mapping[str, Pattern], settings: Any, device: torch.device
-) -> Choose:
+def chooser(calibration: Calibration, patterns: Mapping[str, Pattern], settings: Any, device: torch.device) -> Choose:
     """A warm start as a function of a layer.
 
     Parameters and errors as :func:`warmstart_masks`; ``patterns`` has that of each layer.

@@ -79,4 +79,4 @@ PUBLISHED = {
 
 def written(family: str, **changes) -> dict:
     """The config.json that transformers writes of a tiny model."""
-    return json.loads(AutoConfig.for_model(family, **{**DENSE, **MIXTURE}[family], **changes).to_json_string())
+    return json.loads(AutoConfig.for_model(family, **{**DENSE, **MIXTURE}[family] | changes).to_json_string())

@@ -29,7 +29,7 @@ def test_the_card_has_the_figures_and_the_settings():
     assert "| perplexity, wikipedia (8,176 tokens) | 21.32 | 102.84 |" in card.text
     assert "| accuracy, piqa (50 items, version 1.0) | 0.700 | 0.600 ± 0.032 |" in card.text
     assert "| relative error of a layer, mean | 0 | 0.0444 |" in card.text
-    assert "  method: sparseswaps" in card.text
+    assert '"method": "sparseswaps"' in card.text
     results = {(result.dataset_name, result.metric_type): result.metric_value for result in card.data.eval_results}
     assert results == {("wikipedia", "perplexity"): 102.84, ("piqa", "accuracy"): 0.6}
     assert card.data.tags == ["pruning", "sparsity", "sparseswaps"]

@@ -174,7 +174,7 @@ DOCUMENTS = [" ".join(NAMES[start:stop]) for start, stop in ((0, 5), (10, 40), (
 
 def as_in_the_scripts(samples: int, length: int, seed: int, tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
     """The draw of SparseGPT's and Wanda's scripts, from its description."""
-    draw = random.Random(seed)
+    draw = random.Random(seed)  # noqa: S311 - no secret
     windows = []
     for _ in range(samples):
         while True:

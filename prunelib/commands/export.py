@@ -32,7 +32,10 @@ def _figures(cell: Cell) -> CellResult | None:
     if not workflow.result_file(cell).is_file():
         return None
     found = read_cell(workflow.result_file(cell))
-    if cell.pattern is None or found.relative_error == mean_errors(read_layers(workflow.layers_file(cell)))["relative_error"]:
+    if (
+        cell.pattern is None
+        or found.relative_error == mean_errors(read_layers(workflow.layers_file(cell)))["relative_error"]
+    ):
         return found
     return None
 

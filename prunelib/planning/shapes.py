@@ -119,13 +119,14 @@ def _stored_dtype(*configs: Mapping[str, Any]) -> str:
     return dtype
 
 
+_ALIASES = {"n_embd": "hidden_size", "n_layer": "num_hidden_layers", "n_head": "num_attention_heads"}
+
+
 class _Numbers:
     """A configuration whose numbers are checked when a rule asks for them."""
 
-    _ALIASES = {"n_embd": "hidden_size", "n_layer": "num_hidden_layers", "n_head": "num_attention_heads"}
-
     def __init__(self, values: Mapping[str, Any]) -> None:
-        self.values = {self._ALIASES.get(key, key): value for key, value in values.items()}
+        self.values = {_ALIASES.get(key, key): value for key, value in values.items()}
 
     def __getitem__(self, key: str) -> int:
         value = self.values.get(key)
@@ -193,8 +194,8 @@ def _gpt_neox(config: _Numbers, _block: int) -> Block:
 def _gpt2(config: _Numbers, _block: int) -> Block:
     hidden = config["hidden_size"]
     inner = config.given("n_inner", 4 * hidden)
-    attention = ("attn.c_attn", 3 * hidden, hidden), ("attn.c_proj", hidden, hidden)
-    return Block(_alone(*attention, ("mlp.c_fc", inner, hidden), ("mlp.c_proj", hidden, inner)))
+    attention = ("c_attn", 3 * hidden, hidden), ("attn.c_proj", hidden, hidden)
+    return Block(_alone(*attention, ("c_fc", inner, hidden), ("mlp.c_proj", hidden, inner)))
 
 
 def _experts(number_key: str, inner_key: str) -> "_Rule":
@@ -219,7 +220,8 @@ def _qwen_moe(config: _Numbers, block: int) -> Block:
     """Experts in some blocks, a Llama's MLP in others; Qwen2's have a further, shared expert with a gate of its own."""
     if block in config.values["mlp_only_layers"] or (block + 1) % config["decoder_sparse_step"]:
         return _llama(config, block)
-    sparse = _experts("num_experts", "moe_intermediate_size")(config, block)
+    number = "num_experts" if "num_experts" in config.values else "num_local_experts"  # on the hub; in transformers 5
+    sparse = _experts(number, "moe_intermediate_size")(config, block)
     if config.values["model_type"] == "qwen3_moe":
         return sparse
     hidden = config["hidden_size"]

@@ -92,7 +92,10 @@ def evaluate(problem: Relaxation, mass: torch.Tensor) -> tuple[torch.Tensor, tor
 
 
 def vertex(problem: Relaxation, gradient: torch.Tensor) -> torch.Tensor:
-    """The linear minimisation oracle: argmin <gradient, v> over the polytope, (rows, inputs) in the gradient's dtype."""
+    """The linear minimisation oracle: argmin <gradient, v> over the polytope, (rows, inputs), in the gradient's dtype.
+
+    Of each group the ``keep`` most negative entries, only where negative; what is fixed comes first.
+    """
     return frank_wolfe.vertex(gradient, problem.fixed, problem.size, problem.keep)
 
 

@@ -21,7 +21,6 @@ from prunelib.kernels.moves import moves_of
 from prunelib.patterns import Groups
 
 
-
 def move_to_optimum(
     weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, groups: Groups, threads: int
 ) -> Iterator[tuple[slice, RowResults]]:

@@ -20,9 +20,9 @@ BLOCKED = 1e30
 _CHUNK_ROWS = 32
 
 
-def in_chunks(work: Callable[[slice], T], rows: int, threads: int) -> Iterator[T]:
+def in_chunks(work: Callable[[slice], T], rows: int, threads: int, chunk_rows: int = _CHUNK_ROWS) -> Iterator[T]:
     """What ``work`` gives for each chunk of rows, as they are finished; rows do not depend on their chunk."""
-    chunks = [slice(start, min(start + _CHUNK_ROWS, rows)) for start in range(0, rows, _CHUNK_ROWS)]
+    chunks = [slice(start, min(start + chunk_rows, rows)) for start in range(0, rows, chunk_rows)]
     pool = ThreadPoolExecutor(threads)
     try:
         for future in as_completed([pool.submit(work, chunk) for chunk in chunks]):

@@ -13,7 +13,6 @@ import triton.language as tl
 from prunelib.kernels.cuda.terms import INFINITY
 
 
-
 @triton.jit
 def scan_rows(
     rows, active, weight, gram, restore, least,
