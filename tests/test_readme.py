@@ -4,6 +4,7 @@ import csv
 import json
 import re
 from pathlib import Path
+from statistics import fmean, stdev
 
 from prunelib.reporting.tables import significant
 
@@ -72,3 +73,17 @@ def test_the_results_table_is_that_of_the_committed_report():
     assert f"takes {seconds['row60']:.0f} s at 60% per row and {seconds['nm24']:.0f} s at 2:4" in " ".join(
         README.split()
     )
+
+
+def test_the_table_against_overfitting_is_that_of_the_committed_report():
+    with (ROOT / "reports" / "overfitting" / "results.csv").open(encoding="utf-8") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["pattern"]]
+    for pattern, label in (("row50", "50% per row"), ("row60", "60% per row"), ("nm24", "2:4")):
+        shown = []
+        for text in ("wikipedia", "sotu"):
+            for refiner in ("swaps", "swaps_damped", "swaps_held_out"):
+                cells = [row for row in rows if (row["pattern"], row["refiner"]) == (pattern, refiner)]
+                values = [float(cell[f"perplexity_{text}"]) for cell in cells]
+                assert len(values) == 3
+                shown.append(f"{fmean(values):.1f} ± {stdev(values):.1f}")
+        assert f"| {label} | {' | '.join(shown)} |\n" in README
