@@ -1,6 +1,7 @@
 """Put masks, and moved weights where there are such, on a stock model: a pruned Hugging Face folder comes out.
 
 The masks are those of a refined cell (artifacts/refined/...) or of an exported folder, and must be of this very model.
+Moved weights stand in the folder of the cell alone: from an exported one come its masks.
 """
 
 import argparse

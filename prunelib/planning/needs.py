@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
-from prunelib.planning.shapes import WEIGHT_BYTES, Block, Outline
+from prunelib.planning.shapes import WEIGHT_BYTES, Block, Matrix, Outline
 
 _FLOAT32 = 4
 _WORK = 16  # bytes a weight of the layer that is refined: its weight, its state, its masks
@@ -45,11 +45,6 @@ class Workload:
     evaluation_tokens: int = 141 * 2048
     evaluation_batch: int = 2048
     dtype: str | None = None
-
-    @property
-    def moves(self) -> bool:
-        """Whether any of its refiners moves weights."""
-        return any(moves for _, moves in self.cells)
 
 
 class Need(NamedTuple):
@@ -97,8 +92,7 @@ def states_bytes(outline: Outline, work: Workload) -> int:
 
 def masks_disk(blocks: Sequence[Block]) -> int:
     """A file of masks: one bit a weight, rows padded to bytes."""
-    matrices = [matrix for block in blocks for matrix in block.matrices]
-    return sum(matrix.copies * matrix.rows * -(-matrix.inputs // 8) for matrix in matrices)
+    return sum(matrix.copies * matrix.rows * -(-matrix.inputs // 8) for matrix in _matrices(blocks))
 
 
 def moved_disk(outline: Outline, kept: Fraction) -> int:
@@ -151,14 +145,12 @@ def memory(outline: Outline, work: Workload, gram_budget: int, state_budget: int
 
 def accumulating_bytes(blocks: Sequence[Block], gram_sets: int) -> int:
     """The Gram matrices of a block, and a copy of the largest one while it is mirrored."""
-    widest = max(size for block in blocks for size in block.inputs)
-    return gram_sets * max(map(gram_bytes, blocks)) + _FLOAT32 * widest**2
+    return gram_sets * max(map(gram_bytes, blocks)) + _largest_gram(blocks)
 
 
 def refining_bytes(blocks: Sequence[Block], gram_sets: int) -> int:
     """The work on the largest layer: its Gram matrices, a scaled one, one in float64, and 16 bytes a weight."""
-    matrices = [matrix for block in blocks for matrix in block.matrices]
-    return max(_FLOAT32 * (gram_sets + 3) * m.inputs**2 + _WORK * m.rows * m.inputs for m in matrices)
+    return max(_FLOAT32 * (gram_sets + 3) * m.inputs**2 + _WORK * m.rows * m.inputs for m in _matrices(blocks))
 
 
 def _calibrating(
@@ -167,7 +159,7 @@ def _calibrating(
     """Calibration, of whose states so many bytes stay on a GPU."""
     block = running * max(block.prunable + block.dense for block in outline.blocks)
     grams = max(map(gram_bytes, outline.blocks))
-    mirrored = accumulating_bytes(outline.blocks, 1) - grams
+    mirrored = _largest_gram(outline.blocks)
     batch, states = work.calibration_batch * _token_bytes(outline, running), states_bytes(outline, work)
     return StageMemory(
         "calibrate",
@@ -179,15 +171,22 @@ def _calibrating(
 
 def _read_ahead_bytes(outline: Outline, work: Workload) -> int:
     """The Gram matrices and the weight of the layer that comes next."""
-    matrices = [matrix for block in outline.blocks for matrix in block.matrices]
-    stored = WEIGHT_BYTES[outline.dtype]
-    return max(_FLOAT32 * work.gram_sets * m.inputs**2 + stored * m.rows * m.inputs for m in matrices)
+    sets, stored = work.gram_sets, WEIGHT_BYTES[outline.dtype]
+    return max(_FLOAT32 * sets * m.inputs**2 + stored * m.rows * m.inputs for m in _matrices(outline.blocks))
 
 
 def _token_bytes(outline: Outline, running: int) -> int:
     """What a token takes in the model: the widest state in float32 and four in the dtype, and its logits."""
-    widest = max(max(matrix.rows, matrix.inputs) for block in outline.blocks for matrix in block.matrices)
+    widest = max(max(matrix.rows, matrix.inputs) for matrix in _matrices(outline.blocks))
     return widest * (_FLOAT32 + 4 * running) + outline.vocabulary * (_FLOAT32 + running)
+
+
+def _largest_gram(blocks: Sequence[Block]) -> int:
+    return _FLOAT32 * max(size for block in blocks for size in block.inputs) ** 2
+
+
+def _matrices(blocks: Sequence[Block]) -> list[Matrix]:
+    return [matrix for block in blocks for matrix in block.matrices]
 
 
 def _running(outline: Outline, work: Workload) -> int:
