@@ -20,10 +20,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from prunelib.accumulation import calibrate_model
-from prunelib.gram import CalibrationSettings
+from prunelib.calibration.accumulation import calibrate_model
+from prunelib.calibration.gram import CalibrationSettings
 from prunelib.machine import machine
-from prunelib.models import find_layers, load_model
+from prunelib.model.structure import find_layers, load_model
 
 LENGTH, BATCH, ROUNDS, SIZE = 512, 4, 3, 2048
 

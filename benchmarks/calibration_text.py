@@ -22,17 +22,17 @@ from rich.console import Console
 from rich.table import Table
 
 from prunelib import PerRow, select, sparseswaps, wanda
+from prunelib.calibration.gram import accumulate_grams
+from prunelib.calibration.text import draw_windows, tokenize
 from prunelib.evaluation.perplexity import perplexity
-from prunelib.gram import accumulate_grams
 from prunelib.machine import machine
-from prunelib.models import find_layers, load_model, load_tokenizer
+from prunelib.model.structure import find_layers, load_model, load_tokenizer
+from prunelib.model.weights import apply_masks, read_weight
 from prunelib.params import Params, load_params
 from prunelib.sources.documents import Document, split_documents
 from prunelib.sources.mediawiki import prose
 from prunelib.sources.provenance import model_identity
 from prunelib.sources.wheels import read_members
-from prunelib.text import draw_windows, tokenize
-from prunelib.weights import apply_masks, read_weight
 from prunelib.workflow import model_folder
 
 MODEL, TEXT = model_folder("smollm2_135m"), "wikipedia"

@@ -21,17 +21,17 @@ from rich.console import Console
 from rich.table import Table
 
 from prunelib import PerRow, pruning_error, select, wanda
-from prunelib.calibration import Calibration
+from prunelib.calibration.artifact import Calibration
 from prunelib.cell import Cell
-from prunelib.layers import Layer
 from prunelib.machine import machine
+from prunelib.model.layers import Layer
+from prunelib.model.weights import read_weight
 from prunelib.refiners.sparsefw import rounded, salient
 from prunelib.relaxation import pairwise
 from prunelib.relaxation.convexity import plain_share
 from prunelib.relaxation.frankwolfe import iterates, line_search, open_loop
 from prunelib.relaxation.problem import Relaxation, dual_gap, evaluate, relax
 from prunelib.sources.provenance import model_identity
-from prunelib.weights import read_weight
 from prunelib.workflow import calibration_folder, model_folder
 
 CELL, BLOCKS = Cell(model="smollm2_135m", seed=0), (3, 20)

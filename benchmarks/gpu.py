@@ -36,12 +36,12 @@ from rich.table import Table  # noqa: E402
 from synthetic import Layer, random_gram, random_layer  # noqa: E402
 
 from prunelib import NOfM, PerRow  # noqa: E402
+from prunelib.algebra.objective import row_losses  # noqa: E402
 from prunelib.kernels.cuda import swaps as cuda  # noqa: E402
 from prunelib.kernels.cuda.chunks import CHUNK_ROWS  # noqa: E402
 from prunelib.kernels.finished import together  # noqa: E402
 from prunelib.kernels.interface import RowResults  # noqa: E402
 from prunelib.kernels.reference import swaps as reference  # noqa: E402
-from prunelib.objective import row_losses  # noqa: E402
 
 DEVICE = torch.device("cpu" if DRY else "cuda")
 PATTERNS = {"60% per row": PerRow(sparsity=0.6), "2:4": NOfM(keep=2, group=4)}

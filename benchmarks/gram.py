@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from prunelib.gram import gram_matrix
+from prunelib.calibration.gram import gram_matrix
 from prunelib.machine import machine
 
 CASES = {

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prunelib import NOfM, PerRow, select, wanda
-from prunelib.calibration import Calibration
+from prunelib.calibration.artifact import Calibration
 from prunelib.cell import Cell
 from prunelib.kernels.cpu import swaps as cpu
 from prunelib.kernels.finished import Finished, together
@@ -26,9 +26,9 @@ from prunelib.kernels.interface import RowResults
 from prunelib.kernels.reference import swaps as reference
 from prunelib.kernels.scaling import equilibrate
 from prunelib.machine import available_cores
-from prunelib.patterns import swap_columns
+from prunelib.masks.patterns import swap_columns
+from prunelib.model.weights import read_weight
 from prunelib.sources.provenance import model_identity
-from prunelib.weights import read_weight
 from prunelib.workflow import calibration_folder, model_folder
 
 CELL = Cell(model="smollm2_135m", seed=0)

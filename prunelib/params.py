@@ -10,16 +10,17 @@ from pydantic import BeforeValidator, Field, StringConstraints, ValidationError,
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from prunelib import refiners, registry, warmstarts
-from prunelib.allocation import Owl
+from prunelib import refiners, warmstarts
+from prunelib.calibration.gram import CalibrationSettings
 from prunelib.cell import Cell
-from prunelib.chains import Chain, steps_of
 from prunelib.errors import ParamsError
 from prunelib.evaluation.local_tasks import STOCK_NAMES
 from prunelib.evaluation.perplexity import PerplexitySettings
 from prunelib.evaluation.zeroshot import TasksSettings
-from prunelib.gram import CalibrationSettings
-from prunelib.patterns import NOfM, PerLayer, PerRow
+from prunelib.masks.allocation import Owl
+from prunelib.masks.patterns import NOfM, PerLayer, PerRow
+from prunelib.pruning import registry
+from prunelib.pruning.chains import Chain, steps_of
 from prunelib.settings import Settings
 from prunelib.sources import ModelSource, TaskSource, TextSource
 

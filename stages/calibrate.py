@@ -1,10 +1,11 @@
 """Draw the calibration windows of a model and accumulate the Gram matrices of its layers over them."""
 
 from prunelib import workflow
-from prunelib.accumulation import calibrate_model
+from prunelib.calibration.accumulation import calibrate_model
+from prunelib.calibration.text import bos_of, draw_in_documents, draw_windows, tokenize, tokenizer_identity
 from prunelib.cell import Cell
-from prunelib.layers import require_coverage
-from prunelib.models import check_length, find_layers, load_model, load_tokenizer
+from prunelib.model.layers import require_coverage
+from prunelib.model.structure import check_length, find_layers, load_model, load_tokenizer
 from prunelib.params import Params
 from prunelib.planning.refusals import require_room_to_calibrate
 from prunelib.progress import meter
@@ -12,7 +13,6 @@ from prunelib.resume import resumable
 from prunelib.sources.documents import read_documents
 from prunelib.sources.provenance import model_identity, text_identity
 from prunelib.store import publish
-from prunelib.text import bos_of, draw_in_documents, draw_windows, tokenize, tokenizer_identity
 
 
 def calibrate(params: Params, model: str, seed: int) -> None:

@@ -1,20 +1,20 @@
 """Measure a pruned model, or with only --model the dense one: perplexity, zero-shot tasks, sparsity, pruning error."""
 
 from prunelib import workflow
+from prunelib.calibration.text import bos_of
 from prunelib.cell import Cell
 from prunelib.evaluation.held_out import held_out_texts, held_out_windows
 from prunelib.evaluation.perplexity import perplexity
 from prunelib.evaluation.pruned import mean_errors, prune
 from prunelib.evaluation.zeroshot import zero_shot
 from prunelib.machine import machine
-from prunelib.models import check_length, find_layers, load_model, load_tokenizer
+from prunelib.masks.pruned import read_pruned
+from prunelib.model.structure import check_length, find_layers, load_model, load_tokenizer
+from prunelib.model.weights import achieved_sparsity
 from prunelib.params import Params
 from prunelib.progress import meter
-from prunelib.pruned import read_pruned
 from prunelib.results import CellResult, read_layers, write_record
 from prunelib.resume import FinishedValues, resumable
-from prunelib.text import bos_of
-from prunelib.weights import achieved_sparsity
 
 
 def evaluate(

@@ -3,23 +3,23 @@
 import torch
 
 from prunelib import workflow
-from prunelib.blockwise import Checkpoint
-from prunelib.calibration import Calibration
+from prunelib.calibration.artifact import Calibration
 from prunelib.cell import Cell
-from prunelib.chains import steps_of
 from prunelib.machine import machine
-from prunelib.masks import read_masks
+from prunelib.masks.packed import read_masks
+from prunelib.masks.pruned import together, write_pruned
+from prunelib.model.blockwise import Checkpoint
+from prunelib.model.weights import read_weight
 from prunelib.params import Params
 from prunelib.planning.refusals import require_room_to_refine
 from prunelib.progress import meter
-from prunelib.propagation import load_propagated
-from prunelib.pruned import together, write_pruned
-from prunelib.refinement import FinishedBlocks, refine_blocks
+from prunelib.pruning.chains import steps_of
+from prunelib.pruning.propagation import load_propagated
+from prunelib.pruning.refinement import FinishedBlocks, refine_blocks
 from prunelib.results import Timing, write_layers, write_record
 from prunelib.resume import resumable
 from prunelib.sources.provenance import model_identity
 from prunelib.store import sha256_file
-from prunelib.weights import read_weight
 
 
 def refine(params: Params, model: str, seed: int, pattern: str, warmstart: str, refiner: str) -> None:

@@ -3,12 +3,12 @@
 import torch
 
 from prunelib import workflow
-from prunelib.calibration import Calibration
+from prunelib.calibration.artifact import Calibration
 from prunelib.cell import Cell
 from prunelib.machine import machine
-from prunelib.masks import write_masks
+from prunelib.masks.packed import write_masks
 from prunelib.params import Params
-from prunelib.selection import warmstart_masks
+from prunelib.pruning.selection import warmstart_masks
 from prunelib.sources.provenance import model_identity
 
 

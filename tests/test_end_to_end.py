@@ -7,12 +7,12 @@ import pytest
 from pipeline_project import ROOT, Project
 from ruamel.yaml import YAML
 
+from prunelib.calibration.text import tokenize
 from prunelib.evaluation.held_out import held_out_texts, held_out_windows
 from prunelib.machine import available_cores
-from prunelib.models import load_tokenizer
+from prunelib.model.structure import load_tokenizer
 from prunelib.params import load_params
 from prunelib.sources.documents import read_documents
-from prunelib.text import tokenize
 
 pytestmark = pytest.mark.e2e
 

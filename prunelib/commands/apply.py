@@ -10,11 +10,11 @@ from pathlib import Path
 from transformers import AutoConfig
 
 from prunelib import store
-from prunelib.card import model_card
 from prunelib.commands import one_line
-from prunelib.export import export_model
-from prunelib.models import find_layers, load_model
-from prunelib.pruned import MASKS_FILE, read_pruned
+from prunelib.export.card import model_card
+from prunelib.export.folder import export_model
+from prunelib.masks.pruned import MASKS_FILE, read_pruned
+from prunelib.model.structure import find_layers, load_model
 from prunelib.sources.provenance import computed_identity
 
 

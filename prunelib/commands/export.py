@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from prunelib import workflow
-from prunelib.card import model_card
 from prunelib.cell import Cell
 from prunelib.evaluation.pruned import mean_errors
-from prunelib.export import check_groups, export_model
-from prunelib.layers import read_index
+from prunelib.export.card import model_card
+from prunelib.export.folder import check_groups, export_model
+from prunelib.masks.patterns import NOfM
+from prunelib.masks.pruned import read_pruned
+from prunelib.model.layers import read_index
 from prunelib.params import Params
-from prunelib.patterns import NOfM
-from prunelib.pruned import read_pruned
 from prunelib.results import CellResult, read_cell, read_layers
 
 

@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from prunelib import refiners, registry, store, warmstarts
+from prunelib import refiners, store, warmstarts
 from prunelib.errors import ArtifactError, PruneError
+from prunelib.pruning import registry
 
 README = Path("README.md")
 START, END = "<!-- methods -->\n", "<!-- /methods -->"

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prunelib.calibration.text import spread_windows, tokenize
 from prunelib.errors import ParamsError
 from prunelib.evaluation.perplexity import PerplexitySettings
 from prunelib.results import BOS_SUFFIX
 from prunelib.sources.documents import read_documents, shared_document
-from prunelib.text import spread_windows, tokenize
 
 if TYPE_CHECKING:
     import torch

@@ -5,14 +5,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from prunelib.pruned import Pruned
+from prunelib.masks.pruned import Pruned
+from prunelib.model.weights import apply_masks, apply_weights, check_pruned
 from prunelib.results import LayerResult
-from prunelib.weights import apply_masks, apply_weights, check_pruned
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from prunelib.layers import Layer
+    from prunelib.model.layers import Layer
 
 
 def prune(model: "nn.Module", layers: tuple["Layer", ...], pruned: Pruned, stock: Path) -> None:

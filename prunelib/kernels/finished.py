@@ -5,9 +5,9 @@ from dataclasses import fields, replace
 
 import torch
 
+from prunelib.algebra.objective import row_losses
 from prunelib.kernels.interface import RowResults
-from prunelib.objective import row_losses
-from prunelib.refined import Progress, Refined
+from prunelib.pruning.refined import Progress, Refined
 
 Rows = slice | torch.Tensor
 Finished = Iterable[tuple[Rows, RowResults]]

@@ -5,8 +5,8 @@ from dataclasses import fields, replace
 
 import torch
 
+from prunelib.algebra.objective import row_losses
 from prunelib.kernels.interface import RowResults
-from prunelib.objective import row_losses
 
 SwapBest = Callable[[torch.Tensor, torch.Tensor, int], RowResults]
 """Called with numbers of rows (n,), their masks (n, inputs) and how many best swaps to make at most."""

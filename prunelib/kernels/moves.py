@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prunelib.patterns import Groups
+from prunelib.masks.patterns import Groups
 
 
 class Moves(NamedTuple):

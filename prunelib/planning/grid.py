@@ -2,11 +2,12 @@
 
 from fractions import Fraction
 
-from prunelib import refiners, registry
-from prunelib.chains import steps_of
+from prunelib import refiners
+from prunelib.masks.patterns import NOfM, Pattern
 from prunelib.params import Params
-from prunelib.patterns import NOfM, Pattern
 from prunelib.planning.needs import Workload
+from prunelib.pruning import registry
+from prunelib.pruning.chains import steps_of
 
 
 def workload(params: Params, model: str) -> Workload:

@@ -69,7 +69,7 @@ def gram_bytes(block: Block) -> int:
 
 
 def passes(block: Block, gram_budget: int) -> int:
-    """How often windows run through a block, as :func:`prunelib.gram.plan_passes` plans it."""
+    """How often windows run through a block, as :func:`prunelib.calibration.gram.plan_passes` plans it."""
     number, free = 1, gram_budget
     for index, size in enumerate(block.inputs):
         needed = _FLOAT32 * size**2

@@ -5,13 +5,14 @@ from typing import Any
 
 import torch
 
-from prunelib import refiners, registry
-from prunelib.chains import steps_of
-from prunelib.gram import CalibrationSettings
-from prunelib.layers import LayerIndex
+from prunelib import refiners
+from prunelib.calibration.gram import CalibrationSettings
+from prunelib.model.layers import LayerIndex
 from prunelib.planning.needs import accumulating_bytes, calibration_disk, masks_disk, refining_bytes
 from prunelib.planning.room import require_disk, require_memory
 from prunelib.planning.shapes import Block, Matrix
+from prunelib.pruning import registry
+from prunelib.pruning.chains import steps_of
 
 
 def require_room_to_calibrate(folder: Path, index: LayerIndex, settings: CalibrationSettings) -> None:
@@ -43,7 +44,7 @@ def require_room_to_refine(
     folder
         Where they will be written.
     settings
-        Of one refiner, or a :class:`prunelib.chains.Chain`.
+        Of one refiner, or a :class:`prunelib.pruning.chains.Chain`.
     weight_bytes
         Of one weight, as the model stores it.
     device

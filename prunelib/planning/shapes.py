@@ -1,6 +1,6 @@
 """A Hugging Face config.json as the prunable matrices of every decoder block: a rule a family, without torch.
 
-The tests compare the rules with what :func:`prunelib.models.find_layers` finds in the models themselves.
+The tests compare the rules with what :func:`prunelib.model.structure.find_layers` finds in the models themselves.
 """
 
 from collections.abc import Callable, Iterator, Mapping

@@ -11,7 +11,7 @@ import torch
 
 from prunelib.kernels import engine
 from prunelib.kernels.scaling import equilibrate
-from prunelib.patterns import PerRow, select
+from prunelib.masks.patterns import PerRow, select
 from prunelib.planning.needs import Workload
 from prunelib.planning.shapes import Outline
 

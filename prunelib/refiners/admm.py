@@ -17,12 +17,12 @@ import torch
 from pydantic import Field, model_validator
 
 from prunelib import settings as base
-from prunelib.linalg import inverse, product
-from prunelib.objective import check_layer, damped
-from prunelib.patterns import NOfM, Pattern, PerLayer, check_mask, select
-from prunelib.refined import Progress, Refined, silent
-from prunelib.registry import About
-from prunelib.survivors import survivors, the_better
+from prunelib.algebra.linalg import inverse, product
+from prunelib.algebra.objective import check_layer, damped
+from prunelib.masks.patterns import NOfM, Pattern, PerLayer, check_mask, select
+from prunelib.pruning.refined import Progress, Refined, silent
+from prunelib.pruning.registry import About
+from prunelib.pruning.survivors import survivors, the_better
 
 ABOUT = About(
     "choose mask and weights anew by the alternating direction method of multipliers",

@@ -6,15 +6,15 @@ from typing import Literal
 import torch
 
 from prunelib import settings as base
+from prunelib.algebra.objective import check_layer
 from prunelib.errors import PatternError
 from prunelib.kernels import engine
 from prunelib.kernels.finished import refined, unscaled
 from prunelib.kernels.scaling import equilibrate
 from prunelib.machine import machine
-from prunelib.objective import check_layer
-from prunelib.patterns import NOfM, Pattern, check_mask
-from prunelib.refined import Progress, Refined, silent
-from prunelib.registry import About
+from prunelib.masks.patterns import NOfM, Pattern, check_mask
+from prunelib.pruning.refined import Progress, Refined, silent
+from prunelib.pruning.registry import About
 
 _MOST_PATTERNS = 1000
 

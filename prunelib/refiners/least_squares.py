@@ -6,12 +6,12 @@ import torch
 from pydantic import Field
 
 from prunelib import settings as base
-from prunelib.objective import check_layer, damped
-from prunelib.patterns import Pattern, check_mask
-from prunelib.reconstruction import reconstruct
-from prunelib.refined import Progress, Refined, silent
-from prunelib.registry import About
-from prunelib.survivors import Survivors, survivors, the_better
+from prunelib.algebra.objective import check_layer, damped
+from prunelib.algebra.reconstruction import reconstruct
+from prunelib.masks.patterns import Pattern, check_mask
+from prunelib.pruning.refined import Progress, Refined, silent
+from prunelib.pruning.registry import About
+from prunelib.pruning.survivors import Survivors, survivors, the_better
 
 ABOUT = About(
     "keep the mask, move the kept weights to the least error by conjugate gradients",

@@ -5,10 +5,10 @@ from typing import Literal
 import torch
 
 from prunelib import settings as base
-from prunelib.objective import check_layer, row_losses
-from prunelib.patterns import Pattern, check_mask
-from prunelib.refined import Progress, Refined, silent
-from prunelib.registry import About
+from prunelib.algebra.objective import check_layer, row_losses
+from prunelib.masks.patterns import Pattern, check_mask
+from prunelib.pruning.refined import Progress, Refined, silent
+from prunelib.pruning.registry import About
 
 ABOUT = About("the warm start as it is")
 

@@ -16,15 +16,15 @@ import torch
 from pydantic import Field
 
 from prunelib import settings as base
+from prunelib.algebra.objective import check_layer, damped
+from prunelib.algebra.reconstruction import reconstruct
 from prunelib.kernels import engine
 from prunelib.kernels.interface import RowResults
 from prunelib.machine import machine
-from prunelib.objective import check_layer, damped
-from prunelib.patterns import Pattern, check_mask, swap_columns
-from prunelib.reconstruction import reconstruct
-from prunelib.refined import Progress, Refined, silent
-from prunelib.registry import About
-from prunelib.survivors import Survivors, survivors, the_better
+from prunelib.masks.patterns import Pattern, check_mask, swap_columns
+from prunelib.pruning.refined import Progress, Refined, silent
+from prunelib.pruning.registry import About
+from prunelib.pruning.survivors import Survivors, survivors, the_better
 
 ABOUT = About(
     "swap a kept for a pruned weight as long as that lowers the error with the kept weights re-estimated: at each swap "

@@ -13,17 +13,17 @@ from typing import Literal, NamedTuple
 import torch
 
 from prunelib import settings as base
+from prunelib.algebra.linalg import product
+from prunelib.algebra.objective import check_layer, row_losses
 from prunelib.errors import PatternError
 from prunelib.kernels import engine
 from prunelib.kernels.finished import together
 from prunelib.kernels.interface import LOSS_TOLERANCE, ROUNDING
 from prunelib.kernels.scaling import Equilibrated, equilibrate
-from prunelib.linalg import product
 from prunelib.machine import machine
-from prunelib.objective import check_layer, row_losses
-from prunelib.patterns import Pattern, PerLayer, check_mask
-from prunelib.refined import Progress, Refined, silent
-from prunelib.registry import About
+from prunelib.masks.patterns import Pattern, PerLayer, check_mask
+from prunelib.pruning.refined import Progress, Refined, silent
+from prunelib.pruning.registry import About
 
 ABOUT = About(
     "1-swaps within rows and exchanges between rows, in turn, until neither lowers the error of the whole matrix; that "

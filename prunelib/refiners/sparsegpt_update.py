@@ -1,7 +1,7 @@
 """SparseGPT's update of the kept weights, for any mask (Frantar & Alistarh, arXiv 2301.00774, algorithm 1).
 
-Column by column, the columns to the right make up for what a row prunes (:mod:`prunelib.obs`). After the warm start
-``sparsegpt`` with the same dampening this is SparseGPT.
+Column by column, the columns to the right make up for what a row prunes (:mod:`prunelib.algebra.obs`). After the warm
+start ``sparsegpt`` with the same dampening this is SparseGPT.
 """
 
 from typing import Annotated, Literal
@@ -9,13 +9,13 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from prunelib import obs
 from prunelib import settings as base
-from prunelib.objective import check_layer
-from prunelib.patterns import Pattern, check_mask
-from prunelib.refined import Progress, Refined, silent
-from prunelib.registry import About
-from prunelib.survivors import Survivors, survivors, the_better
+from prunelib.algebra import obs
+from prunelib.algebra.objective import check_layer
+from prunelib.masks.patterns import Pattern, check_mask
+from prunelib.pruning.refined import Progress, Refined, silent
+from prunelib.pruning.registry import About
+from prunelib.pruning.survivors import Survivors, survivors, the_better
 
 ABOUT = About(
     "keep the mask; column by column, let the weights to the right make up for what is pruned",

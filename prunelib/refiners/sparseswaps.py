@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 
 from prunelib import settings as base
+from prunelib.algebra.objective import check_layer, damped
 from prunelib.errors import ParamsError
 from prunelib.kernels import engine
 from prunelib.kernels.finished import Finished, measured, refined, together, unscaled
@@ -17,10 +18,9 @@ from prunelib.kernels.held_out import swap_until_held_out_rises
 from prunelib.kernels.interface import RowResults
 from prunelib.kernels.scaling import Equilibrated, equilibrate
 from prunelib.machine import machine
-from prunelib.objective import check_layer, damped
-from prunelib.patterns import Pattern, check_mask, swap_columns
-from prunelib.refined import Progress, Refined, silent
-from prunelib.registry import About
+from prunelib.masks.patterns import Pattern, check_mask, swap_columns
+from prunelib.pruning.refined import Progress, Refined, silent
+from prunelib.pruning.registry import About
 
 ABOUT = About(
     "swap a kept for a pruned weight as long as that lowers the error: at most `max_swaps` best ones a row, or to the "

@@ -7,8 +7,8 @@ the larger d, the tighter the bound, as long as G - Diag(d) has no negative eige
 
 import torch
 
+from prunelib.algebra.linalg import inverse
 from prunelib.errors import NumericalError
-from prunelib.linalg import inverse
 
 _STEPS = 10  # of bisection
 _ROUNDING = 2.0**-24  # of float32

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import torch
 
+from prunelib.algebra.linalg import product
 from prunelib.kernels import engine
-from prunelib.linalg import product
 from prunelib.machine import machine
 from prunelib.relaxation.problem import Relaxation, dual_gap, evaluate
 

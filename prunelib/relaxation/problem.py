@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import torch
 
+from prunelib.algebra.linalg import product
 from prunelib.kernels.reference import frank_wolfe
 from prunelib.kernels.scaling import equilibrate
-from prunelib.linalg import product
-from prunelib.patterns import Pattern
+from prunelib.masks.patterns import Pattern
 
 _EPSILON = torch.finfo(torch.float64).eps
 

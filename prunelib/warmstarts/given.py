@@ -10,11 +10,11 @@ from pydantic import Field
 from prunelib import settings as base
 from prunelib import store
 from prunelib.errors import ArtifactError, PatternError
-from prunelib.layers import Layer
-from prunelib.masks import read_masks
-from prunelib.patterns import Pattern, check_mask
-from prunelib.registry import About
-from prunelib.weights import check_masks, open_shard
+from prunelib.masks.packed import read_masks
+from prunelib.masks.patterns import Pattern, check_mask
+from prunelib.model.layers import Layer
+from prunelib.model.weights import check_masks, open_shard
+from prunelib.pruning.registry import About
 
 ABOUT = About("the masks in the safetensors file `path`: of another run, or of any other tool")
 

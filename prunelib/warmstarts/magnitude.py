@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 
 from prunelib import settings as base
-from prunelib.registry import About
+from prunelib.pruning.registry import About
 
 ABOUT = About("keep the largest weights")
 

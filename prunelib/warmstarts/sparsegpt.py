@@ -1,10 +1,10 @@
 """SparseGPT's mask: chosen on weights that make up for what was pruned before (Frantar & Alistarh, arXiv 2301.00774).
 
-Kept are the weights whose cost w^2 / F_jj (:mod:`prunelib.obs`) is highest, chosen ``block`` columns at a time. Per
-layer, each block of columns keeps its share of the matrix's count, as in the authors' script, rounded so that up to any
-block the sum is rounded down. Per row, which the paper has not, a block keeps what is among the costliest that the row
-may still keep, the columns after it included: blocks keep different shares and rows their exact counts (equal shares
-cost much). For N:M, each group is chosen when it is reached.
+Kept are the weights whose cost w^2 / F_jj (:mod:`prunelib.algebra.obs`) is highest, chosen ``block`` columns at a time.
+Per layer, each block of columns keeps its share of the matrix's count, as in the authors' script, rounded so that up to
+any block the sum is rounded down. Per row, which the paper has not, a block keeps what is among the costliest that the
+row may still keep, the columns after it included: blocks keep different shares and rows their exact counts (equal
+shares cost much). For N:M, each group is chosen when it is reached.
 
 Only the mask is used. SparseGPT itself is this start and then the refiner ``sparsegpt_update``.
 """
@@ -14,11 +14,11 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from prunelib import obs
 from prunelib import settings as base
-from prunelib.objective import check_layer
-from prunelib.patterns import NOfM, Pattern
-from prunelib.registry import About
+from prunelib.algebra import obs
+from prunelib.algebra.objective import check_layer
+from prunelib.masks.patterns import NOfM, Pattern
+from prunelib.pruning.registry import About
 
 ABOUT = About(
     "keep what costs most to prune once the columns to the right have made up for it",

@@ -9,10 +9,10 @@ from report_records import layers
 
 from prunelib.errors import ModelError, PatternError
 from prunelib.evaluation.pruned import mean_errors, prune
-from prunelib.layers import LayerIndex
-from prunelib.models import find_layers
-from prunelib.pruned import Pruned
-from prunelib.weights import achieved_sparsity, check_pruned, read_weight
+from prunelib.masks.pruned import Pruned
+from prunelib.model.layers import LayerIndex
+from prunelib.model.structure import find_layers
+from prunelib.model.weights import achieved_sparsity, check_pruned, read_weight
 
 
 @pytest.fixture(scope="module", params=["llama", "gpt2"])

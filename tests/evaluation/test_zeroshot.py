@@ -19,12 +19,12 @@ from tokenizers.pre_tokenizers import Sequence as Steps
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from prunelib.calibration.text import tokenizer_identity
 from prunelib.errors import ArtifactError, NumericalError, ParamsError, SourceError
 from prunelib.evaluation import harness
 from prunelib.evaluation.local_tasks import STOCK_NAMES, describe, local_tasks
 from prunelib.evaluation.zeroshot import TasksSettings, zero_shot
 from prunelib.results import TaskResult
-from prunelib.text import tokenizer_identity
 
 SPECIAL = ["<bos>", "<unk>", "<eos>"]
 NOUNS, VERBS = ["cat", "dog", "bird", "fish"], ["sits", "runs", "sings", "swims"]

@@ -13,7 +13,7 @@ from prunelib.kernels.cpu import swaps
 from prunelib.kernels.finished import together
 from prunelib.kernels.reference import block_moves as reference
 from prunelib.kernels.scaling import equilibrate
-from prunelib.patterns import Groups
+from prunelib.masks.patterns import Groups
 
 ENGINES = [cpu, reference]
 N_OF_M = [pattern for pattern in PATTERNS if isinstance(pattern, NOfM)]

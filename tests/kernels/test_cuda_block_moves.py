@@ -12,7 +12,7 @@ from prunelib import NOfM
 from prunelib.kernels.finished import together
 from prunelib.kernels.reference import block_moves as reference
 from prunelib.kernels.scaling import equilibrate
-from prunelib.patterns import Groups
+from prunelib.masks.patterns import Groups
 
 pytest.importorskip("triton", reason="triton is not installed")
 

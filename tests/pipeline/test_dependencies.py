@@ -18,8 +18,8 @@ FRAME = {
     "prunelib/params.py",
     "prunelib/planning/refusals.py",  # refuses to begin, or changes nothing
     "prunelib/progress.py",
-    "prunelib/refined.py",
-    "prunelib/registry.py",
+    "prunelib/pruning/refined.py",
+    "prunelib/pruning/registry.py",
     "prunelib/resume.py",
     "prunelib/settings.py",
     "prunelib/store.py",

@@ -10,9 +10,10 @@ from configs import LLAMA_8B, written
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunelib.calibration import write_grams
-from prunelib.gram import plan_passes
-from prunelib.masks import write_masks
+from prunelib.calibration.artifact import write_grams
+from prunelib.calibration.gram import plan_passes
+from prunelib.calibration.statistics import InputStatistics
+from prunelib.masks.packed import write_masks
 from prunelib.params import load_params
 from prunelib.planning.grid import workload
 from prunelib.planning.needs import (
@@ -28,7 +29,6 @@ from prunelib.planning.needs import (
 )
 from prunelib.planning.shapes import Block, Matrix, outline
 from prunelib.planning.speed import SPARSITY, SWEEPS, Speed, estimates, measure
-from prunelib.statistics import InputStatistics
 
 ROOT = Path(__file__).parents[2]
 GIB = 1024**3

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from prunelib.chains import Chain
+from prunelib.calibration.gram import CalibrationSettings
 from prunelib.errors import StageError
-from prunelib.gram import CalibrationSettings
-from prunelib.layers import Layer, LayerIndex
+from prunelib.model.layers import Layer, LayerIndex
 from prunelib.planning import refusals, room
+from prunelib.pruning.chains import Chain
 from prunelib.refiners.sparseswaps import Settings as Swaps
 
 GB = 10**9

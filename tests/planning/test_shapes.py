@@ -9,7 +9,7 @@ from families import DENSE, MIXTURE, save, tiny_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from prunelib.errors import ModelError
-from prunelib.models import find_layers
+from prunelib.model.structure import find_layers
 from prunelib.planning.needs import gram_bytes
 from prunelib.planning.shapes import FAMILIES, outline
 

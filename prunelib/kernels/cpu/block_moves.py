@@ -18,7 +18,7 @@ import torch
 from prunelib.kernels.cpu.compiled import compiled, correlate, in_chunks
 from prunelib.kernels.interface import LOSS_TOLERANCE, MAX_SWEEPS, ROUNDING, RowResults
 from prunelib.kernels.moves import moves_of
-from prunelib.patterns import Groups
+from prunelib.masks.patterns import Groups
 
 
 def move_to_optimum(

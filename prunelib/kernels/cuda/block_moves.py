@@ -14,7 +14,7 @@ from prunelib.kernels.cuda import block_move_kernels
 from prunelib.kernels.cuda.chunks import correlate, in_chunks
 from prunelib.kernels.interface import MAX_SWEEPS, RowResults
 from prunelib.kernels.moves import moves_of
-from prunelib.patterns import Groups
+from prunelib.masks.patterns import Groups
 
 _AT_ONCE = 256
 """Moves that a program values at once, of as many groups as they are."""

@@ -5,9 +5,9 @@ from itertools import combinations
 
 import torch
 
+from prunelib.algebra.objective import row_losses
 from prunelib.kernels.interface import LOSS_TOLERANCE, ROUNDING, RowResults
-from prunelib.objective import row_losses
-from prunelib.patterns import Groups
+from prunelib.masks.patterns import Groups
 
 _CHUNK_BYTES = 128 * 1024 * 1024
 

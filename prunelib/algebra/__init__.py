@@ -1,0 +1,1 @@
+"""The mathematics of one layer: its pruning error, products, inverses, and least squares."""

@@ -1,0 +1,81 @@
+"""The pruning error and its yardstick, from the Gram matrix alone."""
+
+import torch
+
+from prunelib.algebra.linalg import product
+from prunelib.errors import NumericalError
+
+_SLACK = 1e-3  # what rounding in float32, or a product without symmetry, may add
+_STRIP = 1024  # rows of a Gram matrix that are checked at once
+
+
+def row_losses(weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """p^T G p of each row with p = (1 - m) * w, in float64.
+
+    Parameters
+    ----------
+    weight, mask
+        (rows, inputs); True = kept.
+    gram
+        (inputs, inputs), sum over tokens of x x^T.
+
+    Returns
+    -------
+    torch.Tensor
+        (rows,) float64, not negative.
+    """
+    pruned = weight.double().masked_fill(mask, 0)
+    return (product(pruned, gram.double()) * pruned).sum(dim=1).clamp(min=0)
+
+
+def pruning_error(weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor) -> float:
+    """||W X - (M*W) X||_F^2 for weight (rows, inputs), gram (inputs, inputs) and mask (rows, inputs), True = kept."""
+    return float(row_losses(weight, gram, mask).sum())
+
+
+def refit_losses(weight: torch.Tensor, gram: torch.Tensor, moved: torch.Tensor) -> torch.Tensor:
+    """e^T G e of each row with e = w - x, for kept weights that have moved to x: (rows,) float64.
+
+    Parameters
+    ----------
+    weight, moved
+        (rows, inputs); ``moved`` is 0 where pruned.
+    gram
+        (inputs, inputs), sum over tokens of x x^T.
+    """
+    change = weight.double() - moved.double()
+    return (product(change, gram.double()) * change).sum(dim=1).clamp(min=0)
+
+
+def damped(gram: torch.Tensor, share: float) -> torch.Tensor:
+    """G + share * mean(diag G) * I, (inputs, inputs): as if every input carried noise of its own."""
+    return gram + share * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+
+
+def output_energy(weight: torch.Tensor, gram: torch.Tensor) -> float:
+    """||W X||_F^2, against which a pruning error is relative."""
+    return pruning_error(weight, gram, torch.zeros_like(weight, dtype=torch.bool))
+
+
+def check_layer(weight: torch.Tensor, gram: torch.Tensor) -> None:
+    """Refuse a weight (rows, inputs) and a Gram matrix that cannot belong together.
+
+    Raises
+    ------
+    NumericalError
+        If a shape does not fit, a value is NaN or infinite, or the Gram matrix is no sum of x x^T: not symmetric, or an
+        entry larger than its two diagonal entries allow (Cauchy-Schwarz).
+    """
+    if weight.ndim != 2 or gram.shape != (weight.shape[1],) * 2:
+        raise NumericalError(
+            f"gram: shape {tuple(gram.shape)} does not fit a weight of shape {tuple(weight.shape)} (rows, inputs)"
+        )
+    for name, tensor in (("weight", weight), ("gram", gram)):
+        if not tensor.isfinite().all():
+            raise NumericalError(f"{name}: NaN or infinity found, expected finite numbers")
+    norms = gram.diagonal().double().clamp(min=0).sqrt()
+    for start in range(0, len(gram), _STRIP):
+        strip = slice(start, start + _STRIP)
+        rows, largest = gram[strip], norms[strip, None] * norms
+        if ((rows - gram[:, strip].T).abs() > _SLACK * largest).any() or (rows.abs() > (1 + _SLACK) * largest).any():
+            raise NumericalError("gram: not symmetric and positive semidefinite, expected a sum of x x^T")

@@ -1,0 +1,79 @@
+"""Optimal Brain Surgeon, column by column, as in SparseGPT (Frantar & Alistarh, arXiv 2301.00774, algorithm 1).
+
+Columns are visited from left to right and then frozen. Where a row prunes column j, the columns R from j on make up for
+it as best they can: with H = G damped, and F the inverse of H over R,
+
+    w_R -= w_j / F_jj * F_j,R        which costs  w_j^2 / F_jj
+
+The rows of all these F stand in the upper triangular U with U^T U = H^-1: F_j,R = U_jj U_j,R.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from prunelib.algebra.linalg import inverse_factor, product
+from prunelib.algebra.objective import damped
+
+BLOCK = 128
+DAMPENING = 0.01
+
+Choice = Callable[[slice, torch.Tensor], torch.Tensor]
+"""From columns, and the costs w_j^2 / F_jj (rows, remaining) float64 of these and all after them, to the columns' mask
+(rows, columns), True = kept."""
+
+
+def prune_columns(
+    weight: torch.Tensor,
+    gram: torch.Tensor,
+    choose: Choice,
+    dampening: float = DAMPENING,
+    block: int = BLOCK,
+    width: int = BLOCK,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Prune column by column, in float64, and let the columns to the right make up for it.
+
+    Parameters
+    ----------
+    weight, gram
+        (rows, inputs), any float dtype; (inputs, inputs), sum over tokens of x x^T.
+    choose
+        Asked for the mask of ``width`` columns when the first of them is reached: all before it have been pruned, and
+        the costs are of weights that made up for that, beyond the block for what other blocks have pruned.
+    dampening
+        H = G + dampening * mean(diag G) * I.
+    block
+        Columns beyond a block learn of its errors when it is complete, in one product. A multiple of ``width``.
+
+    Returns
+    -------
+    tuple
+        The mask (rows, inputs) bool, and the weights (rows, inputs) float32, +0.0 where pruned.
+
+    Raises
+    ------
+    NumericalError
+        If H is not positive definite.
+    """
+    U = inverse_factor(_hessian(gram, dampening))
+    W = weight.to(torch.float64, copy=True)
+    mask = torch.empty_like(W, dtype=torch.bool)
+    rows, inputs = W.shape
+    for start in range(0, inputs, block):
+        stop = min(start + block, inputs)
+        errors = W.new_empty(rows, stop - start)
+        for first in range(start, stop, width):
+            columns = slice(first, min(first + width, stop))
+            mask[:, columns] = choose(columns, (W[:, first:] / U.diagonal()[first:]) ** 2)
+            for j in range(columns.start, columns.stop):
+                error = (W[:, j] / U[j, j]).masked_fill(mask[:, j], 0)
+                W[:, j:stop] -= error[:, None] * U[j, j:stop]
+                errors[:, j - start] = error
+        W[:, stop:] -= product(errors, U[start:stop, stop:])
+    return mask, W.float().masked_fill(~mask, 0)
+
+
+def _hessian(gram: torch.Tensor, dampening: float) -> torch.Tensor:
+    """G damped, or the identity where no input is alive."""
+    H = damped(gram.double(), dampening)
+    return H if H.any() else torch.eye(len(H)).to(H)

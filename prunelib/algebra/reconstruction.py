@@ -1,0 +1,116 @@
+"""Least squares on the support of a mask, all rows at once (as in ALPS, arXiv 2406.07831, section 3.3).
+
+For a row w of the model and weights x that are 0 outside the mask, the output error is (w - x)^T G (w - x): a quadratic
+over the kept places S, whose minimum solves G_SS x_S = (G w)_S. Conjugate gradients solve that for all rows with one
+product (rows, inputs) x (inputs, inputs) an iteration, with no system for each row to be written down.
+
+In units in which every input has norm 1 the diagonal of G is 1: conjugate gradients in these units are those that the
+diagonal preconditions. Products are in float32, scalars in float64.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from prunelib.algebra.linalg import product
+
+_EPSILON = torch.finfo(torch.float32).eps
+
+
+class _Rows(NamedTuple):
+    """The state of the rows that still move.
+
+    row (n,) is their place in the matrix; pruned, residual r and direction p are (n, inputs); energy is r^T r, and done
+    the energy with which a row is finished, both (n,) float64.
+    """
+
+    row: torch.Tensor
+    pruned: torch.Tensor
+    residual: torch.Tensor
+    direction: torch.Tensor
+    energy: torch.Tensor
+    done: torch.Tensor
+
+
+def reconstruct(
+    weight: torch.Tensor,
+    gram: torch.Tensor,
+    mask: torch.Tensor,
+    start: torch.Tensor,
+    iterations: int,
+    tolerance: float,
+) -> torch.Tensor:
+    """Move kept weights towards the least error (w - x)^T G (w - x).
+
+    The error falls with every iteration, up to the rounding of float32: of a start that is (nearly) the minimum, what
+    comes back can be worse in the last digits (:func:`prunelib.pruning.survivors.the_better`). Where G is singular, it
+    is one minimum of many; weights whose inputs are dead do not move.
+
+    Parameters
+    ----------
+    weight
+        (rows, inputs), the model's, any float dtype.
+    gram
+        (inputs, inputs), sum over tokens of x x^T, or what else is to weigh the error.
+    mask
+        (rows, inputs) bool, True = kept, with any counts.
+    start
+        (rows, inputs), 0 where pruned.
+    iterations
+        At most so many. A row needs no more than it keeps weights, and far fewer for real inputs.
+    tolerance
+        A row is finished when the norm of its residual, relative to that of the mask alone, is as low as this.
+
+    Returns
+    -------
+    torch.Tensor
+        (rows, inputs) float32, +0.0 where pruned.
+    """
+    norms = gram.diagonal().double().clamp(min=0).sqrt()
+    units = norms.where(norms > 0, 1)
+    G = gram.float() / torch.outer(units, units).float()
+    w = weight.double()
+    error, masked = (w - start) * norms, w.masked_fill(mask, 0) * norms
+    size = error.abs().amax(dim=1, keepdim=True)
+    size = size.where(size > 0, 1)
+    step = _conjugate_gradients(G, (error / size).float(), (masked / size).float(), ~mask, iterations, tolerance)
+    return (start + step * (size / units)).float().masked_fill(~mask, 0)
+
+
+def _conjugate_gradients(
+    G: torch.Tensor,
+    error: torch.Tensor,
+    masked: torch.Tensor,
+    pruned: torch.Tensor,
+    iterations: int,
+    tolerance: float,
+) -> torch.Tensor:
+    """The step d, 0 where pruned, to the least (e - d)^T G (e - d)."""
+    residual, reference = (product(each, G).masked_fill_(pruned, 0) for each in (error, masked))
+    step, row = torch.zeros_like(error), torch.arange(len(error), device=error.device)
+    at = _Rows(row, pruned, residual, residual, _dot(residual, residual), tolerance**2 * _dot(reference, reference))
+    for _ in range(iterations):
+        moving = at.energy > at.done
+        if not moving.all():
+            at = _Rows(*(field[moving] for field in at))
+        if not len(at.row):
+            break
+        at = _iterate(G, at, step)
+    return step
+
+
+def _iterate(G: torch.Tensor, at: _Rows, step: torch.Tensor) -> _Rows:
+    """One iteration: x += a p, r -= a G p, p = r + b p. A row ends where only rounding bends the error along p."""
+    bend = product(at.direction, G).masked_fill_(at.pruned, 0)
+    curvature = _dot(at.direction, bend)
+    bends = curvature > _EPSILON * len(G) ** 0.5 * _dot(at.direction, at.direction)
+    length = torch.where(bends, at.energy / curvature, 0).float()[:, None]
+    step.index_add_(0, at.row, length * at.direction)
+    residual = at.residual - length * bend
+    energy = torch.where(bends, _dot(residual, residual), 0)
+    direction = residual + (energy / at.energy).float()[:, None] * at.direction
+    return at._replace(residual=residual, direction=direction, energy=energy)
+
+
+def _dot(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+    return (left * right).sum(dim=1, dtype=torch.float64)

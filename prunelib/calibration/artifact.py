@@ -1,0 +1,203 @@
+"""The calibration artifact: frozen tokens, the layer index, one file of Gram matrices a block, and output energies.
+
+tokens.safetensors      the windows that the Gram matrices were accumulated over
+layers.json             the layer index
+block_000.safetensors   for each distinct input of block 0 its Gram matrix and its mean, and where calibration keeps
+                        windows apart, a second Gram matrix over these; and so on
+energies.json           ||W X||^2 of every layer
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from prunelib import store
+from prunelib.calibration.statistics import InputStatistics
+from prunelib.errors import ArtifactError, NumericalError
+from prunelib.model.layers import Layer, LayerIndex, read_index, write_index
+
+_TOKENS, _ENERGIES = "tokens.safetensors", "energies.json"
+_MEAN, _HELD_OUT = "/mean", "/held_out"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a calibration folder holds, read on demand.
+
+    Attributes
+    ----------
+    index
+        The model's layers.
+    energies
+        ||W X||^2 by layer name; none where inputs depend on what is pruned.
+    provenance
+        The hashes of the model and the tokens.
+    settings
+        Those of :class:`prunelib.calibration.gram.CalibrationSettings`, and the seed. But for ``propagation`` dense,
+        there are no Gram matrices.
+    """
+
+    folder: Path
+    index: LayerIndex
+    energies: Mapping[str, float]
+    provenance: Mapping[str, str]
+    settings: Mapping[str, Any]
+
+    @classmethod
+    def open(cls, folder: Path, model_sha: str) -> "Calibration":
+        """Open the calibration of the model with this identity.
+
+        Raises
+        ------
+        ArtifactError
+            If a file is missing or damaged, or the calibration is of another model.
+        """
+        tokens = store.read_provenance(folder / _TOKENS, "tokens")
+        store.expect_provenance(folder / _TOKENS, tokens, {"model": model_sha})
+        provenance = {"model": model_sha, "tokens": tokens["sha256"]}
+        index = read_index(folder / "layers.json", model_sha)
+        settings = tokens["settings"]
+        measured = [layer.name for layer in index.layers] if settings["propagation"] == "dense" else []
+        return cls(folder, index, _read_energies(folder, measured, provenance), provenance, settings)
+
+    def windows(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Windows and held-out windows, (samples, length) int32.
+
+        Raises
+        ------
+        ArtifactError
+            If their file is missing or damaged.
+        """
+        tokens = store.read_tensors(self.folder / _TOKENS, "tokens")
+        return tokens["input_ids"], tokens["held_out_ids"]
+
+    def gram(self, layer: Layer) -> torch.Tensor:
+        """The Gram matrix of a layer's input: (inputs, inputs) float32, sum over tokens.
+
+        Raises
+        ------
+        ArtifactError
+            If its file is missing or damaged, or was made from another model or other tokens.
+        NumericalError
+            If the matrix holds NaN or infinity.
+        """
+        return self._read(layer, layer.gram, (layer.inputs, layer.inputs))
+
+    def statistics(self, layer: Layer) -> dict[str, Any]:
+        """What refiners may ask for beyond the Gram matrix (:attr:`prunelib.pruning.registry.About.extras`).
+
+        Raises as :meth:`gram`.
+
+        ``input_mean`` (inputs,) float32; ``tokens``, their number; ``held_out_gram`` (inputs, inputs) float32, None
+        where no windows were kept apart.
+        """
+        header = store.read_provenance(_block_file(self.folder, layer.block), "gram")
+        square = (layer.inputs, layer.inputs)
+        return {
+            "input_mean": self._read(layer, layer.gram + _MEAN, (layer.inputs,)),
+            "tokens": header["seen"].get(layer.gram, header["count"]),
+            "held_out_gram": self._read(layer, layer.gram + _HELD_OUT, square) if header["held_out"] else None,
+        }
+
+    def _read(self, layer: Layer, name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        path = _block_file(self.folder, layer.block)
+        store.expect_provenance(path, store.read_provenance(path, "gram"), {**self.provenance, "block": layer.block})
+        with safe_open(path, framework="pt") as stream:
+            if name not in stream.keys():  # noqa: SIM118 - no mapping, only keys()
+                raise ArtifactError(f"{path}: no Gram matrix of {name}; rerun the calibrate stage")
+            tensor: torch.Tensor = stream.get_tensor(name)
+        if tensor.dtype != torch.float32 or tensor.shape != shape:
+            raise ArtifactError(f"{path}: {name} is {tensor.dtype} {tuple(tensor.shape)}, expected float32 {shape}")
+        if not tensor.isfinite().all():
+            raise NumericalError(f"{path}: the Gram matrix of {name} holds NaN or infinity")
+        return tensor
+
+
+def write_tokens(folder: Path, windows: torch.Tensor, held_out: torch.Tensor, provenance: Mapping[str, Any]) -> str:
+    """Write windows and held-out windows, both (samples, length) int32, with their hash; return it, their identity.
+
+    Raises
+    ------
+    ArtifactError
+        If the file could not be written.
+    """
+    hashes = [hashlib.sha256(part.numpy().tobytes()).hexdigest() for part in (windows, held_out)]
+    identity = hashlib.sha256("".join(hashes).encode()).hexdigest()
+    tensors = {"input_ids": windows, "held_out_ids": held_out}
+    store.write_tensors(folder / _TOKENS, tensors, "tokens", {**provenance, "sha256": identity})
+    return identity
+
+
+def write_layers(folder: Path, index: LayerIndex, energies: Mapping[str, float], provenance: Mapping[str, str]) -> None:
+    """Write the layer index, and ||W X||^2 by layer name; ``provenance`` has the identities of model and tokens.
+
+    Raises
+    ------
+    ArtifactError
+        If a file could not be written.
+    """
+    write_index(folder / "layers.json", index, provenance["model"])
+    store.write_json(folder / _ENERGIES, {"kind": "energies", **provenance, "energies": energies})
+
+
+def tokens_seen(folder: Path, index: LayerIndex) -> dict[str, int]:
+    """How many tokens the layers that did not see all of them read, by :attr:`Layer.gram`: experts.
+
+    Raises
+    ------
+    ArtifactError
+        If a file of Gram matrices is missing or damaged.
+    """
+    headers = [store.read_provenance(_block_file(folder, block), "gram") for block in range(index.blocks)]
+    return {name: tokens for header in headers for name, tokens in header["seen"].items()}
+
+
+def write_grams(
+    folder: Path,
+    block: int,
+    inputs: Mapping[str, InputStatistics],
+    held_out: Mapping[str, InputStatistics],
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write the Gram matrices of one block.
+
+    Parameters
+    ----------
+    inputs, held_out
+        By :attr:`Layer.gram`; ``held_out`` is empty where no windows were kept apart.
+    provenance
+        ``model`` and ``tokens`` (identities) and ``count`` (of tokens, without the held-out ones).
+
+    Raises
+    ------
+    ArtifactError
+        If the file could not be written.
+    """
+    tensors = {
+        **{name: statistics.gram for name, statistics in inputs.items()},
+        **{name + _MEAN: statistics.mean for name, statistics in inputs.items()},
+        **{name + _HELD_OUT: statistics.gram for name, statistics in held_out.items()},
+    }
+    seen = {name: each.tokens for name, each in inputs.items() if each.tokens != provenance["count"]}
+    header = {**provenance, "block": block, "held_out": bool(held_out), "seen": seen}
+    store.write_tensors(_block_file(folder, block), tensors, "gram", header)
+
+
+def _read_energies(folder: Path, layers: Sequence[str], provenance: Mapping[str, str]) -> dict[str, float]:
+    path = folder / _ENERGIES
+    header = store.read_json(path)
+    if not isinstance(header, dict) or header.get("kind") != "energies":
+        raise ArtifactError(f"{path}: expected an energies artifact of prunelib, found another file")
+    energies: dict[str, float] = header.pop("energies", {})
+    expected = {**provenance, "layers": sorted(layers)}
+    store.expect_provenance(path, {**header, "layers": sorted(energies)}, expected)
+    return energies
+
+
+def _block_file(folder: Path, block: int) -> Path:
+    return folder / f"block_{block:03d}.safetensors"

@@ -1,0 +1,116 @@
+"""A pruned model as a normal Hugging Face folder: stock tensors with the pruned weights at exactly +0.0."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from prunelib.errors import ArtifactError, ModelError
+from prunelib.export.semi_structured import has_sparse_units, unconvertible
+from prunelib.masks.packed import write_masks
+from prunelib.masks.patterns import NOfM
+from prunelib.masks.pruned import MASKS_FILE, Pruned
+from prunelib.model.layers import Layer, LayerIndex
+from prunelib.model.weights import check_masks, open_shard, pruned_places, read_weight, stored_slice, tensor_files
+from prunelib.store import replacing_folder, write_json, write_text
+
+_PROVENANCE_FILE, _CARD_FILE = "provenance.json", "README.md"
+_COPIED_SUFFIXES = {".json", ".txt", ".model", ".jinja", ".tiktoken"}
+_KIND = "pruned model"
+_COPIED_NAMES = ("LICENSE", "LICENCE", "NOTICE")
+
+
+def export_model(
+    folder: Path, target: Path, index: LayerIndex, pruned: Pruned, provenance: Mapping[str, Any], card: str
+) -> None:
+    """Write a pruned copy of a model folder that ``AutoModelForCausalLM.from_pretrained`` loads.
+
+    Shard by shard: same files, names and dtypes, every other tensor byte for byte; config, tokenizer and licence are
+    copied; ``masks.safetensors`` has the masks, and ``provenance.json`` says what was pruned and how, in place of the
+    stock model's. The target appears whole or not at all.
+
+    Parameters
+    ----------
+    pruned
+        Masks for every layer of the index, and the weights of those that have moved.
+    provenance
+        What the masks were made from and how, as JSON values.
+    card
+        The model card, Markdown.
+
+    Raises
+    ------
+    ArtifactError
+        If the target exists and is not an empty folder, the model's files are damaged, or writing fails.
+    PatternError
+        If the masks do not fit the layers.
+    """
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise ArtifactError(f"{target}: exists already, expected a new or empty folder to export to")
+    check_masks(index.layers, pruned.masks)
+    layers: dict[str, list[Layer]] = {}
+    for layer in index.layers:
+        layers.setdefault(layer.tensor, []).append(layer)
+    with replacing_folder(target) as scratch:
+        for shard in sorted(set(tensor_files(folder).values())):
+            _write_shard(shard, scratch / shard.name, layers, pruned)
+        for file in sorted(filter(_travels, folder.iterdir())):
+            shutil.copyfile(file, scratch / file.name)
+        write_masks(scratch / MASKS_FILE, pruned.masks, provenance)
+        write_text(scratch / _CARD_FILE, card)
+        write_json(scratch / _PROVENANCE_FILE, {**provenance, "kind": _KIND})
+
+
+def check_groups(folder: Path, layers: Sequence[Layer], pattern: NOfM) -> str:
+    """Check that an exported folder keeps at most n of every m weights, and what a GPU's sparse units make of it.
+
+    Returns
+    -------
+    str
+        A line that says what was checked: on a GPU that has such units, also whether they take 2:4 weights.
+
+    Raises
+    ------
+    ModelError
+        Naming a layer with more weights in a group.
+    """
+    refused: dict[str, str] = {}
+    units = (pattern.keep, pattern.group) == (2, 4) and has_sparse_units()
+    for layer in layers:
+        weight = read_weight(folder, layer)
+        if (weight.reshape(-1, pattern.group) != 0).sum(dim=-1).max() > pattern.keep:
+            raise ModelError(f"{folder}: {layer.name} keeps more than {pattern.keep} of {pattern.group} weights")
+        if units and (reason := unconvertible(weight.to("cuda", torch.bfloat16))):
+            refused[layer.name] = reason
+    line = f"{pattern.label} holds in all {len(layers)} matrices"
+    if units:
+        line += f"; torch.sparse.to_sparse_semi_structured takes {len(layers) - len(refused)} of them"
+    return line + "".join(f"\n{name}: {reason}" for name, reason in refused.items())
+
+
+def _write_shard(source: Path, target: Path, layers: Mapping[str, Sequence[Layer]], pruned: Pruned) -> None:
+    """Copy one safetensors file, with the layers that are in it, by tensor, pruned."""
+    with open_shard(source) as stream:
+        tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - no mapping, only keys()
+    for name in tensors.keys() & layers.keys():
+        tensors[name] = tensors[name].clone()
+        for layer in layers[name]:
+            _prune(stored_slice(tensors[name], layer), layer, pruned)
+    save_file(
+        {name: tensor.contiguous() for name, tensor in tensors.items()}, target, metadata={"format": "pt"}
+    )  # transformers asks for this entry
+
+
+def _prune(weight: torch.Tensor, layer: Layer, pruned: Pruned) -> None:
+    """Prune a layer's weight as it is stored, in place."""
+    if layer.name in pruned.weights:
+        moved = pruned.weights[layer.name]
+        weight.copy_(moved.T if layer.transposed else moved)
+    weight.masked_fill_(pruned_places(layer, pruned.masks[layer.name]), 0.0)
+
+
+def _travels(file: Path) -> bool:
+    return file.is_file() and (file.suffix in _COPIED_SUFFIXES or file.name.upper().startswith(_COPIED_NAMES))

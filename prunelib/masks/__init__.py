@@ -1,0 +1,1 @@
+"""Which weights stay: patterns, budgets, and the artifacts that hold masks and moved weights."""

@@ -1,0 +1,111 @@
+"""The artifact of a refined cell: its masks, and the kept weights where a refiner has moved them.
+
+masks.safetensors     one bit a weight
+weights.safetensors   where kept weights have moved: their values alone, row by row, in the model's dtype
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from prunelib import store
+from prunelib.errors import ArtifactError
+from prunelib.masks.packed import PackedMasks, read_masks, write_masks
+
+MASKS_FILE, _WEIGHTS = "masks.safetensors", "weights.safetensors"
+
+
+class Pruned(NamedTuple):
+    """A pruned model without its stock weights.
+
+    ``masks`` is layer name to (rows, inputs) bool, True = kept; ``weights`` layer name to (rows, inputs), +0.0 where
+    pruned, for the layers whose kept weights are not those of the model.
+    """
+
+    masks: Mapping[str, torch.Tensor]
+    weights: Mapping[str, torch.Tensor]
+
+
+class KeptWeights(Mapping[str, torch.Tensor]):
+    """Weights (rows, inputs) by layer name, +0.0 where pruned; the kept values alone until they are asked for.
+
+    Parameters
+    ----------
+    kept
+        The kept values by layer name, row by row.
+    masks
+        (rows, inputs) bool by layer name, of these layers and others.
+    """
+
+    def __init__(self, kept: Mapping[str, torch.Tensor], masks: Mapping[str, torch.Tensor]) -> None:
+        self.kept, self._masks = kept, masks
+
+    @classmethod
+    def of(cls, pruned: Pruned) -> "KeptWeights":
+        """The moved weights of a pruned model."""
+        if isinstance(pruned.weights, cls):
+            return pruned.weights
+        return cls({name: weight[pruned.masks[name]] for name, weight in pruned.weights.items()}, pruned.masks)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        values, mask = self.kept[name], self._masks[name]
+        weight = torch.zeros(mask.shape, dtype=values.dtype)
+        weight[mask] = values
+        return weight
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.kept)
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+
+def write_pruned(folder: Path, pruned: Pruned, provenance: Mapping[str, Any]) -> None:
+    """Write the artifact's folder.
+
+    Raises
+    ------
+    ArtifactError
+        If a file could not be written.
+    """
+    with store.replacing_folder(folder) as target:
+        write_masks(target / MASKS_FILE, pruned.masks, provenance)
+        if pruned.weights:
+            store.write_tensors(target / _WEIGHTS, KeptWeights.of(pruned).kept, "weights", provenance)
+
+
+def read_pruned(folder: Path, expected: Mapping[str, Any]) -> Pruned:
+    """Read the artifact; what it holds stays on disk until it is asked for.
+
+    Raises
+    ------
+    ArtifactError
+        If a file is missing, damaged or of another kind, its provenance differs from ``expected``, or the weights do
+        not fit the masks.
+    """
+    masks = read_masks(folder / MASKS_FILE, expected)
+    path = folder / _WEIGHTS
+    if not path.exists():
+        return Pruned(masks, {})
+    store.expect_provenance(path, store.read_provenance(path, "weights"), expected)
+    kept = store.read_tensors(path, "weights")
+    _check_fits(path, kept, masks)
+    return Pruned(masks, KeptWeights(kept, masks))
+
+
+def together(parts: Sequence[Pruned]) -> Pruned:
+    """The parts of a pruned model as one, still on disk where they are."""
+    masks = PackedMasks.joined(PackedMasks.of(part.masks) for part in parts)
+    kept = {name: values for part in parts for name, values in KeptWeights.of(part).kept.items()}
+    return Pruned(masks, KeptWeights(kept, masks))
+
+
+def _check_fits(path: Path, kept: Mapping[str, torch.Tensor], masks: PackedMasks) -> None:
+    numbers = masks.kept()
+    for name, values in kept.items():
+        if values.shape != (numbers.get(name, -1),):
+            raise ArtifactError(f"{path}: {name} holds {values.numel()} weights, which do not fit its mask")
+        if not values.isfinite().all():
+            raise ArtifactError(f"{path}: {name} holds NaN or infinity, expected finite weights")

@@ -1,0 +1,81 @@
+"""Experts whose weights are fused into one parameter (experts, rows, inputs): each multiplies what is routed to it.
+
+How the files of a model call the matrices that it fuses, transformers' own conversions tell.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from transformers.core_model_loading import revert_weight_conversion
+
+from prunelib.errors import ModelError
+from prunelib.model.layers import Fused, Layer, watch_slices
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def fused_parameters(model: "PreTrainedModel", block_list: str, tokens: torch.Tensor) -> dict[str, nn.Parameter]:
+    """The parameters (experts, rows, inputs) in a model's blocks by whose slices its forward multiplies tokens."""
+    held = {
+        name: weight
+        for name, weight in model.named_parameters()
+        if name.startswith(f"{block_list}.") and weight.ndim == 3
+    }
+    slices = {(name, expert): weight.data[expert] for name, weight in held.items() for expert in range(len(weight))}
+    used: set[str] = set()
+    with torch.no_grad(), watch_slices(slices, lambda key, _: used.add(key[0])):
+        model(input_ids=tokens, use_cache=False)
+    return {name: weight for name, weight in held.items() if name in used}
+
+
+def expert_layers(model: "PreTrainedModel", name: str, parameter: nn.Parameter, block: int) -> list[Layer]:
+    """The matrices of a fused parameter, as the model's files hold them, expert by expert.
+
+    Parameters
+    ----------
+    name, parameter, block
+        The parameter (experts, rows, inputs), and the number of its decoder block.
+
+    Raises
+    ------
+    ModelError
+        If a tensor of the files is no run of rows of one expert.
+    """
+    _, rows, inputs = parameter.shape
+    layers: list[Layer] = []
+    for first, count, tensor, stored_expert in sorted(_places(model, name, parameter)):
+        expert, first_row = divmod(first, rows)
+        stem = tensor.removesuffix(".weight")
+        layer_name = stem if stored_expert is None else f"{stem}.{stored_expert}"
+        shares = bool(layers) and layers[-1].fused is not None and layers[-1].fused.expert == expert
+        layers.append(
+            Layer(
+                name=layer_name,
+                kind=f"experts.{stem.rpartition('.')[2]}",
+                block=block,
+                tensor=tensor,
+                transposed=False,
+                rows=count,
+                inputs=inputs,
+                gram=layers[-1].gram if shares else layer_name,
+                fused=Fused(parameter=name, expert=expert, first_row=first_row, stored_expert=stored_expert),
+            )
+        )
+    return layers
+
+
+def _places(model: "PreTrainedModel", name: str, parameter: nn.Parameter) -> Iterator[tuple[int, int, str, int | None]]:
+    """First row of all experts' rows, number of rows, tensor, and its expert where it holds several, of each matrix."""
+    experts, rows, _ = parameter.shape
+    numbers = torch.arange(experts * rows).view(experts, rows, 1)
+    for tensor, found in revert_weight_conversion(model, {name: numbers}).items():
+        for stored_expert, matrix in enumerate(found) if found.ndim == 3 else [(None, found)]:
+            first, count = int(matrix[0]), len(matrix)
+            if first // rows != (first + count - 1) // rows or not torch.equal(
+                matrix[:, 0], torch.arange(first, first + count)
+            ):
+                raise ModelError(f"{name}: the files hold it as {tensor}, which is no run of rows of one expert")
+            yield first, count, tensor, stored_expert

@@ -1,0 +1,205 @@
+"""The weights of prunable layers: read from a model folder, cleared by masks in a model, checked against both.
+
+Weights are read straight from safetensors, without transformers and without building the model.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from prunelib.errors import ArtifactError, ModelError, NumericalError, PatternError
+from prunelib.model.layers import Layer
+from prunelib.store import read_json
+
+_SINGLE_FILE = "model.safetensors"
+_SHARD_INDEX = "model.safetensors.index.json"
+
+
+def tensor_files(folder: Path) -> dict[str, Path]:
+    """Which safetensors file of a model folder holds each tensor, one file or many.
+
+    Raises
+    ------
+    ArtifactError
+        If the folder has no safetensors weights, or they cannot be read.
+    """
+    single = folder / _SINGLE_FILE
+    if single.is_file():
+        with open_shard(single) as stream:
+            return dict.fromkeys(stream.keys(), single)
+    if not (folder / _SHARD_INDEX).is_file():
+        raise ArtifactError(
+            f"{folder}: no {_SINGLE_FILE} or {_SHARD_INDEX}, expected a Hugging Face model in safetensors"
+        )
+    try:
+        return {name: folder / file for name, file in read_json(folder / _SHARD_INDEX)["weight_map"].items()}
+    except (KeyError, TypeError, AttributeError):
+        raise ArtifactError(
+            f"{folder / _SHARD_INDEX}: damaged, expected a weight_map of tensor names to files"
+        ) from None
+
+
+@contextlib.contextmanager
+def open_shard(path: Path) -> Iterator[Any]:
+    """Open one safetensors file of a model for reading, as ``safetensors.safe_open`` does.
+
+    Raises
+    ------
+    ArtifactError
+        If it is missing, truncated or damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as stream:
+            yield stream
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file, though the model's index names it") from None
+    except SafetensorError as error:
+        raise ArtifactError(f"{path}: truncated, damaged or not a safetensors file ({error})") from None
+
+
+def read_weight(folder: Path, layer: Layer) -> torch.Tensor:
+    """Read one weight from a model folder, without building the model.
+
+    Returns
+    -------
+    torch.Tensor
+        (rows, inputs), in the dtype it is stored in.
+
+    Raises
+    ------
+    ArtifactError
+        If the folder does not hold the tensor in the layer's shape.
+    NumericalError
+        If it holds NaN or infinity.
+    """
+    file = tensor_files(folder).get(layer.tensor)
+    if file is None:
+        raise ArtifactError(
+            f"{folder}: no tensor {layer.tensor} in its safetensors files; is this the model of the index?"
+        )
+    with open_shard(file) as stream:
+        stored: torch.Tensor = stored_slice(stream.get_slice(layer.tensor), layer)
+    if tuple(stored.shape) != layer.stored_shape:
+        raise ArtifactError(f"{file}: {layer.tensor} has shape {tuple(stored.shape)}, expected {layer.stored_shape}")
+    if not stored.isfinite().all():
+        raise NumericalError(f"{file}: {layer.tensor} holds NaN or infinity, expected finite weights")
+    return stored.T.contiguous() if layer.transposed else stored
+
+
+@torch.no_grad()
+def apply_masks(model: nn.Module, layers: tuple[Layer, ...], masks: Mapping[str, torch.Tensor]) -> None:
+    """Set the pruned weights of a model to exactly +0.0, in place; the others stay as they are.
+
+    Parameters
+    ----------
+    masks
+        Layer name to (rows, inputs) bool, True = kept: one for each layer.
+
+    Raises
+    ------
+    PatternError
+        As :func:`check_masks`; no weight has been changed then.
+    """
+    check_masks(layers, masks)
+    for layer in layers:
+        weight = layer.weight(model)
+        weight.masked_fill_(pruned_places(layer, masks[layer.name]).to(weight.device), 0.0)
+
+
+@torch.no_grad()
+def apply_weights(model: nn.Module, layers: tuple[Layer, ...], weights: Mapping[str, torch.Tensor]) -> None:
+    """Put weights (rows, inputs) by layer name into a model, in place; layers without one stay as they are."""
+    for layer in layers:
+        if layer.name in weights:
+            moved = weights[layer.name]
+            layer.weight(model).copy_(moved.T if layer.transposed else moved)
+
+
+def achieved_sparsity(model: nn.Module, layers: tuple[Layer, ...]) -> float:
+    """Share of exact zeros among the weights of the layers, those of the stock model included."""
+    weights = [layer.weight(model) for layer in layers]
+    return sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)
+
+
+def check_pruned(
+    model: nn.Module,
+    layers: tuple[Layer, ...],
+    masks: Mapping[str, torch.Tensor],
+    folder: Path,
+    moved: Mapping[str, torch.Tensor],
+) -> None:
+    """Check that a model holds these weights under these masks, and nothing else.
+
+    Comparing with the folder also finds kept weights that another mask has cleared before; zeros alone tell nothing,
+    for a kept weight may be 0 in the stock model.
+
+    Parameters
+    ----------
+    folder
+        The stock model.
+    moved
+        (rows, inputs) by layer name, where the kept weights are not those of the folder.
+
+    Raises
+    ------
+    ModelError
+        Naming the first layer with a pruned weight that is not exactly +0.0 or a kept weight that is another.
+    """
+    check_masks(layers, masks)
+    for layer in layers:
+        weight = layer.weight(model).T if layer.transposed else layer.weight(model)
+        mask = masks[layer.name].to(weight.device)
+        pruned, kept = weight[~mask], weight[mask]
+        if left := int(((pruned != 0) | pruned.signbit()).sum()):
+            raise ModelError(f"{layer.name}: {left} of {pruned.numel()} pruned weights are not exactly +0.0")
+        expected = moved[layer.name] if layer.name in moved else read_weight(folder, layer)
+        origin = "the refiner" if layer.name in moved else folder
+        if changed := int((kept != expected.to(weight)[mask]).sum()):
+            raise ModelError(f"{layer.name}: {changed} of {kept.numel()} kept weights are not those of {origin}")
+
+
+def check_masks(layers: tuple[Layer, ...], masks: Mapping[str, torch.Tensor]) -> None:
+    """Refuse masks that are not one boolean (rows, inputs) for each layer.
+
+    Raises
+    ------
+    PatternError
+        Naming the first layer that is missing, unknown, or has a mask of another shape or dtype.
+    """
+    expected = {layer.name: (layer.rows, layer.inputs) for layer in layers}
+    if missing := expected.keys() - masks.keys():
+        raise PatternError(f"masks: {len(missing)} of {len(expected)} layers have none, first {min(missing)}")
+    if surplus := masks.keys() - expected.keys():
+        raise PatternError(f"masks: {len(surplus)} are for no layer of the model, first {min(surplus)}")
+    for name, shape in expected.items():
+        mask = masks[name]
+        if tuple(mask.shape) != shape or mask.dtype != torch.bool:
+            raise PatternError(f"mask of {name}: {mask.dtype} {tuple(mask.shape)}, expected torch.bool {shape}")
+
+
+def pruned_places(layer: Layer, mask: torch.Tensor) -> torch.Tensor:
+    """Where the weight as it is stored becomes +0.0.
+
+    Parameters
+    ----------
+    mask
+        (rows, inputs) bool, True = kept.
+
+    Returns
+    -------
+    torch.Tensor
+        ``layer.stored_shape`` bool, True = pruned.
+    """
+    return ~(mask.T if layer.transposed else mask)
+
+
+def stored_slice(tensor: Any, layer: Layer) -> Any:
+    """What a layer has of its tensor in the files: all of it, or the slice of its expert; a view."""
+    if layer.fused is None or layer.fused.stored_expert is None:
+        return tensor[:]
+    return tensor[layer.fused.stored_expert]

@@ -1,0 +1,49 @@
+import numpy as np
+import oracles
+import pytest
+import torch
+from hypothesis import given
+from strategies import problems
+
+from prunelib import gram_matrix, output_energy, pruning_error, row_losses
+from prunelib.algebra.objective import check_layer
+from prunelib.errors import NumericalError
+
+
+@given(problems())
+def test_losses_are_those_of_the_definition(p):
+    expected = oracles.losses(p.weight.numpy(), p.gram.numpy(), p.mask.numpy())
+    size = oracles.losses(p.weight.abs().numpy(), p.gram.abs().numpy(), p.mask.numpy())
+    found = row_losses(p.weight, p.gram, p.mask)
+    assert found.dtype == torch.float64
+    assert (np.abs(found.numpy() - np.maximum(expected, 0)) <= 1e-9 * size).all()
+
+
+def test_the_error_is_that_of_the_layers_outputs():
+    x, weight = torch.randn(50, 12), torch.randn(5, 12)
+    mask = torch.rand(5, 12) > 0.5
+    gram = gram_matrix(x)
+    difference = x.double() @ (weight - weight * mask).double().T
+    assert pruning_error(weight, gram, mask) == pytest.approx(difference.square().sum().item(), rel=1e-5)
+    assert output_energy(weight, gram) == pytest.approx(
+        (x.double() @ weight.double().T).square().sum().item(), rel=1e-5
+    )
+    assert pruning_error(weight, gram, torch.ones_like(mask)) == 0
+
+
+@pytest.mark.parametrize(
+    ("weight", "gram", "message"),
+    [
+        (torch.ones(2, 3), torch.eye(2), "gram: shape"),
+        (torch.ones(3), torch.eye(3), "gram: shape"),
+        (torch.tensor([[1.0, float("nan")]]), torch.eye(2), "weight: NaN"),
+        (torch.ones(1, 2), torch.tensor([[1.0, float("inf")], [1.0, 1.0]]), "gram: NaN or infinity"),
+        (torch.ones(1, 2), torch.tensor([[1.0, 5.0], [0.0, 1.0]]), "gram: not symmetric"),
+        (torch.ones(1, 2), torch.diag(torch.tensor([1.0, -1.0])), "gram: not symmetric and positive semidefinite"),
+        (torch.ones(1, 2), torch.tensor([[1e-20, 1e30], [1e30, 1e-20]]), "gram: not symmetric and positive semidef"),
+        (torch.ones(1, 2), torch.tensor([[0.0, 1.0], [1.0, 1.0]]), "expected a sum of x x"),
+    ],
+)
+def test_layers_that_cannot_be_are_refused(weight, gram, message):
+    with pytest.raises(NumericalError, match=message):
+        check_layer(weight, gram)

@@ -1,0 +1,41 @@
+"""The model card: the figures as they were measured, readable by the hub's own library."""
+
+from huggingface_hub import ModelCard
+
+from prunelib.cell import Cell
+from prunelib.export.card import model_card
+from prunelib.results import CellResult, PerplexityResult, TaskResult
+
+MADE_FROM = {
+    "pattern": {"kind": "n_of_m", "keep": 2, "group": 4},
+    "warmstart": {"method": "wanda"},
+    "refiner": {"method": "sparseswaps", "max_swaps": None},
+}
+
+
+def measured(perplexity, accuracy, **figures):
+    return CellResult(
+        cell=Cell(model="tiny"),
+        perplexity={"wikipedia": PerplexityResult(value=perplexity, tokens=8176, windows=16)},
+        tasks={"piqa": TaskResult(acc=accuracy, acc_stderr=0.0321, items=50, version="1.0")},
+        coverage=1.0,
+        **figures,
+    )
+
+
+def test_the_card_has_the_figures_and_the_settings():
+    dense, pruned = measured(21.32, 0.7, sparsity=0.0), measured(102.84, 0.6, sparsity=0.5, relative_error=0.0444)
+    card = ModelCard(model_card("tiny", MADE_FROM, dense, pruned))
+    assert "| perplexity, wikipedia (8,176 tokens) | 21.32 | 102.84 |" in card.text
+    assert "| accuracy, piqa (50 items, version 1.0) | 0.700 | 0.600 ± 0.032 |" in card.text
+    assert "| relative error of a layer, mean | 0 | 0.0444 |" in card.text
+    assert '"method": "sparseswaps"' in card.text
+    results = {(result.dataset_name, result.metric_type): result.metric_value for result in card.data.eval_results}
+    assert results == {("wikipedia", "perplexity"): 102.84, ("piqa", "accuracy"): 0.6}
+    assert card.data.tags == ["pruning", "sparsity", "sparseswaps"]
+
+
+def test_without_figures_the_card_says_so():
+    card = ModelCard(model_card("tiny", MADE_FROM, None, None))
+    assert "No figures were measured." in card.text
+    assert card.data.eval_results is None

@@ -1,0 +1,78 @@
+import oracles
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from prunelib import NOfM, PerRow, select
+from prunelib.errors import NumericalError, PatternError
+from prunelib.masks.patterns import check_mask
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "inputs", "keep"),
+    [(0.29, 100, 71), (0.6, 576, 231), (0.5, 7, 4), (0.999, 3, 1), (0.1, 3, 3), (0.7, 10, 3)],
+)
+def test_per_row_counts_in_exact_fractions(sparsity, inputs, keep):
+    assert PerRow(sparsity=sparsity).groups(3, inputs) == (inputs, keep)
+
+
+@pytest.mark.parametrize(("keep", "group"), [(1, 4), (2, 4), (3, 4), (4, 8), (8, 16), (1, 2)])
+def test_n_of_m_keeps_n(keep, group):
+    mask = select(torch.rand(6, 3 * group), NOfM(keep=keep, group=group))
+    assert (mask.view(6, 3, group).sum(-1) == keep).all()
+
+
+@given(
+    st.lists(
+        st.lists(st.sampled_from([0.0, 1.0, 2.0, -1.0, float("inf")]), min_size=8, max_size=8), min_size=1, max_size=3
+    ),
+    st.sampled_from(
+        [
+            PerRow(sparsity=0.6),
+            PerRow(sparsity=0.29),
+            NOfM(keep=1, group=4),
+            NOfM(keep=3, group=4),
+            NOfM(keep=4, group=8),
+        ]
+    ),
+)
+def test_selection_is_by_rank_with_ties_to_the_lower_column(scores, pattern):
+    size, keep = pattern.groups(2, 8)
+    assert select(torch.tensor(scores), pattern).tolist() == oracles.select(scores, size, keep).tolist()
+
+
+def test_nan_scores_are_refused():
+    with pytest.raises(NumericalError, match="scores: NaN"):
+        select(torch.tensor([[1.0, float("nan")]]), PerRow(sparsity=0.5))
+
+
+def test_a_group_that_does_not_divide_is_refused():
+    with pytest.raises(PatternError, match="pattern 2:4: group 4 does not divide the layer's 6 inputs"):
+        select(torch.rand(2, 6), NOfM(keep=2, group=4))
+
+
+@pytest.mark.parametrize("sparsity", [0, 1, -0.1, 1.5, float("nan")])
+def test_impossible_sparsities_are_refused(sparsity):
+    with pytest.raises(ValidationError):
+        PerRow(sparsity=sparsity)
+
+
+@pytest.mark.parametrize(("keep", "group"), [(4, 4), (5, 4), (0, 4), (1, 1)])
+def test_impossible_groups_are_refused(keep, group):
+    with pytest.raises(ValidationError):
+        NOfM(keep=keep, group=group)
+
+
+def test_masks_with_other_counts_are_refused():
+    weight, pattern = torch.rand(2, 8), NOfM(keep=2, group=4)
+    mask = select(weight, pattern)
+    check_mask(mask, weight, pattern)
+    mask[1, 3] = ~mask[1, 3]
+    with pytest.raises(PatternError, match=r"1 of 4 groups do not keep exactly 2 of 4 \(2:4\)"):
+        check_mask(mask, weight, pattern)
+    with pytest.raises(PatternError, match=r"expected torch\.bool"):
+        check_mask(mask.float(), weight, pattern)
+    with pytest.raises(PatternError, match="shape"):
+        check_mask(mask, torch.rand(2, 12), pattern)

@@ -1,0 +1,123 @@
+"""Mixtures of experts, whose weights transformers fuses, against experts one by one."""
+
+from functools import partial
+
+import pytest
+import torch
+from families import MIXTURE, random_windows, save, tiny_model
+from torch.nn import functional
+
+from prunelib.calibration.gram import accumulate_grams, in_batches, supported
+from prunelib.calibration.statistics import InputStatistics
+from prunelib.model.blockwise import BlockwiseForward
+from prunelib.model.layers import require_coverage
+from prunelib.model.structure import find_layers, load_model
+from prunelib.model.weights import achieved_sparsity, apply_masks, apply_weights, check_pruned, read_weight
+
+CPU = torch.device("cpu")
+WINDOWS = random_windows(samples=5, length=16)
+EXPERTS = 4
+
+
+@pytest.fixture(scope="module", params=list(MIXTURE))
+def mixture(request, tmp_path_factory):
+    """A model read from its folder, the folder, and its layers."""
+    folder = save(tiny_model(request.param), tmp_path_factory.mktemp(request.param))
+    model = load_model(folder, "float32", "cpu")
+    return model, folder, find_layers(model, folder)
+
+
+def of_experts(index, block):
+    return [layer for layer in index.of_block(block) if layer.fused]
+
+
+def test_every_matrix_of_every_expert_is_found_and_gates_stay_dense(mixture):
+    model, _, index = mixture
+    require_coverage(index)
+    assert index.coverage == 1
+    for block in range(2):
+        held = [weight for name, weight in model.named_parameters() if f"layers.{block}." in name and weight.ndim == 3]
+        layers = of_experts(index, block)
+        assert sum(layer.rows * layer.inputs for layer in layers) == sum(weight.numel() for weight in held)
+        assert len({layer.gram for layer in layers}) == EXPERTS * 2  # what an expert reads, and what it makes of that
+    kept = {layer.parameter for layer in index.layers}
+    gates = {name for name, weight in model.named_parameters() if ".layers." in name and weight.ndim == 2} - kept
+    assert gates
+    assert {len(model.get_parameter(name)) for name in gates} <= {1, EXPERTS}
+
+
+def test_weights_are_read_from_the_files_as_the_model_has_them(mixture):
+    model, folder, index = mixture
+    for layer in index.layers:
+        assert torch.equal(read_weight(folder, layer), layer.weight(model))
+        assert layer.weight(model).shape == (layer.rows, layer.inputs)
+
+
+def unfused(model, index):
+    """Inputs of every expert's matrices, (tokens, inputs) float64 by layer, from the definition of experts."""
+    inputs = {}
+
+    def note(block, module, args):
+        hidden, chosen = args[0].reshape(-1, args[0].shape[-1]), args[1]
+        for expert in range(EXPERTS):
+            x = hidden[(chosen == expert).any(dim=-1)]
+            gate, up = functional.linear(x, module.gate_up_proj[expert]).chunk(2, dim=-1)
+            for layer in of_experts(index, block):
+                if layer.fused.expert == expert:
+                    seen = x if "gate_up" in layer.parameter else functional.silu(gate) * up
+                    inputs.setdefault(layer.name, []).append(seen.double())
+
+    handles = [
+        module.register_forward_pre_hook(partial(note, int(name.split("layers.")[1][0])))
+        for name, module in model.named_modules()
+        if name.endswith(".experts")
+    ]
+    for tokens in WINDOWS.split(2):
+        model(input_ids=tokens.long())
+    for handle in handles:
+        handle.remove()
+    return {name: torch.cat(seen) for name, seen in inputs.items()}
+
+
+@pytest.mark.parametrize("gram_bytes", [1, 2**30])
+def test_the_gram_matrix_of_an_expert_is_of_the_tokens_routed_to_it(mixture, gram_bytes):
+    model, _, index = mixture
+    expected = unfused(model, index)
+    batches, parts = in_batches([WINDOWS], 2)
+    forward = BlockwiseForward(model, index.block_list, batches, CPU, 2**30)
+    for block, (statistics,) in accumulate_grams(forward, index, parts, gram_bytes=gram_bytes):
+        for layer in of_experts(index, block):
+            x, found = expected[layer.name], statistics[layer.gram]
+            assert found.tokens == len(x)
+            torch.testing.assert_close(found.gram.double(), x.T @ x, rtol=1e-4, atol=1e-5 * float((x * x).sum() + 1))
+            torch.testing.assert_close(found.mean.double(), x.mean(dim=0).nan_to_num(), rtol=1e-4, atol=1e-5)
+        read = [statistics[layer.gram].tokens for layer in index.readers(block) if layer.fused]
+        assert sum(read) == 2 * 2 * WINDOWS.numel()  # two experts a token, two matrices' inputs an expert
+
+
+def test_masks_and_moved_weights_reach_the_slices_they_are_for(mixture):
+    _, folder, index = mixture
+    model, stock = load_model(folder, "float32", "cpu"), load_model(folder, "float32", "cpu")
+    draw = torch.Generator().manual_seed(0)
+    masks = {layer.name: torch.rand(layer.rows, layer.inputs, generator=draw) < 0.5 for layer in index.layers}
+    chosen = of_experts(index, 1)[3]
+    moved = {chosen.name: (3 * read_weight(folder, chosen)).masked_fill(~masks[chosen.name], 0)}
+    apply_masks(model, index.layers, masks)
+    apply_weights(model, index.layers, moved)
+    check_pruned(model, index.layers, masks, folder, moved)
+    assert achieved_sparsity(model, index.layers) == pytest.approx(0.5, abs=0.02)
+    for layer in index.layers:
+        expected = moved.get(layer.name, layer.weight(stock) * masks[layer.name])
+        assert torch.equal(layer.weight(model), expected)
+    touched = {layer.parameter for layer in index.layers}
+    for name, weight in model.named_parameters():
+        assert name in touched or torch.equal(weight, stock.get_parameter(name))
+
+
+@pytest.mark.parametrize(("tokens", "changed"), [(0, True), (63, True), (64, False)])
+def test_experts_that_saw_too_little_are_pruned_as_if_inputs_were_independent(mixture, tokens, changed):
+    _, _, index = mixture
+    dense, expert = index.of_block(0)[0], of_experts(index, 0)[0]
+    for layer, eye in ((dense, False), (expert, changed)):
+        seen = InputStatistics(torch.full((layer.inputs, layer.inputs), 2.0), torch.ones(layer.inputs), tokens)
+        assert torch.equal(supported(layer, seen, 64).gram, torch.eye(layer.inputs) if eye else seen.gram)

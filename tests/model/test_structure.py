@@ -1,0 +1,417 @@
+"""Loading, finding layers and sharing in ten families, masks on live models, and every refusal."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from families import DENSE, LENGTH, save, tiny_model
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
+
+from prunelib.errors import ArtifactError, ModelError, NumericalError, ParamsError, PatternError
+from prunelib.model.layers import Layer, LayerIndex, read_index, require_coverage, write_index
+from prunelib.model.structure import check_length, decoder_blocks, find_layers, load_model, load_tokenizer
+from prunelib.model.weights import achieved_sparsity, apply_masks, check_pruned, read_weight
+
+SEPARATE = [["q_proj", "k_proj", "v_proj"], ["o_proj"], ["gate_proj", "up_proj"], ["down_proj"]]
+SHARING = {
+    **dict.fromkeys(["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text"], SEPARATE),
+    "phi3": [["o_proj"], ["qkv_proj"], ["gate_up_proj"], ["down_proj"]],
+    "opt": [["k_proj", "v_proj", "q_proj"], ["out_proj"], ["fc1"], ["fc2"]],
+    "gpt_neox": [["query_key_value"], ["dense"], ["dense_h_to_4h"], ["dense_4h_to_h"]],
+    "gpt2": [["c_attn"], ["attn.c_proj"], ["c_fc"], ["mlp.c_proj"]],
+}
+
+
+@pytest.fixture(scope="module", params=list(DENSE))
+def stock(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    family = request.param
+    return family, save(tiny_model(family), tmp_path_factory.mktemp(family))
+
+
+@pytest.fixture
+def llama(tmp_path: Path) -> Path:
+    return save(tiny_model("llama"), tmp_path / "llama")
+
+
+def halves(layers: tuple[Layer, ...], seed: int = 0) -> dict[str, torch.Tensor]:
+    draw = torch.Generator().manual_seed(seed)
+    return {layer.name: torch.rand(layer.rows, layer.inputs, generator=draw) < 0.5 for layer in layers}
+
+
+def edit_tensors(folder: Path, **changes: torch.Tensor | None) -> None:
+    file = folder / "model.safetensors"
+    tensors = load_file(file) | {name.replace("__", "."): tensor for name, tensor in changes.items()}
+    save_file({name: tensor for name, tensor in tensors.items() if tensor is not None}, file, {"format": "pt"})
+
+
+def weight_of(model: PreTrainedModel, layer: Layer) -> torch.Tensor:
+    weight = model.get_submodule(layer.name).weight
+    return weight.T if layer.transposed else weight
+
+
+# Families
+
+
+def test_every_family_is_found_with_the_inputs_it_shares(stock: tuple[str, Path]) -> None:
+    family, folder = stock
+    index = find_layers(load_model(folder, "float32", "cpu"), folder)
+    assert (index.blocks, index.coverage, index.uncovered) == (2, 1.0, ())
+    for block in range(2):
+        groups: dict[str, list[str]] = {}
+        for layer in index.of_block(block):
+            groups.setdefault(layer.gram, []).append(layer.kind)
+        assert list(groups.values()) == SHARING[family]
+        assert all(gram.startswith(f"{index.block_list}.{block}.") for gram in groups)
+        assert [layer.name for layer in index.readers(block)] == list(groups)
+    require_coverage(index)
+
+
+def test_weights_are_read_as_rows_by_inputs(stock: tuple[str, Path]) -> None:
+    family, folder = stock
+    model = load_model(folder, "float32", "cpu")
+    index = find_layers(model, folder)
+    for layer in index.layers:
+        weight = read_weight(folder, layer)
+        assert weight.is_contiguous()
+        assert torch.equal(weight, weight_of(model, layer))
+        x = torch.randn(3, layer.inputs)
+        module = model.get_submodule(layer.name)
+        bias = 0 if module.bias is None else module.bias
+        torch.testing.assert_close(module(x), x @ weight.T + bias)
+    assert {layer.transposed for layer in index.layers} == {family == "gpt2"}
+
+
+def test_masks_set_exact_zeros_and_nothing_else(stock: tuple[str, Path]) -> None:
+    _, folder = stock
+    model = load_model(folder, "float32", "cpu")
+    layers = find_layers(model, folder).layers
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    masks = halves(layers)
+    apply_masks(model, layers, masks)
+    check_pruned(model, layers, masks, folder, {})
+    for layer in layers:
+        stock_weight, mask = read_weight(folder, layer), masks[layer.name]
+        assert torch.equal(weight_of(model, layer), torch.where(mask, stock_weight, 0.0))
+        assert not weight_of(model, layer)[~mask].signbit().any()
+    touched = {f"{layer.name}.weight" for layer in layers}
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items() if name not in touched)
+    kept = sum(int(mask.sum()) for mask in masks.values()) / sum(mask.numel() for mask in masks.values())
+    assert achieved_sparsity(model, layers) == pytest.approx(1 - kept, abs=1e-12)
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gpt2", "opt"])
+def test_tied_embeddings_stay_tied_and_dense(family: str, tmp_path: Path) -> None:
+    folder = save(tiny_model(family), tmp_path)
+    model = load_model(folder, "float32", "cpu")
+    before = model.get_input_embeddings().weight.clone()
+    layers = find_layers(model, folder).layers
+    apply_masks(model, layers, halves(layers))
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert torch.equal(model.get_input_embeddings().weight, before)
+
+
+def test_gpt2_of_the_hub_has_names_without_the_base_prefix(tmp_path: Path) -> None:
+    folder = save(tiny_model("gpt2"), tmp_path)
+    file = folder / "model.safetensors"
+    tensors = {name.removeprefix("transformer."): tensor for name, tensor in load_file(file).items()}
+    save_file(tensors, file, {"format": "pt"})
+    index = find_layers(load_model(folder, "float32", "cpu"), folder)
+    assert index.layers[0].name == "transformer.h.0.attn.c_attn"
+    assert index.layers[0].tensor == "h.0.attn.c_attn.weight"
+
+
+def test_shards_are_read_like_one_file(llama: Path, tmp_path: Path) -> None:
+    sharded = save(tiny_model("llama"), tmp_path / "sharded", max_shard_size="20KB")
+    assert len(list(sharded.glob("*.safetensors"))) > 2
+    index = find_layers(load_model(sharded, "float32", "cpu"), sharded)
+    assert index == find_layers(load_model(llama, "float32", "cpu"), llama)
+    assert all(torch.equal(read_weight(sharded, layer), read_weight(llama, layer)) for layer in index.layers)
+
+
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("loaded", ["bfloat16", "float32"])
+def test_the_folder_is_compared_in_the_model_s_dtype(stored: torch.dtype, loaded: str, tmp_path: Path) -> None:
+    folder = save(tiny_model("llama", dtype=stored), tmp_path)
+    model = load_model(folder, loaded, "cpu")
+    assert model.dtype == getattr(torch, loaded)
+    layers = find_layers(model, folder).layers
+    assert read_weight(folder, layers[0]).dtype == stored
+    apply_masks(model, layers, halves(layers))
+    check_pruned(model, layers, halves(layers), folder, {})
+
+
+# Finding
+
+
+def test_experts_that_are_multiplied_another_way_are_refused_with_the_share_covered(tmp_path: Path) -> None:
+    folder = save(tiny_model("gpt_oss"), tmp_path)
+    index = find_layers(load_model(folder, "float32", "cpu"), folder)
+    assert 0 < index.coverage < 0.5
+    share = re.escape(f"only {index.coverage:.1%} of")
+    with pytest.raises(
+        ModelError, match=rf"^allow_uncovered: false, .* {share}.*mlp\.experts\.gate_up_proj \(4, 32, 96\)"
+    ):
+        require_coverage(index)
+    assert [layer.kind for layer in index.of_block(1)] == ["q_proj", "k_proj", "v_proj", "o_proj"]
+
+
+def test_an_input_changed_in_place_is_another_input(llama: Path) -> None:
+    model = load_model(llama, "float32", "cpu")
+    mlp = model.model.layers[0].mlp
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        gate = mlp.gate_proj(x)
+        x.mul_(2)
+        return mlp.down_proj(gate * mlp.up_proj(x))
+
+    mlp.forward = forward
+    grams = {layer.kind: layer.gram for layer in find_layers(model, llama).of_block(0)}
+    assert grams["gate_proj"] != grams["up_proj"]
+    assert grams["q_proj"] == grams["k_proj"] == grams["v_proj"]
+
+
+def test_blocks_never_share_a_gram(llama: Path) -> None:
+    model = load_model(llama, "float32", "cpu")
+    constant = torch.ones(1, 2, 32)
+    for block in model.model.layers:
+        mlp = block.mlp
+        mlp.forward = lambda _, mlp=mlp: mlp.down_proj(mlp.gate_proj(constant) * mlp.up_proj(constant))
+    index = find_layers(model, llama)
+    assert not set(index.readers(0)) & set(index.readers(1))
+    assert len(index.readers(0)) == len(index.readers(1)) == 4
+
+
+def test_a_layer_that_the_forward_never_reaches_is_named(llama: Path) -> None:
+    model = load_model(llama, "float32", "cpu")
+    model.model.layers[1].mlp.spare = torch.nn.Linear(4, 4)
+    with pytest.raises(ModelError, match=r"^model\.layers\.1\.mlp\.spare: not reached"):
+        find_layers(model, llama)
+
+
+def test_blocks_are_not_confused_with_another_list_of_that_length(llama: Path) -> None:
+    model = load_model(llama, "float32", "cpu")
+    model.extra = torch.nn.ModuleList([torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)])
+    assert decoder_blocks(model)[0] == "model.layers"
+    model.config.num_hidden_layers = 7
+    with pytest.raises(ModelError, match="num_hidden_layers = 7"):
+        decoder_blocks(model)
+
+
+def test_a_model_that_is_not_the_folder_s_is_refused(llama: Path) -> None:
+    model = load_model(llama, "float32", "cpu")
+    model.model.layers[1].mlp.up_proj.weight[0, 0] += 1
+    with pytest.raises(ModelError, match=r"^model\.layers\.1\.mlp\.up_proj: its weight in the model is not"):
+        find_layers(model, llama)
+
+
+# Index artifact
+
+
+def test_index_round_trip_and_refusals(llama: Path, tmp_path: Path) -> None:
+    index = find_layers(load_model(llama, "float32", "cpu"), llama)
+    path = tmp_path / "layers.json"
+    write_index(path, index, "sha of the model")
+    assert read_index(path, "sha of the model") == index
+    with pytest.raises(ArtifactError, match=r"layers\.json: its model is 'sha of the model', but 'another'"):
+        read_index(path, "another")
+    broken = json.loads(path.read_text())
+    broken["layers"][3]["rows"] = 0
+    path.write_text(json.dumps(broken))
+    with pytest.raises(ArtifactError, match=r"damaged, layers\.3\.rows"):
+        read_index(path, "sha of the model")
+    path.write_text("[1]")
+    with pytest.raises(ArtifactError, match="expected a layers artifact"):
+        read_index(path, "sha of the model")
+
+
+# Masks
+
+
+@pytest.fixture
+def masked(llama: Path) -> tuple[PreTrainedModel, LayerIndex, dict[str, torch.Tensor], Path]:
+    model = load_model(llama, "float32", "cpu")
+    index = find_layers(model, llama)
+    masks = halves(index.layers)
+    apply_masks(model, index.layers, masks)
+    return model, index, masks, llama
+
+
+def test_negative_zero_in_a_pruned_place_is_found(masked: tuple) -> None:
+    model, index, masks, folder = masked
+    layer = index.layers[4]
+    row, column = (~masks[layer.name]).nonzero()[0]
+    model.get_submodule(layer.name).weight[row, column] = -0.0
+    with pytest.raises(ModelError, match=rf"^{layer.name}: 1 of \d+ pruned weights are not exactly \+0\.0$"):
+        check_pruned(model, index.layers, masks, folder, {})
+
+
+def test_the_dense_model_is_found_out(masked: tuple) -> None:
+    _, index, masks, folder = masked
+    dense = load_model(folder, "float32", "cpu")
+    assert achieved_sparsity(dense, index.layers) == 0
+    with pytest.raises(ModelError, match="pruned weights are not exactly"):
+        check_pruned(dense, index.layers, masks, folder, {})
+
+
+def test_two_masks_on_top_of_each_other_are_found_out(masked: tuple) -> None:
+    model, index, _, folder = masked
+    second = halves(index.layers, seed=1)
+    apply_masks(model, index.layers, second)
+    with pytest.raises(ModelError, match="kept weights are not those of"):
+        check_pruned(model, index.layers, second, folder, {})
+
+
+def test_kept_weights_may_be_zero_in_the_stock_model(llama: Path) -> None:
+    edit_tensors(llama, model__layers__0__mlp__up_proj__weight=torch.zeros(48, 32))
+    model = load_model(llama, "float32", "cpu")
+    layers = find_layers(model, llama).layers
+    masks = halves(layers)
+    apply_masks(model, layers, masks)
+    check_pruned(model, layers, masks, llama, {})
+
+
+def test_infinite_weights_are_cleared_too(llama: Path) -> None:
+    model = load_model(llama, "float32", "cpu")
+    layers = find_layers(model, llama).layers
+    model.get_submodule(layers[0].name).weight.fill_(-torch.inf)
+    masks = {layer.name: torch.zeros(layer.rows, layer.inputs, dtype=torch.bool) for layer in layers}
+    apply_masks(model, layers, masks)
+    assert achieved_sparsity(model, layers) == 1
+    check_pruned(model, layers, masks, llama, {})
+
+
+def test_masks_that_do_not_fit_change_nothing(llama: Path) -> None:
+    model = load_model(llama, "float32", "cpu")
+    layers = find_layers(model, llama).layers
+    good = halves(layers)
+    first, last = layers[0].name, layers[-1].name
+    misfits = {
+        rf"masks: 1 of 14 layers have none, first {last}": {k: v for k, v in good.items() if k != last},
+        r"masks: 1 are for no layer of the model, first lm_head": {**good, "lm_head": good[first]},
+        rf"mask of {last}: torch\.bool \(48, 32\), expected torch\.bool \(32, 48\)": {**good, last: good[last].T},
+        rf"mask of {first}: torch\.float32 \(32, 32\), expected": {**good, first: good[first].float()},
+    }
+    for message, masks in misfits.items():
+        with pytest.raises(PatternError, match=message):
+            apply_masks(model, layers, masks)
+    assert achieved_sparsity(model, layers) == 0
+
+
+# Broken folders
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises((ArtifactError, ModelError)) as caught:
+        load_model(folder, "float32", "cpu")
+    assert "\n" not in str(caught.value)
+    assert str(folder) in str(caught.value)
+    return f"{caught.type.__name__}: {caught.value}".replace(str(folder), "FOLDER")
+
+
+def test_loading_leaves_no_gradients_and_prints_nothing(llama: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    model = load_model(llama, "float32", "cpu")
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert capfd.readouterr() == ("", "")
+
+
+def test_missing_files_are_named(llama: Path) -> None:
+    assert refusal(llama / "nowhere").startswith("ArtifactError: FOLDER: no config.json")
+    (llama / "model.safetensors").unlink()
+    assert refusal(llama).startswith("ArtifactError: FOLDER: no model.safetensors or model.safetensors.index.json")
+    (llama / "config.json").unlink()
+    assert refusal(llama).startswith("ArtifactError: FOLDER: no config.json")
+
+
+def test_a_truncated_file_is_named(llama: Path) -> None:
+    file = llama / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:5000])
+    assert refusal(llama).startswith("ArtifactError: FOLDER/model.safetensors: truncated, damaged")
+
+
+@pytest.mark.parametrize("damage", ["gone", "truncated"])
+def test_a_broken_shard_is_refused(damage: str, tmp_path: Path) -> None:
+    folder = save(tiny_model("llama"), tmp_path, max_shard_size="20KB")
+    index = find_layers(load_model(folder, "float32", "cpu"), folder)
+    for shard in folder.glob("*.safetensors"):
+        shard.unlink() if damage == "gone" else shard.write_bytes(shard.read_bytes()[:100])
+    assert refusal(folder).startswith(("ArtifactError: FOLDER", "ModelError: FOLDER"))
+    with pytest.raises(ArtifactError, match="no such file" if damage == "gone" else "truncated"):
+        read_weight(folder, index.layers[0])
+
+
+def test_a_damaged_shard_index_is_refused(tmp_path: Path) -> None:
+    folder = save(tiny_model("llama"), tmp_path, max_shard_size="20KB")
+    (folder / "model.safetensors.index.json").write_text("{}")
+    assert refusal(folder).endswith("damaged, expected a weight_map of tensor names to files")
+
+
+def test_missing_tensors_are_not_filled_with_random_numbers(llama: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    edit_tensors(llama, model__layers__0__mlp__up_proj__weight=None)
+    assert refusal(llama) == (
+        "ModelError: FOLDER: 1 tensors of the model are missing, first model.layers.0.mlp.up_proj.weight"
+    )
+    assert capfd.readouterr() == ("", "")
+
+
+def test_tensors_of_another_shape_are_refused(llama: Path) -> None:
+    edit_tensors(llama, model__layers__0__mlp__up_proj__weight=torch.zeros(3, 3))
+    message = "model.layers.0.mlp.up_proj.weight has shape (3, 3), but config.json says (48, 32)"
+    assert refusal(llama) == f"ModelError: FOLDER: {message}"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"model_type": "no_such_model"}, "no_such_model"),
+        ({"model_type": "t5"}, "T5Config"),
+        ({"model_type": "mine", "auto_map": {"AutoModelForCausalLM": "code.Model"}}, "custom code|mine"),
+    ],
+)
+def test_models_that_transformers_cannot_build_are_refused(change: dict, reason: str, llama: Path) -> None:
+    config = json.loads((llama / "config.json").read_text())
+    (llama / "config.json").write_text(json.dumps({**config, **change}))
+    assert re.search(rf"^ModelError: FOLDER: not a causal language model .*({reason})", refusal(llama))
+
+
+def test_damaged_config_is_refused(llama: Path) -> None:
+    (llama / "config.json").write_text("{")
+    assert refusal(llama).startswith("ModelError: FOLDER: not a causal language model")
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"version": "1.0"}'])
+def test_a_missing_or_damaged_tokenizer_is_refused(content: str | None, llama: Path) -> None:
+    if content:
+        (llama / "tokenizer.json").write_text(content)
+    with pytest.raises(ArtifactError, match=r"no usable tokenizer, expected tokenizer\.json") as caught:
+        load_tokenizer(llama)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_weights_that_are_not_finite_are_refused(value: float, llama: Path) -> None:
+    layers = find_layers(load_model(llama, "float32", "cpu"), llama).layers
+    edit_tensors(llama, model__layers__0__mlp__up_proj__weight=torch.full((48, 32), value))
+    layer = next(layer for layer in layers if layer.name == "model.layers.0.mlp.up_proj")
+    with pytest.raises(NumericalError, match=r"model\.layers\.0\.mlp\.up_proj\.weight holds NaN or infinity"):
+        read_weight(llama, layer)
+
+
+def test_weights_of_another_shape_or_model_are_refused(llama: Path) -> None:
+    layer = find_layers(load_model(llama, "float32", "cpu"), llama).layers[0]
+    with pytest.raises(ArtifactError, match=r"has shape \(32, 32\), expected \(31, 32\)"):
+        read_weight(llama, layer.model_copy(update={"rows": 31}))
+    with pytest.raises(ArtifactError, match=r"no tensor h\.0\.weight"):
+        read_weight(llama, layer.model_copy(update={"tensor": "h.0.weight"}))
+
+
+def test_windows_longer_than_the_model_are_refused(llama: Path) -> None:
+    model = load_model(llama, "float32", "cpu")
+    check_length(model, LENGTH, "calibration.length")
+    with pytest.raises(
+        ParamsError, match=f"calibration.length = {LENGTH + 1} tokens a window, but the model takes {LENGTH} at most"
+    ):
+        check_length(model, LENGTH + 1, "calibration.length")

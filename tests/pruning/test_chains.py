@@ -1,0 +1,69 @@
+"""Refiners in a row: what each step starts from, what is recorded, and what cannot follow what."""
+
+import pytest
+import torch
+from pydantic import ValidationError
+from strategies import PATTERNS, problem
+
+from prunelib import refiners, sparseswaps
+from prunelib.pruning import registry
+from prunelib.pruning.chains import Chain, outcome, run_chain, steps_of
+from prunelib.pruning.refined import silent
+from prunelib.refiners.sparseswaps import Settings as SparseSwaps
+
+
+def chain(*steps):
+    return Chain.model_validate({"chain": list(steps)})
+
+
+def run(p, settings, progress=silent):
+    return run_chain(p.weight, p.gram, p.mask, p.pattern, settings, progress, {"held_out_gram": None})
+
+
+@pytest.fixture
+def layer():
+    return problem(3, PATTERNS[2], rows=6, inputs=40, tokens=150)
+
+
+def test_a_step_alone_is_the_refiner_itself(layer):
+    (step,) = run(layer, SparseSwaps())
+    torch.testing.assert_close(step.refined.mask, sparseswaps(layer.weight, layer.gram, layer.mask, layer.pattern).mask)
+    assert step.method == "sparseswaps"
+    assert step.seconds > 0
+
+
+def test_every_step_starts_from_the_one_before(layer):
+    settings = chain({"method": "sparseswaps", "max_swaps": 2}, "sparseswaps", "least_squares")
+    first, second, third = (step.refined for step in run(layer, settings))
+    torch.testing.assert_close(second.loss_before, first.loss_after)
+    assert (second.swaps > 0).any()
+    assert torch.equal(third.mask, second.mask)
+    assert (third.loss_after < second.loss_after).all()
+
+
+def test_moved_weights_are_handed_on(layer):
+    least_squares, again = (step.refined for step in run(layer, chain("least_squares", "least_squares")))
+    torch.testing.assert_close(again.loss_before, least_squares.loss_after)
+
+
+def test_the_outcome_spans_the_chain(layer):
+    steps = run(layer, chain({"method": "sparseswaps", "max_swaps": 2}, "sparseswaps"))
+    whole = outcome(steps)
+    torch.testing.assert_close(whole.loss_before, steps[0].refined.loss_before)
+    torch.testing.assert_close(whole.loss_after, steps[1].refined.loss_after)
+    torch.testing.assert_close(whole.swaps, steps[0].refined.swaps + steps[1].refined.swaps)
+    assert whole.optimal.all()
+
+
+def test_progress_is_told_about_every_row_once_a_step(layer):
+    told = []
+    run(layer, chain("sparseswaps", "least_squares"), lambda rows, *_: told.append(rows))
+    assert sum(told) == 2 * len(layer.mask)
+
+
+def test_masks_come_before_weights():
+    movers = {name for name, module in registry.methods(refiners).items() if module.ABOUT.moves_weights}
+    assert "least_squares" in movers
+    with pytest.raises(ValidationError, match="sparseswaps after least_squares"):
+        chain("least_squares", "sparseswaps")
+    assert [step.method for step in steps_of(chain("sparseswaps", "least_squares"))] == ["sparseswaps", "least_squares"]
