@@ -43,9 +43,8 @@ def imports(path):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names = (
-                [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "prunelib" else [node.module]
-            )
+            inside = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = inside if all(map(module_files, inside)) else [node.module]
         else:
             continue
         for name in names:
