@@ -20,9 +20,10 @@ BLOCKED = 1e30
 _CHUNK_ROWS = 32
 
 
-def in_chunks(work: Callable[[slice], T], rows: int, threads: int, chunk_rows: int = _CHUNK_ROWS) -> Iterator[T]:
+def in_chunks(work: Callable[[slice], T], rows: int, threads: int, chunk_rows: int | None = None) -> Iterator[T]:
     """What ``work`` gives for each chunk of rows, as they are finished; rows do not depend on their chunk."""
-    chunks = [slice(start, min(start + chunk_rows, rows)) for start in range(0, rows, chunk_rows)]
+    size = chunk_rows or _CHUNK_ROWS
+    chunks = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
     pool = ThreadPoolExecutor(threads)
     try:
         for future in as_completed([pool.submit(work, chunk) for chunk in chunks]):

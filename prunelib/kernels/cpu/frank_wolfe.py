@@ -58,7 +58,7 @@ def _direct(weight, linear, residual, mass, fixed, keep, toward, pruned, slope):
 def _set_gradient(w, linear, residual, m, gradient):
     one, two = np.float32(1.0), np.float32(2.0)
     for j in range(w.size):
-        gradient[j] = linear[j] * (one - two * m[j]) - two * w[j] * residual[j] + np.float32(0.0)  # no -0
+        gradient[j] = linear[j] * (one - two * m[j]) - two * w[j] * residual[j]
 
 
 @compiled
