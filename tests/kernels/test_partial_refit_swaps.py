@@ -112,7 +112,7 @@ def test_kept_weights_descend_between_sweeps(engine):
 def test_awkward_sizes_agree_whatever_the_threads_and_chunks(degenerate, rows, inputs, monkeypatch):
     p = problem(5, PATTERNS[2], rows, inputs, tokens=2 * inputs, degenerate=degenerate)
     one, three = (optimum(cpu, p, threads=threads)[2] for threads in (1, 3))
-    monkeypatch.setattr(compiled.in_chunks, "__defaults__", (2,))
+    monkeypatch.setattr(compiled, "_CHUNK_ROWS", 2)
     chunked = optimum(cpu, p)[2]
     for name, value in one.items():
         torch.testing.assert_close(value, three[name], rtol=0, atol=0)

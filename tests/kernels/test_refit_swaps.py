@@ -151,7 +151,7 @@ def test_awkward_sizes_are_the_same_whatever_the_threads(degenerate, rows, input
 def test_chunks_change_nothing(monkeypatch):
     p = problem(4, PATTERNS[1], rows=9, inputs=61, tokens=100)
     whole = optimum(cpu, p)
-    monkeypatch.setattr(compiled.in_chunks, "__defaults__", (2,))
+    monkeypatch.setattr(compiled, "_CHUNK_ROWS", 2)
     for name, value in optimum(cpu, p).items():
         torch.testing.assert_close(value, whole[name], rtol=0, atol=0)
 

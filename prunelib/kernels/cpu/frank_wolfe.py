@@ -1,6 +1,6 @@
 """Frank-Wolfe steps, compiled: gradient, vertex and slope in one pass over each row.
 
-Torch is as fast for all else: curvatures, and groups that are not a row. Of equal gradients the lower place is taken.
+Torch is as fast for all else: curvatures, and groups that span rows. Of equal gradients the lower place is taken.
 """
 
 import numpy as np
@@ -13,6 +13,8 @@ from prunelib.kernels.reference.frank_wolfe import Direction, curvature
 __all__ = ["curvature", "direction"]
 
 _MAGNITUDE = np.int32(2**31 - 1)  # the bits of a float but its sign
+_BEFORE_ALL = np.int32(-(2**31))
+_RANKED = 16  # places of a group, up to which comparing all pairs is faster than halving
 
 
 def direction(
@@ -26,14 +28,14 @@ def direction(
     threads: int,
 ) -> Direction:
     """As :func:`prunelib.kernels.reference.frank_wolfe.direction`."""
-    if size != weight.shape[1]:
+    if weight.shape[1] % size:
         return plain.direction(weight, linear, residual, mass, fixed, size, keep, threads)
     found = Direction(torch.empty_like(mass), torch.empty_like(mass), torch.empty(len(mass), dtype=torch.float64))
     given = [tensor.numpy() for tensor in (weight, linear, residual, mass, fixed)]
     taken = [tensor.numpy() for tensor in found]
 
     def work(rows: slice) -> None:
-        _direct(*(array[rows] for array in given), keep, *(array[rows] for array in taken))
+        _direct(*(array[rows] for array in given), size, keep, *(array[rows] for array in taken))
 
     for _ in in_chunks(work, len(mass), threads, -(-len(mass) // threads)):
         pass
@@ -41,16 +43,20 @@ def direction(
 
 
 @compiled
-def _direct(weight, linear, residual, mass, fixed, keep, toward, pruned, slope):
+def _direct(weight, linear, residual, mass, fixed, size, keep, toward, pruned, slope):
     """Set the direction of some rows."""
-    gradient = np.empty(weight.shape[1], np.float32)
-    keys = np.empty(weight.shape[1], np.int32)
+    inputs = weight.shape[1]
+    gradient, keys, least = np.empty(inputs, np.float32), np.empty(inputs, np.int32), np.empty(inputs, np.bool_)
     for r in range(len(weight)):
         _set_gradient(weight[r], linear[r], residual[r], mass[r], gradient)
-        free = _order(gradient, fixed[r], keep, keys)
-        threshold = _threshold(keys, free)
-        _leave(keys, threshold, free)
-        _set_vertex(gradient, fixed[r], keys, threshold, toward[r])
+        _order(gradient, fixed[r], keys)
+        for start in range(0, inputs, size):
+            group = slice(start, start + size)
+            if size <= _RANKED:
+                _rank(keys[group], keep, least[group])
+            else:
+                _mark_least(keys[group], keep, least[group])
+        _set_vertex(gradient, fixed[r], least, toward[r])
         slope[r] = _turn(gradient, weight[r], mass[r], toward[r], pruned[r])
 
 
@@ -58,24 +64,45 @@ def _direct(weight, linear, residual, mass, fixed, keep, toward, pruned, slope):
 def _set_gradient(w, linear, residual, m, gradient):
     one, two = np.float32(1.0), np.float32(2.0)
     for j in range(w.size):
-        gradient[j] = linear[j] * (one - two * m[j]) - two * w[j] * residual[j]
+        gradient[j] = linear[j] * (one - two * m[j]) - two * w[j] * residual[j] + np.float32(0.0)  # no -0
 
 
 @compiled
-def _order(gradient, fixed, keep, keys):
-    """Set integers in the order of the gradient, what is fixed last; return how much of the budget is free."""
-    bits, free = gradient.view(np.int32), keep
+def _order(gradient, fixed, keys):
+    """Set integers in the order of the gradient, what is fixed before all."""
+    bits = gradient.view(np.int32)
     for j in range(keys.size):
         ordered = bits[j] ^ _MAGNITUDE if bits[j] < 0 else bits[j]
-        keys[j] = _MAGNITUDE if fixed[j] else ordered
-        free -= fixed[j]
-    return free
+        keys[j] = _BEFORE_ALL if fixed[j] else ordered
+
+
+@compiled
+def _rank(keys, number, least):
+    """Mark the least so many keys of a small group, by comparing all pairs."""
+    for i in range(keys.size):
+        before = 0
+        for j in range(keys.size):
+            before += (keys[j] < keys[i]) | ((keys[j] == keys[i]) & (j < i))
+        least[i] = before < number
+
+
+@compiled
+def _mark_least(keys, number, least):
+    """Mark the least so many keys: those below the last of them, and of those equal to it the first."""
+    threshold = _threshold(keys, number)
+    for j in range(keys.size):
+        least[j] = keys[j] < threshold
+        number -= least[j]
+    for j in range(keys.size):
+        if keys[j] == threshold:
+            least[j] = number > 0
+            number -= 1
 
 
 @compiled
 def _threshold(keys, count):
     """The least integer that at least so many keys do not exceed, by halving: faster than a partition, with SIMD."""
-    low, high = np.int64(-(2**31)), np.int64(_MAGNITUDE)
+    low, high = np.int64(_BEFORE_ALL), np.int64(_MAGNITUDE)
     while low < high:
         middle = (low + high) >> 1
         limit, found = np.int32(middle), np.int32(0)
@@ -89,21 +116,9 @@ def _threshold(keys, count):
 
 
 @compiled
-def _leave(keys, threshold, number):
-    """Of the keys at the threshold leave as many, from the first on, as the lower ones leave of a number."""
-    for j in range(keys.size):
-        number -= keys[j] < threshold
-    for j in range(keys.size):
-        if keys[j] == threshold:
-            number -= 1
-            keys[j] = threshold if number >= 0 else _MAGNITUDE
-
-
-@compiled
-def _set_vertex(gradient, fixed, keys, threshold, ones):
-    for j in range(keys.size):
-        taken = (keys[j] <= threshold) & (gradient[j] < 0)
-        ones[j] = np.float32(1.0) if taken | fixed[j] else np.float32(0.0)
+def _set_vertex(gradient, fixed, least, ones):
+    for j in range(ones.size):
+        ones[j] = np.float32(1.0) if (least[j] & (gradient[j] < 0)) | fixed[j] else np.float32(0.0)
 
 
 @compiled
