@@ -139,10 +139,11 @@ def select(scores: torch.Tensor, pattern: Pattern) -> torch.Tensor:
     if scores.isnan().any():
         raise NumericalError("scores: NaN found, expected real numbers")
     size, keep = pattern.groups(*scores.shape)
-    ranked = scores.reshape(-1, size).sort(dim=-1, descending=True, stable=True).indices
-    mask = torch.zeros_like(ranked, dtype=torch.bool)
-    mask.scatter_(-1, ranked[:, :keep], value=True)
-    return mask.reshape(scores.shape)
+    groups = scores.reshape(-1, size)
+    least = groups.topk(keep, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
+    above, equal = groups > least, groups == least
+    left = keep - above.sum(dim=1, keepdim=True)
+    return (above | (equal & (equal.cumsum(dim=1) <= left))).reshape(scores.shape)
 
 
 def swap_columns(pattern: Pattern, inputs: int) -> int:
