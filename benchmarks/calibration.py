@@ -28,13 +28,6 @@ from prunelib.model.structure import find_layers, load_model
 LENGTH, BATCH, ROUNDS, SIZE = 512, 4, 3, 2048
 
 
-class Nobody:
-    """A bar that shows nothing."""
-
-    def advance(self, amount: int, status: str = "") -> None:
-        """Show nothing."""
-
-
 def seconds_of(work: Callable[[], Any]) -> float:
     """Wall seconds of some work."""
     started = time.perf_counter()
@@ -70,7 +63,7 @@ def main() -> None:
     def calibrate() -> None:
         with tempfile.TemporaryDirectory() as folder:
             parts = (windows, windows[:0])
-            calibrate_model(model, arguments.model, index, parts, settings, {"model": ""}, Path(folder), Nobody())
+            calibrate_model(model, arguments.model, index, parts, settings, {"model": ""}, Path(folder))
 
     rounds = [
         {"forward": seconds_of(forward), "products": products / product_rate(), "calibration": seconds_of(calibrate)}

@@ -5,6 +5,8 @@ neither rerun a stage nor change a mask.
 """
 
 import os
+import resource
+import sys
 from functools import cache
 from typing import Annotated, Literal, TypeVar
 
@@ -17,6 +19,12 @@ from prunelib.errors import ParamsError
 def available_cores() -> int:
     """The number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held so far, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _default_device() -> str:
@@ -69,11 +77,16 @@ class Machine(Budgets):
     engine
         The inner loops of refiners: ``auto``, those compiled for the device; ``cpu``, those for processors, also where
         models run on a GPU; ``reference``, plain torch on the device.
+    task_threads, task_gpus
+        What each task takes of its node on Ray (:mod:`prunelib.engine`): threads, and GPUs or a share of one; None: one
+        where the nodes have any.
     """
 
     threads: int = Field(default_factory=available_cores, ge=1)
     device: Annotated[str, BeforeValidator(_usable_device)] = Field(default_factory=_default_device)
     engine: Literal["auto", "cpu", "reference"] = "auto"
+    task_threads: int = Field(default=1, ge=1)
+    task_gpus: Annotated[float, Field(ge=0)] | None = None
 
     @property
     def refining_device(self) -> str:

@@ -21,14 +21,6 @@ from prunelib.errors import StageError
 
 SCRATCH = Path("scratch")
 
-Once = Callable[[str, Callable[[], Any]], Any]
-"""Called with a name and a function: gives that function's value, a JSON value, which an earlier run may have found."""
-
-
-def always(_name: str, compute: Callable[[], Any]) -> Any:
-    """An :data:`Once` that remembers nothing."""
-    return compute()
-
 
 class FinishedValues:
     """JSON values by name, in a folder where a later run finds them."""
@@ -48,7 +40,7 @@ class FinishedValues:
         return store.read_json(self._file(name))
 
     def once(self, name: str, compute: Callable[[], Any]) -> Any:
-        """Read a value, which is computed and written first where it is not there: an :data:`Once`."""
+        """Read a value, which is computed and written first where it is not there."""
         if name not in self:
             self.write(name, compute())
         return self.read(name)

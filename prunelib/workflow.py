@@ -2,7 +2,6 @@
 
 import argparse
 import inspect
-import resource
 import sys
 import traceback
 from collections.abc import Callable
@@ -151,9 +150,3 @@ def _kind(option: inspect.Parameter) -> dict[str, Any]:
 def _fail(error: PruneError) -> int:
     print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the one line that the user is to see
     return 2
-
-
-def peak_memory() -> int:
-    """The most memory that this process has held so far, in bytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,7 +1,7 @@
 """Draw the calibration windows of a model and accumulate the Gram matrices of its layers over them."""
 
 from prunelib import workflow
-from prunelib.calibration.accumulation import calibrate_model
+from prunelib.calibration.shards import ShardCalibration, calibrate_in_shards
 from prunelib.calibration.text import bos_of, draw_in_documents, draw_windows, tokenize, tokenizer_identity
 from prunelib.cell import Cell
 from prunelib.model.layers import require_coverage
@@ -44,8 +44,8 @@ def calibrate(params: Params, model: str, seed: int) -> None:
         meter(f"calibrate {model} {seed}", index.blocks * samples, "windows through a block") as bar,
     ):
         parts = (windows[: settings.samples], windows[settings.samples :])
-        found = calibrate_model(language_model, folder, index, parts, settings, drawn_from, scratch, bar)
-        publish(found, workflow.calibration_folder(cell))
+        calibration = ShardCalibration(folder, source.dtype, index, settings, drawn_from, scratch)
+        publish(calibrate_in_shards(calibration, parts, bar), workflow.calibration_folder(cell))
 
 
 if __name__ == "__main__":

@@ -9,13 +9,13 @@ from prunelib.machine import machine
 from prunelib.masks.packed import read_masks
 from prunelib.masks.pruned import together, write_pruned
 from prunelib.model.blockwise import Checkpoint
-from prunelib.model.weights import read_weight
+from prunelib.model.weights import check_masks, read_weight
 from prunelib.params import Params
 from prunelib.planning.refusals import require_room_to_refine
 from prunelib.progress import meter
 from prunelib.pruning.chains import steps_of
 from prunelib.pruning.propagation import load_propagated
-from prunelib.pruning.refinement import FinishedBlocks, refine_blocks
+from prunelib.pruning.refinement import BlockRefinement, FinishedBlocks, refine_blocks
 from prunelib.results import Timing, write_layers, write_record
 from prunelib.resume import resumable
 from prunelib.sources.provenance import model_identity
@@ -31,7 +31,9 @@ def refine(params: Params, model: str, seed: int, pattern: str, warmstart: str, 
     provenance = {**calibration.provenance, **workflow.methods(params, cell)}
     device, chosen = torch.device(machine().refining_device), params.patterns[pattern]
     start_file = workflow.warmstart_file(start)
-    masks = read_masks(start_file, {**calibration.provenance, **workflow.methods(params, start)})
+    made_from = {**calibration.provenance, **workflow.methods(params, start)}
+    if calibration.settings["propagation"] == "dense":
+        check_masks(calibration.index.layers, read_masks(start_file, made_from))
     weight_bytes = read_weight(folder, calibration.index.layers[0]).element_size()
     require_room_to_refine(workflow.refined_folder(cell), calibration.index, settings, weight_bytes, device)
     rows = sum(layer.rows for layer in calibration.index.layers) * len(steps_of(settings))
@@ -41,7 +43,8 @@ def refine(params: Params, model: str, seed: int, pattern: str, warmstart: str, 
     ):
         finished, checkpoint = FinishedBlocks(scratch, provenance), Checkpoint(scratch)
         if calibration.settings["propagation"] == "dense":
-            blocks = list(refine_blocks(folder, calibration, masks, chosen, settings, device, finished, bar))
+            refinement = BlockRefinement(folder, calibration, start_file, made_from, chosen, settings, finished)
+            blocks = refine_blocks(refinement, bar)
         else:
             start_settings, dtype = params.warmstarts[warmstart], params.models[model].dtype
             model_ = load_propagated(folder, dtype, calibration, chosen, start_settings, settings)
@@ -49,7 +52,8 @@ def refine(params: Params, model: str, seed: int, pattern: str, warmstart: str, 
         write_pruned(workflow.refined_folder(cell), together([block.pruned for block in blocks]), provenance)
         write_layers(workflow.layers_file(cell), [record for block in blocks for record in block.records])
         step_seconds = [sum(seconds) for seconds in zip(*(block.step_seconds for block in blocks), strict=True)]
-        write_record(workflow.timing_file(cell), Timing(step_seconds=step_seconds, peak_bytes=workflow.peak_memory()))
+        peak_bytes = max(block.peak_bytes for block in blocks)
+        write_record(workflow.timing_file(cell), Timing(step_seconds=step_seconds, peak_bytes=peak_bytes))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 tokens.safetensors      the windows that the Gram matrices were accumulated over
 layers.json             the layer index
 block_000.safetensors   for each distinct input of block 0 its Gram matrix and its mean, and where calibration keeps
-                        windows apart, a second Gram matrix over these; and so on
+                        windows apart, a second pair over these; and so on
 energies.json           ||W X||^2 of every layer
 """
 
@@ -101,7 +101,7 @@ class Calibration:
         return {
             "input_mean": self._read(layer, layer.gram + _MEAN, (layer.inputs,)),
             "tokens": header["seen"].get(layer.gram, header["count"]),
-            "held_out_gram": self._read(layer, layer.gram + _HELD_OUT, square) if header["held_out"] else None,
+            "held_out_gram": self._read(layer, layer.gram + _HELD_OUT, square) if header["held_out_count"] else None,
         }
 
     def _read(self, layer: Layer, name: str, shape: tuple[int, ...]) -> torch.Tensor:
@@ -154,7 +154,8 @@ def tokens_seen(folder: Path, index: LayerIndex) -> dict[str, int]:
         If a file of Gram matrices is missing or damaged.
     """
     headers = [store.read_provenance(_block_file(folder, block), "gram") for block in range(index.blocks)]
-    return {name: tokens for header in headers for name, tokens in header["seen"].items()}
+    seen = {name: tokens for header in headers for name, tokens in header["seen"].items()}
+    return {name: tokens for name, tokens in seen.items() if not name.endswith(_HELD_OUT)}
 
 
 def write_grams(
@@ -171,21 +172,41 @@ def write_grams(
     inputs, held_out
         By :attr:`Layer.gram`; ``held_out`` is empty where no windows were kept apart.
     provenance
-        ``model`` and ``tokens`` (identities) and ``count`` (of tokens, without the held-out ones).
+        ``model`` and ``tokens`` (identities), ``count`` and ``held_out_count`` (of tokens).
 
     Raises
     ------
     ArtifactError
         If the file could not be written.
     """
-    tensors = {
-        **{name: statistics.gram for name, statistics in inputs.items()},
-        **{name + _MEAN: statistics.mean for name, statistics in inputs.items()},
-        **{name + _HELD_OUT: statistics.gram for name, statistics in held_out.items()},
-    }
-    seen = {name: each.tokens for name, each in inputs.items() if each.tokens != provenance["count"]}
-    header = {**provenance, "block": block, "held_out": bool(held_out), "seen": seen}
-    store.write_tensors(_block_file(folder, block), tensors, "gram", header)
+    known = {**inputs, **{name + _HELD_OUT: each for name, each in held_out.items()}}
+    means = {name + _MEAN: each.mean for name, each in known.items()}
+    seen = {name: each.tokens for name, each in known.items() if each.tokens != _count(name, provenance)}
+    tensors = {**{name: each.gram for name, each in known.items()}, **means}
+    store.write_tensors(_block_file(folder, block), tensors, "gram", {**provenance, "block": block, "seen": seen})
+
+
+def read_grams(folder: Path, block: int) -> tuple[dict[str, InputStatistics], dict[str, InputStatistics]]:
+    """Read ``inputs`` and ``held_out`` as :func:`write_grams` wrote them.
+
+    Raises
+    ------
+    ArtifactError
+        If the file is missing or damaged.
+    """
+    path = _block_file(folder, block)
+    header, tensors = store.read_provenance(path, "gram"), store.read_tensors(path, "gram")
+    inputs: dict[str, InputStatistics] = {}
+    held_out: dict[str, InputStatistics] = {}
+    for name in tensors.keys() - {name for name in tensors if name.endswith(_MEAN)}:
+        tokens = header["seen"].get(name, _count(name, header))
+        part = held_out if name.endswith(_HELD_OUT) else inputs
+        part[name.removesuffix(_HELD_OUT)] = InputStatistics(tensors[name], tensors[name + _MEAN], tokens)
+    return inputs, held_out
+
+
+def _count(name: str, header: Mapping[str, Any]) -> int:
+    return int(header["held_out_count" if name.endswith(_HELD_OUT) else "count"])
 
 
 def _read_energies(folder: Path, layers: Sequence[str], provenance: Mapping[str, str]) -> dict[str, float]:

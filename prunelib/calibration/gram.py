@@ -45,6 +45,9 @@ class CalibrationSettings(Settings):
         in its block. These two belong to one cell, so its refinement finds them.
     least_tokens
         An expert that fewer tokens are routed to is pruned as if its inputs were independent and of one size.
+    shards
+        Parts of the windows that are calibrated each alone, perhaps at once (:mod:`prunelib.engine`), and added up in
+        order: part of the experiment like ``batch``.
     """
 
     text: str
@@ -55,6 +58,7 @@ class CalibrationSettings(Settings):
     draw: Literal["stream", "documents"] = "stream"
     propagation: Literal["dense", "block", "sub_block"] = "dense"
     least_tokens: int = Field(default=64, ge=1)
+    shards: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")
     def _held_out_windows_are_apart(self) -> "CalibrationSettings":
@@ -63,6 +67,12 @@ class CalibrationSettings(Settings):
                 f"draw: documents may draw a document twice, so that the windows of held_out_samples = "
                 f"{self.held_out_samples} cannot be kept apart; use draw: stream"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _every_shard_has_a_window(self) -> "CalibrationSettings":
+        if self.shards > self.samples:
+            raise ValueError(f"shards must be at most samples: {self.shards} > {self.samples}")
         return self
 
 

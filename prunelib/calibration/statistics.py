@@ -11,3 +11,9 @@ class InputStatistics(NamedTuple):
     gram: torch.Tensor
     mean: torch.Tensor
     tokens: int
+
+    def joined(self, other: "InputStatistics") -> "InputStatistics":
+        """Over the tokens of both."""
+        tokens = self.tokens + other.tokens
+        total = self.mean.double() * self.tokens + other.mean.double() * other.tokens
+        return InputStatistics(self.gram + other.gram, (total / max(tokens, 1)).float(), tokens)

@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,7 @@ class Scorer(TemplateLM):
         raise NotImplementedError
 
 
+@cache
 def stock_tasks() -> dict[str, Path]:
     """The description file of every task that comes with the harness, by name; its search takes some ten seconds."""
     manager = TaskManager()

@@ -1,8 +1,7 @@
 """Perplexity of a causal language model on windows of held-out text."""
 
 import math
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +10,6 @@ from torch.nn import functional
 
 from prunelib.errors import NumericalError
 from prunelib.results import PerplexityResult
-from prunelib.resume import Once, always
 from prunelib.settings import Settings
 
 if TYPE_CHECKING:
@@ -42,14 +40,7 @@ class PerplexitySettings(Settings):
         return self
 
 
-@torch.inference_mode()
-def perplexity(
-    model: "PreTrainedModel",
-    windows: torch.Tensor,
-    batch: int,
-    on_windows: Callable[[int], None] = lambda _count: None,
-    once: Once = always,
-) -> PerplexityResult:
+def perplexity(model: "PreTrainedModel", windows: torch.Tensor, batch: int) -> PerplexityResult:
     """Measure exp(mean negative log-likelihood) of the last L - 1 tokens of each window, every window on its own.
 
     The protocol of GPTQ (Frantar et al., 2210.17323), which SparseGPT, Wanda and SparseSwaps report: losses in float32,
@@ -63,31 +54,30 @@ def perplexity(
         (n, L) integers, L at least 2.
     batch
         Windows a forward pass.
-    on_windows
-        Called after each batch with the number of its windows.
-    once
-        Asked for the losses of each batch, by its number.
 
     Raises
     ------
     NumericalError
         If the loss of a window is NaN or infinite, or the mean loss too large for its exponential.
     """
+    starts = range(0, len(windows), batch)
+    losses = [loss for first in starts for loss in window_losses(model, windows[first : first + batch], first)]
+    return perplexity_of(losses, windows.shape[1])
+
+
+@torch.inference_mode()
+def window_losses(model: "PreTrainedModel", windows: torch.Tensor, first: int) -> list[float]:
+    """The summed negative log-likelihood of each of some windows (n, L), of which the first has a number.
+
+    Raises
+    ------
+    NumericalError
+        If one is NaN or infinite.
+    """
     model.eval()
-    losses: list[float] = []
-    for number, chunk in enumerate(windows.split(batch)):
-        tokens = chunk.to(model.device, torch.long)
-        losses += once(str(number), partial(_losses, model, tokens, len(losses)))
-        on_windows(len(chunk))
-    predictions = len(windows) * (windows.shape[1] - 1)
-    value = _exp_of_mean(torch.tensor(losses, dtype=torch.float64), predictions)
-    return PerplexityResult(value=value, tokens=predictions, windows=len(windows))
-
-
-def _losses(model: "PreTrainedModel", windows: torch.Tensor, first: int) -> list[float]:
-    """The summed negative log-likelihood, in float64, of each window (n, L) int64, of which the first has a number."""
-    logits = model(input_ids=windows, use_cache=False).logits  # (n, L, vocabulary)
-    losses = [_loss(*pair).item() for pair in zip(logits, windows, strict=True)]  # all at once: twice the memory
+    tokens = windows.to(model.device, torch.long)
+    logits = model(input_ids=tokens, use_cache=False).logits  # (n, L, vocabulary)
+    losses = [_loss(*pair).item() for pair in zip(logits, tokens, strict=True)]  # all at once: twice the memory
     for window, loss in enumerate(losses, first):
         if not math.isfinite(loss):
             raise NumericalError(
@@ -96,12 +86,20 @@ def _losses(model: "PreTrainedModel", windows: torch.Tensor, first: int) -> list
     return losses
 
 
-def _loss(logits: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
-    return functional.cross_entropy(logits[:-1].float(), window[1:], reduction="none").double().sum()
+def perplexity_of(losses: Sequence[float], length: int) -> PerplexityResult:
+    """The perplexity of windows of so many tokens with these summed losses.
 
-
-def _exp_of_mean(losses: torch.Tensor, predictions: int) -> float:
-    mean = losses.sum() / predictions
+    Raises
+    ------
+    NumericalError
+        If the mean loss is too large for its exponential.
+    """
+    predictions = len(losses) * (length - 1)
+    mean = torch.tensor(losses, dtype=torch.float64).sum() / predictions
     if mean.exp().isinf():
         raise NumericalError(f"perplexity: the mean loss is {mean:g}, too large for its exponential; check the weights")
-    return mean.exp().item()
+    return PerplexityResult(value=mean.exp().item(), tokens=predictions, windows=len(losses))
+
+
+def _loss(logits: torch.Tensor, window: torch.Tensor) -> torch.Tensor:
+    return functional.cross_entropy(logits[:-1].float(), window[1:], reduction="none").double().sum()

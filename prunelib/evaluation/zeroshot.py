@@ -11,7 +11,6 @@ from pydantic import AfterValidator, Field
 from prunelib.errors import ParamsError
 from prunelib.evaluation.local_tasks import describe, local_tasks
 from prunelib.results import TaskResult
-from prunelib.resume import Once, always
 from prunelib.settings import Settings
 
 if TYPE_CHECKING:
@@ -49,7 +48,6 @@ def zero_shot(
     tokenizer: "PreTrainedTokenizerBase",
     data: Path | None,
     settings: TasksSettings,
-    once: Once = always,
 ) -> dict[str, TaskResult]:
     """Accuracy of a model on multiple-choice tasks, without examples in the prompt, as Wanda and SparseSwaps report it.
 
@@ -62,8 +60,6 @@ def zero_shot(
         from the hub, on the splits that it prescribes.
     settings
         Tasks, items, batch.
-    once
-        Asked for the result of each task, by its name.
 
     Returns
     -------
@@ -92,19 +88,14 @@ def zero_shot(
     )
 
     scorer = Scorer(model, tokenizer, settings.batch)
-
-    def run(name: str, description: Path) -> TaskResult:
-        result = once(name, lambda: run_task(scorer, description, settings.limit).model_dump())
-        return TaskResult.model_validate(result)
-
     if data is None:
         stock = stock_tasks()
         _check_known(settings.names, sorted(stock))
-        return {name: run(name, stock[name]) for name in settings.names}
+        return {name: run_task(scorer, stock[name], settings.limit) for name in settings.names}
     _check_known(settings.names, local_tasks(data))
     with tempfile.TemporaryDirectory() as folder:
         descriptions = {name: describe(name, data, settings.limit, Path(folder)) for name in settings.names}
-        return {name: run(name, file) for name, file in descriptions.items()}
+        return {name: run_task(scorer, file, settings.limit) for name, file in descriptions.items()}
 
 
 def _check_known(names: Sequence[str], available: Sequence[str]) -> None:

@@ -24,6 +24,7 @@ def workload(params: Params, model: str) -> Workload:
         starts=drawn * len(kept),
         cells=tuple((share, moved) for share in kept for moved in moves) * drawn,
         gram_sets=2 if calibration.held_out_samples else 1,
+        shards=calibration.shards,
         calibration_tokens=(calibration.samples + calibration.held_out_samples) * calibration.length,
         calibration_batch=calibration.batch * calibration.length,
         evaluation_tokens=len(grid.texts) * perplexity.tokens,

@@ -28,6 +28,8 @@ class Workload:
         Of each: the share of weights that its pattern keeps, and whether its refiner moves them.
     gram_sets
         1, or 2 where calibration keeps tokens apart.
+    shards
+        Parts that a calibration is added up from.
     calibration_tokens, calibration_batch
         Tokens of a calibration, held-out ones counted, and of one of its forward passes.
     evaluation_tokens, evaluation_batch
@@ -40,6 +42,7 @@ class Workload:
     starts: int = 1
     cells: tuple[tuple[Fraction, bool], ...] = ((Fraction(1, 2), True),)
     gram_sets: int = 1
+    shards: int = 1
     calibration_tokens: int = 128 * 2048
     calibration_batch: int = 2048
     evaluation_tokens: int = 141 * 2048
@@ -80,9 +83,14 @@ def passes(block: Block, gram_budget: int) -> int:
 
 
 def calibration_disk(blocks: Sequence[Block], gram_sets: int) -> int:
-    """A calibration folder: the Gram matrices of all blocks, once more for held-out tokens, and the inputs' means."""
+    """A calibration folder: the Gram matrices and means of all inputs of all blocks, once more for held-out tokens."""
     means = _FLOAT32 * sum(sum(block.inputs) for block in blocks)
-    return gram_sets * sum(map(gram_bytes, blocks)) + means
+    return gram_sets * (sum(map(gram_bytes, blocks)) + means)
+
+
+def shards_disk(blocks: Sequence[Block], gram_sets: int, shards: int) -> int:
+    """The calibrations of shards, which stay until they are added; one alone is the calibration itself."""
+    return shards * calibration_disk(blocks, gram_sets) if shards > 1 else 0
 
 
 def states_bytes(outline: Outline, work: Workload) -> int:
@@ -104,12 +112,13 @@ def disk(outline: Outline, work: Workload) -> list[Need]:
     """What all that runs for a model leaves on disk, and what it takes there meanwhile."""
     masks, cells = masks_disk(outline.blocks), len(work.cells)
     moved = [moved_disk(outline, kept) for kept, moves in work.cells if moves]
+    calibrating = states_bytes(outline, work) + shards_disk(outline.blocks, work.gram_sets, work.shards)
     return [
         Need("model", outline.weights * WEIGHT_BYTES[outline.dtype]),
         Need(f"Gram matrices, seeds: {work.seeds}", work.seeds * calibration_disk(outline.blocks, work.gram_sets)),
         Need(f"masks, warm starts: {work.starts}, cells: {cells}", (work.starts + cells) * masks),
         *([Need(f"moved weights, cells: {len(moved)}", sum(moved))] if moved else []),
-        Need("scratch, for a while", max(states_bytes(outline, work), masks + max(moved, default=0))),
+        Need("scratch, for a while", max(calibrating, masks + max(moved, default=0))),
     ]
 
 

@@ -1,4 +1,7 @@
-"""What the stages call before they work: whether disk and memory can hold what they are about to make."""
+"""What the stages call before they work: whether disk and memory can hold what they are about to make.
+
+The memory is that of this machine, and not looked at where tasks run on others.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -7,8 +10,9 @@ import torch
 
 from prunelib import refiners
 from prunelib.calibration.gram import CalibrationSettings
+from prunelib.engine import distributed
 from prunelib.model.layers import LayerIndex
-from prunelib.planning.needs import accumulating_bytes, calibration_disk, masks_disk, refining_bytes
+from prunelib.planning.needs import accumulating_bytes, calibration_disk, masks_disk, refining_bytes, shards_disk
 from prunelib.planning.room import require_disk, require_memory
 from prunelib.planning.shapes import Block, Matrix
 from prunelib.pruning import registry
@@ -30,8 +34,10 @@ def require_room_to_calibrate(folder: Path, index: LayerIndex, settings: Calibra
     """
     blocks, gram_sets = _blocks(index), 2 if settings.held_out_samples else 1
     if settings.propagation == "dense":
-        require_disk(folder, calibration_disk(blocks, gram_sets), "Gram matrices of all blocks")
-    require_memory(accumulating_bytes(blocks, gram_sets), "Gram matrices of a block", "cpu")
+        needed = calibration_disk(blocks, gram_sets) + shards_disk(blocks, gram_sets, settings.shards)
+        require_disk(folder, needed, "Gram matrices of all blocks")
+    if not distributed():
+        require_memory(accumulating_bytes(blocks, gram_sets), "Gram matrices of a block", "cpu")
 
 
 def require_room_to_refine(
@@ -59,7 +65,8 @@ def require_room_to_refine(
     blocks = _blocks(index)
     moved = sum(block.prunable for block in blocks) * weight_bytes if moves else 0
     require_disk(folder, masks_disk(blocks) + moved, "refined masks and moved weights")
-    require_memory(refining_bytes(blocks, gram_sets=1), "refining the largest layer", str(device))
+    if not distributed():
+        require_memory(refining_bytes(blocks, gram_sets=1), "refining the largest layer", str(device))
 
 
 def _blocks(index: LayerIndex) -> list[Block]:

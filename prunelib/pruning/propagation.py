@@ -142,7 +142,9 @@ class Propagated:
         }
         known = LayerInputs(seen.gram, statistics, output_energy(weight, seen.gram))
         mask = self.choose(layer, weight, seen.gram)
-        return refine_layer(layer, weight, known, mask, self.patterns[layer.name], self.settings, losses, self.device)
+        return refine_layer(
+            layer, weight, known, mask, self.patterns[layer.name], self.settings, losses.add, self.device
+        )
 
     def _apply(self, layers: Iterable[Layer], refined: RefinedBlock) -> None:
         layers = tuple(layers)

@@ -1,6 +1,7 @@
 """A whole model through a refiner, or a chain of them: block by block, from weights and Gram matrices on disk."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,24 +10,32 @@ import torch
 from prunelib import store
 from prunelib.ahead import read_ahead
 from prunelib.calibration.artifact import Calibration
+from prunelib.engine import Load, OnDone, distributed, run_tasks
+from prunelib.machine import machine, peak_memory
 from prunelib.masks.budgets import patterns_of
+from prunelib.masks.packed import read_masks
 from prunelib.masks.patterns import Pattern
 from prunelib.masks.pruned import Pruned, read_pruned, write_pruned
 from prunelib.model.layers import Layer
-from prunelib.model.weights import check_masks, read_weight
+from prunelib.model.weights import read_weight
 from prunelib.progress import Meter
 from prunelib.pruning.chains import Step, outcome, run_chain
+from prunelib.pruning.refined import Progress, silent
 from prunelib.results import LayerResult, StepResult, read_layers, write_layers
 
-_PRUNED, _RECORDS, _SECONDS = "pruned", "layers.json", "seconds.json"
+_PRUNED, _RECORDS, _COST = "pruned", "layers.json", "cost.json"
 
 
 class RefinedBlock(NamedTuple):
-    """One decoder block after refinement: its masks and moved weights, its layers' records, and each step's seconds."""
+    """One decoder block after refinement: its masks and moved weights, its layers' records, and what it cost.
+
+    ``step_seconds`` are those of each step of a chain, ``peak_bytes`` the most memory that its process had held.
+    """
 
     pruned: Pruned
     records: list[LayerResult]
     step_seconds: list[float]
+    peak_bytes: int
 
 
 class FinishedBlocks:
@@ -41,7 +50,7 @@ class FinishedBlocks:
     """
 
     def __init__(self, folder: Path, provenance: Mapping[str, str]) -> None:
-        self._folder, self._provenance = folder, provenance
+        self.folder, self._provenance = folder, provenance
 
     def __contains__(self, block: int) -> bool:
         return self._part(block).exists()
@@ -51,17 +60,17 @@ class FinishedBlocks:
         with store.replacing_folder(self._part(block)) as target:
             write_pruned(target / _PRUNED, refined.pruned, self._provenance)
             write_layers(target / _RECORDS, refined.records)
-            store.write_json(target / _SECONDS, refined.step_seconds)
+            store.write_json(target / _COST, [refined.step_seconds, refined.peak_bytes])
         return self.read(block)
 
     def read(self, block: int) -> RefinedBlock:
         """Read a block; its masks and weights stay on disk."""
         part = self._part(block)
         pruned, records = read_pruned(part / _PRUNED, self._provenance), read_layers(part / _RECORDS)
-        return RefinedBlock(pruned, records, store.read_json(part / _SECONDS))
+        return RefinedBlock(pruned, records, *store.read_json(part / _COST))
 
     def _part(self, block: int) -> Path:
-        return self._folder / f"block_{block:03d}"
+        return self.folder / f"block_{block:03d}"
 
 
 class LayerInputs(NamedTuple):
@@ -91,51 +100,76 @@ class RefinedLayer(NamedTuple):
     step_seconds: list[float]
 
 
-def refine_blocks(
-    folder: Path,
-    calibration: Calibration,
-    masks: Mapping[str, torch.Tensor],
-    pattern: Pattern,
-    settings: Any,
-    device: torch.device,
-    finished: FinishedBlocks,
-    bar: Meter,
-) -> Iterator[RefinedBlock]:
-    """Refine the masks of every layer, in the order of the layer index; what is yielded stays on disk.
+@dataclass(frozen=True)
+class BlockRefinement:
+    """The refinement of a cell's blocks from its Gram matrices on disk: each block is a task (:mod:`prunelib.engine`).
 
-    Parameters
+    Attributes
     ----------
     folder
         The model.
-    masks
-        Layer name to (rows, inputs) bool, True = kept.
+    masks, start
+        The file of the masks to refine, and what they must have been made from.
+    pattern
+        Theirs.
     settings
         Of one method in :mod:`prunelib.refiners`, or a :class:`prunelib.pruning.chains.Chain`.
-    device
-        Where the work is done.
     finished
-        Where blocks are written, and from where those that are there already are taken.
+        Where refined blocks are written.
+    progress
+        Told about rows as they are finished, once a step.
+    """
+
+    folder: Path
+    calibration: Calibration
+    masks: Path
+    start: Mapping[str, Any]
+    pattern: Pattern
+    settings: Any
+    finished: FinishedBlocks
+    progress: Progress = silent
+
+    def __call__(self, block: int) -> int:
+        """Refine the masks of a block's layers, write it, and return its number."""
+        layers, device = self.calibration.index.of_block(block), torch.device(machine().refining_device)
+        masks = read_masks(self.masks, self.start, {layer.name for layer in layers})
+        patterns = patterns_of(masks, self.pattern)
+
+        def refine(layer: Layer, weight: torch.Tensor, inputs: LayerInputs) -> RefinedLayer:
+            mask, pattern = masks[layer.name], patterns[layer.name]
+            return refine_layer(layer, weight, inputs, mask, pattern, self.settings, self.progress, device)
+
+        self.finished.write(block, together([refine(*read) for read in read_ahead(self._read, layers)]))
+        return block
+
+    def cost(self, block: int) -> float:
+        """About how long a block takes, in no unit."""
+        return sum(layer.rows * layer.inputs**2 for layer in self.calibration.index.of_block(block))
+
+    def _read(self, layer: Layer) -> tuple[Layer, torch.Tensor, LayerInputs]:
+        calibration = self.calibration
+        inputs = LayerInputs(calibration.gram(layer), calibration.statistics(layer), calibration.energies[layer.name])
+        return layer, read_weight(self.folder, layer), inputs
+
+
+def refine_blocks(refinement: BlockRefinement, bar: Meter) -> list[RefinedBlock]:
+    """Refine all blocks but those that are finished, and return them in the order of the model; they stay on disk.
+
+    Parameters
+    ----------
     bar
         Counts rows, once a step.
     """
-    check_masks(calibration.index.layers, masks)
-    patterns, losses = patterns_of(masks, pattern), Losses(bar)
-
-    def read(layer: Layer) -> tuple[Layer, torch.Tensor, LayerInputs]:
-        inputs = LayerInputs(calibration.gram(layer), calibration.statistics(layer), calibration.energies[layer.name])
-        return layer, read_weight(folder, layer), inputs
-
-    for block in range(calibration.index.blocks):
+    finished, blocks, losses = refinement.finished, range(refinement.calibration.index.blocks), Losses(bar)
+    for block in blocks:
         if block in finished:
-            refined = finished.read(block)
-            losses.add_finished(refined)
-        else:
-            layers = [
-                refine_layer(layer, weight, inputs, masks[layer.name], patterns[layer.name], settings, losses, device)
-                for layer, weight, inputs in read_ahead(read, calibration.index.of_block(block))
-            ]
-            refined = finished.write(block, together(layers))
-        yield refined
+            losses.add_finished(finished.read(block))
+    waiting = [block for block in blocks if block not in finished]
+    if distributed():
+        run_tasks(refinement, waiting, refinement.cost, finished.folder, losses.add_from(finished))
+    else:
+        run_tasks(replace(refinement, progress=losses.add), waiting, refinement.cost, finished.folder)
+    return [finished.read(block) for block in blocks]
 
 
 def refine_layer(
@@ -145,11 +179,11 @@ def refine_layer(
     mask: torch.Tensor,
     pattern: Pattern,
     settings: Any,
-    losses: "Losses",
+    progress: Progress,
     device: torch.device,
 ) -> RefinedLayer:
     """Refine the mask (rows, inputs) of one layer on a device; what comes back is on the processor."""
-    steps = run_chain(weight.to(device), inputs.gram, mask.to(device), pattern, settings, losses.add, inputs.statistics)
+    steps = run_chain(weight.to(device), inputs.gram, mask.to(device), pattern, settings, progress, inputs.statistics)
     moved = steps[-1].refined.weight
     return RefinedLayer(
         mask=steps[-1].refined.mask.cpu(),
@@ -164,26 +198,35 @@ def together(layers: Sequence[RefinedLayer]) -> RefinedBlock:
     masks = {layer.record.name: layer.mask for layer in layers}
     weights = {layer.record.name: layer.weight for layer in layers if layer.weight is not None}
     seconds = [sum(of_step) for of_step in zip(*(layer.step_seconds for layer in layers), strict=True)]
-    return RefinedBlock(Pruned(masks, weights), [layer.record for layer in layers], seconds)
+    return RefinedBlock(Pruned(masks, weights), [layer.record for layer in layers], seconds, peak_memory())
 
 
 class Losses:
     """Sums of the losses of all rows so far, and the bar that shows them."""
 
     def __init__(self, bar: Meter) -> None:
-        self._bar, self._before, self._after = bar, 0.0, 0.0
+        self._bar, self._before, self._after, self._load = bar, 0.0, 0.0, ""
 
     def add_finished(self, block: RefinedBlock) -> None:
-        """Add the layers of a block that an earlier run has finished."""
+        """Add the layers of a block that another process has finished."""
         for layer in block.records:
             self.add(len(block.step_seconds) * layer.rows, layer.loss_before, layer.loss_after)
+
+    def add_from(self, finished: FinishedBlocks) -> OnDone[int]:
+        """A function that adds a block which a worker has finished, by its number."""
+
+        def add(block: int, load: Load) -> None:
+            self._load = f", {load}"
+            self.add_finished(finished.read(block))
+
+        return add
 
     def add(self, rows: int, loss_before: float, loss_after: float) -> None:
         """Add rows, as a :data:`prunelib.pruning.refined.Progress`."""
         self._before += loss_before
         self._after += loss_after
         reduction = 1 - self._after / self._before if self._before else 0.0
-        self._bar.advance(rows, f"error {self._before:.4g} -> {self._after:.4g} (-{100 * reduction:.1f}%)")
+        self._bar.advance(rows, f"error {self._before:.4g} -> {self._after:.4g} (-{100 * reduction:.1f}%){self._load}")
 
 
 def _record(layer: Layer, steps: Sequence[Step], inputs: LayerInputs) -> LayerResult:

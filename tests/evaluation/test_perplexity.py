@@ -68,12 +68,6 @@ def test_losses_are_taken_in_float32_whatever_the_models_dtype() -> None:
     assert perplexity(half, WINDOWS, 5).value == pytest.approx(losses.exp().item(), rel=1e-5)
 
 
-def test_progress_is_told_in_windows() -> None:
-    calls: list[tuple[int, int]] = []
-    perplexity(uniform_model(), WINDOWS, 2, on_windows=calls.append)
-    assert calls == [2, 2, 1]
-
-
 def test_a_broken_loss_names_its_window() -> None:
     model = tiny_model("llama")
     windows = torch.ones(5, 12, dtype=torch.int32)

@@ -13,8 +13,10 @@ STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
 FRAME = {
     "prunelib/ahead.py",
     "prunelib/cell.py",
+    "prunelib/engine.py",  # where tasks run
     "prunelib/errors.py",
     "prunelib/machine.py",
+    "prunelib/on_ray.py",
     "prunelib/params.py",
     "prunelib/planning/refusals.py",  # refuses to begin, or changes nothing
     "prunelib/progress.py",

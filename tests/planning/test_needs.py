@@ -46,9 +46,9 @@ def test_passes_are_those_of_the_calibration(widths, budget):
 def test_the_disk_of_a_calibration_is_the_size_of_its_files(tmp_path, gram_sets):
     (block,) = outline(written("llama", num_hidden_layers=1)).blocks
     inputs = {str(i): InputStatistics(torch.eye(d), torch.ones(d), 1) for i, d in enumerate(block.inputs)}
-    held_out = {name: known._replace(gram=known.gram.clone()) for name, known in inputs.items()}
+    held_out = {name: InputStatistics(known.gram.clone(), known.mean.clone(), 1) for name, known in inputs.items()}
     held_out = held_out if gram_sets == 2 else {}
-    write_grams(tmp_path, 0, inputs, held_out, {"model": "", "tokens": "", "count": 1})
+    write_grams(tmp_path, 0, inputs, held_out, {"model": "", "tokens": "", "count": 1, "held_out_count": 1})
     size = (tmp_path / "block_000.safetensors").stat().st_size
     assert 0 < size - calibration_disk([block], gram_sets) < 2000
 
@@ -70,6 +70,12 @@ def test_the_disk_of_a_grid_counts_seeds_starts_and_cells():
     assert masks == 6 * planned.prunable // 8
     assert moved == pytest.approx(0.9 * 2 * planned.prunable)
     assert scratch == planned.prunable // 8 + planned.prunable
+
+
+def test_shards_wait_on_disk_until_they_are_added():
+    planned = outline(LLAMA_8B)
+    alone, four = (disk(planned, Workload(shards=shards))[-1].size for shards in (1, 4))
+    assert four > 4 * calibration_disk(planned.blocks, 1) > alone
 
 
 def test_the_memory_of_the_stages_is_what_they_hold():

@@ -1,0 +1,112 @@
+"""A calibration in shards against one over all windows."""
+
+import itertools
+import warnings
+
+import pytest
+import torch
+from families import random_windows, save, tiny_model
+
+from prunelib import store
+from prunelib.calibration.artifact import Calibration, read_grams
+from prunelib.calibration.gram import CalibrationSettings
+from prunelib.calibration.shards import ShardCalibration, calibrate_in_shards
+from prunelib.calibration.statistics import InputStatistics
+from prunelib.model.structure import find_layers, load_model
+
+WINDOWS, HELD_OUT = random_windows(samples=7, length=12).split([5, 2])
+SETTINGS = CalibrationSettings(text="ours", samples=5, length=12, batch=2, held_out_samples=2)
+DRAWN_FROM = {"model": "abc", "settings": {"propagation": "dense"}}
+
+
+class Bar:
+    """Counts what is told."""
+
+    def __init__(self):
+        self.done = 0
+
+    def advance(self, amount):
+        self.done += amount
+
+
+@pytest.fixture(scope="module", params=["llama", "mixtral"])
+def model(request, tmp_path_factory):
+    """The folder of a model, and its layers."""
+    folder = save(tiny_model(request.param), tmp_path_factory.mktemp(request.param))
+    return folder, find_layers(load_model(folder, "float32", "cpu"), folder)
+
+
+def calibrate(model, scratch, shards, windows=(WINDOWS, HELD_OUT), **changes):
+    scratch.mkdir(exist_ok=True)
+    folder, index = model
+    settings, bar = SETTINGS.model_copy(update={"shards": shards, **changes}), Bar()
+    calibration = ShardCalibration(folder, "float32", index, settings, DRAWN_FROM, scratch)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*inputs of experts saw fewer")
+        return calibrate_in_shards(calibration, windows, bar), bar.done
+
+
+@pytest.mark.parametrize("shards", [2, 3, 5])
+@pytest.mark.parametrize("least_tokens", [1, 20])
+def test_shards_add_up_to_the_whole(model, tmp_path, shards, least_tokens):
+    whole, _ = calibrate(model, tmp_path / "whole", 1, least_tokens=least_tokens)
+    added, done = calibrate(model, tmp_path / "added", shards, least_tokens=least_tokens)
+    assert done == 2 * 7
+    for block in range(2):
+        for found, expected in zip(read_grams(added, block), read_grams(whole, block), strict=True):
+            assert found.keys() == expected.keys()
+            for name, statistics in expected.items():
+                assert found[name].tokens == statistics.tokens
+                torch.testing.assert_close(found[name].gram, statistics.gram, rtol=1e-4, atol=1e-3)
+                torch.testing.assert_close(found[name].mean, statistics.mean, rtol=1e-4, atol=1e-5)
+                assert torch.equal(found[name].gram, found[name].gram.T)
+    one, other = (Calibration.open(folder, "abc") for folder in (whole, added))
+    assert other.provenance == one.provenance
+    assert other.energies == pytest.approx(one.energies, rel=1e-5)
+
+
+def test_without_held_out_windows_nothing_is_held_out(model, tmp_path):
+    added, _ = calibrate(model, tmp_path / "added", 2, (WINDOWS, HELD_OUT[:0]))
+    assert all(read_grams(added, block)[1] == {} for block in range(2))
+
+
+def test_inputs_that_depend_on_what_is_pruned_are_left_to_refinement(model, tmp_path):
+    added, _ = calibrate(model, tmp_path / "added", 2, propagation="block")
+    assert {file.name for file in added.iterdir()} == {"tokens.safetensors", "layers.json", "energies.json"}
+
+
+def test_shards_that_were_stopped_at_any_write_go_on(model, tmp_path, monkeypatch):
+    files = lambda folder: {file.name: file.read_bytes() for file in folder.iterdir()}  # noqa: E731
+    expected, replacing, stopped = files(calibrate(model, tmp_path / "whole", 2)[0]), store.replacing, 0
+    for last in itertools.count():
+        writes = itertools.count()
+
+        def write_or_stop(path, last=last, writes=writes):
+            if next(writes) >= last:
+                raise KeyboardInterrupt
+            return replacing(path)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "replacing", write_or_stop)
+            try:
+                calibrate(model, tmp_path / str(last), 2)
+                break
+            except KeyboardInterrupt:
+                stopped += 1
+        assert files(calibrate(model, tmp_path / str(last), 2)[0]) == expected
+    assert stopped >= 20
+
+
+def test_statistics_of_no_tokens_join_with_any():
+    none = InputStatistics(torch.zeros(2, 2), torch.zeros(2), 0)
+    some = InputStatistics(torch.eye(2), torch.ones(2), 3)
+    for joined in (none.joined(some), some.joined(none)):
+        assert torch.equal(joined.gram, some.gram)
+        assert torch.equal(joined.mean, some.mean)
+        assert joined.tokens == 3
+    assert none.joined(none).mean.isfinite().all()
+
+
+def test_more_shards_than_windows_are_refused():
+    with pytest.raises(ValueError, match="shards must be at most samples: 6 > 5"):
+        CalibrationSettings(**{**SETTINGS.model_dump(), "shards": 6})
