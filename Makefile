@@ -34,5 +34,5 @@ clean:  ## remove the environment; artifacts and the DVC cache stay
 	touch $@
 
 .venv/test: .venv/run
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test,ray]"
 	touch $@

@@ -1,6 +1,7 @@
 """What holds for every test, said before anything else is imported.
 
-Where there is no GPU, what is written in Triton runs in its interpreter. Examples of hypothesis have no deadline: a
+Where there is no GPU, what is written in Triton runs in its interpreter. Ray keeps to the loopback interface, and
+reports to nobody. Examples of hypothesis have no deadline: a
 busy machine is no fault.
 """
 
@@ -11,5 +12,6 @@ from hypothesis import settings
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
+os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")

@@ -50,6 +50,14 @@ EVERYTHING = [
     *(f"evaluate@tiny-0-{pattern}-wanda-{refiner}" for pattern in ("row50", "nm24") for refiner in ("none", "swaps")),
     "report",
 ]
+CELL = ("--model", "tiny", "--seed", "0", "--pattern", "row50", "--warmstart", "wanda", "--refiner", "swaps")
+ARGUMENTS = {"calibrate": CELL[:4], "refine": CELL, "evaluate": CELL}
+"""What the script of a stage is told to make one cell."""
+OUTPUTS = {
+    "calibrate": ("artifacts/calibration",),
+    "refine": ("artifacts/refined/tiny/0/row50-wanda-swaps", "results/layers/tiny/0"),
+    "evaluate": ("results/cells/tiny/0",),
+}
 
 
 def character_tokenizer():

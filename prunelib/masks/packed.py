@@ -1,6 +1,6 @@
 """The mask artifact: one bit a weight, packed row by row, with the exact counts and what the mask was made from."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +74,8 @@ def write_masks(path: Path, masks: Mapping[str, torch.Tensor], provenance: Mappi
     store.write_tensors(path, masks.packed, "mask", {**provenance, "shapes": masks.shapes(), "kept": masks.kept()})
 
 
-def read_masks(path: Path, expected: Mapping[str, Any]) -> PackedMasks:
-    """Read masks (rows, inputs) bool by layer name; they stay packed, and on disk, until they are asked for.
+def read_masks(path: Path, expected: Mapping[str, Any], layers: Container[str] | None = None) -> PackedMasks:
+    """Read masks (rows, inputs) bool by layer name, of all layers or some; they stay packed, and on disk, until used.
 
     Raises
     ------
@@ -89,7 +89,8 @@ def read_masks(path: Path, expected: Mapping[str, Any]) -> PackedMasks:
     shapes = {name: [len(packed), packed.shape[-1]] for name, packed in tensors.items()}
     packed_shapes = {name: [rows, -(-inputs // 8)] for name, (rows, inputs) in header.get("shapes", {}).items()}
     store.expect_provenance(path, {"tensors": shapes}, {"tensors": packed_shapes})
-    masks = PackedMasks(tensors, {name: inputs for name, (_, inputs) in header["shapes"].items()})
+    chosen = {name: packed for name, packed in tensors.items() if layers is None or name in layers}
+    masks = PackedMasks(chosen, {name: header["shapes"][name][1] for name in chosen})
     for name, kept in masks.kept().items():
         if kept != header["kept"][name]:
             raise ArtifactError(f"{path}: {name} keeps {kept} weights, its header says {header['kept'][name]}")

@@ -6,16 +6,10 @@ import subprocess
 import time
 
 import pytest
+from pipeline_project import ARGUMENTS, OUTPUTS
 
 pytestmark = pytest.mark.slow
 
-CELL = ("--model", "tiny", "--seed", "0", "--pattern", "row50", "--warmstart", "wanda", "--refiner", "swaps")
-WORDS = {"calibrate": CELL[:4], "refine": CELL, "evaluate": CELL}
-OUTPUTS = {
-    "calibrate": ("artifacts/calibration",),
-    "refine": ("artifacts/refined/tiny/0/row50-wanda-swaps", "results/layers/tiny/0"),
-    "evaluate": ("results/cells/tiny/0",),
-}
 KILLS = 4
 
 
@@ -30,7 +24,7 @@ def propagated(finished, tmp_path_factory):
 
 def start(project, stage):
     return subprocess.Popen(
-        ["python", f"stages/{stage}.py", *WORDS[stage]],
+        ["python", f"stages/{stage}.py", *ARGUMENTS[stage]],
         cwd=project.folder,
         env=project.environment,
         stdout=subprocess.DEVNULL,
@@ -55,7 +49,7 @@ def killed_ones_end_as(project, stage, seed):
     for _ in range(KILLS):
         kills += kill_at_random(project, stage, draw)
         assert project.files(*OUTPUTS[stage]).keys() >= expected.keys()
-    project.command("python", f"stages/{stage}.py", *WORDS[stage])
+    project.command("python", f"stages/{stage}.py", *ARGUMENTS[stage])
     assert project.files(*OUTPUTS[stage]) == expected
     assert [file.name for file in (project.folder / "scratch").iterdir() if file.suffix != ".lock"] == []
     return kills
