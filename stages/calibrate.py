@@ -1,10 +1,12 @@
 """Draw the calibration windows of a model and accumulate the Gram matrices of its layers over them."""
 
+from pathlib import Path
+
 from prunelib import workflow
 from prunelib.calibration.shards import ShardCalibration, calibrate_in_shards
 from prunelib.calibration.text import bos_of, draw_in_documents, draw_windows, tokenize, tokenizer_identity
 from prunelib.cell import Cell
-from prunelib.model.layers import require_coverage
+from prunelib.model.layers import LayerIndex, require_coverage
 from prunelib.model.structure import check_length, find_layers, load_model, load_tokenizer
 from prunelib.params import Params
 from prunelib.planning.refusals import require_room_to_calibrate
@@ -27,9 +29,7 @@ def calibrate(params: Params, model: str, seed: int) -> None:
         windows = draw_windows(tokenize(documents, tokenizer), samples, settings.length, seed, bos)
     else:
         windows = draw_in_documents(documents, tokenizer, samples, settings.length, seed, bos)
-    language_model = load_model(folder, source.dtype, "cpu")
-    check_length(language_model, settings.length, "calibration.length")
-    index = find_layers(language_model, folder)
+    index = _layers(folder, source.dtype, settings.length)
     if not source.allow_uncovered:
         require_coverage(index)
     drawn_from = {
@@ -46,6 +46,13 @@ def calibrate(params: Params, model: str, seed: int) -> None:
         parts = (windows[: settings.samples], windows[settings.samples :])
         calibration = ShardCalibration(folder, source.dtype, index, settings, drawn_from, scratch)
         publish(calibrate_in_shards(calibration, parts, bar), workflow.calibration_folder(cell))
+
+
+def _layers(folder: Path, dtype: str, length: int) -> LayerIndex:
+    """The layers of a model that takes windows of a length; nothing else of it stays in memory."""
+    model = load_model(folder, dtype, "cpu")
+    check_length(model, length, "calibration.length")
+    return find_layers(model, folder)
 
 
 if __name__ == "__main__":
