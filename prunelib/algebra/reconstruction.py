@@ -15,10 +15,11 @@ import torch
 from prunelib.algebra.linalg import product
 
 _EPSILON = torch.finfo(torch.float32).eps
+_SPARSE = 0.75  # the share of moving rows from which on the others are left out: that copies all
 
 
 class _Rows(NamedTuple):
-    """The state of the rows that still move.
+    """The state of the rows that still move, and of some that are done.
 
     row (n,) is their place in the matrix; pruned, residual r and direction p are (n, inputs); energy is r^T r, and done
     the energy with which a row is finished, both (n,) float64.
@@ -91,7 +92,7 @@ def _conjugate_gradients(
     at = _Rows(row, pruned, residual, residual, _dot(residual, residual), tolerance**2 * _dot(reference, reference))
     for _ in range(iterations):
         moving = at.energy > at.done
-        if not moving.all():
+        if moving.sum() <= _SPARSE * len(at.row):
             at = _Rows(*(field[moving] for field in at))
         if not len(at.row):
             break
@@ -100,15 +101,19 @@ def _conjugate_gradients(
 
 
 def _iterate(G: torch.Tensor, at: _Rows, step: torch.Tensor) -> _Rows:
-    """One iteration: x += a p, r -= a G p, p = r + b p. A row ends where only rounding bends the error along p."""
+    """One iteration: x += a p, r -= a G p, p = r + b p; a = 0 in rows that are done.
+
+    A row ends where only rounding bends the error along p.
+    """
     bend = product(at.direction, G).masked_fill_(at.pruned, 0)
     curvature = _dot(at.direction, bend)
     bends = curvature > _EPSILON * len(G) ** 0.5 * _dot(at.direction, at.direction)
-    length = torch.where(bends, at.energy / curvature, 0).float()[:, None]
+    length = torch.where(bends & (at.energy > at.done), at.energy / curvature, 0).float()[:, None]
     step.index_add_(0, at.row, length * at.direction)
     residual = at.residual - length * bend
     energy = torch.where(bends, _dot(residual, residual), 0)
-    direction = residual + (energy / at.energy).float()[:, None] * at.direction
+    turn = torch.where(at.energy > 0, energy / at.energy, 0).float()[:, None]
+    direction = residual + turn * at.direction
     return at._replace(residual=residual, direction=direction, energy=energy)
 
 

@@ -114,11 +114,14 @@ def refine(
 
 
 def _alternate(W: torch.Tensor, G: torch.Tensor, pattern: Pattern, settings: Settings) -> tuple[torch.Tensor, ...]:
-    """Mask (rows, inputs) bool and weights Z (rows, inputs) in units of their inputs' norms, all float64."""
+    """Mask (rows, inputs) bool and weights Z (rows, inputs) in units of their inputs' norms, float32; both come float64.
+
+    The factor is float64, the products that are taken by turns float32.
+    """
     G, rho = damped(G, settings.damping), settings.rho
-    target, solve = product(W, G), inverse(G + rho * torch.eye(len(G)).to(G))
-    X, U = W, torch.zeros_like(W)
-    mask = torch.ones_like(W, dtype=torch.bool)
+    target, solve = product(W, G).float(), inverse(G + rho * torch.eye(len(G)).to(G)).float()
+    X, U = W.float(), torch.zeros_like(target)
+    mask = torch.ones_like(X, dtype=torch.bool)
     for t in range(1, settings.iterations + 1):
         if t <= settings.schedule:
             mask = _largest((X + U).abs(), pattern, share=1 - (1 - t / settings.schedule) ** 3)
