@@ -24,7 +24,9 @@ def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 
 
 def inverse(matrix: torch.Tensor) -> torch.Tensor:
-    """The inverse of a symmetric positive definite matrix (n, n), by its Cholesky factor.
+    """The inverse of a symmetric positive definite matrix (n, n), by its Cholesky factor; row-major.
+
+    LAPACK's is column-major, and a product of few rows with that is split over threads.
 
     Raises
     ------
@@ -32,7 +34,7 @@ def inverse(matrix: torch.Tensor) -> torch.Tensor:
         If the matrix is not positive definite.
     """
     with _one_thread():
-        return torch.cholesky_inverse(_cholesky(matrix))
+        return torch.cholesky_inverse(_cholesky(matrix)).contiguous()
 
 
 def inverse_factor(matrix: torch.Tensor) -> torch.Tensor:

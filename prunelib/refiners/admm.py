@@ -114,9 +114,9 @@ def refine(
 
 
 def _alternate(W: torch.Tensor, G: torch.Tensor, pattern: Pattern, settings: Settings) -> tuple[torch.Tensor, ...]:
-    """Mask (rows, inputs) bool and weights Z (rows, inputs) in units of their inputs' norms, float32; both come float64.
+    """Mask (rows, inputs) bool and weights Z (rows, inputs) float32 in units of their inputs' norms.
 
-    The factor is float64, the products that are taken by turns float32.
+    W and G are float64 and so is the factor; the products that are taken by turns are float32.
     """
     G, rho = damped(G, settings.damping), settings.rho
     target, solve = product(W, G).float(), inverse(G + rho * torch.eye(len(G)).to(G)).float()
