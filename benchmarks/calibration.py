@@ -21,6 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from prunelib.calibration.accumulation import calibrate_model
+from prunelib.calibration.artifact import write_tokens
+from prunelib.calibration.assembly import Assembly
 from prunelib.calibration.gram import CalibrationSettings
 from prunelib.machine import machine
 from prunelib.model.structure import find_layers, load_model
@@ -61,9 +63,12 @@ def main() -> None:
             model(input_ids=batch.long(), use_cache=False)
 
     def calibrate() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            parts = (windows, windows[:0])
-            calibrate_model(model, arguments.model, index, parts, settings, {"model": ""}, Path(folder))
+        with tempfile.TemporaryDirectory() as scratch:
+            parts, folder = (windows, windows[:0]), Path(scratch, "calibration")
+            write_tokens(folder, *parts, {"model": ""})
+            assembly = Assembly(folder, arguments.model, index, settings)
+            calibrate_model(model, index, parts, settings, assembly, Path(scratch))
+            assembly.finish()
 
     rounds = [
         {"forward": seconds_of(forward), "products": products / product_rate(), "calibration": seconds_of(calibrate)}

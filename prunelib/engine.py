@@ -42,6 +42,7 @@ def run_tasks(
     cost: Callable[[T], float],
     shared: Path,
     on_done: OnDone[R] = lambda _result, _load: None,
+    here: Callable[[T], R] | None = None,
 ) -> list[R]:
     """What a function gives for each item, in their order.
 
@@ -53,6 +54,8 @@ def run_tasks(
         Of an item, in any unit: on several workers the dearest begin first.
     shared
         A folder that tasks read and write; every node must see it.
+    here
+        The same function for this process, where it tells of its progress itself: ``on_done`` is then told nothing.
 
     Raises
     ------
@@ -64,6 +67,8 @@ def run_tasks(
     if distributed() and items:
         found: list[R] = _ray().run(function, items, cost, shared, on_done)
         return found
+    if here:
+        return [here(item) for item in items]
     results = []
     for item in items:
         results.append(function(item))

@@ -44,8 +44,8 @@ def calibrate(params: Params, model: str, seed: int) -> None:
         meter(f"calibrate {model} {seed}", index.blocks * samples, "windows through a block") as bar,
     ):
         parts = (windows[: settings.samples], windows[settings.samples :])
-        calibration = ShardCalibration(folder, source.dtype, index, settings, drawn_from, scratch)
-        publish(calibrate_in_shards(calibration, parts, bar), workflow.calibration_folder(cell))
+        calibration = ShardCalibration(folder, source.dtype, index, settings, scratch)
+        publish(calibrate_in_shards(calibration, parts, drawn_from, bar), workflow.calibration_folder(cell))
 
 
 def _layers(folder: Path, dtype: str, length: int) -> LayerIndex:

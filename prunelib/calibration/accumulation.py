@@ -1,13 +1,13 @@
-"""A whole model through calibration: its Gram matrices into a folder, where a run that was killed goes on."""
+"""A whole model through calibration: the Gram matrices of its blocks, one after another."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from prunelib.calibration.assembly import Assembly
 from prunelib.calibration.gram import CalibrationSettings, accumulate_grams, in_batches
+from prunelib.calibration.statistics import InputStatistics
 from prunelib.machine import machine
 from prunelib.model.blockwise import BlockwiseForward, Checkpoint
 from prunelib.model.layers import LayerIndex
@@ -16,44 +16,47 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+class Blocks(Protocol):
+    """Where the statistics of blocks are written, whole or not at all."""
+
+    def __contains__(self, block: int) -> bool:
+        """Whether a block is written."""
+        ...
+
+    def write(self, block: int, *parts: Mapping[str, InputStatistics]) -> None:
+        """Write statistics by :attr:`Layer.gram`: of the windows, and where some are held out, of these."""
+        ...
+
+
 def calibrate_model(
     model: "PreTrainedModel",
-    folder: Path,
     index: LayerIndex,
     windows: tuple[torch.Tensor, torch.Tensor],
     settings: CalibrationSettings,
-    drawn_from: Mapping[str, Any],
+    blocks: Blocks,
     scratch: Path,
     on_windows: Callable[[int], None] = lambda _windows: None,
-) -> Path:
+) -> None:
     """Accumulate the Gram matrices of a model over token windows.
 
-    Blocks that ``scratch`` has from an earlier run stay. The states between two blocks are written once a minute, so
-    that a run which goes on repeats at most a minute's forward.
+    Blocks that are written stay. The states between two blocks are written once a minute, so that a run which goes on
+    repeats at most a minute's forward.
 
     Parameters
     ----------
-    model, folder
-        The model on the processor, and where it was read from.
+    model
+        On the processor.
     windows
         Those of the calibration and those held out, both (samples, length) int32; the second may have none.
     settings
-        How many windows a forward pass takes, and whose inputs are asked for: but for ``dense``, refinement finds them.
-    drawn_from
-        What the windows were drawn from and how, the model's identity as ``model``.
+        How many windows a forward pass takes.
+    blocks
+        Where statistics go.
     scratch
-        What an earlier run with the same arguments has finished (:mod:`prunelib.resume`).
+        Where an earlier run with the same arguments left the states (:mod:`prunelib.resume`).
     on_windows
         Told, once a block, how many windows have left it.
-
-    Returns
-    -------
-    Path
-        The folder of a whole calibration (:mod:`prunelib.calibration.artifact`), in ``scratch``.
     """
-    assembly = Assembly(scratch, folder, index, windows, settings, drawn_from)
-    if settings.propagation != "dense":
-        return assembly.finish()
     batches, parts = in_batches(windows, settings.batch)
     device = torch.device(machine().device)
     forward = BlockwiseForward(model, index.block_list, batches, device, machine().state_bytes)
@@ -65,9 +68,8 @@ def calibrate_model(
         index,
         parts,
         gram_bytes=machine().gram_bytes,
-        finished={block for block in range(index.blocks) if block in assembly},
+        finished={block for block in range(index.blocks) if block in blocks},
         on_batch=lambda number: on_windows(len(batches[number])),
     ):
-        assembly.write(block, statistics)
+        blocks.write(block, *statistics)
         checkpoint.offer(forward)
-    return assembly.finish()

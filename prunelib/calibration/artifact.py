@@ -73,8 +73,7 @@ class Calibration:
         ArtifactError
             If their file is missing or damaged.
         """
-        tokens = store.read_tensors(self.folder / _TOKENS, "tokens")
-        return tokens["input_ids"], tokens["held_out_ids"]
+        return read_windows(self.folder)
 
     def gram(self, layer: Layer) -> torch.Tensor:
         """The Gram matrix of a layer's input: (inputs, inputs) float32, sum over tokens.
@@ -133,6 +132,30 @@ def write_tokens(folder: Path, windows: torch.Tensor, held_out: torch.Tensor, pr
     return identity
 
 
+def read_windows(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Read windows and held-out windows as :func:`write_tokens` wrote them.
+
+    Raises
+    ------
+    ArtifactError
+        If their file is missing or damaged.
+    """
+    tokens = store.read_tensors(folder / _TOKENS, "tokens")
+    return tokens["input_ids"], tokens["held_out_ids"]
+
+
+def read_origin(folder: Path) -> dict[str, str]:
+    """The identities of the ``model`` and the ``tokens`` of a calibration that has its tokens.
+
+    Raises
+    ------
+    ArtifactError
+        If their file is missing or damaged.
+    """
+    tokens = store.read_provenance(folder / _TOKENS, "tokens")
+    return {"model": tokens["model"], "tokens": tokens["sha256"]}
+
+
 def write_layers(folder: Path, index: LayerIndex, energies: Mapping[str, float], provenance: Mapping[str, str]) -> None:
     """Write the layer index, and ||W X||^2 by layer name; ``provenance`` has the identities of model and tokens.
 
@@ -184,6 +207,11 @@ def write_grams(
     seen = {name: each.tokens for name, each in known.items() if each.tokens != _count(name, provenance)}
     tensors = {**{name: each.gram for name, each in known.items()}, **means}
     store.write_tensors(_block_file(folder, block), tensors, "gram", {**provenance, "block": block, "seen": seen})
+
+
+def has_grams(folder: Path, block: int) -> bool:
+    """Whether the Gram matrices of a block are written."""
+    return _block_file(folder, block).exists()
 
 
 def read_grams(folder: Path, block: int) -> tuple[dict[str, InputStatistics], dict[str, InputStatistics]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prunelib import store
-from prunelib.engine import distributed, run_tasks
+from prunelib.engine import Load, run_tasks
 from prunelib.evaluation.perplexity import PerplexitySettings, perplexity_of, window_losses
 from prunelib.evaluation.pruned import prune
 from prunelib.evaluation.zeroshot import TasksSettings, zero_shot
@@ -96,6 +96,11 @@ class Evaluation:
         """Finished figures: ``perplexity-TEXT``, ``tasks`` or ``model``."""
         return FinishedValues(self.scratch / kind)
 
+    def losses(self, text: str) -> list[float]:
+        """The losses of all windows of a text, in order, once they are measured."""
+        finished, windows = self.finished(f"perplexity-{text}"), len(self.windows()[text])
+        return [loss for first in range(0, windows, self.perplexity.batch) for loss in finished.read(str(first))]
+
     def cost(self, part: Part) -> float:
         """The windows of a part; a task takes longer than any."""
         match part:
@@ -159,17 +164,19 @@ def evaluate_parts(evaluation: Evaluation, windows: Mapping[str, "torch.Tensor"]
     dict
         ``perplexity``, ``tasks``, ``sparsity`` and ``coverage`` of :class:`prunelib.results.CellResult`.
     """
+
+    def on_done(part: Part, load: Load) -> None:
+        bar.advance(part.stop - part.first if isinstance(part, WindowRange) else 0, str(load))
+
     store.write_tensors(evaluation.scratch / _WINDOWS, windows, _KIND, {})
-    parts = _parts(evaluation, windows)
-    if distributed():
-
-        def on_done(part: Part, load: object) -> None:
-            bar.advance(part.stop - part.first if isinstance(part, WindowRange) else 0, str(load))
-
-        run_tasks(evaluation, parts, evaluation.cost, evaluation.scratch, on_done)
-    else:
-        run_tasks(replace(evaluation, on_windows=bar.advance), parts, evaluation.cost, evaluation.scratch)
-    return _figures(evaluation, windows)
+    here = replace(evaluation, on_windows=bar.advance)
+    run_tasks(evaluation, _parts(evaluation, windows), evaluation.cost, evaluation.scratch, on_done, here)
+    tasks, length = evaluation.finished("tasks"), evaluation.perplexity.length
+    return {
+        "perplexity": {text: perplexity_of(evaluation.losses(text), length) for text in windows},
+        "tasks": {name: tasks.read(name) for name in evaluation.tasks.names},
+        **evaluation.finished("model").read("zeros"),
+    }
 
 
 def _parts(evaluation: Evaluation, windows: Mapping[str, "torch.Tensor"]) -> list[Part]:
@@ -180,16 +187,3 @@ def _parts(evaluation: Evaluation, windows: Mapping[str, "torch.Tensor"]) -> lis
         step = -(-batches // _RANGES) * batch
         parts += [WindowRange(text, first, min(first + step, len(of_text))) for first in range(0, len(of_text), step)]
     return [*parts, *map(Task, evaluation.tasks.names), Zeros()]
-
-
-def _figures(evaluation: Evaluation, windows: Mapping[str, "torch.Tensor"]) -> dict[str, Any]:
-    perplexities = {}
-    for text, of_text in windows.items():
-        finished, starts = (
-            evaluation.finished(f"perplexity-{text}"),
-            range(0, len(of_text), evaluation.perplexity.batch),
-        )
-        losses = [loss for first in starts for loss in finished.read(str(first))]
-        perplexities[text] = perplexity_of(losses, of_text.shape[1])
-    tasks = {name: evaluation.finished("tasks").read(name) for name in evaluation.tasks.names}
-    return {"perplexity": perplexities, "tasks": tasks, **evaluation.finished("model").read("zeros")}

@@ -98,12 +98,12 @@ class Propagated:
                     if block in finished:
                         self._apply(self.index.of_block(block), refined)
                     else:
-                        refined = finished.write(block, self._refine(losses))
+                        finished.write(block, self._refine(losses))
                     for batch in range(len(self.forward.batches)):
                         self.forward.keep(batch, self.forward.run(batch))
                 self.forward.advance()
                 checkpoint.offer(self.forward)
-            yield refined
+            yield finished.read(block)
 
     def _refine(self, losses: Losses) -> RefinedBlock:
         """Refine the next block's layers, and apply what comes out to its weights on the device."""

@@ -10,7 +10,7 @@ import torch
 from prunelib import store
 from prunelib.ahead import read_ahead
 from prunelib.calibration.artifact import Calibration
-from prunelib.engine import Load, OnDone, distributed, run_tasks
+from prunelib.engine import Load, OnDone, run_tasks
 from prunelib.machine import machine, peak_memory
 from prunelib.masks.budgets import patterns_of
 from prunelib.masks.packed import read_masks
@@ -55,13 +55,12 @@ class FinishedBlocks:
     def __contains__(self, block: int) -> bool:
         return self._part(block).exists()
 
-    def write(self, block: int, refined: RefinedBlock) -> RefinedBlock:
-        """Write a block, whole or not at all, and read it back."""
+    def write(self, block: int, refined: RefinedBlock) -> None:
+        """Write a block, whole or not at all."""
         with store.replacing_folder(self._part(block)) as target:
             write_pruned(target / _PRUNED, refined.pruned, self._provenance)
             write_layers(target / _RECORDS, refined.records)
             store.write_json(target / _COST, [refined.step_seconds, refined.peak_bytes])
-        return self.read(block)
 
     def read(self, block: int) -> RefinedBlock:
         """Read a block; its masks and weights stay on disk."""
@@ -165,10 +164,8 @@ def refine_blocks(refinement: BlockRefinement, bar: Meter) -> list[RefinedBlock]
         if block in finished:
             losses.add_finished(finished.read(block))
     waiting = [block for block in blocks if block not in finished]
-    if distributed():
-        run_tasks(refinement, waiting, refinement.cost, finished.folder, losses.add_from(finished))
-    else:
-        run_tasks(replace(refinement, progress=losses.add), waiting, refinement.cost, finished.folder)
+    here = replace(refinement, progress=losses.add)
+    run_tasks(refinement, waiting, refinement.cost, finished.folder, losses.add_from(finished), here)
     return [finished.read(block) for block in blocks]
 
 

@@ -1,27 +1,17 @@
 """Calibration of a whole model that is stopped at any write, and goes on."""
 
-import itertools
-
 import pytest
 from families import random_windows, save, tiny_model
+from runs import Bar, stopped_at_each_write
 
-from prunelib import store
 from prunelib.calibration.accumulation import calibrate_model
+from prunelib.calibration.artifact import write_tokens
+from prunelib.calibration.assembly import Assembly
 from prunelib.calibration.gram import CalibrationSettings
 from prunelib.model import blockwise
 from prunelib.model.structure import find_layers
 
 WINDOWS = random_windows(samples=5, length=12).split([3, 2])
-
-
-class Bar:
-    """Counts what is told."""
-
-    def __init__(self):
-        self.done = 0
-
-    def advance(self, amount):
-        self.done += amount
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +22,13 @@ def model(tmp_path_factory):
 
 
 def calibrate(model, scratch, windows=WINDOWS):
-    scratch.mkdir(exist_ok=True)
-    bar = Bar()
-    settings = CalibrationSettings(text="ours", samples=3, length=12, batch=2)
-    folder = calibrate_model(*model, windows, settings, {"model": "abc"}, scratch, bar.advance)
-    return {file.name: file.read_bytes() for file in folder.iterdir()}, bar.done
+    tiny, folder, index = model
+    settings, bar = CalibrationSettings(text="ours", samples=3, length=12, batch=2), Bar()
+    write_tokens(scratch / "calibration", *windows, {"model": "abc"})
+    assembly = Assembly(scratch / "calibration", folder, index, settings)
+    calibrate_model(tiny, index, windows, settings, assembly, scratch, bar.advance)
+    assembly.finish()
+    return {file.name: file.read_bytes() for file in (scratch / "calibration").iterdir()}, bar.done
 
 
 @pytest.mark.parametrize("seconds", [0.0, 60.0])
@@ -44,26 +36,13 @@ def test_what_goes_on_after_any_write_ends_the_same(model, tmp_path, monkeypatch
     monkeypatch.setattr(blockwise, "SECONDS_BETWEEN_SAVES", seconds)
     expected, done = calibrate(model, tmp_path / "whole")
     assert done == 2 * 5
-    replacing, stopped = store.replacing, 0
-    for last in itertools.count():
-        writes = itertools.count()
-
-        def write_or_stop(path, last=last, writes=writes):
-            if next(writes) >= last:
-                raise KeyboardInterrupt
-            return replacing(path)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(store, "replacing", write_or_stop)
-            try:
-                calibrate(model, tmp_path / str(last))
-                break
-            except KeyboardInterrupt:
-                stopped += 1
+    stops = 0
+    for last in stopped_at_each_write(monkeypatch, lambda last: calibrate(model, tmp_path / str(last))):
         found, done = calibrate(model, tmp_path / str(last))
         assert found == expected
         assert done <= 2 * 5
-    assert stopped >= 7
+        stops += 1
+    assert stops == 0
 
 
 def test_without_held_out_windows_nothing_is_held_out(model, tmp_path):

@@ -1,13 +1,12 @@
 """A calibration in shards against one over all windows."""
 
-import itertools
 import warnings
 
 import pytest
 import torch
 from families import random_windows, save, tiny_model
+from runs import Bar, stopped_at_each_write
 
-from prunelib import store
 from prunelib.calibration.artifact import Calibration, read_grams
 from prunelib.calibration.gram import CalibrationSettings
 from prunelib.calibration.shards import ShardCalibration, calibrate_in_shards
@@ -17,16 +16,6 @@ from prunelib.model.structure import find_layers, load_model
 WINDOWS, HELD_OUT = random_windows(samples=7, length=12).split([5, 2])
 SETTINGS = CalibrationSettings(text="ours", samples=5, length=12, batch=2, held_out_samples=2)
 DRAWN_FROM = {"model": "abc", "settings": {"propagation": "dense"}}
-
-
-class Bar:
-    """Counts what is told."""
-
-    def __init__(self):
-        self.done = 0
-
-    def advance(self, amount):
-        self.done += amount
 
 
 @pytest.fixture(scope="module", params=["llama", "mixtral"])
@@ -40,10 +29,10 @@ def calibrate(model, scratch, shards, windows=(WINDOWS, HELD_OUT), **changes):
     scratch.mkdir(exist_ok=True)
     folder, index = model
     settings, bar = SETTINGS.model_copy(update={"shards": shards, **changes}), Bar()
-    calibration = ShardCalibration(folder, "float32", index, settings, DRAWN_FROM, scratch)
+    calibration = ShardCalibration(folder, "float32", index, settings, scratch)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*inputs of experts saw fewer")
-        return calibrate_in_shards(calibration, windows, bar), bar.done
+        return calibrate_in_shards(calibration, windows, DRAWN_FROM, bar), bar.done
 
 
 @pytest.mark.parametrize("shards", [2, 3, 5])
@@ -76,25 +65,13 @@ def test_inputs_that_depend_on_what_is_pruned_are_left_to_refinement(model, tmp_
 
 
 def test_shards_that_were_stopped_at_any_write_go_on(model, tmp_path, monkeypatch):
-    files = lambda folder: {file.name: file.read_bytes() for file in folder.iterdir()}  # noqa: E731
-    expected, replacing, stopped = files(calibrate(model, tmp_path / "whole", 2)[0]), store.replacing, 0
-    for last in itertools.count():
-        writes = itertools.count()
+    def files(name):
+        return {file.name: file.read_bytes() for file in calibrate(model, tmp_path / str(name), 2)[0].iterdir()}
 
-        def write_or_stop(path, last=last, writes=writes):
-            if next(writes) >= last:
-                raise KeyboardInterrupt
-            return replacing(path)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(store, "replacing", write_or_stop)
-            try:
-                calibrate(model, tmp_path / str(last), 2)
-                break
-            except KeyboardInterrupt:
-                stopped += 1
-        assert files(calibrate(model, tmp_path / str(last), 2)[0]) == expected
-    assert stopped >= 20
+    expected = files("whole")
+    stops = [files(last) == expected for last in stopped_at_each_write(monkeypatch, files)]
+    assert all(stops)
+    assert len(stops) == 0
 
 
 def test_statistics_of_no_tokens_join_with_any():

@@ -3,6 +3,7 @@
 import pytest
 from families import random_windows, save, tiny_model
 from pipeline_project import character_tokenizer
+from runs import Bar
 
 from prunelib.errors import ParamsError
 from prunelib.evaluation import parts
@@ -14,16 +15,6 @@ from prunelib.model.structure import find_layers
 from prunelib.model.weights import apply_masks
 
 WINDOWS = {"ours": random_windows(23, 12), "theirs": random_windows(1, 12, seed=1)}
-
-
-class Bar:
-    """Counts what is told."""
-
-    def __init__(self):
-        self.done = 0
-
-    def advance(self, amount):
-        self.done += amount
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ from prunelib.kernels.reference import relaxed_swaps as reference
 from prunelib.kernels.scaling import equilibrate
 
 ENGINES = [cpu, reference]
-SLOW = 1e-5  # of the scale: where losses nearly vanish, a thousand rounds do not always close the gap
 
 
 def layer(p):
@@ -21,7 +20,7 @@ def layer(p):
     return scaled.weight, scaled.gram
 
 
-def descend(engine, p, shifts=None, mass=None, fixed=None, price=None, tolerance=1e-4, rounds=1000, threads=1):
+def descend(engine, p, shifts=None, mass=None, fixed=None, price=None, tolerance=1e-4, rounds=3000, threads=1):
     """All rows of an engine's results, in order."""
     weight, gram = layer(p)
     shifts = torch.zeros(1, len(gram), dtype=torch.float64) if shifts is None else shifts
@@ -82,14 +81,14 @@ def test_masses_stay_feasible_losses_fall_and_the_gap_closes(engine, p):
     torch.testing.assert_close(mass.reshape(shape).sum(2), p.mask.double().reshape(shape).sum(2))
     before, after = (evaluated(p, m)[0] for m in (p.mask.double(), mass))
     assert (after <= before + 1e-9 * scale(p)).all()
-    assert (gap(p, mass) <= 2e-4 * after + SLOW * scale(p)).all()
+    assert (gap(p, mass) <= 2e-4 * after + 1e-6 * scale(p)).all()
 
 
 @settings(max_examples=60)
 @given(problems(max_inputs=12))
 def test_both_engines_reach_the_same_optimum(p):
     found, expected = (evaluated(p, descend(engine, p))[0] for engine in ENGINES)
-    assert (np.abs(found - expected) <= 3e-4 * expected + SLOW * scale(p)).all()
+    assert (np.abs(found - expected) <= 3e-4 * expected + 1e-6 * scale(p)).all()
 
 
 @pytest.mark.parametrize("pattern", [PATTERNS[2], PATTERNS[5]], ids=lambda pattern: pattern.label)

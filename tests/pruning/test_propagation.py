@@ -3,6 +3,7 @@
 import pytest
 import torch
 from families import DENSE, random_windows, save, tiny_model
+from runs import Bar
 
 from prunelib.calibration.gram import in_batches
 from prunelib.masks.patterns import PerRow, select
@@ -19,13 +20,6 @@ CPU = torch.device("cpu")
 PATTERN = PerRow(sparsity=0.5)
 PROVENANCE = {"model": "abc"}
 WINDOWS, HELD_OUT = random_windows(samples=5, length=16), random_windows(samples=2, length=16, seed=1)
-
-
-class Bar:
-    """Tells nobody."""
-
-    def advance(self, amount, status):
-        pass
 
 
 def wanda(_layer, weight, gram):
