@@ -6,6 +6,11 @@ import re
 from pathlib import Path
 from statistics import fmean, stdev
 
+from configs import LLAMA_70B
+
+from prunelib.machine import Machine
+from prunelib.planning.needs import Workload, disk, memory
+from prunelib.planning.shapes import outline
 from prunelib.reporting.tables import significant
 
 ROOT = Path(__file__).parents[1]
@@ -47,8 +52,6 @@ def test_the_engines_ratios_are_those_of_the_benchmark():
 
 
 def test_every_variable_of_the_machine_stands_in_the_table():
-    from prunelib.machine import Machine
-
     for name in Machine.model_fields:
         assert f"`PRUNELIB_{name.upper()}`" in README
 
@@ -87,3 +90,26 @@ def test_the_table_against_overfitting_is_that_of_the_committed_report():
                 assert len(values) == 3
                 shown.append(f"{fmean(values):.1f} ± {stdev(values):.1f}")
         assert f"| {label} | {' | '.join(shown)} |\n" in README
+
+
+def test_the_speed_of_many_workers_is_that_of_the_benchmark():
+    (record,) = json.loads((ROOT / "benchmarks" / "results" / "workers-scaling.json").read_text())["records"]
+    said = f"{record['tasks']} tasks as unequal as the matrices of Llama 3.1 8B (they only sleep) run on "
+    said += f"{record['workers']} workers at {100 * record['of_ideal']:.0f}% of the ideal speed"
+    assert said in " ".join(README.split())
+
+
+def test_the_needs_of_70_billion_weights_are_those_of_the_plan():
+    planned, work, budgets = outline(LLAMA_70B), Workload(), Machine()
+    stages = {each.stage: each for each in memory(planned, work, budgets.gram_bytes, budgets.state_bytes)}
+    model, grams, masks, moved, _ = (need.size for need in disk(planned, work))
+    total = sum(need.size for need in disk(planned, work))
+    calibrating, refining = (
+        f"{stages[stage].gpu / 1e9:.1f} GB of a GPU and {stages[stage].beside_gpu / 1e9:.1f} GB beside it"
+        for stage in ("calibrate", "refine")
+    )
+    assert f"| calibration | {calibrating} | {grams / 1e9:.1f} GB of Gram matrices;" in README
+    assert f"| refinement | {refining} | {len(planned.blocks)} blocks, ten rounds;" in README
+    assert f"{masks / 1e9:.1f} GB of masks, {moved / 1e9:.1f} GB of moved weights |" in README
+    assert f"| evaluation | {stages['evaluate'].gpu / 1e9:.1f} GB, the whole model:" in README
+    assert f"| | {total / 1e9:.0f} GB, of which {model / 1e9:.0f} GB the stock model |" in README

@@ -71,7 +71,7 @@ def test_shards_that_were_stopped_at_any_write_go_on(model, tmp_path, monkeypatc
     expected = files("whole")
     stops = [files(last) == expected for last in stopped_at_each_write(monkeypatch, files)]
     assert all(stops)
-    assert len(stops) == 1 + 2 * 2 + 2 * 2 + 2  # tokens; blocks of shards; of the whole, with notes; what they have together
+    assert len(stops) == 1 + 2 * 2 + 2 * 2 + 2  # tokens, shards' blocks, blocks and notes of the whole, its layers
 
 
 def test_statistics_of_no_tokens_join_with_any():
