@@ -20,7 +20,6 @@ from prunelib.masks.budgets import layer_patterns
 from prunelib.masks.patterns import Pattern
 from prunelib.model.blockwise import BlockwiseForward, Checkpoint
 from prunelib.model.layers import Layer, LayerIndex, watch_inputs
-from prunelib.model.structure import load_model
 from prunelib.model.weights import apply_masks, apply_weights, read_weight
 from prunelib.progress import Meter
 from prunelib.pruning.refinement import (
@@ -171,6 +170,8 @@ def load_propagated(
     ArtifactError, ModelError
         As :func:`prunelib.model.structure.load_model`.
     """
+    from prunelib.model.structure import load_model  # noqa: PLC0415 - heavy, and inputs of the stock model need none
+
     batches, parts = in_batches(calibration.windows(), calibration.settings["batch"])
     index, patterns = calibration.index, layer_patterns(folder, calibration, pattern)
     runs_on, refines_on = torch.device(machine().device), torch.device(machine().refining_device)

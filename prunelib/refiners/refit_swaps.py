@@ -10,7 +10,7 @@ algorithms of regression (Miller, "Subset Selection in Regression", 2002, chapte
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -19,6 +19,7 @@ from prunelib import settings as base
 from prunelib.algebra.objective import check_layer, damped
 from prunelib.algebra.reconstruction import reconstruct
 from prunelib.kernels import engine
+from prunelib.kernels.finished import together
 from prunelib.kernels.interface import RowResults
 from prunelib.machine import machine
 from prunelib.masks.patterns import Pattern, check_mask, swap_columns
@@ -97,7 +98,7 @@ def refine(
     mask
         (rows, inputs) bool, True = kept, with the exact counts of the pattern.
     progress
-        Told about rows as they are finished.
+        Told about all rows at once.
     moved
         (rows, inputs), 0 where pruned: kept weights as they came in, with which the error is compared, and from which
         ``restored`` starts; ``all`` starts from the least-squares weights of ``mask``. None: the model's.
@@ -119,38 +120,47 @@ def refine(
     check_mask(mask, weight, pattern)
     before = survivors(weight if moved is None else moved, mask)
     layer, group = standardise(weight, damped(gram, settings.damping)), swap_columns(pattern, weight.shape[1])
-    parts = {}
-    for rows, results, x in _WAYS[settings.refit](layer, before, group):
-        found = (x.to(mask.device) * layer.units[rows]).where(layer.alive, weight[rows])
-        after = survivors(found, results.mask.to(mask.device))
-        start = Survivors(before.mask[rows], before.weight[rows])
-        part = the_better(weight[rows], gram, start, after, progress)
-        taken = (part.mask == after.mask).all(dim=1).cpu()
-        optimal = results.optimal & taken if settings.refit == "all" else None
-        parts[rows.start] = replace(part, swaps=results.swaps * taken, sweeps=results.sweeps, optimal=optimal)
-    return _together(parts)
+    results, x = _WAYS[settings.refit](layer, before, group)
+    after = survivors((x * layer.units).where(layer.alive, weight), results.mask.to(mask.device))
+    ended = the_better(weight, gram, before, after, progress)
+    taken = (ended.mask == after.mask).all(dim=1).cpu()
+    optimal = results.optimal & taken if settings.refit == "all" else None
+    return replace(ended, swaps=results.swaps * taken, sweeps=results.sweeps, optimal=optimal)
 
 
-_Finished = Iterator[tuple[slice, RowResults, torch.Tensor]]
-
-
-def _swap_restored(layer: Standardised, before: Survivors, group: int) -> _Finished:
-    """Swap with the restored weight re-estimated, and all of them at the end."""
+def _swap_restored(layer: Standardised, before: Survivors, group: int) -> tuple[RowResults, torch.Tensor]:
+    """Swap with the restored weight re-estimated, and all of them at the end, when no thread swaps any more."""
     kernel = engine(layer.weight.device, "partial_refit_swaps")
     start = (before.weight / layer.units).where(layer.alive, 0)
     swapped = kernel.swap_to_optimum(layer.weight, layer.gram, before.mask, start, group, machine().threads)
-    for rows, results, x in swapped:
-        m, moved = results.mask.to(start.device), x.to(start.device)
-        yield rows, results, reconstruct(layer.weight[rows], layer.gram, m, moved, _ITERATIONS, _TOLERANCE)
+    results, x = _all_rows(swapped, before.mask)
+    m = results.mask.to(x.device)
+    return results, reconstruct(layer.weight, layer.gram, m, x, _ITERATIONS, _TOLERANCE)
 
 
-def _swap_all(layer: Standardised, before: Survivors, group: int) -> _Finished:
+def _swap_all(layer: Standardised, before: Survivors, group: int) -> tuple[RowResults, torch.Tensor]:
     """Swap with all weights re-estimated."""
     kernel = engine(layer.weight.device, "refit_swaps")
-    yield from kernel.swap_to_optimum(layer.weight, layer.gram, before.mask, group, machine().threads)
+    return _all_rows(
+        kernel.swap_to_optimum(layer.weight, layer.gram, before.mask, group, machine().threads), before.mask
+    )
 
 
 _WAYS = {"restored": _swap_restored, "all": _swap_all}
+
+
+def _all_rows(
+    finished: Iterator[tuple[slice, RowResults, torch.Tensor]], mask: torch.Tensor
+) -> tuple[RowResults, torch.Tensor]:
+    """The results of all rows of a mask (rows, inputs), and their weights (rows, inputs) float64."""
+    weights = torch.zeros(mask.shape, dtype=torch.float64, device=mask.device)
+
+    def kept() -> Iterator[tuple[slice, RowResults]]:
+        for rows, results, x in finished:
+            weights[rows] = x.to(weights.device)
+            yield rows, results
+
+    return together(kept(), mask), weights
 
 
 def standardise(weight: torch.Tensor, gram: torch.Tensor) -> Standardised:
@@ -164,12 +174,3 @@ def standardise(weight: torch.Tensor, gram: torch.Tensor) -> Standardised:
     correlation = gram.double() / inputs / inputs[:, None]
     correlation = ((correlation + correlation.T) / 2).fill_diagonal_(1 + ridge)
     return Standardised(scaled / size, correlation.float(), size / inputs, norms > 0)
-
-
-def _together(parts: dict[int, Refined]) -> Refined:
-    """One result from those of consecutive rows, by their first row."""
-    ordered = [vars(parts[start]) for start in sorted(parts)]
-    known: dict[str, Any] = {
-        name: torch.cat([part[name] for part in ordered]) for name, value in ordered[0].items() if value is not None
-    }
-    return Refined(**known)
