@@ -13,13 +13,17 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from prunelib.kernels.cuda import block_move_kernels, block_moves, partial_refit_swaps, refit_kernels
+from prunelib.kernels.cuda import frank_wolfe, frank_wolfe_kernels, relaxed_swap_kernels, relaxed_swaps
 from prunelib.kernels.cuda import scan_kernels, swap_kernels, swaps
 from prunelib.kernels.cuda.chunks import whole_row
 
 TYPES = dict(rows="*i64", active="*i1", weight="*fp32", gram="*fp32", diagonal="*fp32", corr="*fp64", restore="*fp32",
     least="*fp32", loss="*fp64", swaps="*i64", sweeps="*i64", optimal="*i1", mask="*i1", limit="i32",
     order="*i32", places="*i32", number="*i32", moved="*i64", loss_before="*fp64", loss_after="*fp64",
-    count="i32", first="i32", x="*fp64", inverse="*fp64", scale="*fp32", closed="*fp32", target="*fp32", steps="*fp64")
+    count="i32", first="i32", x="*fp64", inverse="*fp64", scale="*fp32", closed="*fp32", target="*fp32", steps="*fp64",
+    linear="*fp32", residual="*fp32", mass="*fp32", fixed="*i1", toward="*fp32", pruned="*fp32", slope="*fp64",
+    keep="i32", change="*fp32", found="*fp64", shifts="*fp64", gradient="*fp32", stages="i32", price="fp32",
+    tolerance="fp32", rounds="i32")
 
 
 def compiled(kernel, **settings):
@@ -40,6 +44,13 @@ compiled(scan_kernels.scan_groups, inputs=768, group=4, **swaps._GROUPS_TILE)
 for size, keep, moves, most in ((4, 2, 5, 4), (16, 8, 12869, 16)):
     sizes = {"inputs": 768, "size": size, "keep": keep, "moves": moves, "most": most}
     compiled(block_move_kernels.settle, **sizes, **block_moves._looks(moves), **block_moves._TILE)
+compiled(frank_wolfe_kernels.direct_rows, inputs=768, **frank_wolfe._row(768))
+compiled(frank_wolfe_kernels.direct_groups, inputs=768, group=4, **frank_wolfe._row(768))
+compiled(frank_wolfe_kernels.bend, inputs=768, **frank_wolfe._row(768))
+TYPES["mass"] = "*fp64"
+for group, priced in ((768, False), (768, True), (4, False)):
+    row = whole_row(768) | relaxed_swaps._groups(768, group) | {"pairs": 96, "PRICED": priced}
+    compiled(relaxed_swap_kernels.descend, inputs=768, group=group, **row)
 TYPES["weight"] = "*fp64"
 for group in (768, 4):
     compiled(refit_kernels.visit, inputs=768, group=group, **whole_row(768))

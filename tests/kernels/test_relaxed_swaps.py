@@ -1,17 +1,43 @@
 """The engines of relaxed swaps against optimality conditions, and against each other."""
 
+import importlib
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from strategies import DEGENERATE, PATTERNS, problem, problems
+from triton_device import DEVICE
 
 from prunelib.kernels.cpu import compiled
 from prunelib.kernels.cpu import relaxed_swaps as cpu
 from prunelib.kernels.reference import relaxed_swaps as reference
 from prunelib.kernels.scaling import equilibrate
 
-ENGINES = [cpu, reference]
+COMPILED = ["cpu", "cuda"]
+
+
+@pytest.fixture(scope="module", params=[*COMPILED, "reference"])
+def engine(request):
+    if request.param == "cuda":
+        pytest.importorskip("triton", reason="triton is not installed")
+    return importlib.import_module(f"prunelib.kernels.{request.param}.relaxed_swaps")
+
+
+class Effort(NamedTuple):
+    """How many examples; to which gap, as a share of the loss and beside it of the scale; in how many rounds."""
+
+    examples: int
+    tolerance: float
+    slack: float
+    rounds: int
+
+
+def effort(engine):
+    """In Triton's interpreter a round of a row takes as long as a whole layer elsewhere."""
+    interpreted = "cuda" in engine.__name__ and DEVICE == "cpu"
+    return Effort(3, 1e-2, 1e-3, 100) if interpreted else Effort(40, 1e-4, 1e-6, 3000)
 
 
 def layer(p):
@@ -26,8 +52,10 @@ def descend(engine, p, shifts=None, mass=None, fixed=None, price=None, tolerance
     shifts = torch.zeros(1, len(gram), dtype=torch.float64) if shifts is None else shifts
     mass = p.mask.double() if mass is None else mass
     fixed = torch.zeros_like(p.mask) if fixed is None else fixed
-    parts = engine.descend(weight, gram, shifts, mass, fixed, p.group, price, tolerance, rounds, threads)
-    return torch.cat([part for _, part in sorted(parts, key=lambda part: part[0].start)])
+    device = DEVICE if "cuda" in engine.__name__ else "cpu"
+    given = [tensor.to(device) for tensor in (weight, gram, shifts, mass, fixed)]
+    parts = engine.descend(*given, p.group, price, tolerance, rounds, threads)
+    return torch.cat([part.cpu() for _, part in sorted(parts, key=lambda part: part[0].start)])
 
 
 def evaluated(p, mass, shift=0.0):
@@ -61,7 +89,6 @@ def scale(p):
     return ((np.abs(weight) @ np.abs(gram)) * np.abs(weight)).sum(axis=1)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
 def test_one_pair_moves_to_the_minimum_along_its_edge(engine):
     """f = 4 (1 - m_0)^2 + (1 - m_1)^2 along m_0 + m_1 = 1: the minimum is at m_0 = 4/5."""
     p = problem(0, PATTERNS[1], rows=1, inputs=2, tokens=20)
@@ -71,61 +98,70 @@ def test_one_pair_moves_to_the_minimum_along_its_edge(engine):
     assert descend(engine, p, rounds=1)[0].tolist() == pytest.approx([1.0, 0.0])
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-@settings(max_examples=60)
-@given(problems(max_inputs=12))
-def test_masses_stay_feasible_losses_fall_and_the_gap_closes(engine, p):
-    mass = descend(engine, p)
-    assert ((mass >= 0) & (mass <= 1)).all()
-    shape = (len(mass), -1, p.group)
-    torch.testing.assert_close(mass.reshape(shape).sum(2), p.mask.double().reshape(shape).sum(2))
-    before, after = (evaluated(p, m)[0] for m in (p.mask.double(), mass))
-    assert (after <= before + 1e-9 * scale(p)).all()
-    assert (gap(p, mass) <= 2e-4 * after + 1e-6 * scale(p)).all()
+def test_masses_stay_feasible_losses_fall_and_the_gap_closes(engine):
+    examples, tolerance, slack, rounds = effort(engine)
+
+    @settings(max_examples=examples)
+    @given(problems(max_inputs=12))
+    def of_any_layer(p):
+        mass = descend(engine, p, tolerance=tolerance, rounds=rounds)
+        assert ((mass >= 0) & (mass <= 1)).all()
+        shape = (len(mass), -1, p.group)
+        torch.testing.assert_close(mass.reshape(shape).sum(2), p.mask.double().reshape(shape).sum(2))
+        before, after = (evaluated(p, m)[0] for m in (p.mask.double(), mass))
+        assert (after <= before + 1e-9 * scale(p)).all()
+        assert (gap(p, mass) <= 2 * tolerance * after + slack * scale(p)).all()
+
+    of_any_layer()
 
 
-@settings(max_examples=60)
-@given(problems(max_inputs=12))
-def test_both_engines_reach_the_same_optimum(p):
-    found, expected = (evaluated(p, descend(engine, p))[0] for engine in ENGINES)
-    assert (np.abs(found - expected) <= 3e-4 * expected + 1e-6 * scale(p)).all()
+@pytest.mark.parametrize("engine", COMPILED, indirect=True)
+def test_the_engines_reach_the_same_optimum(engine):
+    examples, tolerance, slack, rounds = effort(engine)
+
+    @settings(max_examples=examples)
+    @given(problems(max_inputs=12))
+    def of_any_layer(p):
+        masses = (descend(each, p, tolerance=tolerance, rounds=rounds) for each in (engine, reference))
+        found, expected = (evaluated(p, mass)[0] for mass in masses)
+        assert (np.abs(found - expected) <= 3 * tolerance * expected + slack * scale(p)).all()
+
+    of_any_layer()
 
 
+@pytest.mark.parametrize("engine", COMPILED, indirect=True)
 @pytest.mark.parametrize("pattern", [PATTERNS[2], PATTERNS[5]], ids=lambda pattern: pattern.label)
-def test_both_engines_take_the_same_first_pair(pattern):
+def test_the_engines_take_the_same_first_pair(engine, pattern):
     """Of 12 inputs a round makes one pair; its line search then leaves two gradients equal, and rounding the choice."""
     p = problem(1, pattern, rows=50, inputs=12, tokens=60)
-    found, expected = (descend(engine, p, rounds=1, tolerance=0) for engine in ENGINES)
+    found, expected = (descend(each, p, rounds=1, tolerance=0) for each in (engine, reference))
     moved = (found - p.mask.double()).abs() > 0
     assert (moved.sum(dim=1) == 2).any()
     torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("pattern", [PATTERNS[1], PATTERNS[6]], ids=lambda pattern: pattern.label)
 def test_what_is_fixed_does_not_move_and_the_rest_is_optimal(engine, pattern):
-    p = problem(2, pattern, rows=4, inputs=24, tokens=100)
+    p, tolerance = problem(2, pattern, rows=4, inputs=24, tokens=100), effort(engine).tolerance
     fixed = p.mask & (torch.rand(4, 24, generator=torch.Generator().manual_seed(2)) < 0.5)
-    mass = descend(engine, p, fixed=fixed)
+    mass = descend(engine, p, fixed=fixed, tolerance=tolerance)
     assert (mass[fixed] == 1).all()
-    assert (gap(p, mass, fixed) <= 2e-4 * evaluated(p, mass)[0]).all()
+    assert (gap(p, mass, fixed) <= 2 * tolerance * evaluated(p, mass)[0]).all()
 
 
-@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("price", [1e-6, 0.05, 0.3, 1e3])
 def test_at_a_price_rows_buy_what_is_worth_it(engine, price):
-    p = problem(3, PATTERNS[1], rows=4, inputs=20, tokens=100)
-    mass = descend(engine, p, price=price)
+    p, tolerance = problem(3, PATTERNS[1], rows=2, inputs=12, tokens=100), effort(engine).tolerance
+    mass = descend(engine, p, price=price, tolerance=tolerance)
     losses, gradient = evaluated(p, mass)
     worth = gradient + price
     box_gap = (worth * mass.numpy() - np.minimum(worth, 0)).sum(axis=1)
-    assert (box_gap <= 2e-4 * losses + 1e-9).all()
+    assert (box_gap <= 2 * tolerance * losses + 1e-9).all()
     assert (price < 1e3) or mass.max() == 0
 
 
-@pytest.mark.parametrize("engine", ENGINES)
 def test_along_growing_shifts_masses_end_at_vertices(engine):
-    p = problem(4, PATTERNS[1], rows=6, inputs=24, tokens=100)
+    p = problem(4, PATTERNS[1], rows=2, inputs=16, tokens=100)
     gram = layer(p)[1]
     shifts = torch.linspace(0, 1.5, 13, dtype=torch.float64)[:, None] * gram.diagonal()
     mass = descend(engine, p, shifts=shifts, tolerance=1e-6, rounds=50)

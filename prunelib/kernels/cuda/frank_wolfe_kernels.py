@@ -7,8 +7,7 @@ negative ones are turned around, and 32 halvings of the integers' range find the
 import triton
 import triton.language as tl
 
-_LOWEST = tl.constexpr(-(2**31))
-_HIGHEST = tl.constexpr(2**31 - 1)
+from prunelib.kernels.cuda.terms import HIGHEST, LOWEST, ordered
 
 
 @triton.jit
@@ -22,16 +21,13 @@ def direct_rows(
     inside = columns < inputs
     w, m, g = _gradient(weight + row, linear + row, residual + row, mass + row, columns, inside)
     kept = inside & (tl.load(fixed + row + columns, mask=inside, other=0) != 0)
-    keys = tl.where(inside & ~kept, _ordered(g), _HIGHEST)
+    keys = tl.where(inside & ~kept, ordered(g), HIGHEST)
     free = keep - tl.sum(kept.to(tl.int32), 0)
     threshold = _threshold(keys, free)
     below, equal = keys < threshold, keys == threshold
     left = free - tl.sum(below.to(tl.int32), 0)
     taken = below | (equal & (tl.cumsum(equal.to(tl.int32), 0) <= left))
-    d = tl.where(kept | (taken & (g < 0.0)), 1.0, 0.0) - m
-    tl.store(toward + row + columns, d, mask=inside)
-    tl.store(pruned + row + columns, d * w, mask=inside)
-    tl.store(slope + tl.program_id(0), -tl.sum(tl.where(inside, g * d, 0.0).to(tl.float64), 0))
+    _turn(w, m, g, kept, taken, toward + row, pruned + row, slope, columns, inside)
 
 
 @triton.jit
@@ -53,9 +49,15 @@ def direct_groups(
         shut = tl.load(fixed + other, mask=inside, other=0) != 0
         free -= shut.to(tl.int32)
         before += (~shut & ((h < g) | ((h == g) & (other < columns)))).to(tl.int32)
-    d = tl.where(kept | ((before < free) & (g < 0.0)), 1.0, 0.0) - m
-    tl.store(toward + row + columns, d, mask=inside)
-    tl.store(pruned + row + columns, d * w, mask=inside)
+    _turn(w, m, g, kept, before < free, toward + row, pruned + row, slope, columns, inside)
+
+
+@triton.jit
+def _turn(w, m, g, kept, taken, toward, pruned, slope, columns, inside):
+    """Set the way from m to the vertex, what it prunes, and the slope along it."""
+    d = tl.where(kept | (taken & (g < 0.0)), 1.0, 0.0) - m
+    tl.store(toward + columns, d, mask=inside)
+    tl.store(pruned + columns, d * w, mask=inside)
     tl.store(slope + tl.program_id(0), -tl.sum(tl.where(inside, g * d, 0.0).to(tl.float64), 0))
 
 
@@ -83,16 +85,9 @@ def _gradient(weight, linear, residual, mass, columns, inside):
 
 
 @triton.jit
-def _ordered(values):
-    """Integers in the order of floats; -0 counts as 0."""
-    bits = (values + 0.0).to(tl.int32, bitcast=True)
-    return tl.where(bits < 0, bits ^ _HIGHEST, bits)
-
-
-@triton.jit
 def _threshold(keys, count):
     """The least integer that at least ``count`` keys do not exceed; the least of all for none."""
-    low, high = tl.full((), _LOWEST, tl.int64), tl.full((), _HIGHEST, tl.int64)
+    low, high = tl.full((), LOWEST, tl.int64), tl.full((), HIGHEST, tl.int64)
     while low < high:
         middle = (low + high) >> 1
         enough = tl.sum((keys <= middle).to(tl.int32), 0) >= count

@@ -49,7 +49,10 @@ def descend(
     for shift in shifts:
         rows.shift = _padded(shift)
         for _ in range(rounds):
-            rows.make_round(rows.gap() > tolerance * rows.loss())
+            open_rows = rows.gap() > tolerance * rows.loss()
+            if not open_rows.any():
+                break
+            rows.make_round(open_rows)
     yield slice(0, len(weight)), rows.mass[:, :-1].clamp(max=1)
 
 
