@@ -107,35 +107,35 @@ def cluster(*cores: int) -> Cluster:
     return nodes
 
 
-def lose(runs: int, cores: tuple[int, ...], strike: Callable[[Cluster], None], seed: int = 0) -> dict[str, Any]:
-    """Refine again and again, with a strike at a random moment, and compare what comes out."""
+def lose(runs: int, cores: tuple[int, ...], strike: Callable[[Cluster], bool], seed: int = 0) -> dict[str, Any]:
+    """Refine again and again, with a strike at a random moment of the work, and compare what comes out."""
     run("refine")
     expected, draw, records = files("refine"), random.Random(seed), []  # noqa: S311 - no secret
-    undisturbed = None
-    for number in range(runs + 1):
-        nodes = cluster(*cores)
-        after = draw.uniform(0, undisturbed) if undisturbed else None
-        blow = threading.Timer(after, strike, [nodes]) if after else None
-        if blow:
-            wait_for_work(blow)
-        seconds = run("refine", nodes.address)
-        undisturbed = undisturbed or seconds
-        if blow:
-            blow.join()
-            records.append({"run": number, "after": after, "seconds": seconds, "same": files("refine") == expected})
-        nodes.shutdown()
+    undisturbed = struck("refine", cores, lambda _nodes: False, 0)["seconds_of_work"]
+    for _ in range(runs):
+        record = struck("refine", cores, strike, draw.uniform(0, undisturbed))
+        records.append({**record, "same": files("refine") == expected})
     return {"undisturbed": undisturbed, "records": records}
 
 
-def wait_for_work(blow: threading.Timer) -> None:
-    """Begin to count once a worker works."""
+def struck(stage: str, cores: tuple[int, ...], strike: Callable[[Cluster], bool], after: float) -> dict[str, Any]:
+    """Run a stage on a cluster, with a strike so long after its first worker has begun; say whether it hit."""
+    nodes, begun, hits = cluster(*cores), [], []
 
-    def wait() -> None:
+    def wait_and_strike() -> None:
         while not working():
             time.sleep(0.05)
-        blow.start()
+        begun.append(time.perf_counter())
+        time.sleep(after)
+        hits.append(strike(nodes))
 
-    threading.Thread(target=wait).start()
+    thread = threading.Thread(target=wait_and_strike, daemon=True)
+    thread.start()
+    run(stage, nodes.address)
+    ended = time.perf_counter()
+    thread.join()
+    nodes.shutdown()
+    return {"after": after, "seconds_of_work": ended - begun[0], "hit": hits[0]}
 
 
 def working() -> list[psutil.Process]:
@@ -144,15 +144,19 @@ def working() -> list[psutil.Process]:
     return [process for process in known if (process.info["cmdline"] or [""])[0].startswith("ray::_call")]
 
 
-def kill_a_worker(_nodes: Cluster) -> None:
+def kill_a_worker(_nodes: Cluster) -> bool:
     """Kill one of the workers, if the work is not over."""
-    if workers := working():
+    workers = working()
+    if workers:
         random.choice(workers).kill()  # noqa: S311 - no secret
+    return bool(workers)
 
 
-def lose_a_node(nodes: Cluster) -> None:
-    """Take the second node away without notice."""
+def lose_a_node(nodes: Cluster) -> bool:
+    """Take the second node away without notice, if the work is not over."""
+    hit = bool(working())
     nodes.remove_node(nodes.list_all_nodes()[-1], allow_graceful=False)
+    return hit
 
 
 def scaling() -> dict[str, Any]:
