@@ -1,10 +1,11 @@
 """What calibration costs beyond what it must: its time against that of the plain forward and of the Gram products.
 
-    python benchmarks/calibration.py [--model FOLDER] [--samples 16]
+    python benchmarks/calibration.py [--model FOLDER] [--samples 64]
 
-The Gram products are counted, d (d + 1) / 2 multiply-adds a token for each distinct input, at this machine's rate of
-square products; the forward is the model's own over the same batches. Both and calibration run in turn, three times;
-the medians count. Prints a table and writes benchmarks/results/calibration.json.
+On as many windows as the default grid draws. The Gram products are counted, d (d + 1) / 2 multiply-adds a token for
+each distinct input, at this machine's rate of square products; the forward is the model's own over the same batches.
+Both and calibration run in turn, three times; the medians count. Prints a table and writes
+benchmarks/results/calibration.json.
 """
 
 import argparse
@@ -47,7 +48,7 @@ def main() -> None:
     """Measure, print, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=Path("artifacts/models/smollm2_135m"))
-    parser.add_argument("--samples", type=int, default=16)
+    parser.add_argument("--samples", type=int, default=64)
     arguments = parser.parse_args()
     torch.set_num_threads(machine().threads)
     model = load_model(arguments.model, "float32", "cpu")
