@@ -3,7 +3,7 @@
     python benchmarks/kills.py [--kills 50] [--seed 0]
 
 Needs ``dvc repro`` to have run: what it made is what must come out. Works in scratch/kills, on one cell. Calibration,
-refinement and evaluation are killed in turn, again and again until they are through, until there were so many kills;
+refinement and evaluation are killed in turn, each a few times before it may run through, until there were so many kills;
 every file is then compared. Prints a table and writes benchmarks/results/kills.json; ends with 1 where a file differs.
 """
 
@@ -30,6 +30,7 @@ STAGES = {
     "evaluate": (CELL, ("results/cells/smollm2_135m/0",)),
 }
 LONGEST = 15.0  # seconds from the beginning of a stage's work to a kill
+IN_A_ROW = 8  # kills of a stage before it may run through
 
 
 def prepare() -> None:
@@ -84,7 +85,7 @@ def main() -> None:
     prepare()
     draw, records = random.Random(arguments.seed), []  # noqa: S311 - no secret
     while (left := arguments.kills - sum(record["kills"] for record in records)) > 0:
-        records.append(through(list(STAGES)[len(records) % len(STAGES)], draw, left))
+        records.append(through(list(STAGES)[len(records) % len(STAGES)], draw, min(left, IN_A_ROW)))
     table = Table("stage", "kills", "files", "different")
     for record in records:
         table.add_row(record["stage"], str(record["kills"]), str(record["files"]), str(len(record["different"])))

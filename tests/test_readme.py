@@ -111,16 +111,6 @@ def test_what_is_said_of_workers_is_what_the_benchmarks_found():
     assert f"{hits} of {hits} refinements with a worker killed at a random moment, and {losses} of {losses}" in said
 
 
-def test_what_is_said_of_kills_and_large_models_is_what_the_benchmarks_found():
-    said, kills, large = " ".join(README.split()), benchmarked("kills"), benchmarked("large")
-    assert sum(record["kills"] for record in kills["records"]) == 50
-    assert not any(record["different"] for record in kills["records"])
-    peak = max(record["peak_bytes"] for record in large["records"]) / 1e9
-    assert f"{large['weights'] / 1e9:.1f} billion random weights" in said
-    assert f"no stage above {peak:.1f} GB" in said
-    assert f"takes {benchmarked('calibration')['ratio']:.2f} times" in said
-
-
 def test_the_needs_of_70_billion_weights_are_those_of_the_plan():
     planned, work, budgets = outline(LLAMA_70B), Workload(), Machine()
     stages = {each.stage: each for each in memory(planned, work, budgets.gram_bytes, budgets.state_bytes)}
