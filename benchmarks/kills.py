@@ -3,8 +3,9 @@
     python benchmarks/kills.py [--kills 50] [--seed 0]
 
 Needs ``dvc repro`` to have run: what it made is what must come out. Works in scratch/kills, on one cell. Calibration,
-refinement and evaluation are killed in turn, each a few times before it may run through, until there were so many kills;
-every file is then compared. Prints a table and writes benchmarks/results/kills.json; ends with 1 where a file differs.
+refinement and evaluation are killed in turn, each a few times before it may run through, until there were so many
+kills; every file is then compared. Prints a table and writes benchmarks/results/kills.json; ends with 1 where a file
+differs.
 """
 
 import argparse
