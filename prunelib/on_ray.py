@@ -36,10 +36,10 @@ def run(
         dearest_first = sorted(range(len(items)), key=lambda number: -cost(items[number]))
         numbers = {task.remote(function, items[number], project): number for number in dearest_first}
         results: dict[int, R] = {}
-        with _cancelling(list(numbers)):
-            waiting = list(numbers)
+        waiting = list(numbers)
+        with _cancelling(waiting):
             while waiting:
-                (done,), waiting = ray.wait(waiting, num_returns=1)
+                (done,), waiting[:] = ray.wait(waiting, num_returns=1)
                 results[numbers[done]] = _result(done)
                 on_done(results[numbers[done]], _load(len(waiting)))
     return [results[number] for number in range(len(items))]
@@ -121,12 +121,16 @@ def _sees(look: "ray.ObjectRef[bool]") -> bool:
 
 
 @contextlib.contextmanager
-def _cancelling(tasks: list[Any]) -> Iterator[None]:
-    """While open, an exception (Ctrl-C too) cancels the tasks."""
+def _cancelling(waiting: list[Any]) -> Iterator[None]:
+    """While open, an exception (Ctrl-C too) cancels the tasks that wait or run; Ray may abort where one has just ended.
+
+    https://github.com/ray-project/ray/pull/54785
+    """
     try:
         yield
     except BaseException:
-        for task in tasks:
+        running = ray.wait(waiting, num_returns=len(waiting), timeout=0)[1] if waiting else []
+        for task in running:
             ray.cancel(task, force=True)
         raise
 
