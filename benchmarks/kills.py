@@ -9,6 +9,7 @@ differs.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -53,12 +54,20 @@ def files(root: Path, folders: tuple[str, ...]) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in of_cell}
 
 
+def holds(stage: str, pid: int) -> bool:
+    """Whether a process has begun to work; the note of one that was killed stays until the next."""
+    notes = (COPY / "scratch").glob(f"{stage}-*.holder")
+    with contextlib.suppress(FileNotFoundError):
+        return any(note.read_text() == f"process {pid}\n" for note in notes)
+    return False
+
+
 def run_until(stage: str, seconds: float) -> bool:
     """Run a stage and kill it so long after it has begun to work; whether it was still running then."""
     words = (sys.executable, f"stages/{stage}.py", *STAGES[stage][0])
     environment = {**os.environ, "PYTHONPATH": str(COPY)}
     with subprocess.Popen(words, cwd=COPY, env=environment, stderr=subprocess.DEVNULL) as running:
-        while not list((COPY / "scratch").glob(f"{stage}-*.holder")) and running.poll() is None:
+        while not holds(stage, running.pid) and running.poll() is None:
             time.sleep(0.01)
         try:
             return running.wait(timeout=seconds) != 0

@@ -83,6 +83,10 @@ class EvaluationSettings(Settings):
     tasks: TasksSettings
 
 
+REPLACED = ("tasks", "calibration", "evaluation")
+"""Sections of params.yaml that a comparison may replace."""
+
+
 class Comparison(Settings):
     """Several grids in one report, which a single product of lists cannot say.
 
@@ -90,11 +94,12 @@ class Comparison(Settings):
     ----------
     grids
         Each by what differs from the grid that runs.
-    calibration, evaluation
+    tasks, calibration, evaluation
         In place of the sections of these names, where given.
     """
 
     grids: Annotated[tuple[GridChange, ...], Field(min_length=1)]
+    tasks: TaskSource | None = None
     calibration: CalibrationSettings | None = None
     evaluation: EvaluationSettings | None = None
 
@@ -116,7 +121,7 @@ class Params(Settings):
     def compared(self, comparison: str) -> list["Params"]:
         """These params with each grid of a comparison in turn, and with its calibration and evaluation."""
         chosen = self.comparisons[comparison]
-        sections = {name: getattr(chosen, name) or getattr(self, name) for name in ("calibration", "evaluation")}
+        sections = {name: getattr(chosen, name) or getattr(self, name) for name in REPLACED}
         own = {**dict(self), **sections, "comparisons": {}}
         changes = [change.model_dump(exclude_none=True) for change in chosen.grids]
         return [Params.model_validate({**own, "grid": {**self.grid.model_dump(), **change}}) for change in changes]

@@ -65,9 +65,8 @@ def resumable(name: str, decides: Mapping[str, Any]) -> Iterator[Path]:
     StageError
         If another process works on it; the message says which.
     """
-    SCRATCH.mkdir(exist_ok=True)
     folder = SCRATCH / f"{name}-{store.sha256_json({'code': code_identity(), **decides})[:16]}"
-    with _alone(name):
+    with alone(name):
         for other in SCRATCH.glob(f"{name}-{'[0-9a-f]' * 16}"):
             if other != folder:
                 shutil.rmtree(other)
@@ -77,9 +76,16 @@ def resumable(name: str, decides: Mapping[str, Any]) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _alone(name: str) -> Iterator[None]:
-    """Hold the name's lock, which the system takes back from a process that ends in any way."""
+def alone(name: str) -> Iterator[None]:
+    """Hold a name's lock in ``scratch/``, which the system takes back from a process that ends in any way.
+
+    Raises
+    ------
+    StageError
+        If another process holds it; the message says which.
+    """
     lock, holder = FileLock(SCRATCH / f"{name}.lock"), SCRATCH / f"{name}.holder"
+    SCRATCH.mkdir(exist_ok=True)
     try:
         lock.acquire(timeout=0)
     except Timeout:

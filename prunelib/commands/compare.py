@@ -15,24 +15,26 @@ from ruamel.yaml import YAML
 
 from prunelib import workflow
 from prunelib.errors import StageError
-from prunelib.params import Params
+from prunelib.params import REPLACED, Params
+from prunelib.resume import SCRATCH, alone
 
 _PROJECT = ("dvc.yaml", "params.yaml", ".dvcignore", "stages", "prunelib")
 
 
 def compare(params: Params, comparison: str) -> None:
     """Run the grids of one comparison, one after another, and report them together."""
-    project = Path.cwd()
-    copy = project / "scratch" / f"compare-{comparison}"
-    _copy_project(project, copy)
-    for grid in params.compared(comparison):
-        _write_changed(project / "params.yaml", copy / "params.yaml", params, grid)
-        _run(copy, "dvc", "repro")
-    shutil.copy(project / "params.yaml", copy)
-    _run(copy, sys.executable, "stages/report.py", "--comparison", comparison)
-    target = workflow.REPORTS / comparison
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(copy / target, target)
+    project, name = Path.cwd(), f"compare-{comparison}"
+    copy = project / SCRATCH / name
+    with alone(name):
+        _copy_project(project, copy)
+        for grid in params.compared(comparison):
+            _write_changed(project / "params.yaml", copy / "params.yaml", params, grid)
+            _run(copy, "dvc", "repro")
+        shutil.copy(project / "params.yaml", copy)
+        _run(copy, sys.executable, "stages/report.py", "--comparison", comparison)
+        target = workflow.REPORTS / comparison
+        shutil.rmtree(target, ignore_errors=True)
+        shutil.copytree(copy / target, target)
 
 
 def _copy_project(project: Path, copy: Path) -> None:
@@ -57,7 +59,7 @@ def _write_changed(source: Path, target: Path, own: Params, grid: Params) -> Non
     """Write the author's params.yaml with the sections in which a grid differs, and no others: DVC compares them."""
     yaml = YAML()
     raw = yaml.load(source.read_text(encoding="utf-8"))
-    for section in ("grid", "calibration", "evaluation"):
+    for section in ("grid", *REPLACED):
         if getattr(grid, section) != getattr(own, section):
             raw[section] = getattr(grid, section).model_dump(mode="json")
     with target.open("w", encoding="utf-8") as stream:

@@ -1,13 +1,13 @@
 """Print what a model will need before anything runs: shapes, Gram matrices, passes, disk, memory, and whether they fit.
 
 For the config.json of any model, one cell at 50% whose weights move, on the papers' numbers of tokens; for a model of
-params.yaml (--model), its share of the whole grid.
+params.yaml (--model), its share of the whole grid; for a comparison (--comparison), each of its models with all grids.
 """
 
 import argparse
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from prunelib.planning.room import Room, free_disk, free_gpu_memory, free_memory
 from prunelib.planning.shapes import Outline, outline
 
 if TYPE_CHECKING:
+    from prunelib.params import Params
     from prunelib.sources import ModelSource
 
 
@@ -32,14 +33,31 @@ def main() -> None:
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--config", metavar="FILE", type=Path, help="the config.json of a model; takes no torch")
     which.add_argument("--model", metavar="NAME", help="a name under models in params.yaml")
+    which.add_argument("--comparison", metavar="NAME", help="a name under comparisons in params.yaml")
     parser.add_argument("--measure", action="store_true", help="also the time of each stage, from a short measurement")
     arguments = parser.parse_args()
     with one_line(parser):
-        config, work = _of_params(arguments.model) if arguments.model else (_read(arguments.config), Workload())
-        planned = outline(config)
-        _print(tables.plan(planned, work, budgets(), _room()))
-        if arguments.measure:
-            _print(_times(planned, work))
+        for config, work in _asked(arguments):
+            planned = outline(config)
+            _print(tables.plan(planned, work, budgets(), _room()))
+            if arguments.measure:
+                _print(_times(planned, work))
+
+
+def _asked(arguments: argparse.Namespace) -> Iterable[tuple[Mapping[str, Any], Workload]]:
+    """The configuration of each model that is asked about, and what runs for it."""
+    if arguments.config:
+        return [(_read(arguments.config), Workload())]
+    from prunelib.params import known_name, load_params  # noqa: PLC0415 - takes torch
+
+    params = load_params()
+    if arguments.model:
+        known_name("--model", arguments.model, params.models)
+        return [_of_params([params], arguments.model)]
+    known_name("--comparison", arguments.comparison, params.comparisons)
+    runs = params.compared(arguments.comparison)
+    models = dict.fromkeys(model for run in runs for model in run.grid.models)
+    return (_of_params([run for run in runs if model in run.grid.models], model) for model in models)
 
 
 def _room() -> Room:
@@ -62,16 +80,13 @@ def _print(parts: Iterable[str | Table]) -> None:
         console.print(part, soft_wrap=isinstance(part, str))
 
 
-def _of_params(name: str) -> tuple[Mapping[str, Any], Workload]:
+def _of_params(runs: Sequence["Params"], model: str) -> tuple[Mapping[str, Any], Workload]:
     from prunelib import workflow  # noqa: PLC0415 - with what follows, takes torch
-    from prunelib.params import known_name, load_params  # noqa: PLC0415
     from prunelib.planning.grid import workload  # noqa: PLC0415
 
-    params = load_params()
-    known_name("--model", name, params.models)
-    downloaded = workflow.model_folder(name) / "config.json"
-    file = downloaded if downloaded.is_file() else _config_file(params.models[name], name)
-    return _read(file), workload(params, name)
+    downloaded = workflow.model_folder(model) / "config.json"
+    file = downloaded if downloaded.is_file() else _config_file(runs[0].models[model], model)
+    return _read(file), workload(runs, model)
 
 
 def _config_file(source: "ModelSource", name: str) -> Path:

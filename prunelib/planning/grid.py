@@ -1,6 +1,8 @@
-"""What the grid of params.yaml asks of one model."""
+"""What the grids of params.yaml ask of one model."""
 
+from collections.abc import Sequence
 from fractions import Fraction
+from itertools import product
 
 from prunelib import refiners
 from prunelib.masks.patterns import NOfM, Pattern
@@ -10,24 +12,30 @@ from prunelib.pruning import registry
 from prunelib.pruning.chains import steps_of
 
 
-def workload(params: Params, model: str) -> Workload:
-    """What runs for one of the models, whether the grid names it or not."""
-    grid, calibration, perplexity = params.grid, params.calibration, params.evaluation.perplexity
-    kept = [_kept(params.patterns[pattern]) for pattern in grid.patterns]
-    moves = [
-        any(registry.about(refiners, step).moves_weights for step in steps_of(params.refiners[refiner]))
-        for refiner in grid.refiners
-    ]
-    drawn = len(grid.seeds) * len(grid.warmstarts)
+def workload(runs: Sequence[Params], model: str) -> Workload:
+    """What runs for one of the models, whether the grids name it or not; what stands in several runs once.
+
+    Parameters
+    ----------
+    runs
+        Params that differ in their grid alone: one, or those of a comparison (:meth:`Params.compared`).
+    """
+    params = runs[0]
+    calibration, perplexity = params.calibration, params.evaluation.perplexity
+    grids = [run.grid for run in runs]
+    cells = dict.fromkeys(
+        cell for grid in grids for cell in product(grid.seeds, grid.patterns, grid.warmstarts, grid.refiners)
+    )
     return Workload(
-        seeds=len(grid.seeds),
-        starts=drawn * len(kept),
-        cells=tuple((share, moved) for share in kept for moved in moves) * drawn,
+        seeds=len({seed for seed, *_ in cells}),
+        starts=len({cell[:3] for cell in cells}),
+        cells=tuple((_kept(params.patterns[pattern]), _moves(params, refiner)) for _, pattern, _, refiner in cells),
         gram_sets=2 if calibration.held_out_samples else 1,
+        propagation=calibration.propagation,
         shards=calibration.shards,
         calibration_tokens=(calibration.samples + calibration.held_out_samples) * calibration.length,
         calibration_batch=calibration.batch * calibration.length,
-        evaluation_tokens=len(grid.texts) * perplexity.tokens,
+        evaluation_tokens=len(params.grid.texts) * perplexity.tokens,
         evaluation_batch=perplexity.batch * perplexity.length,
         dtype=params.models[model].dtype,
     )
@@ -38,3 +46,8 @@ def _kept(pattern: Pattern) -> Fraction:
     if isinstance(pattern, NOfM):
         return Fraction(pattern.keep, pattern.group)
     return 1 - Fraction(str(pattern.sparsity))
+
+
+def _moves(params: Params, refiner: str) -> bool:
+    """Whether a refiner moves the kept weights."""
+    return any(registry.about(refiners, step).moves_weights for step in steps_of(params.refiners[refiner]))

@@ -28,6 +28,8 @@ class Workload:
         Of each: the share of weights that its pattern keeps, and whether its refiner moves them.
     gram_sets
         1, or 2 where calibration keeps tokens apart.
+    propagation
+        Whose inputs are seen: with ``block`` and ``sub_block``, refinement finds its Gram matrices itself.
     shards
         Parts that a calibration is added up from.
     calibration_tokens, calibration_batch
@@ -42,6 +44,7 @@ class Workload:
     starts: int = 1
     cells: tuple[tuple[Fraction, bool], ...] = ((Fraction(1, 2), True),)
     gram_sets: int = 1
+    propagation: str = "dense"
     shards: int = 1
     calibration_tokens: int = 128 * 2048
     calibration_batch: int = 2048
@@ -112,13 +115,19 @@ def disk(outline: Outline, work: Workload) -> list[Need]:
     """What all that runs for a model leaves on disk, and what it takes there meanwhile."""
     masks, cells = masks_disk(outline.blocks), len(work.cells)
     moved = [moved_disk(outline, kept) for kept, moves in work.cells if moves]
-    calibrating = states_bytes(outline, work) + shards_disk(outline.blocks, work.gram_sets, work.shards)
+    states, refined = states_bytes(outline, work), masks + max(moved, default=0)
+    if work.propagation == "dense":
+        calibrations = work.seeds * calibration_disk(outline.blocks, work.gram_sets)
+        grams = [Need(f"Gram matrices, seeds: {work.seeds}", calibrations)]
+        scratch = max(states + shards_disk(outline.blocks, work.gram_sets, work.shards), refined)
+    else:
+        grams, scratch = [], states + refined
     return [
         Need("model", outline.weights * WEIGHT_BYTES[outline.dtype]),
-        Need(f"Gram matrices, seeds: {work.seeds}", work.seeds * calibration_disk(outline.blocks, work.gram_sets)),
+        *grams,
         Need(f"masks, warm starts: {work.starts}, cells: {cells}", (work.starts + cells) * masks),
         *([Need(f"moved weights, cells: {len(moved)}", sum(moved))] if moved else []),
-        Need("scratch, for a while", max(calibrating, masks + max(moved, default=0))),
+        Need("scratch, for a while", scratch),
     ]
 
 
@@ -135,14 +144,19 @@ def memory(outline: Outline, work: Workload, gram_budget: int, state_budget: int
     running = _running(outline, work)
     converted = 0 if running == WEIGHT_BYTES[outline.dtype] else outline.weights * running
     states, token = states_bytes(outline, work), _token_bytes(outline, running)
+    stays = states if states <= state_budget else 0
+    accumulating = _accumulating(outline, work, running, gram_budget, stays, converted)
+    refining, ahead = refining_bytes(outline.blocks, work.gram_sets), _read_ahead_bytes(outline, work)
+    if work.propagation == "dense":
+        calibrate = StageMemory("calibrate", *accumulating)
+        refine = StageMemory("refine", refining, ahead + RUNTIME, refining + ahead + RUNTIME)
+    else:
+        gpu, beside_gpu, without_gpu = accumulating
+        calibrate = StageMemory("calibrate", 0, converted + RUNTIME, converted + RUNTIME)
+        refine = StageMemory("refine", gpu + refining, beside_gpu, without_gpu + refining)
     return [
-        _calibrating(outline, work, running, gram_budget, states if states <= state_budget else 0, converted),
-        StageMemory(
-            "refine",
-            gpu=refining_bytes(outline.blocks, work.gram_sets),
-            beside_gpu=_read_ahead_bytes(outline, work) + RUNTIME,
-            without_gpu=refining_bytes(outline.blocks, work.gram_sets) + _read_ahead_bytes(outline, work) + RUNTIME,
-        ),
+        calibrate,
+        refine,
         StageMemory(
             "evaluate",
             gpu=outline.weights * running + work.evaluation_batch * token,
@@ -162,19 +176,21 @@ def refining_bytes(blocks: Sequence[Block], gram_sets: int) -> int:
     return max(_FLOAT32 * (gram_sets + 3) * m.inputs**2 + _WORK * m.rows * m.inputs for m in _matrices(blocks))
 
 
-def _calibrating(
+def _accumulating(
     outline: Outline, work: Workload, running: int, gram_budget: int, stays: int, converted: int
-) -> StageMemory:
-    """Calibration, of whose states so many bytes stay on a GPU."""
+) -> tuple[int, int, int]:
+    """All Gram matrices of a block while they come about, on a GPU, beside it and without; so many states stay there.
+
+    The numbers are those of :class:`StageMemory`.
+    """
     block = running * max(block.prunable + block.dense for block in outline.blocks)
     grams = max(map(gram_bytes, outline.blocks))
     mirrored = _largest_gram(outline.blocks)
     batch, states = work.calibration_batch * _token_bytes(outline, running), states_bytes(outline, work)
-    return StageMemory(
-        "calibrate",
-        gpu=running * outline.other + block + max(min(grams, gram_budget), mirrored) + mirrored + stays + batch,
-        beside_gpu=converted + work.gram_sets * grams + states - stays + RUNTIME,
-        without_gpu=converted + block + work.gram_sets * grams + mirrored + states + batch + RUNTIME,
+    return (
+        running * outline.other + block + max(min(grams, gram_budget), mirrored) + mirrored + stays + batch,
+        converted + work.gram_sets * grams + states - stays + RUNTIME,
+        converted + block + work.gram_sets * grams + mirrored + states + batch + RUNTIME,
     )
 
 

@@ -118,6 +118,14 @@ def test_a_model_of_the_params_is_planned_with_its_grid(command, tmp_path):
     assert any(line.startswith("masks, warm starts: 6, cells: 12") for line in lines)
 
 
+def test_a_comparison_is_planned_with_all_its_grids(command, tmp_path):
+    store.write_json(tmp_path / workflow.model_folder("llama31_8b") / "config.json", LLAMA_8B)
+    status, lines, _ = command("--comparison", "llama31_8b")
+    assert status == 0
+    assert lines[0].startswith("llama: 32 blocks; 6.98 of 8.03 billion")
+    assert any(line.startswith("masks, warm starts: 9, cells: 36") for line in lines)
+
+
 def with_model(entry):
     text = (ROOT / "params.yaml").read_text()
     Path("params.yaml").write_text(text.replace("models:\n  smollm2", f"models:\n  mine: {entry}\n  smollm2"))
@@ -145,6 +153,7 @@ def test_a_model_of_the_hub_is_planned_from_its_config_alone(command, config_fil
             "error: --model smollm2_135m: a model in a wheel has no config.json before it is",
         ),
         (("--model", "smollm"), "error: --model: unknown name 'smollm', expected one of smollm2_135m, llama31_8b, "),
+        (("--comparison", "all"), "error: --comparison: unknown name 'all', expected one of methods, overfitting, "),
         (("--config", "none.json"), "error: none.json: no such file, expected the config.json of a model"),
         (("--config", "params.yaml"), "error: params.yaml: damaged or not JSON"),
     ],

@@ -1,5 +1,6 @@
 """Stages that are killed at any moment and started again, with a tiny model: the end is that of an undisturbed run."""
 
+import contextlib
 import random
 import signal
 import subprocess
@@ -33,10 +34,18 @@ def start(project, stage):
     )
 
 
+def holds(project, stage, running):
+    """Whether a process has begun to work; the note of one that was killed stays until the next."""
+    notes = (project.folder / "scratch").glob(f"{stage}-*.holder")
+    with contextlib.suppress(FileNotFoundError):
+        return any(note.read_text() == f"process {running.pid}\n" for note in notes)
+    return False
+
+
 def kill_at_random(project, stage, draw):
     """Start a stage and kill it some time after it has begun to work; whether it was still running then."""
     with start(project, stage) as running:
-        while not list((project.folder / "scratch").glob(f"{stage}-*.holder")) and running.poll() is None:
+        while not holds(project, stage, running) and running.poll() is None:
             time.sleep(0.001)
         time.sleep(draw.uniform(0, 0.4))
         running.send_signal(signal.SIGKILL)

@@ -91,6 +91,19 @@ def test_the_memory_of_the_stages_is_what_they_hold():
     assert evaluate.without_gpu - evaluate.gpu == evaluate.beside_gpu == RUNTIME
 
 
+def test_inputs_that_come_about_leave_no_gram_matrices_and_join_the_stages():
+    planned, dense, block = outline(LLAMA_8B), Workload(), Workload(propagation="block")
+    known, come_about = (memory(planned, work, **BUDGETS) for work in (dense, block))
+    assert come_about[0].gpu == 0
+    assert come_about[1].gpu == known[0].gpu + known[1].gpu
+    assert come_about[1].without_gpu == known[0].without_gpu + refining_bytes(planned.blocks, 1)
+    assert come_about[2] == known[2]
+    before, after = ({need.what: need.size for need in disk(planned, work)} for work in (dense, block))
+    assert before.keys() - after.keys() == {"Gram matrices, seeds: 1"}
+    states, masks = 128 * 2048 * 4096 * 2, planned.prunable // 8
+    assert after["scratch, for a while"] == states + masks + planned.prunable
+
+
 def test_states_and_gram_matrices_beyond_their_budgets_are_not_on_the_gpu():
     planned = outline(LLAMA_8B)
     whole = memory(planned, Workload(), **BUDGETS)[0]
@@ -110,7 +123,7 @@ def test_a_model_that_runs_in_another_dtype_is_held_as_a_whole():
 
 def test_the_work_on_a_model_is_that_of_the_grid():
     params = load_params(ROOT / "params.yaml")
-    work = workload(params, "smollm2_135m")
+    work = workload([params], "smollm2_135m")
     cells = [cell for cell in params.grid.cells() if cell.pattern]
     assert len(work.cells) == len(cells)
     assert work.starts == len({(cell.seed, cell.pattern, cell.warmstart) for cell in cells})
@@ -124,7 +137,7 @@ def test_cells_whose_weights_move_are_told_apart():
     change = {"refiners": ("swaps", "admm_refit"), "seeds": (0, 1)}
     grid = params.grid.model_copy(update=change)
     calibration = params.calibration.model_copy(update={"held_out_samples": 16})
-    work = workload(params.model_copy(update={"grid": grid, "calibration": calibration}), "smollm2_135m")
+    work = workload([params.model_copy(update={"grid": grid, "calibration": calibration})], "smollm2_135m")
     assert (len(work.cells), work.starts, work.seeds, work.gram_sets) == (24, 12, 2, 2)
     assert sorted(kept for kept, moves in work.cells if moves) == [Fraction(2, 5)] * 6 + [Fraction(1, 2)] * 6
 

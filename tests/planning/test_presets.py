@@ -42,17 +42,22 @@ def test_the_papers_protocol_is_asked_for(name):
         assert (params.calibration.samples, params.calibration.length) == (128, 2048)
         assert params.evaluation.perplexity.length == 2048
         assert params.grid.texts[0] == "wikitext2"
+        assert params.tasks.source == "hub"
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_it_fits_one_gpu(name):
-    planned = outline(PUBLISHED[name])
-    for params in PARAMS.compared(name):
-        stages = memory(planned, workload(params, name), gram_budget=2 * GIB, state_budget=4 * GIB)
-        assert all(stage.gpu < 80 * GB and stage.beside_gpu < 64 * GB for stage in stages)
+    stages = memory(outline(PUBLISHED[name]), workload(PARAMS.compared(name), name), 2 * GIB, 4 * GIB)
+    assert all(stage.gpu < 80 * GB and stage.beside_gpu < 64 * GB for stage in stages)
 
 
-def test_llama_fits_a_small_gpu():
-    planned = outline(PUBLISHED["llama31_8b"])
-    stages = memory(planned, workload(PARAMS.compared("llama31_8b")[0], "llama31_8b"), GIB, GIB)
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if BILLIONS[name] < 10])
+def test_eight_billion_weights_fit_a_small_gpu_and_a_processor(name):
+    stages = memory(outline(PUBLISHED[name]), workload(PARAMS.compared(name), name), GIB, GIB)
     assert all(stage.gpu < 24 * GB and stage.beside_gpu < 64 * GB for stage in stages)
+    assert all(stage.without_gpu < 64 * GB for stage in stages)
+
+
+def test_what_several_grids_share_runs_once():
+    work = workload(PARAMS.compared("llama31_8b"), "llama31_8b")
+    assert (work.seeds, work.starts, len(work.cells)) == (1, 3 * 3, 3 * 3 * 3 + 3 * 3)
