@@ -78,6 +78,8 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         with _filling(path):
             yield temporary
         with _writing(path):
+            for made in (*temporary.rglob("*"), temporary):
+                (_sync_names if made.is_dir() else _sync)(made)
             _exchange(temporary, path)
         _sync_names(path.parent)
     finally:

@@ -117,7 +117,12 @@ def test_a_chain_holds_settings_or_names_of_methods(edited):
         (
             "refiners.swaps",
             {"method": "block_moves"},
-            r"grid: swaps does not support the pattern row60 \(per_row\): ",
+            r"grid: swaps does not support the pattern row60 \(per_row\): it tries every pattern of a group",
+        ),
+        (
+            "refiners.swaps",
+            {"method": "row_exchange"},
+            r"grid: swaps does not support the pattern row60 \(per_row\): .* no place can move to another row",
         ),
         (
             "refiners.swaps",

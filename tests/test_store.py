@@ -100,6 +100,27 @@ def test_a_failed_write_is_one_line_and_leaves_what_was_there(written, failure, 
     assert list(written.parent.iterdir()) == [written]
 
 
+def test_what_gets_its_name_is_on_the_disk_before_and_the_name_after(tmp_path, monkeypatch):
+    events, sync, rename, replace = [], store._sync, Path.rename, Path.replace
+
+    def noting(what, act):
+        return lambda path, *to: events.append((what, *to, path)) or act(path, *to)
+
+    monkeypatch.setattr(store, "_sync", noting("synced", sync))
+    monkeypatch.setattr(Path, "rename", noting("named", rename))
+    monkeypatch.setattr(Path, "replace", noting("named", replace))
+    with store.replacing_folder(tmp_path / "folder") as folder:
+        (folder / "deep").mkdir()
+        (folder / "deep" / "file").write_text("x")
+    named = events.index(("named", tmp_path / "folder", folder))
+    assert {("synced", path) for path in (folder, folder / "deep", folder / "deep" / "file")} == set(events[:named])
+    assert events[named + 1 :] == [("synced", tmp_path)]
+    events.clear()
+    with store.replacing(tmp_path / "file") as file:
+        file.write_text("x")
+    assert events == [("synced", file), ("named", tmp_path / "file", file), ("synced", tmp_path)]
+
+
 @pytest.mark.parametrize(
     "write", ["store.write_text(path, 'x' * 100_000)", "store.write_tensors(path, big, 'gram', {})"]
 )

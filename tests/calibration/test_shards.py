@@ -54,6 +54,20 @@ def test_shards_add_up_to_the_whole(model, tmp_path, shards, least_tokens):
     assert other.energies == pytest.approx(one.energies, rel=1e-5)
 
 
+def test_experts_that_saw_few_tokens_are_named_and_pruned_as_if_independent(tmp_path):
+    folder = save(tiny_model("mixtral"), tmp_path / "model")
+    index = find_layers(load_model(folder, "float32", "cpu"), folder)
+    settings = SETTINGS.model_copy(update={"least_tokens": 20})
+    calibration = ShardCalibration(folder, "float32", index, settings, tmp_path)
+    with pytest.warns(UserWarning, match=r"inputs of experts saw fewer than calibration\.least_tokens = 20 tokens, fir"):
+        whole = calibrate_in_shards(calibration, (WINDOWS, HELD_OUT), DRAWN_FROM, Bar())
+    experts = {layer.gram: layer for layer in index.layers if layer.fused is not None}
+    for block in range(2):
+        for name, statistics in read_grams(whole, block)[0].items():
+            few = name in experts and statistics.tokens < 20
+            assert few == torch.equal(statistics.gram, torch.eye(len(statistics.gram)))
+
+
 def test_without_held_out_windows_nothing_is_held_out(model, tmp_path):
     added, _ = calibrate(model, tmp_path / "added", 2, (WINDOWS, HELD_OUT[:0]))
     assert all(read_grams(added, block)[1] == {} for block in range(2))

@@ -23,9 +23,20 @@ def propagated(finished, tmp_path_factory):
     return project
 
 
-def start(project, stage):
+SAVING = """
+import runpy, sys
+from prunelib.model import blockwise
+blockwise.SECONDS_BETWEEN_SAVES = 0
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Runs a stage that saves the states after every block."""
+
+
+def start(project, stage, saving=False):
+    script = f"stages/{stage}.py"
+    run = ["-c", f"import sys; sys.argv[0] = {script!r}{SAVING}"] if saving else [script]
     return subprocess.Popen(
-        ["python", f"stages/{stage}.py", *ARGUMENTS[stage]],
+        ["python", *run, *ARGUMENTS[stage]],
         cwd=project.folder,
         env=project.environment,
         stdout=subprocess.DEVNULL,
@@ -42,21 +53,30 @@ def holds(project, stage, running):
     return False
 
 
-def kill_at_random(project, stage, draw):
-    """Start a stage and kill it some time after it has begun to work; whether it was still running then."""
-    with start(project, stage) as running:
+def saved_states(project, stage):
+    return list((project.folder / "scratch").glob(f"{stage}-*/**/states.safetensors"))
+
+
+def kill_at_random(project, stage, draw, saving=False):
+    """Start a stage and kill it some time after it has begun to work; whether it was still running then.
+
+    With ``saving`` not before states stand in its folder.
+    """
+    with start(project, stage, saving) as running:
         while not holds(project, stage, running) and running.poll() is None:
             time.sleep(0.001)
-        time.sleep(draw.uniform(0, 0.4))
+        while saving and not saved_states(project, stage) and running.poll() is None:
+            time.sleep(0.001)
+        time.sleep(draw.uniform(0, 0.1 if saving else 0.4))
         running.send_signal(signal.SIGKILL)
         return running.wait() == -signal.SIGKILL
 
 
-def killed_ones_end_as(project, stage, seed):
+def killed_ones_end_as(project, stage, seed, saving=False):
     expected = project.files(*OUTPUTS[stage])
     draw, kills = random.Random(seed), 0  # noqa: S311 - no secret
     for _ in range(KILLS):
-        kills += kill_at_random(project, stage, draw)
+        kills += kill_at_random(project, stage, draw, saving)
         assert project.files(*OUTPUTS[stage]).keys() >= expected.keys()
     project.command("python", f"stages/{stage}.py", *ARGUMENTS[stage])
     assert project.files(*OUTPUTS[stage]) == expected
@@ -69,8 +89,13 @@ def test_a_stage_that_is_killed_again_and_again_ends_the_same(project, stage):
     assert killed_ones_end_as(project, stage, seed=1) > 0
 
 
-def test_so_does_refinement_on_the_inputs_that_come_about(propagated):
-    assert killed_ones_end_as(propagated, "refine", seed=2) > 0
+@pytest.mark.parametrize("saving", [False, True])
+def test_so_does_refinement_on_the_inputs_that_come_about(propagated, saving):
+    assert killed_ones_end_as(propagated, "refine", seed=2, saving=saving) > 0
+
+
+def test_so_does_calibration_that_takes_up_saved_states(project):
+    assert killed_ones_end_as(project, "calibrate", seed=3, saving=True) > 0
 
 
 def test_propagated_masks_are_others_after_the_first_block(finished, propagated):

@@ -81,6 +81,21 @@ def test_error_is_below_that_of_every_other_way_to_move_weights(pattern):
     assert exact < restored < 1.1 * least
 
 
+@both_ways
+@pytest.mark.parametrize("keep", [1, 7])
+def test_one_kept_or_pruned_weight_of_a_row_ends_between_the_best_of_all_masks_and_least_squares(way, keep):
+    p = problem(6, PerRow(sparsity=1 - keep / 8), rows=6, inputs=8, tokens=40)
+    masks = [np.isin(np.arange(8), kept) for kept in combinations(range(8), keep)]
+    least = np.array([min(least_loss(w, p.gram, m) for m in masks) for w in p.weight])
+    start = np.array([least_loss(w, p.gram, m) for w, m in zip(p.weight, p.mask.numpy(), strict=True)])
+    refined = refine(p, way)
+    assert (refined.mask.sum(dim=1) == keep).all()
+    found = refined.loss_after.numpy()
+    assert (found >= least * (1 - 1e-6)).all()
+    assert (found <= start * (1 + 1e-3)).all()
+    assert found.sum() < start.sum()
+
+
 @pytest.mark.parametrize("pattern", [HALF, NOfM(keep=2, group=4)], ids=lambda pattern: pattern.label)
 def test_the_optimum_lies_between_the_best_of_all_masks_and_least_squares_on_the_start(pattern):
     p = problem(2, pattern, rows=6, inputs=8, tokens=40)

@@ -1,7 +1,7 @@
 """SparseFW as a user calls it."""
 
 from fractions import Fraction
-from itertools import product
+from itertools import combinations, product
 from types import SimpleNamespace
 
 import numpy as np
@@ -88,12 +88,18 @@ def test_the_papers_settings_give_the_papers_mask(pattern):
 
 
 @pytest.mark.parametrize("method", [*METHODS, PAPER], ids=lambda s: f"{s.step}-{s.relaxation}-{s.rounding}-{s.alpha}")
-@pytest.mark.parametrize("pattern", [PerRow(sparsity=0.5), NOfM(keep=1, group=4)], ids=lambda pattern: pattern.label)
+@pytest.mark.parametrize(
+    "pattern",
+    [PerRow(sparsity=0.5), NOfM(keep=1, group=4), *(PerRow(sparsity=pruned / 8) for pruned in (1, 7))],
+    ids=lambda pattern: pattern.label,
+)
 def test_the_bound_lies_below_the_best_of_all_masks(method, pattern):
     for seed in range(4):
         p = problem(seed, pattern, rows=3, inputs=8, tokens=30)
         result = refine(p.weight, p.gram, p.mask, pattern, method)
-        assert result.bound <= least_losses(p).sum() * (1 + 1e-9)
+        least = least_losses(p)
+        assert result.bound <= least.sum() * (1 + 1e-9)
+        assert (result.loss_after.numpy() >= least * (1 - 1e-9)).all()
 
 
 def test_the_bound_of_a_matrix_lies_below_the_best_of_all_its_masks():
@@ -127,7 +133,7 @@ def test_the_most_salient_kept_weights_are_fixed_and_stay(pattern, alpha):
     least = saliency.masked_fill(~fixed, torch.inf).reshape(-1, size).amin(dim=1)
     others = saliency.masked_fill(fixed | ~p.mask, 0).reshape(-1, size).amax(dim=1)
     assert (least >= others).all()
-    for step in ("line_search", "pairwise"):
+    for step in ("open_loop", "line_search", "pairwise"):
         result = refine(p.weight, p.gram, p.mask, pattern, Settings(alpha=alpha, step=step, iterations=50))
         assert (result.mask[fixed]).all()
         assert (result.mask.reshape(-1, size).sum(dim=1) == keep).all()
@@ -140,6 +146,21 @@ def test_rounding_keeps_what_is_fixed_then_the_largest_then_the_lower_place():
     fixed[0, 0] = True
     expected = [[True, True, False, False], [True, True, False, False], [True, False, True, False]]
     assert rounded(mass, fixed, pattern).tolist() == expected
+
+
+@settings(max_examples=60)
+@given(problems(max_inputs=8), st.integers(0, 2**32), st.sampled_from([0.0, 0.3, 0.9]))
+def test_rounding_keeps_as_much_mass_as_any_mask_that_has_what_is_fixed(p, seed, alpha):
+    generator = torch.Generator().manual_seed(seed)
+    mass = torch.randint(0, 4, p.mask.shape, generator=generator).double() / 3
+    fixed = salient(p.weight, p.gram, p.mask, p.pattern, alpha)
+    mask, (size, keep) = rounded(mass, fixed, p.pattern), p.pattern.groups(*p.mask.shape)
+    assert mask[fixed].all()
+    for group, masses, held in zip(*(each.reshape(-1, size) for each in (mask, mass, fixed)), strict=True):
+        others = combinations((~held).nonzero()[:, 0].tolist(), keep - int(held.sum()))
+        most = max(float(masses[held].sum() + masses[list(chosen)].sum()) for chosen in others)
+        assert group.sum() == keep
+        assert masses[group].sum() == pytest.approx(most)
 
 
 @pytest.mark.parametrize("pattern", [PATTERNS[2], PATTERNS[5], PER_LAYER[1]], ids=lambda pattern: pattern.label)

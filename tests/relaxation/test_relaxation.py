@@ -203,6 +203,15 @@ def test_open_loop_iterates_are_those_of_the_paper(pattern):
         np.testing.assert_allclose(found[r].numpy(), expected, atol=1e-5)
 
 
+def test_open_loop_iterates_of_a_matrix_are_those_of_the_paper_on_its_rows_in_one():
+    p = problem(5, PER_LAYER[1], rows=3, inputs=16, tokens=60)
+    *_, found = STEPS["open_loop"](relaxation(p), p.mask.double(), 40, 0)
+    w, m = (value.double().reshape(-1).numpy() for value in (p.weight, p.mask))
+    G = np.kron(np.eye(3), p.gram.double().numpy())
+    expected = paper_frank_wolfe(w, G, m, *p.pattern.groups(3, 16), iterations=40)
+    np.testing.assert_allclose(found.reshape(-1).numpy(), expected, atol=1e-5)
+
+
 def test_float32_products_do_not_drift():
     p = problem(6, PATTERNS[2], rows=8, inputs=64, tokens=200)
     q = relaxation(p)

@@ -1,5 +1,13 @@
 """The hub's library replaced by what it would answer: nothing here touches a network."""
 
+import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
 import datasets
 import huggingface_hub
 import pytest
@@ -64,6 +72,57 @@ def test_the_hubs_refusals_become_one_line(monkeypatch, error, message):
     with pytest.raises(SourceError, match=f"^owner/name at {REVISION}: not had from the hub: .*{message}") as caught:
         snapshot(REPOSITORY, ["*.json"])
     assert "\n" not in str(caught.value)
+
+
+SNAPSHOT = f"""
+from prunelib.errors import SourceError
+from prunelib.sources.hub import Repository, snapshot
+try:
+    print((snapshot(Repository(id="owner/name", revision="{REVISION}"), ["*.json"]) / "config.json").read_text())
+except SourceError as error:
+    print(error)
+"""
+
+
+def snapshot_with(home, **environment):
+    """What the hub's own library makes of the environment, which it reads when it is imported."""
+    words, own = [sys.executable, "-c", SNAPSHOT], {"HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1"}
+    changed = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), **own, **environment}
+    return subprocess.run(words, env=changed, capture_output=True, text=True, check=True).stdout.strip()
+
+
+class Mirror(BaseHTTPRequestHandler):
+    """A hub that has one file."""
+
+    def do_GET(self):
+        listed = f"/api/models/owner/name/revision/{REVISION}"
+        body = {"id": "owner/name", "sha": REVISION, "siblings": [{"rfilename": "config.json"}]}
+        content = json.dumps(body) if self.path.startswith(listed) else "mirrored"
+        self.send_response(200)
+        for name, value in (("ETag", '"1"'), ("X-Repo-Commit", REVISION), ("Content-Length", str(len(content)))):
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content.encode())
+
+    do_HEAD = do_GET
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_mirror_is_asked_and_offline_what_it_gave_is_found(tmp_path):
+    with ThreadingHTTPServer(("127.0.0.1", 0), Mirror) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        mirror = f"http://127.0.0.1:{server.server_port}"
+        assert snapshot_with(tmp_path, HF_ENDPOINT=mirror, HF_HUB_OFFLINE="0") == "mirrored"
+        server.shutdown()
+    assert snapshot_with(tmp_path, HF_HUB_OFFLINE="1") == "mirrored"
+
+
+def test_offline_what_is_not_there_is_one_line(tmp_path):
+    (line,) = snapshot_with(tmp_path, HF_HUB_OFFLINE="1").splitlines()
+    assert line.startswith(f"owner/name at {REVISION}: not had from the hub: ")
 
 
 def test_rows_are_one_column_of_one_split(monkeypatch):

@@ -1,0 +1,63 @@
+"""On a machine with a GPU: a model is calibrated, measured and exported as on the processor."""
+
+import pytest
+import torch
+from families import random_windows, save, tiny_model
+from runs import Bar
+
+from prunelib.calibration.artifact import read_grams
+from prunelib.calibration.gram import CalibrationSettings
+from prunelib.calibration.shards import ShardCalibration, calibrate_in_shards
+from prunelib.evaluation.perplexity import perplexity
+from prunelib.export.semi_structured import has_sparse_units, unconvertible
+from prunelib.machine import machine
+from prunelib.masks.patterns import NOfM, select
+from prunelib.model.structure import find_layers
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+
+WINDOWS = random_windows(samples=6, length=24)
+SETTINGS = CalibrationSettings(text="ours", samples=6, length=24, batch=2)
+
+
+@pytest.fixture
+def on(monkeypatch):
+    """Choose the device for what follows."""
+
+    def choose(device):
+        monkeypatch.setenv("PRUNELIB_DEVICE", device)
+        machine.cache_clear()
+
+    yield choose
+    machine.cache_clear()
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "mixtral"])
+def test_gram_matrices_are_those_of_the_processor(family, on, tmp_path):
+    folder = save(tiny_model(family), tmp_path / "model")
+    index, grams = find_layers(tiny_model(family), folder), {}
+    for device in ("cpu", "cuda"):
+        on(device)
+        scratch = tmp_path / device
+        scratch.mkdir()
+        calibration = ShardCalibration(folder, "float32", index, SETTINGS, scratch)
+        drawn_from = {"model": "abc", "settings": {"propagation": "dense"}}
+        whole = calibrate_in_shards(calibration, (WINDOWS, WINDOWS[:0]), drawn_from, Bar())
+        grams[device] = [read_grams(whole, block)[0] for block in range(index.blocks)]
+    for found, expected in zip(grams["cuda"], grams["cpu"], strict=True):
+        for name, statistics in expected.items():
+            scale = statistics.gram.diagonal().mean()
+            torch.testing.assert_close(found[name].gram / scale, statistics.gram / scale, rtol=1e-3, atol=1e-3)
+
+
+def test_perplexity_is_that_of_the_processor():
+    expected = perplexity(tiny_model("llama"), WINDOWS, 2).value
+    assert perplexity(tiny_model("llama").to("cuda"), WINDOWS, 2).value == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.skipif(not has_sparse_units(), reason="no sparse units")
+def test_sparse_units_take_two_of_four_and_nothing_denser():
+    weight = torch.randn(256, 512, generator=torch.Generator().manual_seed(0))
+    pruned = weight * select(weight.abs(), NOfM(keep=2, group=4))
+    assert unconvertible(pruned.to("cuda", torch.bfloat16)) is None
+    assert unconvertible(weight.to("cuda", torch.bfloat16)) is not None
