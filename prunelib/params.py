@@ -243,4 +243,5 @@ def _first_line(error: ParamsError | ValidationError) -> str:
     key = ".".join(str(part) for part in first["loc"])
     value = "" if isinstance(first["input"], Mapping) or first["type"] == "missing" else f" = {first['input']!r}"
     more = f" (and {len(others)} more)" if others else ""
-    return f"{key}{value}: {first['msg'].removeprefix('Value error, ')}{more}"
+    where = f"{key}{value}: " if key else ""
+    return f"{where}{first['msg'].removeprefix('Value error, ')}{more}"

@@ -158,6 +158,7 @@ def test_each_fault_is_one_line_that_names_the_key_and_what_it_may_be(edited, ke
         edited(key, value)
     assert "\n" not in str(caught.value)
     assert "params.yaml: " in str(caught.value)
+    assert ": : " not in str(caught.value)
 
 
 @pytest.mark.parametrize(

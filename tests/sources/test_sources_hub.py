@@ -95,9 +95,12 @@ class Mirror(BaseHTTPRequestHandler):
     """A hub that has one file."""
 
     def do_GET(self):
-        listed = f"/api/models/owner/name/revision/{REVISION}"
-        body = {"id": "owner/name", "sha": REVISION, "siblings": [{"rfilename": "config.json"}]}
-        content = json.dumps(body) if self.path.startswith(listed) else "mirrored"
+        files = {
+            "tree": [{"type": "file", "path": "config.json", "size": 8, "oid": "1"}],
+            "revision": {"id": "owner/name", "sha": REVISION, "siblings": [{"rfilename": "config.json"}]},
+        }
+        asked = self.path.removeprefix("/api/models/owner/name/").partition("/")[0]
+        content = json.dumps(files[asked]) if asked in files else "mirrored"
         self.send_response(200)
         for name, value in (("ETag", '"1"'), ("X-Repo-Commit", REVISION), ("Content-Length", str(len(content)))):
             self.send_header(name, value)
