@@ -184,16 +184,15 @@ def tokens_seen(folder: Path, index: LayerIndex) -> dict[str, int]:
 def write_grams(
     folder: Path,
     block: int,
-    inputs: Mapping[str, InputStatistics],
-    held_out: Mapping[str, InputStatistics],
+    parts: Sequence[Mapping[str, InputStatistics]],
     provenance: Mapping[str, Any],
 ) -> None:
     """Write the Gram matrices of one block.
 
     Parameters
     ----------
-    inputs, held_out
-        By :attr:`Layer.gram`; ``held_out`` is empty where no windows were kept apart.
+    parts
+        Statistics by :attr:`Layer.gram`: of the windows, and where some are held out, of these.
     provenance
         ``model`` and ``tokens`` (identities), ``count`` and ``held_out_count`` (of tokens).
 
@@ -202,7 +201,8 @@ def write_grams(
     ArtifactError
         If the file could not be written.
     """
-    known = {**inputs, **{name + _HELD_OUT: each for name, each in held_out.items()}}
+    suffixed = zip(("", _HELD_OUT), parts, strict=False)
+    known = {name + suffix: each for suffix, part in suffixed for name, each in part.items()}
     means = {name + _MEAN: each.mean for name, each in known.items()}
     seen = {name: each.tokens for name, each in known.items() if each.tokens != _count(name, provenance)}
     tensors = {**{name: each.gram for name, each in known.items()}, **means}

@@ -33,8 +33,7 @@ class Shard:
 
     def write(self, block: int, *parts: Mapping[str, InputStatistics]) -> None:
         """Write a block: statistics by :attr:`Layer.gram`, of the windows, and where some are held out, of these."""
-        inputs, held_out = (*parts, {})[:2]
-        write_grams(self._folder, block, inputs, held_out, self._counts)
+        write_grams(self._folder, block, parts, self._counts)
 
 
 class Assembly:
@@ -62,13 +61,12 @@ class Assembly:
     def write(self, block: int, *parts: Mapping[str, InputStatistics]) -> None:
         """Add a block: statistics by :attr:`Layer.gram`, of the windows, and where some are held out, of these."""
         readers = {layer.name: layer for layer in self._index.readers(block)}
-        inputs, held_out = (
+        known = [
             {name: supported(readers[name], each, self._settings.least_tokens) for name, each in part.items()}
-            for part in (*parts, {})[:2]
-        )
-        write_grams(self._folder, block, inputs, held_out, {**self._origin, **self._counts})
-        layers = self._index.of_block(block)
-        grams = ((layer, inputs[layer.gram].gram) for layer in layers)
+            for part in parts
+        ]
+        write_grams(self._folder, block, known, {**self._origin, **self._counts})
+        grams = ((layer, known[0][layer.gram].gram) for layer in self._index.of_block(block))
         energies = {layer.name: output_energy(read_weight(self._model, layer), gram) for layer, gram in grams}
         self._energies.write(str(block), energies)
 

@@ -89,20 +89,20 @@ class Propagated:
         checkpoint.resume(self.forward)
         losses = Losses(bar)
         for block in range(self.index.blocks):
-            if block in finished:
-                refined = finished.read(block)
-                losses.add_finished(refined)
+            known = finished.read(block) if block in finished else None
+            if known:
+                losses.add_finished(known)
             if block == self.forward.block:
                 with self.forward.resident():
-                    if block in finished:
-                        self._apply(self.index.of_block(block), refined)
+                    if known:
+                        self._apply(self.index.of_block(block), known)
                     else:
                         finished.write(block, self._refine(losses))
                     for batch in range(len(self.forward.batches)):
                         self.forward.keep(batch, self.forward.run(batch))
                 self.forward.advance()
                 checkpoint.offer(self.forward)
-            yield finished.read(block)
+            yield known or finished.read(block)
 
     def _refine(self, losses: Losses) -> RefinedBlock:
         """Refine the next block's layers, and apply what comes out to its weights on the device."""

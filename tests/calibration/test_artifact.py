@@ -33,7 +33,7 @@ def written(tmp_path, index):
     for block in range(index.blocks):
         widths = {reader.name: reader.inputs for reader in index.readers(block)}
         inputs = {name: known(gram_matrix(torch.randn(TOKENS, width))) for name, width in widths.items()}
-        write_grams(tmp_path, block, inputs, {}, {"model": "m", "tokens": tokens, **COUNTS})
+        write_grams(tmp_path, block, (inputs,), {"model": "m", "tokens": tokens, **COUNTS})
     energies = {layer.name: 1.0 for layer in index.layers}
     write_layers(tmp_path, index, energies, {"model": "m", "tokens": tokens})
     return tmp_path
@@ -46,7 +46,7 @@ def layer(index):
 
 def test_what_was_written_comes_back(written, index, layer):
     provenance = Calibration.open(written, "m").provenance
-    write_grams(written, 0, {layer.gram: known(GRAM)}, {}, {**provenance, **COUNTS})
+    write_grams(written, 0, ({layer.gram: known(GRAM)},), {**provenance, **COUNTS})
     calibration = Calibration.open(written, "m")
     assert calibration.index == index
     assert torch.equal(calibration.gram(layer), GRAM)
@@ -60,7 +60,7 @@ def test_further_statistics_come_back(written, layer):
     assert statistics["held_out_gram"] is None
     torch.testing.assert_close(statistics["input_mean"], torch.arange(32.0))
     inputs, apart = {layer.gram: known(GRAM)}, {layer.gram: known(2 * GRAM)}
-    write_grams(written, 0, inputs, apart, {**calibration.provenance, "count": TOKENS, "held_out_count": 5})
+    write_grams(written, 0, (inputs, apart), {**calibration.provenance, "count": TOKENS, "held_out_count": 5})
     torch.testing.assert_close(calibration.statistics(layer)["held_out_gram"], 2 * GRAM)
 
 
@@ -124,7 +124,7 @@ def test_energies_of_other_layers_are_refused(written, index):
 )
 def test_a_matrix_that_is_no_gram_of_the_layer_is_refused(written, layer, matrix, error, message):
     calibration = Calibration.open(written, "m")
-    write_grams(written, 0, {layer.gram: known(matrix)}, {}, {**calibration.provenance, **COUNTS})
+    write_grams(written, 0, ({layer.gram: known(matrix)},), {**calibration.provenance, **COUNTS})
     with pytest.raises(error, match=message):
         calibration.gram(layer)
 
@@ -132,7 +132,7 @@ def test_a_matrix_that_is_no_gram_of_the_layer_is_refused(written, layer, matrix
 def test_grams_of_other_tokens_another_block_or_kind_are_refused(written, layer):
     calibration = Calibration.open(written, "m")
     path = written / "block_000.safetensors"
-    write_grams(written, 0, {layer.gram: known(GRAM)}, {}, {"model": "m", "tokens": "other", **COUNTS})
+    write_grams(written, 0, ({layer.gram: known(GRAM)},), {"model": "m", "tokens": "other", **COUNTS})
     with pytest.raises(ArtifactError, match="its tokens is 'other'"):
         calibration.gram(layer)
     path.write_bytes((written / "block_001.safetensors").read_bytes())
@@ -141,7 +141,7 @@ def test_grams_of_other_tokens_another_block_or_kind_are_refused(written, layer)
     write_tensors(path, {layer.gram: GRAM}, "mask", {})
     with pytest.raises(ArtifactError, match="expected a gram artifact"):
         calibration.gram(layer)
-    write_grams(written, 0, {"other": known(GRAM)}, {}, {**calibration.provenance, "count": TOKENS})
+    write_grams(written, 0, ({"other": known(GRAM)},), {**calibration.provenance, "count": TOKENS})
     with pytest.raises(ArtifactError, match="no Gram matrix of"):
         calibration.gram(layer)
     path.write_bytes(path.read_bytes()[:-1])

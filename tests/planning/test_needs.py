@@ -48,7 +48,7 @@ def test_the_disk_of_a_calibration_is_the_size_of_its_files(tmp_path, gram_sets)
     inputs = {str(i): InputStatistics(torch.eye(d), torch.ones(d), 1) for i, d in enumerate(block.inputs)}
     held_out = {name: InputStatistics(known.gram.clone(), known.mean.clone(), 1) for name, known in inputs.items()}
     held_out = held_out if gram_sets == 2 else {}
-    write_grams(tmp_path, 0, inputs, held_out, {"model": "", "tokens": "", "count": 1, "held_out_count": 1})
+    write_grams(tmp_path, 0, (inputs, held_out), {"model": "", "tokens": "", "count": 1, "held_out_count": 1})
     size = (tmp_path / "block_000.safetensors").stat().st_size
     assert 0 < size - calibration_disk([block], gram_sets) < 2000
 

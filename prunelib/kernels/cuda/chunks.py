@@ -33,8 +33,18 @@ def correlate(p: torch.Tensor, gram: torch.Tensor) -> torch.Tensor:
     return corr
 
 
-def whole_row(inputs: int) -> dict[str, int]:
-    """How a program holds a row: float32 as one block, float64 in tiles, with few columns for each thread."""
+def row_block(inputs: int) -> dict[str, int]:
+    """How a program holds a row as one block, with few columns for each thread."""
     block = triton.next_power_of_2(inputs)
-    warps = min(16, max(1, block // _COLUMNS_PER_WARP))
-    return {"BLOCK": block, "TILE": min(block, _TILE_COLUMNS_PER_WARP * warps), "num_warps": warps, "maxnreg": 128}
+    return {"BLOCK": block, "num_warps": min(16, max(1, block // _COLUMNS_PER_WARP))}
+
+
+def row_tiles(inputs: int) -> dict[str, int]:
+    """How a program goes over a row in float64, a tile at a time."""
+    block, warps = row_block(inputs).values()
+    return {"TILE": min(block, _TILE_COLUMNS_PER_WARP * warps), "num_warps": warps, "maxnreg": 128}
+
+
+def whole_row(inputs: int) -> dict[str, int]:
+    """How a program holds a row: float32 as one block, float64 in tiles."""
+    return {**row_block(inputs), **row_tiles(inputs)}

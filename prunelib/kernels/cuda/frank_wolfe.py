@@ -4,13 +4,11 @@ Where groups span rows, the plain engine does it. Of equal gradients the lower p
 """
 
 import torch
-import triton
 
 from prunelib.kernels.cuda import frank_wolfe_kernels
+from prunelib.kernels.cuda.chunks import row_block
 from prunelib.kernels.reference import frank_wolfe as plain
 from prunelib.kernels.reference.frank_wolfe import Direction
-
-_COLUMNS_PER_WARP = 512
 
 
 def direction(
@@ -32,9 +30,9 @@ def direction(
     operands = (weight, linear, residual, mass, fixed, *found, keep, inputs)
     with torch.cuda.device_of(weight):
         if size == inputs:
-            frank_wolfe_kernels.direct_rows[(rows,)](*operands, **_row(inputs))
+            frank_wolfe_kernels.direct_rows[(rows,)](*operands, **row_block(inputs))
         else:
-            frank_wolfe_kernels.direct_groups[(rows,)](*operands, size, **_row(inputs))
+            frank_wolfe_kernels.direct_groups[(rows,)](*operands, size, **row_block(inputs))
     return found
 
 
@@ -46,11 +44,5 @@ def curvature(
     rows, inputs = weight.shape
     found = torch.empty(rows, dtype=torch.float64, device=weight.device)
     with torch.cuda.device_of(weight):
-        frank_wolfe_kernels.bend[(rows,)](weight, linear, toward, change, found, inputs, **_row(inputs))
+        frank_wolfe_kernels.bend[(rows,)](weight, linear, toward, change, found, inputs, **row_block(inputs))
     return found
-
-
-def _row(inputs: int) -> dict[str, int]:
-    """How a program holds a row."""
-    block = triton.next_power_of_2(inputs)
-    return {"BLOCK": block, "num_warps": min(16, max(1, block // _COLUMNS_PER_WARP))}

@@ -1,13 +1,9 @@
-"""Frank-Wolfe steps, one program for a row, which stays in registers from the gradient to the vertex.
-
-The threshold of the vertex is found without sorting: floats keep their order as integers once the magnitude bits of
-negative ones are turned around, and 32 halvings of the integers' range find the one that so many entries do not exceed.
-"""
+"""Frank-Wolfe steps, one program for a row, which stays in registers from the gradient to the vertex."""
 
 import triton
 import triton.language as tl
 
-from prunelib.kernels.cuda.terms import HIGHEST, LOWEST, ordered
+from prunelib.kernels.cuda.terms import HIGHEST, ordered, thresholds
 
 
 @triton.jit
@@ -23,7 +19,7 @@ def direct_rows(
     kept = inside & (tl.load(fixed + row + columns, mask=inside, other=0) != 0)
     keys = tl.where(inside & ~kept, ordered(g), HIGHEST)
     free = keep - tl.sum(kept.to(tl.int32), 0)
-    threshold = _threshold(keys, free)
+    threshold = tl.sum(thresholds(keys[None, :], tl.zeros((1,), tl.int32) + free), 0)
     below, equal = keys < threshold, keys == threshold
     left = free - tl.sum(below.to(tl.int32), 0)
     taken = below | (equal & (tl.cumsum(equal.to(tl.int32), 0) <= left))
@@ -82,15 +78,3 @@ def _gradient(weight, linear, residual, mass, columns, inside):
     r = tl.load(residual + columns, mask=inside, other=0.0)
     g = tl.load(linear + columns, mask=inside, other=0.0) * (1.0 - 2.0 * m) - 2.0 * w * r
     return w, m, g
-
-
-@triton.jit
-def _threshold(keys, count):
-    """The least integer that at least ``count`` keys do not exceed; the least of all for none."""
-    low, high = tl.full((), LOWEST, tl.int64), tl.full((), HIGHEST, tl.int64)
-    while low < high:
-        middle = (low + high) >> 1
-        enough = tl.sum((keys <= middle).to(tl.int32), 0) >= count
-        high = tl.where(enough, middle, high)
-        low = tl.where(enough, low, middle + 1)
-    return low

@@ -9,7 +9,7 @@ State of a row: corr is c = G p in float64, mass is m in float64; gradient is df
 import triton
 import triton.language as tl
 
-from prunelib.kernels.cuda.terms import HIGHEST, INFINITY, LOWEST, ordered
+from prunelib.kernels.cuda.terms import HIGHEST, INFINITY, ordered, thresholds
 from prunelib.kernels.reference.relaxed_swaps import FLAT, NEAR, OUTSIDE
 
 _FLAT = tl.constexpr(FLAT)
@@ -209,23 +209,10 @@ def _gap(
     else:
         held, budget = tl.sum(g * m, 1), tl.sum(m, 1)
         keys = tl.where(movable, ordered(g), HIGHEST)
-        threshold = _threshold(keys, budget)
+        threshold = thresholds(keys, budget)
         below = keys < threshold[:, None]
         taken = tl.sum(below.to(tl.float64), 1)
         at = tl.min(tl.where(movable & (keys == threshold[:, None]), g, INFINITY), 1)
         rest = (budget - taken) * tl.where(at < INFINITY, at, 0.0)
         gap = tl.sum(held - tl.sum(tl.where(below, g, 0.0).to(tl.float64), 1) - rest, 0)
     return gap
-
-
-@triton.jit
-def _threshold(keys, budget):
-    """For each row of keys the least integer that at least ``budget`` of them do not exceed."""
-    low = tl.zeros_like(budget).to(tl.int64) + LOWEST
-    high = tl.zeros_like(budget).to(tl.int64) + HIGHEST
-    for _ in range(32):
-        middle = (low + high) >> 1
-        enough = tl.sum((keys <= middle[:, None]).to(tl.float64), 1) >= budget
-        high = tl.where(enough, middle, high)
-        low = tl.where(enough | (low >= high), low, middle + 1)
-    return low

@@ -10,7 +10,7 @@ import torch
 import triton
 
 from prunelib.kernels.cuda import relaxed_swap_kernels
-from prunelib.kernels.cuda.chunks import correlate, in_chunks, whole_row
+from prunelib.kernels.cuda.chunks import correlate, in_chunks, row_tiles
 from prunelib.kernels.reference.relaxed_swaps import PAIRS
 
 
@@ -30,8 +30,7 @@ def descend(
     del threads  # of the processor
     inputs = len(gram)
     gram, diagonal, shifts = gram.contiguous(), gram.diagonal().contiguous(), shifts.contiguous()
-    settings = {**whole_row(inputs), **_groups(inputs, group), "PRICED": price is not None}
-    del settings["BLOCK"]
+    settings = {**row_tiles(inputs), **_groups(inputs, group), "PRICED": price is not None}
 
     def work(part: slice) -> tuple[slice, torch.Tensor]:
         w, locked = weight[part].contiguous(), fixed[part].contiguous()

@@ -1,4 +1,8 @@
-"""What kernels share: constants, a term of the loss, and floats as integers in their order."""
+"""What kernels share: constants, a term of the loss, and the lowest of a row's floats without a sort.
+
+Floats keep their order as integers once the magnitude bits of negative ones are turned around, and 32 halvings of the
+integers' range find the one that so many entries do not exceed.
+"""
 
 import triton
 import triton.language as tl
@@ -22,3 +26,19 @@ def ordered(values):
     """Integers in the order of floats; -0 counts as 0."""
     bits = (values + 0.0).to(tl.int32, bitcast=True)
     return tl.where(bits < 0, bits ^ HIGHEST, bits)
+
+
+@triton.jit
+def thresholds(keys, counts):
+    """For each row of keys the least integer that at least ``counts`` of them do not exceed; the least of all for none.
+
+    keys is (rows, n) in the range of int32, counts (rows,).
+    """
+    low = tl.zeros_like(counts).to(tl.int64) + LOWEST
+    high = tl.zeros_like(counts).to(tl.int64) + HIGHEST
+    for _ in range(32):
+        middle = (low + high) >> 1
+        enough = tl.sum((keys <= middle[:, None]).to(tl.int32), 1) >= counts
+        high = tl.where(enough, middle, high)
+        low = tl.where(enough | (low >= high), low, middle + 1)
+    return low
