@@ -152,9 +152,9 @@ class Params(Settings):
             for step in steps_of(self.refiners[name])
         ]
         for pattern, (name, about) in product(self.grid.patterns, starts + steps):
-            kind = self.patterns[pattern].kind
-            if kind not in about.patterns:
-                raise ValueError(f"grid: {name} does not support the pattern {pattern} ({kind}): {about.limits}")
+            chosen = self.patterns[pattern]
+            if not about.supports(chosen):
+                raise ValueError(f"grid: {name} does not support the pattern {pattern} ({chosen.kind}): {about.limits}")
         return self
 
     @model_validator(mode="after")

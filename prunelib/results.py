@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
@@ -47,6 +48,9 @@ class CellResult(Settings):
         Mean over layers of L(mask) / ||W X||^2; None for the dense model.
     error_reduction
         Mean over layers of 1 - L(mask) / L(warm start); None for the dense model.
+    certified_room, certified_room_total
+        :func:`certified_room` by the bounds of the cell's own refiner, and the same of the sums over all layers; None
+        where it certifies none, or weights have moved.
     """
 
     cell: Cell
@@ -56,6 +60,8 @@ class CellResult(Settings):
     coverage: float
     relative_error: float | None = None
     error_reduction: float | None = None
+    certified_room: float | None = None
+    certified_room_total: float | None = None
 
 
 class StepResult(Settings):
@@ -130,6 +136,11 @@ class Timing(Settings):
     def seconds(self) -> float:
         """Wall seconds of all steps."""
         return sum(self.step_seconds)
+
+
+def certified_room(losses: Sequence[float], bounds: Sequence[float]) -> float:
+    """Mean over layers of 1 - bound / L(mask), 0 where L is 0: no mask of the pattern lowers the error by more."""
+    return fmean(1 - bound / loss if loss else 0.0 for bound, loss in zip(bounds, losses, strict=True))
 
 
 def write_layers(path: Path, layers: Sequence[LayerResult]) -> None:

@@ -40,7 +40,7 @@ def calibrate(params: Params, model: str, seed: int) -> None:
     }
     require_room_to_calibrate(workflow.calibration_folder(cell), index, settings)
     with (
-        resumable(f"calibrate-{cell.full_name}", drawn_from) as scratch,
+        resumable(f"calibrate-{cell.full_name}", {**drawn_from, "dtype": source.dtype}) as scratch,
         meter(f"calibrate {model} {seed}", index.blocks * samples, "windows through a block") as bar,
     ):
         parts = (windows[: settings.samples], windows[settings.samples :])

@@ -8,6 +8,7 @@ from prunelib.evaluation.parts import Evaluation, evaluate_parts
 from prunelib.evaluation.pruned import mean_errors
 from prunelib.model.structure import load_tokenizer
 from prunelib.params import Params
+from prunelib.planning.refusals import require_room_to_evaluate
 from prunelib.progress import meter
 from prunelib.results import CellResult, read_layers, write_record
 from prunelib.resume import resumable
@@ -24,6 +25,7 @@ def evaluate(
     """Write the figures of one cell, or of the dense model."""
     cell = Cell(model=model, seed=seed, pattern=pattern, warmstart=warmstart, refiner=refiner)
     folder, source, settings = workflow.model_folder(model), params.models[model], params.evaluation
+    require_room_to_evaluate(folder, source.dtype)
     texts = held_out_texts({text: workflow.text_folder(text) for text in params.grid.texts}, params.calibration.text)
     tokenizer = load_tokenizer(folder)
     bos = bos_of(tokenizer) if source.bos_per_window else None

@@ -35,10 +35,12 @@ def refine(params: Params, model: str, seed: int, pattern: str, warmstart: str, 
     if calibration.settings["propagation"] == "dense":
         check_masks(calibration.index.layers, read_masks(start_file, made_from))
     weight_bytes = read_weight(folder, calibration.index.layers[0]).element_size()
-    require_room_to_refine(workflow.refined_folder(cell), calibration.index, settings, weight_bytes, device)
+    gram_sets = 2 if calibration.settings["held_out_samples"] else 1
+    require_room_to_refine(workflow.refined_folder(cell), calibration.index, settings, weight_bytes, gram_sets, device)
     rows = sum(layer.rows for layer in calibration.index.layers) * len(steps_of(settings))
+    decides = {**provenance, "start": sha256_file(start_file), "dtype": params.models[model].dtype}
     with (
-        resumable(f"refine-{cell.full_name}", {**provenance, "start": sha256_file(start_file)}) as scratch,
+        resumable(f"refine-{cell.full_name}", decides) as scratch,
         meter(f"refine {cell.name}", rows, "rows") as bar,
     ):
         finished, checkpoint = FinishedBlocks(scratch, provenance), Checkpoint(scratch)

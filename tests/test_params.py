@@ -120,6 +120,11 @@ def test_a_chain_holds_settings_or_names_of_methods(edited):
             r"grid: swaps does not support the pattern row60 \(per_row\): it tries every pattern of a group",
         ),
         (
+            "patterns.nm24",
+            {"kind": "n_of_m", "keep": 8, "group": 16},
+            r"comparisons\.methods: grid: blocks does not support the pattern nm24 \(n_of_m\): .* at most 1,000",
+        ),
+        (
             "refiners.swaps",
             {"method": "row_exchange"},
             r"grid: swaps does not support the pattern row60 \(per_row\): .* no place can move to another row",

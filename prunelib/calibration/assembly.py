@@ -1,13 +1,12 @@
 """A calibration while it is made, or a shard of it: it fills block by block, where a run that goes on finds them."""
 
-import warnings
 from collections import ChainMap
 from collections.abc import Mapping
 from pathlib import Path
 
 from prunelib.algebra.objective import output_energy
 from prunelib.calibration.artifact import has_grams, read_origin, read_windows, tokens_seen, write_grams, write_layers
-from prunelib.calibration.gram import CalibrationSettings, supported
+from prunelib.calibration.gram import CalibrationSettings, supported, warn_of_few
 from prunelib.calibration.statistics import InputStatistics
 from prunelib.model.layers import LayerIndex
 from prunelib.model.weights import read_weight
@@ -76,13 +75,4 @@ class Assembly:
         energies = ChainMap(*(self._energies.read(str(block)) for block in range(self._index.blocks) if dense))
         write_layers(self._folder, self._index, dict(energies), self._origin)
         if dense:
-            _warn_of_few(tokens_seen(self._folder, self._index), self._settings.least_tokens)
-
-
-def _warn_of_few(seen: Mapping[str, int], least_tokens: int) -> None:
-    if few := [name for name, tokens in seen.items() if tokens < least_tokens]:
-        warnings.warn(
-            f"{len(few)} of {len(seen)} inputs of experts saw fewer than calibration.least_tokens = {least_tokens} "
-            f"tokens, first {few[0]} ({seen[few[0]]}): pruned as if they were independent",
-            stacklevel=4,
-        )
+            warn_of_few(tokens_seen(self._folder, self._index), self._settings.least_tokens)

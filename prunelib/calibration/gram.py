@@ -4,6 +4,7 @@ One matrix for each distinct input, in float32, accumulated while the model runs
 """
 
 import contextlib
+import warnings
 from collections import ChainMap
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from typing import Literal
@@ -212,6 +213,16 @@ def supported(layer: Layer, statistics: InputStatistics, least_tokens: int) -> I
     if layer.fused is None or statistics.tokens >= least_tokens:
         return statistics
     return statistics._replace(gram=torch.eye(layer.inputs), mean=torch.zeros(layer.inputs))
+
+
+def warn_of_few(seen: Mapping[str, int], least_tokens: int) -> None:
+    """Warn where inputs of experts, by name, saw too few tokens."""
+    if few := [name for name, tokens in seen.items() if tokens < least_tokens]:
+        warnings.warn(
+            f"{len(few)} of {len(seen)} inputs of experts saw fewer than calibration.least_tokens = {least_tokens} "
+            f"tokens, first {few[0]} ({seen[few[0]]}): pruned as if they were independent",
+            stacklevel=4,
+        )
 
 
 def plan_passes(layers: Iterable[Layer], budget_bytes: int) -> list[list[Layer]]:

@@ -1,4 +1,4 @@
-"""A pruned model in memory, verified against what it should hold, and its layers' pruning errors in two figures."""
+"""A pruned model in memory, verified against what it should hold, and its layers' pruning errors in a few figures."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from prunelib.masks.pruned import Pruned
 from prunelib.model.weights import apply_masks, apply_weights, check_pruned
-from prunelib.results import LayerResult
+from prunelib.results import LayerResult, certified_room
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,8 +38,14 @@ def prune(model: "nn.Module", layers: tuple["Layer", ...], pruned: Pruned, stock
 
 
 def mean_errors(layers: Sequence[LayerResult]) -> dict[str, float]:
-    """``relative_error`` and ``error_reduction`` of :class:`prunelib.results.CellResult`: every layer counts alike."""
-    return {
+    """The errors of :class:`prunelib.results.CellResult`, and where there are bounds what they leave room for."""
+    errors = {
         "relative_error": fmean(layer.relative_error for layer in layers),
         "error_reduction": fmean(layer.error_reduction for layer in layers),
     }
+    bounds = [layer.bound for layer in layers if layer.bound is not None and not layer.moved]
+    if len(bounds) < len(layers):
+        return errors
+    losses = [layer.loss_after for layer in layers]
+    total = certified_room([sum(losses)], [sum(bounds)])
+    return {**errors, "certified_room": certified_room(losses, bounds), "certified_room_total": total}

@@ -5,6 +5,7 @@ Weights are read straight from safetensors, without transformers and without bui
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,15 @@ def open_shard(path: Path) -> Iterator[Any]:
         raise ArtifactError(f"{path}: no such file, though the model's index names it") from None
     except SafetensorError as error:
         raise ArtifactError(f"{path}: truncated, damaged or not a safetensors file ({error})") from None
+
+
+def weight_count(folder: Path) -> int:
+    """How many weights the safetensors files of a model folder hold; raises as :func:`tensor_files`."""
+    count = 0
+    for file in set(tensor_files(folder).values()):
+        with open_shard(file) as stream:
+            count += sum(prod(stream.get_slice(name).get_shape()) for name in stream.keys())  # noqa: SIM118 - no mapping
+    return count
 
 
 def read_weight(folder: Path, layer: Layer) -> torch.Tensor:

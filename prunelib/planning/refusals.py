@@ -11,10 +11,12 @@ import torch
 from prunelib import refiners
 from prunelib.calibration.gram import CalibrationSettings
 from prunelib.engine import distributed
+from prunelib.machine import machine
 from prunelib.model.layers import LayerIndex
+from prunelib.model.weights import weight_count
 from prunelib.planning.needs import accumulating_bytes, calibration_disk, masks_disk, refining_bytes, shards_disk
 from prunelib.planning.room import require_disk, require_memory
-from prunelib.planning.shapes import Block, Matrix
+from prunelib.planning.shapes import WEIGHT_BYTES, Block, Matrix
 from prunelib.pruning import registry
 from prunelib.pruning.chains import steps_of
 
@@ -41,7 +43,7 @@ def require_room_to_calibrate(folder: Path, index: LayerIndex, settings: Calibra
 
 
 def require_room_to_refine(
-    folder: Path, index: LayerIndex, settings: Any, weight_bytes: int, device: torch.device
+    folder: Path, index: LayerIndex, settings: Any, weight_bytes: int, gram_sets: int, device: torch.device
 ) -> None:
     """Refuse to refine layers whose masks, and moved weights where there are such, would not fit.
 
@@ -53,6 +55,8 @@ def require_room_to_refine(
         Of one refiner, or a :class:`prunelib.pruning.chains.Chain`.
     weight_bytes
         Of one weight, as the model stores it.
+    gram_sets
+        2 where the calibration has tokens that were kept apart, else 1.
     device
         Where masks are refined.
 
@@ -66,7 +70,19 @@ def require_room_to_refine(
     moved = sum(block.prunable for block in blocks) * weight_bytes if moves else 0
     require_disk(folder, masks_disk(blocks) + moved, "refined masks and moved weights")
     if not distributed():
-        require_memory(refining_bytes(blocks, gram_sets=1), "refining the largest layer", str(device))
+        require_memory(refining_bytes(blocks, gram_sets), "refining the largest layer", str(device))
+
+
+def require_room_to_evaluate(folder: Path, dtype: str) -> None:
+    """Refuse to load a model, in a folder, that memory cannot hold in a dtype.
+
+    Raises
+    ------
+    StageError
+        With what is needed and what is free.
+    """
+    if not distributed():
+        require_memory(weight_count(folder) * WEIGHT_BYTES[dtype], "the model", machine().device)
 
 
 def _blocks(index: LayerIndex) -> list[Block]:

@@ -13,7 +13,7 @@ import torch
 
 from prunelib.algebra.objective import output_energy
 from prunelib.calibration.artifact import Calibration
-from prunelib.calibration.gram import accumulate_pass, in_batches, plan_passes, supported
+from prunelib.calibration.gram import accumulate_pass, in_batches, plan_passes, supported, warn_of_few
 from prunelib.calibration.statistics import InputStatistics
 from prunelib.machine import machine
 from prunelib.masks.budgets import layer_patterns
@@ -87,7 +87,7 @@ class Propagated:
             Counts rows, once a step.
         """
         checkpoint.resume(self.forward)
-        losses = Losses(bar)
+        losses, seen = Losses(bar), dict[str, int]()
         for block in range(self.index.blocks):
             known = finished.read(block) if block in finished else None
             if known:
@@ -102,7 +102,11 @@ class Propagated:
                         self.forward.keep(batch, self.forward.run(batch))
                 self.forward.advance()
                 checkpoint.offer(self.forward)
-            yield known or finished.read(block)
+            refined = known or finished.read(block)
+            grams = {layer.name: layer.gram for layer in self.index.of_block(block)}
+            seen |= {grams[layer.name]: layer.tokens for layer in refined.records if layer.tokens is not None}
+            yield refined
+        warn_of_few(seen, self.least_tokens)
 
     def _refine(self, losses: Losses) -> RefinedBlock:
         """Refine the next block's layers, and apply what comes out to its weights on the device."""

@@ -8,9 +8,14 @@ import importlib
 import pkgutil
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Annotated, Any, Union
+from typing import TYPE_CHECKING, Annotated, Any, Union
 
 from pydantic import Field
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from prunelib.masks.patterns import Pattern
 
 ALL_PATTERNS = ("per_row", "per_layer", "n_of_m")
 
@@ -23,8 +28,8 @@ class About:
     ----------
     summary, source
         One line, and the paper.
-    patterns, limits
-        The kinds of pattern that it supports, and the reason why no others.
+    patterns, takes, limits
+        The kinds of pattern that it supports, which of these it takes, and the reason why no others.
     moves_weights
         Whether a refiner also changes the weights that are kept.
     descends
@@ -39,11 +44,16 @@ class About:
     summary: str
     source: str = ""
     patterns: tuple[str, ...] = ALL_PATTERNS
+    takes: "Callable[[Pattern], bool]" = lambda _pattern: True
     limits: str = ""
     moves_weights: bool = False
     descends: bool = True
     streams: bool = False
     extras: tuple[str, ...] = ()
+
+    def supports(self, pattern: "Pattern") -> bool:
+        """Whether it can be used with a pattern."""
+        return pattern.kind in self.patterns and self.takes(pattern)
 
 
 def methods(package: ModuleType) -> dict[str, ModuleType]:

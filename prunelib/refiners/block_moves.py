@@ -18,10 +18,16 @@ from prunelib.pruning.registry import About
 
 _MOST_PATTERNS = 1000
 
+
+def _has_few_patterns(pattern: Pattern) -> bool:
+    return isinstance(pattern, NOfM) and comb(pattern.group, pattern.keep) <= _MOST_PATTERNS
+
+
 ABOUT = About(
     "give each group of M the best of all its patterns, group after group, until none improves: a 1-swap optimum, and "
     "more",
     patterns=("n_of_m",),
+    takes=_has_few_patterns,
     limits=f"it tries every pattern of a group: N:M with at most {_MOST_PATTERNS:,} patterns",
     streams=True,
 )
@@ -74,20 +80,11 @@ def refine(
     """
     check_layer(weight, gram)
     check_mask(mask, weight, pattern)
-    _check_few_patterns(pattern)
+    if not _has_few_patterns(pattern):
+        raise PatternError(f"block_moves does not take the pattern {pattern.label}: {ABOUT.limits}")
     scaled = equilibrate(weight, gram)
     groups = pattern.groups(*weight.shape)
     finished = engine(weight.device, "block_moves").move_to_optimum(
         scaled.weight, scaled.gram, mask, groups, machine().threads
     )
     return refined(unscaled(finished, scaled.loss_scale), mask, progress)
-
-
-def _check_few_patterns(pattern: Pattern) -> None:
-    if not isinstance(pattern, NOfM):
-        raise PatternError(f"block_moves: pattern {pattern.label}, expected N:M")
-    if (number := comb(pattern.group, pattern.keep)) > _MOST_PATTERNS:
-        raise PatternError(
-            f"block_moves: pattern {pattern.label} has {number:,} patterns a group, expected at most "
-            f"{_MOST_PATTERNS:,}; sparseswaps has no such limit"
-        )

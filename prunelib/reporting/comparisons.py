@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from prunelib.reporting.records import CellReport
-from prunelib.results import LayerResult
+from prunelib.results import LayerResult, certified_room
 
 WANDA = "wanda"
 """The name in params.yaml of the warm start that others are held against."""
@@ -30,16 +30,23 @@ class Comparisons:
             self._wanda[place] = layer.loss_before
 
     def certified_room(self, cell: CellReport) -> float | None:
-        """Mean over layers of 1 - bound / L, with the highest bound of any cell: no mask of the pattern gains more.
+        """:func:`prunelib.results.certified_room` with the highest bound of any cell.
 
         None where a layer has no bound, and where weights have moved: a bound is one for masks alone.
         """
+        bounds = self._bounds_of(cell)
+        return certified_room([layer.loss_after for layer in cell.layers], bounds) if bounds else None
+
+    def certified_room_total(self, cell: CellReport) -> float | None:
+        """The same of the sums over all layers."""
+        bounds = self._bounds_of(cell)
+        return certified_room([sum(layer.loss_after for layer in cell.layers)], [sum(bounds)]) if bounds else None
+
+    def _bounds_of(self, cell: CellReport) -> list[float]:
+        """The highest bound of each layer; none where one is unknown or weights have moved."""
         bounds = [self._bounds.get(_place(cell, layer)) for layer in cell.layers]
         known = [bound for bound in bounds if bound is not None]
-        if cell.moved or not known or len(known) < len(bounds):
-            return None
-        losses = [layer.loss_after for layer in cell.layers]
-        return fmean(1 - bound / loss if loss else 0.0 for bound, loss in zip(known, losses, strict=True))
+        return [] if cell.moved or len(known) < len(bounds) else known
 
     def error_vs_wanda(self, cell: CellReport) -> float | None:
         """Mean of L / L(Wanda's mask) over the layers where Wanda's mask has an error; None without that warm start."""

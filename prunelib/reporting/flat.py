@@ -27,12 +27,13 @@ def _cell_record(report: Report, comparisons: Comparisons, cell: CellReport) -> 
         "error_reduction": result.error_reduction,
         "error_vs_wanda": comparisons.error_vs_wanda(cell),
         "certified_room": comparisons.certified_room(cell),
+        "certified_room_total": comparisons.certified_room_total(cell),
         **_evaluation(report, cell),
         "swaps_per_row": cell.swaps_per_row,
         "optimal_share": cell.optimal_share,
         "seconds": timing.seconds if timing else None,
         "peak_bytes": timing.peak_bytes if timing else None,
-        "steps": _steps(cell),
+        "steps": steps(cell),
     }
 
 
@@ -48,7 +49,7 @@ def _evaluation(report: Report, cell: CellReport) -> Record:
     return record
 
 
-def _steps(cell: CellReport) -> str | None:
+def steps(cell: CellReport) -> str | None:
     """``sparsefw 0.830 (12 s) > sparseswaps 0.710 (40 s)``: error left of the warm start's, over all layers, and time.
 
     None for a refiner that is no chain.

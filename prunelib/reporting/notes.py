@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from prunelib.reporting.digits import percent_reached
+from prunelib.reporting.flat import steps
 from prunelib.reporting.records import Report
 from prunelib.reporting.seeds import Row, rows_of
 
@@ -42,6 +43,7 @@ def notes(report: Report) -> list[str]:
         *_experts(report),
         _ERROR,
         *_comparisons(rows_of(report)),
+        *_chains(report),
         *perplexities,
         *_accuracies(report),
         _BOLD,
@@ -66,6 +68,19 @@ def _comparisons(members: Sequence[Row]) -> list[str]:
     ]
 
 
+def _chains(report: Report) -> list[str]:
+    """What each step of each chain left, of the first draw."""
+    first = [cell for cell in report.cells if cell.cell.seed in (None, *report.seeds[:1])]
+    known = [
+        f"{report.label(cell.cell.pattern)}, {cell.cell.warmstart}, {cell.cell.refiner}: {of_chain}"
+        for cell in first
+        if (of_chain := steps(cell))
+    ]
+    if not known:
+        return []
+    return [f"Chains, the share of the warm start's error that each step left, over all layers: {'; '.join(known)}."]
+
+
 def _accuracies(report: Report) -> list[str]:
     tasks = ", ".join(f"{task} ({items})" for task in report.tasks if (items := _items(report, task)))
     several = "mean over the draws, ± the standard error of one, because all share the items"
@@ -82,8 +97,13 @@ def _covered(report: Report) -> str:
 
 def _experts(report: Report) -> list[str]:
     seen = [layer.tokens for cell in report.cells for layer in cell.layers if layer.tokens is not None]
-    routed = f"Experts: each matrix is calibrated on the tokens routed to it, {min(seen, default=0):,} to "
-    return [f"{routed}{max(seen):,} of them."] if seen else []
+    if not seen:
+        return []
+    least = report.settings["calibration"]["least_tokens"]
+    few = sum(tokens < least for tokens in seen)
+    alone = f" {few:,} of {len(seen):,} saw fewer than {least:,} and are pruned as if their inputs were independent."
+    routed = f"Experts: each matrix is calibrated on the tokens routed to it, {min(seen):,} to {max(seen):,} of them."
+    return [routed + alone * bool(few)]
 
 
 def _windows(report: Report, text: str) -> str:

@@ -82,3 +82,17 @@ def test_a_layer_without_output_or_error_counts_as_0() -> None:
     (layer, *_) = layers(6, 0.5)
     silent = layer.model_copy(update={"energy": 0.0, "loss_before": 0.0, "loss_after": 0.0})
     assert mean_errors([layer, silent]) == {"relative_error": 0.025, "error_reduction": 0.25}
+
+
+def test_bounds_say_how_much_room_they_leave_by_layer_and_in_total() -> None:
+    """Losses 0.5, 1, ... 3, which make 10.5, and bounds of 0.25."""
+    bounded = layers(6, 0.5, bound=0.25)
+    found = mean_errors(bounded)
+    assert found["certified_room"] == pytest.approx(sum(1 - 0.25 / (0.5 * k) for k in range(1, 7)) / 6)
+    assert found["certified_room_total"] == pytest.approx(1 - 6 * 0.25 / 10.5)
+
+
+@pytest.mark.parametrize("known", [{"moved": True, "bound": 0.25}, {"bound": None}])
+def test_moved_weights_and_layers_without_a_bound_leave_none(known: dict[str, object]) -> None:
+    first, *others = layers(6, 0.5, bound=0.25)
+    assert "certified_room" not in mean_errors([first.model_copy(update=known), *others])

@@ -98,6 +98,16 @@ def test_so_does_calibration_that_takes_up_saved_states(project):
     assert killed_ones_end_as(project, "calibrate", seed=3, saving=True) > 0
 
 
+def test_states_in_another_dtype_are_not_taken_up(finished, tmp_path):
+    stopped, fresh = (finished.copy(tmp_path / name) for name in ("stopped", "fresh"))
+    assert kill_at_random(stopped, "calibrate", random.Random(4), saving=True)  # noqa: S311 - no secret
+    for each in (stopped, fresh):
+        each.edit("models.tiny.dtype", "bfloat16")
+        each.command("python", "stages/calibrate.py", *ARGUMENTS["calibrate"])
+    assert stopped.files(*OUTPUTS["calibrate"]) == fresh.files(*OUTPUTS["calibrate"])
+    assert fresh.files(*OUTPUTS["calibrate"]) != finished.files(*OUTPUTS["calibrate"])
+
+
 def test_propagated_masks_are_others_after_the_first_block(finished, propagated):
     dense, block = (project.files(*OUTPUTS["refine"]) for project in (finished, propagated))
     assert dense.keys() == block.keys()

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from families import save, tiny_model
 
 from prunelib.calibration.gram import CalibrationSettings
 from prunelib.errors import StageError
@@ -109,9 +110,19 @@ def test_gram_matrices_that_refinement_finds_take_no_disk(free, tmp_path):
 
 def test_refinement_is_refused_where_masks_moved_weights_or_its_work_do_not_fit(free, tmp_path):
     free(disk=3 * ROWS * INPUTS // 8)
-    refusals.require_room_to_refine(tmp_path, INDEX, Swaps(), 2, CPU)
+    refusals.require_room_to_refine(tmp_path, INDEX, Swaps(), 2, 1, CPU)
     with pytest.raises(StageError, match=r"refined masks and moved weights: .* needs 12\.8 MB on disk, 750\.0 kB free"):
-        refusals.require_room_to_refine(tmp_path, INDEX, Chain(chain=("sparseswaps", "least_squares")), 2, CPU)
+        refusals.require_room_to_refine(tmp_path, INDEX, Chain(chain=("sparseswaps", "least_squares")), 2, 1, CPU)
     free(memory=GB // 20)
     with pytest.raises(StageError, match=r"refining the largest layer: needs 96\.0 MB of memory \(cpu\), 50\.0 MB"):
-        refusals.require_room_to_refine(tmp_path, INDEX, Swaps(), 2, CPU)
+        refusals.require_room_to_refine(tmp_path, INDEX, Swaps(), 2, 1, CPU)
+
+
+def test_evaluation_is_refused_where_the_model_does_not_fit(free, tmp_path):
+    model = tiny_model("llama")
+    weights = sum(weight.numel() for weight in {id(w): w for w in model.parameters()}.values())
+    save(model, tmp_path)
+    free(memory=2 * weights)
+    refusals.require_room_to_evaluate(tmp_path, "bfloat16")
+    with pytest.raises(StageError, match=r"^the model: needs .* of memory \(cpu\), .* free$"):
+        refusals.require_room_to_evaluate(tmp_path, "float32")

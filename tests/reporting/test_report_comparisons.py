@@ -33,6 +33,8 @@ def test_room_is_what_the_highest_bound_of_any_cell_leaves():
         for cell in (first, second)
     ]
     assert column(report([first, second]), "certified_room") == pytest.approx(expected)
+    totals = [1 - sum(best) / sum(layer.loss_after for layer in cell.layers) for cell in (first, second)]
+    assert column(report([first, second]), "certified_room_total") == pytest.approx(totals)
 
 
 @pytest.mark.parametrize("other", [{"seed": 1}, {"pattern": "nm24"}, {"model": "small"}])

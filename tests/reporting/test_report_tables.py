@@ -119,6 +119,19 @@ def test_the_steps_of_a_chain_are_told_with_what_they_left_and_took():
     assert rows[2]["steps"] == ""
     assert rows[0]["seconds"] == "152.34"
     assert "steps" not in read(layers_csv(report([timed])))[0]
+    told = "over all layers: 60% per row, wanda, swaps: sparsefw 0.800 (12 s) > sparseswaps 0.500 (140 s)."
+    assert any(note.startswith("Chains") and note.endswith(told) for note in notes(report([timed, pruned()])))
+    assert not any(note.startswith("Chains") for note in notes(report([pruned()])))
+
+
+@pytest.mark.parametrize(("least", "told"), [(5, "7 to 7 of them."), (8, "12 of 12 saw fewer than 8 and are pruned")])
+def test_what_experts_saw_is_told_and_how_many_saw_too_little(least, told):
+    routed = report(
+        [pruned(tokens=7), pruned("magnitude", tokens=7)], settings={"calibration": {"least_tokens": least}}
+    )
+    (note,) = (note for note in notes(routed) if note.startswith("Experts"))
+    assert told in note
+    assert ("independent" in note) == (least == 8)
 
 
 def test_texts_and_tasks_stand_in_the_order_of_the_report():

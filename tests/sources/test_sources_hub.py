@@ -108,7 +108,7 @@ class Mirror(BaseHTTPRequestHandler):
         if self.command == "GET":
             self.wfile.write(content.encode())
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815 - the name that is called
 
     def log_message(self, *_):
         pass
