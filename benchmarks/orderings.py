@@ -21,7 +21,6 @@ LAYERS = Path("reports/methods/layers.csv")
 PAIRS = {
     "SparseSwaps' optimum / T = 100": (("wanda", "swaps"), ("wanda", "swaps_t100")),
     "SparseFW, then swaps / swaps": (("wanda", "fw_swaps"), ("wanda", "swaps")),
-    "SparseFW, then swaps / SparseFW": (("wanda", "fw_swaps"), ("wanda", "fw")),
     "swaps, refit swaps / SparseGPT": (("wanda", "swaps_refit"), ("sparsegpt", "sparsegpt_update")),
     "swaps, refit swaps / ADMM, least squares": (("wanda", "swaps_refit"), ("wanda", "admm_least_squares")),
     "swaps, refit swaps / swaps, least squares": (("wanda", "swaps_refit"), ("wanda", "swaps_least_squares")),

@@ -125,3 +125,73 @@ def test_the_needs_of_70_billion_weights_are_those_of_the_plan():
     assert f"{masks / 1e9:.1f} GB of masks, {moved / 1e9:.1f} GB of moved weights |" in README
     assert f"| evaluation | {stages['evaluate'].gpu / 1e9:.1f} GB, the whole model:" in README
     assert f"| | {total / 1e9:.0f} GB, of which {model / 1e9:.0f} GB the stock model |" in README
+
+
+MASKS = {
+    "random": ("random", "none"),
+    "magnitude": ("magnitude", "none"),
+    "Wanda": ("wanda", "none"),
+    "RIA": ("ria", "none"),
+    "SparseGPT's mask": ("sparsegpt", "none"),
+    "DSnoT": ("wanda", "dsnot"),
+    "SparseSwaps, T = 1": ("wanda", "swaps_t1"),
+    "SparseSwaps, T = 10": ("wanda", "swaps_t10"),
+    "SparseSwaps, T = 100": ("wanda", "swaps_t100"),
+    "SparseSwaps, optimum": ("wanda", "swaps"),
+    "block moves": ("wanda", "blocks"),
+    "Frank-Wolfe, line search, 50 iterations, 90% fixed": ("wanda", "fw_line_search"),
+    "Frank-Wolfe's relaxation solved, 90% fixed": ("wanda", "fw_alpha"),
+    "SparseFW, then swaps": ("wanda", "fw_swaps"),
+}
+MOVED = {
+    "Wanda, least squares": ("wanda", "least_squares"),
+    "SparseGPT": ("sparsegpt", "sparsegpt_update"),
+    "swaps, least squares": ("wanda", "swaps_least_squares"),
+    "ADMM, least squares": ("wanda", "admm_least_squares"),
+    "swaps, refit swaps": ("wanda", "swaps_refit"),
+    "ADMM, refit swaps": ("wanda", "admm_refit"),
+}
+MAIN = ("Wanda", "SparseSwaps, optimum", "SparseGPT", "ADMM, least squares", "swaps, refit swaps")
+
+
+def of_method(cells, pattern, method, columns):
+    """What the README shows of a method at a pattern, with the spread where there are several draws; else nothing."""
+    rows = [row for row in cells if (row["pattern"], row["warmstart"], row["refiner"]) == (pattern, *method)]
+    for column in columns:
+        values = [float(row[column]) for row in rows] or [0.0]
+        digits = 3 if column == "error_vs_wanda" else 0 if column == "seconds" or fmean(values) >= 1000 else 1
+        deviation = f" ± {stdev(values):.{digits}f}" if len(values) > 1 and column != "seconds" else ""
+        yield f"{fmean(values):.{digits}f}{deviation}" if rows else ""
+
+
+def method_line(cells, label, patterns, columns):
+    """A line of the README's tables of methods."""
+    method = {**MASKS, **MOVED}[label]
+    shown = [figure for pattern in patterns for figure in of_method(cells, pattern, method, columns)]
+    return re.sub(" {2,}", " ", f"| {label} | {' | '.join(shown)} |\n")
+
+
+def test_the_tables_of_methods_are_those_of_the_committed_report():
+    with (ROOT / "reports" / "methods" / "results.csv").open(encoding="utf-8") as stream:
+        cells = list(csv.DictReader(stream))
+    columns = ("error_vs_wanda", "perplexity_wikipedia", "perplexity_sotu", "seconds")
+    for label in (*MASKS, *MOVED):
+        assert method_line(cells, label, ("row60", "nm24"), columns) in README
+    for label in MAIN:
+        assert method_line(cells, label, ("row50", "row70", "nm48"), columns[:2]) in README
+
+
+def test_what_must_be_lower_in_the_tables_of_methods_is():
+    records = {(record["pair"], record["pattern"]): record for record in benchmarked("orderings")["records"]}
+    swapped, sparsegpt, admm = (
+        {pattern: record for (pair, pattern), record in records.items() if pair == name}
+        for name in (
+            "SparseSwaps' optimum / T = 100",
+            "swaps, refit swaps / SparseGPT",
+            "swaps, refit swaps / ADMM, least squares",
+        )
+    )
+    assert swapped["row60"]["ratio_of_totals"] <= 1
+    assert all(record["lower"] == record["matrices"] == 210 for record in sparsegpt.values())
+    assert all(record["mean_ratio"] < 1 for record in admm.values())
+    assert {"row60", "row70"} <= sparsegpt.keys() & admm.keys()

@@ -15,7 +15,7 @@ from prunelib.errors import ParamsError
 from prunelib.kernels import engine
 from prunelib.kernels.finished import Finished, measured, refined, together, unscaled
 from prunelib.kernels.held_out import swap_until_held_out_rises
-from prunelib.kernels.interface import RowResults
+from prunelib.kernels.interface import MAX_SWEEPS, RowResults
 from prunelib.kernels.scaling import Equilibrated, equilibrate
 from prunelib.machine import machine
 from prunelib.masks.patterns import Pattern, check_mask, swap_columns
@@ -37,8 +37,8 @@ class Settings(base.Settings):
     Attributes
     ----------
     max_swaps
-        The papers' T: at most so many swaps a row, always the best one. None: sweep until no swap improves any row,
-        which is faster than best swaps to the optimum.
+        The papers' T: at most so many swaps a row, always the best one. None: until no swap improves any row; over
+        whole rows by sweeps, which are faster than best swaps, and within groups by best swaps, which end lower there.
     damping
         Swaps are decided on G + damping * mean(diag G) * I; what is reported remains the loss on G. An optimal row is
         then one of the damped problem.
@@ -112,9 +112,9 @@ def refine(
 def _swap(scaled: Equilibrated, mask: torch.Tensor, group: int, max_swaps: int | None) -> Finished:
     kernels = engine(mask.device, "swaps")
     problem = (scaled.weight, scaled.gram, mask, group)
-    if max_swaps is None:
+    if max_swaps is None and group == len(scaled.gram):
         return kernels.swap_to_optimum(*problem, machine().threads)  # type: ignore[no-any-return]
-    return kernels.swap_best(*problem, max_swaps, machine().threads)  # type: ignore[no-any-return]
+    return kernels.swap_best(*problem, max_swaps or MAX_SWEEPS, machine().threads)  # type: ignore[no-any-return]
 
 
 def _swap_until_held_out_rises(

@@ -69,6 +69,15 @@ def test_more_swaps_lower_the_loss_until_the_optimum():
     assert not limited.optimal.all()
 
 
+@settings(max_examples=60)
+@given(problems(patterns=[pattern for pattern in PATTERNS if isinstance(pattern, NOfM)]), st.integers(1, 20))
+def test_within_groups_no_row_ends_above_where_fewer_best_swaps_take_it(p, max_swaps):
+    ended = sparseswaps(p.weight, p.gram, p.mask, p.pattern)
+    stopped = sparseswaps(p.weight, p.gram, p.mask, p.pattern, SparseSwaps(max_swaps=max_swaps))
+    assert ended.optimal.all()
+    assert (ended.loss_after <= stopped.loss_after).all()
+
+
 @pytest.mark.parametrize("degenerate", DEGENERATE)
 def test_degenerate_layers_end_finite_and_optimal(degenerate):
     p = problem(10, PATTERNS[2], rows=9, inputs=30, tokens=7, degenerate=degenerate)
