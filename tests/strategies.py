@@ -57,7 +57,8 @@ def problem(seed, pattern, rows, inputs, tokens, degenerate=""):
         weight[:, 2::3] = 0
         weight[:, 1] = -weight[:, 0]
     mask = select(torch.rand(rows, inputs, generator=generator), pattern)
-    return Problem(weight, x.T @ x, mask, pattern)
+    gram = x.T @ x  # not on every processor symmetric to the last bit
+    return Problem(weight, (gram + gram.T) / 2, mask, pattern)
 
 
 DEGENERATE = [

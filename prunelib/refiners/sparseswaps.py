@@ -114,7 +114,8 @@ def _swap(scaled: Equilibrated, mask: torch.Tensor, group: int, max_swaps: int |
     problem = (scaled.weight, scaled.gram, mask, group)
     if max_swaps is None and group == len(scaled.gram):
         return kernels.swap_to_optimum(*problem, machine().threads)  # type: ignore[no-any-return]
-    return kernels.swap_best(*problem, max_swaps or MAX_SWEEPS, machine().threads)  # type: ignore[no-any-return]
+    limit = MAX_SWEEPS if max_swaps is None else max_swaps
+    return kernels.swap_best(*problem, limit, machine().threads)  # type: ignore[no-any-return]
 
 
 def _swap_until_held_out_rises(

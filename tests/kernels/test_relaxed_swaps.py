@@ -40,7 +40,7 @@ def interpreted(engine):
 
 
 def effort(engine):
-    return Effort(3, 1e-2, 1e-3, 100) if interpreted(engine) else Effort(60, 1e-4, 1e-6, 3000)
+    return Effort(3, 1e-2, 1e-3, 100) if interpreted(engine) else Effort(60, 1e-4, 1e-5, 3000)
 
 
 def layer(p):
