@@ -39,7 +39,7 @@ def test_what_is_not_positive_definite_is_refused(invert):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_number_of_threads_changes_no_bit(dtype):
-    A, H = matrices(5, 600, dtype)
+    A, H = matrices(8, 600, dtype)
     before, results = torch.get_num_threads(), []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)

@@ -13,9 +13,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from prunelib.kernels.cuda import block_move_kernels, block_moves, partial_refit_swaps, refit_kernels
-from prunelib.kernels.cuda import frank_wolfe, frank_wolfe_kernels, relaxed_swap_kernels, relaxed_swaps
+from prunelib.kernels.cuda import frank_wolfe_kernels, relaxed_swap_kernels, relaxed_swaps
 from prunelib.kernels.cuda import scan_kernels, swap_kernels, swaps
-from prunelib.kernels.cuda.chunks import whole_row
+from prunelib.kernels.cuda.chunks import row_block, whole_row
 
 TYPES = dict(rows="*i64", active="*i1", weight="*fp32", gram="*fp32", diagonal="*fp32", corr="*fp64", restore="*fp32",
     least="*fp32", loss="*fp64", swaps="*i64", sweeps="*i64", optimal="*i1", mask="*i1", limit="i32",
@@ -44,9 +44,9 @@ compiled(scan_kernels.scan_groups, inputs=768, group=4, **swaps._GROUPS_TILE)
 for size, keep, moves, most in ((4, 2, 5, 4), (16, 8, 12869, 16)):
     sizes = {"inputs": 768, "size": size, "keep": keep, "moves": moves, "most": most}
     compiled(block_move_kernels.settle, **sizes, **block_moves._looks(moves), **block_moves._TILE)
-compiled(frank_wolfe_kernels.direct_rows, inputs=768, **frank_wolfe._row(768))
-compiled(frank_wolfe_kernels.direct_groups, inputs=768, group=4, **frank_wolfe._row(768))
-compiled(frank_wolfe_kernels.bend, inputs=768, **frank_wolfe._row(768))
+compiled(frank_wolfe_kernels.direct_rows, inputs=768, **row_block(768))
+compiled(frank_wolfe_kernels.direct_groups, inputs=768, group=4, **row_block(768))
+compiled(frank_wolfe_kernels.bend, inputs=768, **row_block(768))
 TYPES["mass"] = "*fp64"
 for group, priced in ((768, False), (768, True), (4, False)):
     row = whole_row(768) | relaxed_swaps._groups(768, group) | {"pairs": 96, "PRICED": priced}

@@ -59,6 +59,12 @@ def test_a_fault_on_ray_is_one_line(sharded, tmp_path, monkeypatch):
 def test_an_interrupt_leaves_no_process_behind(sharded, tmp_path, monkeypatch):
     project = sharded.copy(tmp_path / "project")
     monkeypatch.setenv("RAY_ADDRESS", "local")
+    stopped = any(interrupted(project) for _ in range(5))  # some are through before the interrupt comes
+    assert stopped
+
+
+def interrupted(project):
+    """Interrupt refinement while a worker works; whether that stopped it. No process is left either way."""
     words = ["python", "stages/refine.py", *ARGUMENTS["refine"]]
     with subprocess.Popen(words, cwd=project.folder, env=project.environment, stderr=subprocess.PIPE) as stage:
         started = children(stage)
@@ -68,8 +74,8 @@ def test_an_interrupt_leaves_no_process_behind(sharded, tmp_path, monkeypatch):
             started = children(stage)
         stage.send_signal(signal.SIGINT)
         stage.communicate()
-    assert stage.returncode != 0
     assert psutil.wait_procs(started, timeout=30)[1] == []
+    return stage.returncode != 0
 
 
 def children(stage):
