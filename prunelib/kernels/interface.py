@@ -6,6 +6,9 @@ any order::
     swap_best(weight, gram, mask, group, max_swaps, threads)      the papers' algorithm: one best swap at a time
     swap_to_optimum(weight, gram, mask, group, threads)           until no swap improves
 
+To the optimum of a whole row an engine may take many swaps between two scans, in any order, which is faster. Within
+groups it makes best swaps: sweeps end higher there.
+
 weight (rows, inputs) float32 and gram (inputs, inputs) float32 are equilibrated (:mod:`prunelib.kernels.scaling`); mask
 (rows, inputs) bool; swaps stay within ``group`` consecutive columns (``group == inputs``: the whole row).
 

@@ -26,10 +26,12 @@ def workload(runs: Sequence[Params], model: str) -> Workload:
     cells = dict.fromkeys(
         cell for grid in grids for cell in product(grid.seeds, grid.patterns, grid.warmstarts, grid.refiners)
     )
+    used = {refiner for *_, refiner in cells}
     return Workload(
         seeds=len({seed for seed, *_ in cells}),
         starts=len({cell[:3] for cell in cells}),
         cells=tuple((_kept(params.patterns[pattern]), _moves(params, refiner)) for _, pattern, _, refiner in cells),
+        holds=tuple(dict.fromkeys(about.holds for refiner in sorted(used) for about in _steps(params, refiner))),
         gram_sets=2 if calibration.held_out_samples else 1,
         propagation=calibration.propagation,
         shards=calibration.shards,
@@ -50,4 +52,9 @@ def _kept(pattern: Pattern) -> Fraction:
 
 def _moves(params: Params, refiner: str) -> bool:
     """Whether a refiner moves the kept weights."""
-    return any(registry.about(refiners, step).moves_weights for step in steps_of(params.refiners[refiner]))
+    return any(about.moves_weights for about in _steps(params, refiner))
+
+
+def _steps(params: Params, refiner: str) -> list[registry.About]:
+    """What is known of the methods of a refiner's steps."""
+    return [registry.about(refiners, step) for step in steps_of(params.refiners[refiner])]

@@ -65,12 +65,13 @@ def require_room_to_refine(
     StageError
         With what is needed and what is free.
     """
-    moves = any(registry.about(refiners, step).moves_weights for step in steps_of(settings))
+    steps = [registry.about(refiners, step) for step in steps_of(settings)]
     blocks = _blocks(index)
-    moved = sum(block.prunable for block in blocks) * weight_bytes if moves else 0
+    moved = sum(block.prunable for block in blocks) * weight_bytes if any(step.moves_weights for step in steps) else 0
     require_disk(folder, masks_disk(blocks) + moved, "refined masks and moved weights")
     if not distributed():
-        require_memory(refining_bytes(blocks, gram_sets), "refining the largest layer", str(device))
+        needed = refining_bytes(blocks, gram_sets, [step.holds for step in steps])
+        require_memory(needed, "refining the largest layer", str(device))
 
 
 def require_room_to_evaluate(folder: Path, dtype: str) -> None:

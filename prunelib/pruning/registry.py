@@ -8,7 +8,7 @@ import importlib
 import pkgutil
 from dataclasses import dataclass
 from types import ModuleType
-from typing import TYPE_CHECKING, Annotated, Any, Union
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Union
 
 from pydantic import Field
 
@@ -18,6 +18,19 @@ if TYPE_CHECKING:
     from prunelib.masks.patterns import Pattern
 
 ALL_PATTERNS = ("per_row", "per_layer", "n_of_m")
+
+
+class Holds(NamedTuple):
+    """What a refiner has in memory at most beside a layer and its Gram matrix.
+
+    ``squares`` are float32 matrices (inputs, inputs); ``weight_bytes`` are for each weight.
+    """
+
+    squares: int
+    weight_bytes: int
+
+
+_SWAPS = Holds(squares=5, weight_bytes=32)
 
 
 @dataclass(frozen=True)
@@ -39,6 +52,8 @@ class About:
     extras
         What a refiner takes by keyword beyond the common arguments: ``moved`` (the kept weights as the step before
         left them, or None), ``input_mean``, ``tokens``, ``held_out_gram``.
+    holds
+        What a refiner has in memory where groups lie within rows; one of the whole matrix takes some more.
     """
 
     summary: str
@@ -50,6 +65,7 @@ class About:
     descends: bool = True
     streams: bool = False
     extras: tuple[str, ...] = ()
+    holds: Holds = _SWAPS
 
     def supports(self, pattern: "Pattern") -> bool:
         """Whether it can be used with a pattern."""

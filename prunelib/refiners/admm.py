@@ -21,7 +21,7 @@ from prunelib.algebra.linalg import inverse, product
 from prunelib.algebra.objective import check_layer, damped
 from prunelib.masks.patterns import NOfM, Pattern, PerLayer, check_mask, select
 from prunelib.pruning.refined import Progress, Refined, silent
-from prunelib.pruning.registry import About
+from prunelib.pruning.registry import About, Holds
 from prunelib.pruning.survivors import survivors, the_better
 
 ABOUT = About(
@@ -29,6 +29,7 @@ ABOUT = About(
     source="Boza, [2401.02938](https://arxiv.org/abs/2401.02938)",
     moves_weights=True,
     extras=("moved",),
+    holds=Holds(squares=9, weight_bytes=68),
 )
 
 

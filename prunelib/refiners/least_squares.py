@@ -10,7 +10,7 @@ from prunelib.algebra.objective import check_layer, damped
 from prunelib.algebra.reconstruction import reconstruct
 from prunelib.masks.patterns import Pattern, check_mask
 from prunelib.pruning.refined import Progress, Refined, silent
-from prunelib.pruning.registry import About
+from prunelib.pruning.registry import About, Holds
 from prunelib.pruning.survivors import Survivors, survivors, the_better
 
 ABOUT = About(
@@ -18,6 +18,7 @@ ABOUT = About(
     source="Meng et al., [2406.07831](https://arxiv.org/abs/2406.07831), section 3.3",
     moves_weights=True,
     extras=("moved",),
+    holds=Holds(squares=5, weight_bytes=80),
 )
 
 

@@ -24,7 +24,7 @@ from prunelib.kernels.interface import RowResults
 from prunelib.machine import machine
 from prunelib.masks.patterns import Pattern, check_mask, swap_columns
 from prunelib.pruning.refined import Progress, Refined, silent
-from prunelib.pruning.registry import About
+from prunelib.pruning.registry import About, Holds
 from prunelib.pruning.survivors import Survivors, survivors, the_better
 
 ABOUT = About(
@@ -34,6 +34,7 @@ ABOUT = About(
     "[1803.01454](https://arxiv.org/abs/1803.01454)",
     moves_weights=True,
     extras=("moved",),
+    holds=Holds(squares=8, weight_bytes=104),
 )
 
 

@@ -23,13 +23,14 @@ from prunelib.kernels.scaling import Equilibrated, equilibrate
 from prunelib.machine import machine
 from prunelib.masks.patterns import Pattern, PerLayer, check_mask
 from prunelib.pruning.refined import Progress, Refined, silent
-from prunelib.pruning.registry import About
+from prunelib.pruning.registry import About, Holds
 
 ABOUT = About(
     "1-swaps within rows and exchanges between rows, in turn, until neither lowers the error of the whole matrix; that "
     "of a row may rise",
     patterns=("per_layer",),
     limits="with counts for each row or group, no place can move to another row",
+    holds=Holds(squares=5, weight_bytes=72),
 )
 
 

@@ -16,7 +16,7 @@ from prunelib import settings as base
 from prunelib.algebra.objective import check_layer, damped, row_losses
 from prunelib.masks.patterns import Pattern, check_mask, select
 from prunelib.pruning.refined import Progress, Refined, silent
-from prunelib.pruning.registry import About
+from prunelib.pruning.registry import About, Holds
 from prunelib.relaxation import frankwolfe, pairwise
 from prunelib.relaxation.convexity import plain_share, tight_share
 from prunelib.relaxation.problem import Relaxation, lower_bound, relax
@@ -24,6 +24,7 @@ from prunelib.relaxation.problem import Relaxation, lower_bound, relax
 ABOUT = About(
     "minimise a convex relaxation, whose optimum bounds what any mask can reach, and lead its masses to a mask",
     source="Roux et al., [2510.13713](https://arxiv.org/abs/2510.13713)",
+    holds=Holds(squares=9, weight_bytes=32),
 )
 
 _BLOCK_ROWS = 1024  # at a time, where rows do not compete

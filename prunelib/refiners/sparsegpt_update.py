@@ -14,7 +14,7 @@ from prunelib.algebra import obs
 from prunelib.algebra.objective import check_layer
 from prunelib.masks.patterns import Pattern, check_mask
 from prunelib.pruning.refined import Progress, Refined, silent
-from prunelib.pruning.registry import About
+from prunelib.pruning.registry import About, Holds
 from prunelib.pruning.survivors import Survivors, survivors, the_better
 
 ABOUT = About(
@@ -22,6 +22,7 @@ ABOUT = About(
     source="Frantar & Alistarh, [2301.00774](https://arxiv.org/abs/2301.00774)",
     moves_weights=True,
     extras=("moved",),
+    holds=Holds(squares=9, weight_bytes=40),
 )
 
 

@@ -15,7 +15,7 @@ from prunelib.errors import ParamsError
 from prunelib.kernels import engine
 from prunelib.kernels.finished import Finished, measured, refined, together, unscaled
 from prunelib.kernels.held_out import swap_until_held_out_rises
-from prunelib.kernels.interface import MAX_SWEEPS, RowResults
+from prunelib.kernels.interface import RowResults
 from prunelib.kernels.scaling import Equilibrated, equilibrate
 from prunelib.machine import machine
 from prunelib.masks.patterns import Pattern, check_mask, swap_columns
@@ -112,10 +112,9 @@ def refine(
 def _swap(scaled: Equilibrated, mask: torch.Tensor, group: int, max_swaps: int | None) -> Finished:
     kernels = engine(mask.device, "swaps")
     problem = (scaled.weight, scaled.gram, mask, group)
-    if max_swaps is None and group == len(scaled.gram):
+    if max_swaps is None:
         return kernels.swap_to_optimum(*problem, machine().threads)  # type: ignore[no-any-return]
-    limit = MAX_SWEEPS if max_swaps is None else max_swaps
-    return kernels.swap_best(*problem, limit, machine().threads)  # type: ignore[no-any-return]
+    return kernels.swap_best(*problem, max_swaps, machine().threads)  # type: ignore[no-any-return]
 
 
 def _swap_until_held_out_rises(

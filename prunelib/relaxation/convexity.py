@@ -16,11 +16,7 @@ _ROUNDING = 2.0**-24  # of float32
 
 def plain_share(gram: torch.Tensor) -> torch.Tensor:
     """The paper's d = 0, as d_j / G_jj (inputs,) float64; negative if rounding left a negative eigenvalue in G."""
-    unit, alive = _unit_diagonal(gram)
-    share, rounding = 0.0, len(gram) * _ROUNDING
-    while not _is_convex(unit, share * alive.double()):
-        share, rounding = -rounding, 10 * rounding
-    return share * alive.double()
+    return _plain_share(*_unit_diagonal(gram))
 
 
 def tight_share(gram: torch.Tensor) -> torch.Tensor:
@@ -30,10 +26,9 @@ def tight_share(gram: torch.Tensor) -> torch.Tensor:
     multiple is the largest, to 1 / 1024, that leaves a Cholesky factor.
     """
     unit, alive = _unit_diagonal(gram)
-    share = plain_share(gram)
+    share = _plain_share(unit, alive)
     try:
-        own = torch.zeros_like(share)
-        own[alive] = 1 / inverse(unit[alive][:, alive]).diagonal()
+        own = alive / inverse(unit).diagonal()
     except NumericalError:
         return share
     low, high = 0.0, 1.0
@@ -43,15 +38,25 @@ def tight_share(gram: torch.Tensor) -> torch.Tensor:
     return share + low * own
 
 
+def _plain_share(unit: torch.Tensor, alive: torch.Tensor) -> torch.Tensor:
+    share, rounding = 0.0, len(unit) * _ROUNDING
+    while not _is_convex(unit, share * alive.double()):
+        share, rounding = -rounding, 10 * rounding
+    return share * alive.double()
+
+
 def _unit_diagonal(gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The Gram matrix in float64 with ones on its diagonal, and which inputs are not dead."""
+    """The Gram matrix in float64 with ones on its diagonal, dead inputs included, and which inputs are not dead."""
     norms = gram.diagonal().double().sqrt()
     alive = norms > 0
     norms = norms.where(alive, 1)
-    return gram.double() / norms / norms[:, None], alive
+    unit = gram.to(torch.float64, copy=True).div_(norms).div_(norms[:, None])
+    unit.diagonal().masked_fill_(~alive, 1)
+    return unit, alive
 
 
 def _is_convex(unit: torch.Tensor, share: torch.Tensor) -> bool:
-    """Whether G - Diag(d) has a Cholesky factor over the inputs that are not dead."""
-    alive = unit.diagonal() > 0
-    return not torch.linalg.cholesky_ex((unit - torch.diag(share))[alive][:, alive]).info.any()
+    """Whether G - Diag(d) has a Cholesky factor."""
+    shifted = unit.clone()
+    shifted.diagonal().sub_(share)
+    return not torch.linalg.cholesky_ex(shifted).info.any()

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from strategies import DEGENERATE, PATTERNS, PER_LAYER, problem, problems
 from swap_engines import all_or_none, cancelling, check_all_or_none, check_equal_swaps, check_the_pair_term, finished
 
+from prunelib import NOfM
 from prunelib.kernels.cpu import compiled
 from prunelib.kernels.cpu import swaps as cpu
 from prunelib.kernels.reference import swaps as reference
@@ -47,11 +48,14 @@ def test_the_change_of_every_swap_is_the_difference_of_losses():
             assert changes[r, u, j].item() == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: pattern.label)
+ODD_GROUPS = [NOfM(keep=1, group=2), NOfM(keep=2, group=3), NOfM(keep=5, group=10)]
+
+
+@pytest.mark.parametrize("pattern", [*PATTERNS, *ODD_GROUPS], ids=lambda pattern: pattern.label)
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("max_swaps", [1, 3, 50])
 def test_best_swaps_are_those_of_brute_force(engine, pattern, max_swaps):
-    p = problem(1, pattern, rows=5, inputs=16, tokens=50)
+    p = problem(1, pattern, rows=5, inputs=30 if pattern in ODD_GROUPS else 16, tokens=50)
     result = best(engine, p, max_swaps)
     for r in range(5):
         expected = oracles.best_swaps(p.weight[r].numpy(), p.gram.numpy(), p.mask[r].numpy(), p.group, max_swaps)
@@ -141,6 +145,13 @@ def test_a_row_that_needs_more_swaps_than_allowed_says_so():
 @pytest.mark.parametrize("engine", ENGINES)
 def test_equal_swaps_take_the_lowest_columns(engine):
     check_equal_swaps(engine)
+    weight, gram, mask = (
+        torch.tensor([[1.0, 1, 2, 2] * 2]),
+        torch.eye(8),
+        torch.tensor([[True, True, False, False] * 2]),
+    )
+    within_groups = finished(engine.swap_best(weight, gram, mask, 4, 1, 1))["mask"]
+    assert within_groups.tolist() == [[False, True, True, False, True, True, False, False]]
 
 
 @settings(max_examples=60)

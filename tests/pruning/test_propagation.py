@@ -1,9 +1,12 @@
 """Refinement block by block, against a plain reimplementation with whole forwards."""
 
+from functools import partial
+
 import pytest
 import torch
-from families import DENSE, random_windows, save, tiny_model
+from families import DENSE, MIXTURE, random_windows, save, tiny_model
 from runs import Bar
+from torch.nn import functional
 
 from prunelib.calibration.gram import in_batches
 from prunelib.masks.patterns import PerRow, select
@@ -56,39 +59,59 @@ def refine(tmp_path, *arguments, **settings):
 
 
 @torch.no_grad()
+def inputs_of(model, index, block):
+    """What each reader of a block sees in whole forwards, (tokens, inputs) float64, in the order in which they run."""
+    seen = {}
+
+    def keep(layer, x):
+        seen.setdefault(layer.name, []).append(x.reshape(-1, x.shape[-1]).double())
+
+    def keep_of_experts(readers, experts, args):
+        hidden, chosen = args[0].reshape(-1, args[0].shape[-1]), args[1]
+        for reader in readers:
+            expert = reader.fused.expert
+            x = hidden[(chosen == expert).any(dim=-1)]
+            gate, up = functional.linear(x, experts.gate_up_proj[expert]).chunk(2, dim=-1)
+            keep(reader, x if "gate_up" in reader.parameter else functional.silu(gate) * up)
+
+    fused = [layer for layer in index.readers(block) if layer.fused]
+    hooks = {
+        layer.name: lambda _, args, layer=layer: keep(layer, args[0])
+        for layer in index.readers(block)
+        if not layer.fused
+    }
+    hooks |= {layer.parameter.rpartition(".")[0]: partial(keep_of_experts, fused) for layer in fused}
+    handles = [model.get_submodule(name).register_forward_pre_hook(hook) for name, hook in hooks.items()]
+    for tokens in WINDOWS.split(2):
+        model(input_ids=tokens.long())
+    for handle in handles:
+        handle.remove()
+    return {name: torch.cat(parts) for name, parts in seen.items()}
+
+
+@torch.no_grad()
 def plain(model, index, propagation, method=sparseswaps):
     """Whole forwards, over and over: Gram matrices of what has been pruned so far, group after group of layers."""
     pruned = {}
     for block in range(index.blocks):
-        names = [layer.name for layer in index.readers(block)]
-        if model.config.model_type == "phi3":  # whose module list has o_proj before qkv_proj
-            names[:2] = reversed(names[:2])
-        for group in [names] if propagation == "block" else [[name] for name in names]:
-            seen = {name: [] for name in group}
-            handles = [
-                model.get_submodule(name).register_forward_pre_hook(
-                    lambda _, args, kept=kept: kept.append(args[0].reshape(-1, args[0].shape[-1]).double())
-                )
-                for name, kept in seen.items()
-            ]
-            for tokens in WINDOWS.split(2):
-                model(input_ids=tokens.long())
-            for handle in handles:
-                handle.remove()
-            for layer in (layer for layer in index.of_block(block) if layer.gram in group):
-                stored = model.get_submodule(layer.name).weight.data
-                weight = (stored.T if layer.transposed else stored).clone()
-                x = torch.cat(seen[layer.gram])
-                refined = method.refine(weight, (x.T @ x).float(), wanda(layer, weight, (x.T @ x).float()), PATTERN)
-                kept = weight * refined.mask if refined.weight is None else refined.weight
-                stored.copy_(kept.T if layer.transposed else kept)
+        parameters = {layer.name: layer.parameter for layer in index.readers(block)}
+        in_order = dict.fromkeys(parameters[name] for name in inputs_of(model, index, block))
+        for group in [list(in_order)] if propagation == "block" else [[parameter] for parameter in in_order]:
+            inputs = inputs_of(model, index, block)
+            for layer in (layer for layer in index.of_block(block) if parameters[layer.gram] in group):
+                x, stored = inputs[layer.gram], layer.weight(model)
+                stored = stored.T if layer.transposed else stored
+                weight, gram = stored.clone(), (x.T @ x).float() if len(x) else torch.eye(layer.inputs)
+                refined = method.refine(weight, gram, wanda(layer, weight, gram), PATTERN)
+                stored.copy_(weight * refined.mask if refined.weight is None else refined.weight)
                 pruned[layer.name] = refined.mask
     return pruned
 
 
+@pytest.mark.filterwarnings("ignore:.*inputs of experts saw fewer")
 @pytest.mark.parametrize("propagation", ["block", "sub_block"])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-@pytest.mark.parametrize("family", DENSE)
+@pytest.mark.parametrize("family", [*DENSE, *MIXTURE])
 def test_masks_are_those_of_whole_forwards(tmp_path, family, attention, propagation):
     attention = None if family == "gemma2" else attention
     folder, model, index = saved(tmp_path, family, attention)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from prunelib.kernels.cpu.compiled import compiled, correlate, in_chunks
+from prunelib.kernels.cpu.compiled import compiled, correlate, in_chunks, loss
 from prunelib.kernels.interface import LOSS_TOLERANCE, MAX_SWEEPS, ROUNDING, RowResults
 from prunelib.kernels.moves import moves_of
 from prunelib.masks.patterns import Groups
@@ -57,9 +57,9 @@ def _optimise(weight, gram, mask, keep, moves, terms, made, sweeps, loss_before,
         while not optimal[r] and sweeps[r] < MAX_SWEEPS:
             correlate(w, np.flatnonzero(~m), gram, corr)
             if sweeps[r] == 0:
-                loss_before[r] = _loss(w, m, corr)
+                loss_before[r] = loss(w, m, corr)
             changed, visits = _sweep_until_still(w, gram, m, corr, keep, moves, terms)
-            loss_after[r] = _loss(w, m, corr)
+            loss_after[r] = loss(w, m, corr)
             made[r] += changed
             sweeps[r] += visits
             optimal[r] = changed == 0
@@ -70,31 +70,22 @@ def _sweep_until_still(w, gram, m, corr, keep, moves, terms):
     """Sweep until nothing changes, with a c that is only updated; return how many groups changed in how many sweeps."""
     made, sweeps, changed = 0, 0, 1
     while changed > 0 and sweeps < MAX_SWEEPS:
-        changed = _sweep(w, gram, m, corr, keep, moves, terms, _loss(w, m, corr))
+        changed = _sweep(w, gram, m, corr, keep, moves, terms, loss(w, m, corr))
         made += changed
         sweeps += 1
     return made, sweeps
 
 
 @compiled
-def _loss(w, m, corr):
-    """The row's loss p^T c."""
-    loss = 0.0
-    for j in range(w.size):
-        loss += 0.0 if m[j] else w[j] * corr[j]
-    return max(loss, 0.0)
-
-
-@compiled
-def _sweep(w, gram, m, corr, keep, moves, terms, loss):
+def _sweep(w, gram, m, corr, keep, moves, terms, current):
     """Give each group its best pattern under the current c; return how many changed."""
     changed = 0
     for start in range(0, w.size, terms.column.size):
         _set_terms(w, gram, m, corr, start, keep, terms)
         best, change = _best_move(moves, terms)
-        if change < -(LOSS_TOLERANCE * loss + _rounding(moves.places[best, : moves.number[best]], terms)):
+        if change < -(LOSS_TOLERANCE * current + _rounding(moves.places[best, : moves.number[best]], terms)):
             _move(moves.places[best, : moves.number[best]], terms, gram, m, corr)
-            loss = max(loss + change, 0.0)
+            current = max(current + change, 0.0)
             changed += 1
     return changed
 

@@ -45,6 +45,15 @@ def lesser(typing_context, a, b):  # noqa: ARG001 - numba's signature
 
 
 @compiled
+def first_of(values, value):
+    """The first place that has a value, the last place if none has."""
+    first = values.size - 1
+    for j in range(values.size):
+        first = min(first, j if values[j] == value else values.size)
+    return first
+
+
+@compiled
 def correlate(p, places, gram, corr):
     """Set c = G p for a vector p (inputs,) that is 0 outside ``places``, in float64, four columns of G at a time."""
     corr[:] = 0.0
@@ -59,3 +68,12 @@ def correlate(p, places, gram, corr):
         pj, gj = np.float64(p[j]), gram[j]
         for i in range(corr.size):
             corr[i] += pj * gj[i]
+
+
+@compiled
+def loss(w, m, corr):
+    """The loss p^T c of a row, with p the pruned weights and c = G p."""
+    total = 0.0
+    for j in range(w.size):
+        total += 0.0 if m[j] else w[j] * corr[j]
+    return max(total, 0.0)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from prunelib.kernels.cpu.compiled import BLOCKED, compiled, correlate, in_chunks, lesser
+from prunelib.kernels.cpu.compiled import BLOCKED, compiled, correlate, first_of, in_chunks, lesser
 from prunelib.kernels.interface import FLOAT32_ROUNDING, MAX_SWEEPS, RowResults
 from prunelib.kernels.reference.partial_refit_swaps import DESCENTS
 from prunelib.kernels.reference.refit_swaps import IMPROVEMENT
@@ -145,9 +145,10 @@ def _least_restores(kept, x, gram, corr, closed, scale, group, gain):
 
 @compiled
 def _least_restore(u, xu, row, corr, closed, scale, group):
-    low = u - u % group
+    places = slice(u - u % group, u - u % group + group)
+    row, corr, closed, scale = row[places], corr[places], closed[places], scale[places]
     least = np.float32(BLOCKED)
-    for j in range(low, low + group):
+    for j in range(row.size):
         t = (corr[j] + xu * row[j]) * scale[j]
         least = lesser(closed[j] - t * t, least)
     return least
@@ -177,16 +178,15 @@ def _visit(rows, r):
 @compiled
 def _best_swap(rows, r, u):
     """The least exact change from pruning u, and the j (the lowest of equals) to restore for it."""
-    row, corr, closed, diag, changes = rows.gram[u], rows.corr[r], rows.closed[r], rows.diag, rows.scratch
-    low, xu, least = u - u % rows.group, rows.x[r, u], BLOCKED
-    for j in range(low, low + rows.group):
+    places = slice(u - u % rows.group, u - u % rows.group + rows.group)
+    row, corr, closed = rows.gram[u, places], rows.corr[r, places], rows.closed[r, places]
+    diag, changes, xu, least = rows.diag[places], rows.scratch[places], rows.x[r, u], BLOCKED
+    for j in range(row.size):
         restored = corr[j] + xu * row[j]
         changes[j] = closed[j] - restored * restored / diag[j]
         least = lesser(changes[j], least)
-    j = low
-    while changes[j] != least and j < low + rows.group - 1:
-        j += 1
-    return _prune_term(xu, diag[u], corr[u]) + least, j
+    j = places.start + first_of(changes, least)
+    return _prune_term(xu, rows.diag[u], rows.corr[r, u]) + least, j
 
 
 @compiled

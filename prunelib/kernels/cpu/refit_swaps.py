@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from prunelib.kernels.cpu.compiled import BLOCKED, compiled, correlate, in_chunks, lesser
+from prunelib.kernels.cpu.compiled import BLOCKED, compiled, correlate, first_of, in_chunks, lesser
 from prunelib.kernels.interface import MAX_SWEEPS, RowResults
 from prunelib.kernels.reference.refit_swaps import IMPROVEMENT, LEAST_SCHUR
 
@@ -238,13 +238,10 @@ def _best_swap(t, u, row):
     h = -1.0 / row[u]
     step = t.state[u] * h
     a, r, schur = row[low : low + t.group], t.state[low : low + t.group], t.schur[low : low + t.group]
-    changes = t.scratch
+    changes = t.scratch[: a.size]
     least = 0.0
     for j in range(a.size):
         residual = r[j] + step * a[j]
         changes[j] = -(residual * residual) / (schur[j] + h * a[j] * a[j])
         least = lesser(changes[j], least)
-    j = 0
-    while changes[j] > least and j < a.size - 1:
-        j += 1
-    return step * t.state[u] + least, low + j
+    return step * t.state[u] + least, low + first_of(changes, least)

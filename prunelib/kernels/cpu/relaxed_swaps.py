@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from prunelib.kernels.cpu.compiled import BLOCKED, compiled, correlate, in_chunks, lesser
+from prunelib.kernels.cpu.compiled import BLOCKED, compiled, correlate, first_of, in_chunks, lesser
 from prunelib.kernels.reference.relaxed_swaps import FLAT, NEAR, OUTSIDE, PAIRS
 
 _FLAT, _NEAR = np.float32(FLAT), np.float32(NEAR)
@@ -230,10 +230,7 @@ def _taker(row, i, places):
         step = lesser(lesser(free[j], mass), slope / (np.float32(-2.0) * lesser(-curvature, -_FLAT)))
         drops[j] = step * (curvature * step - slope)
         least = lesser(drops[j], least)
-    j = 0
-    while drops[j] != least and j < w.size - 1:
-        j += 1
-    return j, -least
+    return first_of(drops, least), -least
 
 
 @compiled

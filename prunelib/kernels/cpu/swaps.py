@@ -1,4 +1,4 @@
-"""Swaps, compiled: float32 proposes, float64 decides.
+"""Swaps within whole rows, compiled: float32 proposes, float64 decides. Those within groups are in :mod:`.group_swaps`.
 
 A scan looks at every kept u x pruned j pair of a row in float32 with SIMD and keeps, for each u, only the least change
 it could bring. A pair that might be taken is evaluated again in float64, so that the swap which is made is the one that
@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from prunelib.kernels.cpu.compiled import BLOCKED, compiled, correlate, in_chunks, lesser
+from prunelib.kernels.cpu import group_swaps
+from prunelib.kernels.cpu.compiled import BLOCKED, compiled, correlate, first_of, in_chunks, lesser, loss
 from prunelib.kernels.interface import FLOAT32_ROUNDING, LOSS_TOLERANCE, MAX_SWEEPS, ROUNDING, RowResults
 
 _TILE_BYTES = 512 * 1024
@@ -24,14 +25,18 @@ def swap_best(
     weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, group: int, max_swaps: int, threads: int
 ) -> Iterator[tuple[slice, RowResults]]:
     """Make the best swap of each row, at most ``max_swaps`` times; see :mod:`prunelib.kernels.interface`."""
-    return _refine(_swap_best, weight, gram, mask, group, max_swaps, threads)
+    if group < len(gram):
+        return group_swaps.swap_best(weight, gram, mask, group, max_swaps, threads)
+    return _refine(_swap_best, weight, gram, mask, max_swaps, threads)
 
 
 def swap_to_optimum(
     weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, group: int, threads: int
 ) -> Iterator[tuple[slice, RowResults]]:
-    """Sweep over each row until no swap improves it; see :mod:`prunelib.kernels.interface`."""
-    return _refine(_sweep, weight, gram, mask, group, MAX_SWEEPS, threads)
+    """Swap until no swap improves a row; see :mod:`prunelib.kernels.interface`."""
+    if group < len(gram):
+        return group_swaps.swap_best(weight, gram, mask, group, MAX_SWEEPS, threads)
+    return _refine(_sweep, weight, gram, mask, MAX_SWEEPS, threads)
 
 
 class _Rows(NamedTuple):
@@ -53,7 +58,6 @@ class _Rows(NamedTuple):
     gain: np.ndarray
     margin: np.ndarray
     scratch: np.ndarray
-    group: int
 
 
 def _refine(
@@ -61,7 +65,6 @@ def _refine(
     weight: torch.Tensor,
     gram: torch.Tensor,
     mask: torch.Tensor,
-    group: int,
     limit: int,
     threads: int,
 ) -> Iterator[tuple[slice, RowResults]]:
@@ -74,7 +77,7 @@ def _refine(
         corr, restore = np.empty((2, *masks.shape), np.float64)
         restore32, gain, margin = np.zeros((3, *masks.shape), np.float32)
         scratch = np.empty(masks.shape[1], np.float64)
-        chunk = _Rows(weights[rows], grams, diag, masks, corr, restore, restore32, gain, margin, scratch, group)
+        chunk = _Rows(weights[rows], grams, diag, masks, corr, restore, restore32, gain, margin, scratch)
         kernel(chunk, limit, tile, *figures)
         return rows, results
 
@@ -94,7 +97,7 @@ def _swap_best(rows, max_swaps, tile, swaps, sweeps, loss_before, loss_after, op
             if active[r]:
                 _swap(rows, r, u, j)
                 swaps[r] += 1
-                loss_after[r] = _loss(rows.weight[r], rows.mask[r], rows.corr[r])
+                loss_after[r] = loss(rows.weight[r], rows.mask[r], rows.corr[r])
 
 
 @compiled
@@ -106,7 +109,7 @@ def _sweep(rows, max_sweeps, tile, swaps, sweeps, loss_before, loss_after, optim
             sweeps[r] += 1
             made = _visit(rows, r, loss_after[r])
             swaps[r] += made
-            loss_after[r] = _loss(rows.weight[r], rows.mask[r], rows.corr[r])
+            loss_after[r] = loss(rows.weight[r], rows.mask[r], rows.corr[r])
             optimal[r] = made == 0
             active[r] = made > 0 and sweeps[r] < max_sweeps
 
@@ -117,17 +120,8 @@ def _begin(rows, loss_before, loss_after):
     for r in range(len(rows.weight)):
         correlate(rows.weight[r], np.flatnonzero(~rows.mask[r]), rows.gram, rows.corr[r])
         _update_restore(rows, r)
-        loss_before[r] = loss_after[r] = _loss(rows.weight[r], rows.mask[r], rows.corr[r])
+        loss_before[r] = loss_after[r] = loss(rows.weight[r], rows.mask[r], rows.corr[r])
     return np.ones(len(rows.weight), np.bool_)
-
-
-@compiled
-def _loss(w, m, corr):
-    """The row's loss p^T c."""
-    loss = 0.0
-    for j in range(w.size):
-        loss += 0.0 if m[j] else w[j] * corr[j]
-    return max(loss, 0.0)
 
 
 @compiled
@@ -175,7 +169,7 @@ def _scan(rows, active, tile):
                 if rows.mask[r, u]:
                     kept[count] = u
                     count += 1
-            _least_restores(kept[:count], w, rows.gram, rows.restore32[r], rows.group, gain)
+            _least_restores(kept[:count], w, rows.gram, rows.restore32[r], gain)
             for u in kept[:count]:
                 prune = _prune_term(w[u], rows.diag[u], corr[u])
                 bound = abs(prune) + largest_restore[r] + 2.0 * abs(w[u]) * norm[u] * largest_weight[r]
@@ -202,9 +196,9 @@ def _prune_term(wu, guu, cu):
 
 
 @compiled
-def _least_restores(kept, w, gram, restore, group, gain):
-    """Set gain[u] = min_j (b_j - 2 w_u w_j G_uj) over the group of each u; over a whole row, four u at a time."""
-    whole = kept.size - kept.size % 4 if group == w.size else 0
+def _least_restores(kept, w, gram, restore, gain):
+    """Set gain[u] = min_j (b_j - 2 w_u w_j G_uj) of each u, four u at a time."""
+    whole = kept.size - kept.size % 4
     for k in range(0, whole, 4):
         u0, u1, u2, u3 = kept[k], kept[k + 1], kept[k + 2], kept[k + 3]
         g0, g1, g2, g3 = gram[u0], gram[u1], gram[u2], gram[u3]
@@ -218,16 +212,15 @@ def _least_restores(kept, w, gram, restore, group, gain):
             m3 = lesser(b + twice * (w3 * g3[j]), m3)
         gain[u0], gain[u1], gain[u2], gain[u3] = m0, m1, m2, m3
     for u in kept[whole:]:
-        gain[u] = _least_restore(u, w, gram[u], restore, group)
+        gain[u] = _least_restore(w[u], w, gram[u], restore)
 
 
 @compiled
-def _least_restore(u, w, row, restore, group):
-    """min_j (b_j - 2 w_u w_j G_uj) over the group of u, in float32."""
-    low = u - u % group
+def _least_restore(wu, w, row, restore):
+    """min_j (b_j - 2 w_u w_j G_uj) in float32."""
     least = np.float32(BLOCKED)
-    for j in range(low, low + group):
-        least = lesser(restore[j] + np.float32(-2.0) * w[j] * (w[u] * row[j]), least)
+    for j in range(w.size):
+        least = lesser(restore[j] + np.float32(-2.0) * w[j] * (wu * row[j]), least)
     return least
 
 
@@ -235,46 +228,43 @@ def _least_restore(u, w, row, restore, group):
 def _best_partner(rows, r, u):
     """The least exact change from pruning u, its j (the lowest of equals), and the rounding it may carry."""
     w, row, restore, changes = rows.weight[r], rows.gram[u], rows.restore[r], rows.scratch
-    low = u - u % rows.group
     wu = np.float64(w[u])
     prune = _prune_term(wu, rows.diag[u], rows.corr[r, u])
     least = BLOCKED
-    for j in range(low, low + rows.group):
+    for j in range(w.size):
         changes[j] = restore[j] - 2.0 * wu * (np.float64(w[j]) * row[j])
         least = lesser(changes[j], least)
-    j = low
-    while changes[j] != least and j < low + rows.group - 1:
-        j += 1
+    j = first_of(changes, least)
     rounding = ROUNDING * (abs(prune) + abs(restore[j]) + abs(least))
     return prune + least, j, rounding
 
 
 @compiled
-def _best_pair(rows, r, loss):
+def _best_pair(rows, r, current):
     """The exact best swap (u, j) of a row, the lowest u of equals; u = -1 where none improves."""
     gain, margin = rows.gain[r], rows.margin[r]
     reachable = min(np.float32(0.0), (gain + margin).min())
     best, best_u, best_j = 0.0, -1, -1
     for u in np.flatnonzero(gain - margin <= reachable):
         change, j, rounding = _best_partner(rows, r, u)
-        if change < best and change < -(LOSS_TOLERANCE * loss + rounding):
+        if change < best and change < -(LOSS_TOLERANCE * current + rounding):
             best, best_u, best_j = change, u, j
     return best_u, best_j
 
 
 @compiled
-def _visit(rows, r, loss):
+def _visit(rows, r, current):
     """Visit each u that might improve, best first, and make its best swap under the current c; return their number."""
     w, gain, margin = rows.weight[r], rows.gain[r], rows.margin[r]
     candidates = np.flatnonzero(gain < margin)
     made = 0
     for u in candidates[np.argsort(gain[candidates], kind="mergesort")]:
-        least = _least_restore(u, w, rows.gram[u], rows.restore32[r], rows.group)
+        least = _least_restore(w[u], w, rows.gram[u], rows.restore32[r])
         if _prune_term(w[u], rows.diag[u], rows.corr[r, u]) + least > margin[u]:
             continue
         change, j, rounding = _best_partner(rows, r, u)
-        if change < -(LOSS_TOLERANCE * loss + rounding):
+        if change < -(LOSS_TOLERANCE * current + rounding):
             _swap(rows, r, u, j)
             made += 1
-            loss = max(loss + change, 0.0)
+            current = max(current + change, 0.0)
     return made

@@ -33,8 +33,9 @@ def swap_best(
 def swap_to_optimum(
     weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, group: int, threads: int
 ) -> Iterator[tuple[slice, RowResults]]:
-    """Sweep over each row until no swap improves it; see :mod:`prunelib.kernels.interface`."""
-    del threads
+    """Swap until no swap improves a row; see :mod:`prunelib.kernels.interface`."""
+    if group < len(gram):
+        return swap_best(weight, gram, mask, group, MAX_SWEEPS, threads)
     return _refine(swap_kernels.visit, weight, gram, mask, group, MAX_SWEEPS, 1)
 
 

@@ -1,0 +1,60 @@
+"""What refiners say that they hold, against the memory of a process that runs them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from prunelib import refiners
+from prunelib.pruning import registry
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux to count a peak anew")
+
+RUN = """
+import gc
+import sys
+
+import torch
+
+from prunelib import NOfM, PerLayer, PerRow, refiners, select
+from prunelib.pruning import registry
+
+name, kind, rows, inputs = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+method = registry.methods(refiners)[name]
+pattern = {"per_row": PerRow(sparsity=0.5), "per_layer": PerLayer(sparsity=0.5), "n_of_m": NOfM(keep=2, group=4)}[kind]
+settings = method.Settings(**{"damping": 0.01} if "damping" in method.Settings.model_fields else {})
+
+
+def peak():
+    return next(1024 * int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
+
+
+def refine(rows, inputs):
+    x, weight = torch.randn(inputs + 100, inputs), torch.randn(rows, inputs)
+    gram, mask = x.T @ x, select(weight.abs(), pattern)
+    known = {"input_mean": x.mean(dim=0), "tokens": len(x)} if "input_mean" in method.ABOUT.extras else {}
+    del x
+    gc.collect()
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    before = peak()
+    method.refine(weight, gram, mask, pattern, settings, **known)
+    return peak() - before
+
+
+refine(32, 16)
+print(refine(rows, inputs))
+"""
+
+
+@pytest.mark.parametrize(("rows", "inputs"), [(32, 2048), (6144, 512)])
+@pytest.mark.parametrize("name", registry.methods(refiners))
+def test_a_refiner_holds_what_it_says(name, rows, inputs):
+    about = registry.methods(refiners)[name].ABOUT
+    said = 4 * about.holds.squares * inputs**2 + about.holds.weight_bytes * rows * inputs
+    command = [sys.executable, "-c", RUN, name, about.patterns[0], str(rows), str(inputs)]
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}  # what is freed goes back at once
+    held = int(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
+    assert said / 4 - 20_000_000 < held < said + 20_000_000
