@@ -1,6 +1,8 @@
 """Relaxed swaps, compiled: pairs are chosen in float32 with SIMD, and made in float64.
 
-A row's result depends neither on its chunk nor on the number of threads.
+The first places of all groups lie side by side, then the second ones, and so on: place t of group q is t * groups + q.
+Within a whole row that changes nothing; with many groups, SIMD goes over these. A row's result depends neither on its
+chunk nor on the number of threads.
 """
 
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from prunelib.kernels.reference.relaxed_swaps import FLAT, NEAR, OUTSIDE, PAIRS
 
 _FLAT, _NEAR = np.float32(FLAT), np.float32(NEAR)
 _FEW = 32  # as few are sorted faster than parted
+_SHUT = np.float32(BLOCKED / 2)  # whoever is above has nothing to give
 
 
 def descend(
@@ -28,30 +31,45 @@ def descend(
     rounds: int,
     threads: int,
 ) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Make relaxed swaps on one objective after the other; see :mod:`prunelib.kernels.reference.relaxed_swaps`."""
-    weights, grams = weight.contiguous().numpy(), gram.contiguous().numpy()
-    objectives, locked = shifts.contiguous().numpy(), fixed.numpy()
+    """Make relaxed swaps on one objective after the other; see :mod:`prunelib.kernels.reference.relaxed_swaps`.
+
+    There is a ``price`` only where groups are whole rows.
+    """
+    columns = torch.arange(len(gram)).reshape(-1, group).T.flatten()  # of each place
+    ordered = gram.contiguous() if group == len(gram) else gram[columns[:, None], columns]
+    grams, objectives = ordered.numpy(), shifts[:, columns].numpy()
+    blocks = _blocks(grams, group)
     trade = (-1.0, 0.0) if price is None else (price, OUTSIDE)
 
     def work(rows: slice) -> tuple[slice, torch.Tensor]:
-        masses = mass[rows].clone(memory_format=torch.contiguous_format)
-        row = _empty(grams, len(grams), len(grams) // group)
-        _descend(row, weights[rows], objectives, masses.numpy(), locked[rows], group, *trade, tolerance, rounds)
-        return rows, masses
+        weights, masses, locked = (given[rows][:, columns].numpy() for given in (weight, mass, fixed))
+        _descend(_empty(grams, blocks), weights, objectives, masses, locked, *trade, tolerance, rounds)
+        return rows, torch.empty_like(mass[rows]).index_copy_(1, columns, torch.from_numpy(masses))
 
     return in_chunks(work, len(mass), threads)
+
+
+def _blocks(gram: np.ndarray, group: int) -> np.ndarray:
+    """G between places s and t of group q at [s, t, q], (group, group, groups) float32; of whole rows nothing."""
+    groups = len(gram) // group
+    if groups == 1:
+        return np.empty((group, group, 0), np.float32)
+    places = np.arange(len(gram)).reshape(group, groups)
+    return gram[places[:, None], places[None]]
 
 
 class _Row(NamedTuple):
     """One row and its state; the outside is its last place, of weight 0.
 
-    gram (inputs, inputs) is float32; weight, mass, room, corr = G p, and moved = d w^2 are (inputs + 1,) float64.
-    weight32, gradient, energy (the curvature along one mass), closed (BLOCKED for what has nothing to give), open (what
-    it may take) and drops are (inputs + 1,) float32, for choosing pairs. fixed (inputs + 1,) is bool; givers and takers
-    (groups,) hold the pair of each group, and promised its drop.
+    gram (inputs, inputs) and blocks (:func:`_blocks`) are float32; weight, mass, room, corr = G p and moved = d w^2 are
+    (inputs + 1,) float64. weight32, gradient, energy (the curvature along one mass), closed (BLOCKED for what has
+    nothing to give), open (what it may take) and drops are (inputs + 1,) float32, for choosing pairs. fixed
+    (inputs + 1,) is bool; givers and takers (groups,) int32 hold the pair of each group, and promised its drop; least,
+    twice, own, given and interaction (group, groups) are what a scan over groups knows of the givers, float32.
     """
 
     gram: np.ndarray
+    blocks: np.ndarray
     weight: np.ndarray
     mass: np.ndarray
     room: np.ndarray
@@ -67,17 +85,24 @@ class _Row(NamedTuple):
     givers: np.ndarray
     takers: np.ndarray
     promised: np.ndarray
+    least: np.ndarray
+    twice: np.ndarray
+    own: np.ndarray
+    given: np.ndarray
+    interaction: np.ndarray
 
 
-def _empty(gram, inputs, groups):
+def _empty(gram, blocks):
     """Room for the state of one row."""
+    inputs, groups = len(gram), len(gram) // len(blocks)
     exact, fast = np.zeros((5, inputs + 1), np.float64), np.zeros((6, inputs + 1), np.float32)
-    pairs, promised = np.zeros((2, groups), np.int64), np.zeros(groups, np.float32)
-    return _Row(gram, *exact, *fast, np.zeros(inputs + 1, np.bool_), *pairs, promised)
+    pairs, of_givers = np.zeros((2, groups), np.int32), np.zeros((5, groups), np.float32)
+    fixed, interaction = np.zeros(inputs + 1, np.bool_), np.zeros(blocks.shape[1:], np.float32)
+    return _Row(gram, blocks, *exact, *fast, fixed, *pairs, *of_givers, interaction)
 
 
 @compiled
-def _descend(row, weights, shifts, masses, fixed, group, price, outside, tolerance, rounds):
+def _descend(row, weights, shifts, masses, fixed, price, outside, tolerance, rounds):
     inputs = weights.shape[1]
     pairs = max(1, inputs // PAIRS)
     for r in range(len(weights)):
@@ -85,8 +110,8 @@ def _descend(row, weights, shifts, masses, fixed, group, price, outside, toleran
         for shift in shifts:
             _set_objective(row, shift)
             for _ in range(rounds):
-                loss, gap = _certify(row, group, price)
-                if gap <= tolerance * loss or not _round(row, group, pairs):
+                loss, gap = _certify(row, price)
+                if gap <= tolerance * loss or not _round(row, pairs):
                     break
         masses[r] = np.minimum(row.mass[:inputs], 1.0)
 
@@ -131,14 +156,14 @@ def _slope(row, j):
 
 
 @compiled
-def _certify(row, group, price):
+def _certify(row, price):
     """The relaxed loss, and the dual gap: largest <gradient, m - v> over the polytope, or with a price over the box."""
-    inputs = row.weight.size - 1
+    inputs, groups = row.weight.size - 1, row.promised.size
     loss, gap = 0.0, 0.0
-    gradient = np.empty(group)
-    for low in range(0, inputs, group):
+    gradient = np.empty(inputs // groups)
+    for q in range(groups):
         free, budget = 0, 0.0
-        for j in range(low, low + group):
+        for j in range(q, inputs, groups):
             loss += (1.0 - row.mass[j]) * (row.weight[j] * row.corr[j] + row.moved[j] * row.mass[j])
             if not row.fixed[j]:
                 gradient[free] = _slope(row, j) + max(price, 0.0)
@@ -156,7 +181,7 @@ def _least(gradient, budget):
     if whole == gradient.size:
         return gradient.sum()
     if gradient.size <= _FEW:
-        gradient.sort()
+        _sort(gradient)
         ranked = gradient
     else:
         ranked = np.partition(gradient, whole)
@@ -164,11 +189,22 @@ def _least(gradient, budget):
 
 
 @compiled
-def _round(row, group, pairs):
+def _sort(values):
+    """Sort a few values by insertion."""
+    for end in range(1, values.size):
+        value, k = values[end], end
+        while k > 0 and values[k - 1] > value:
+            values[k] = values[k - 1]
+            k -= 1
+        values[k] = value
+
+
+@compiled
+def _round(row, pairs):
     """Scan, and make the pairs that promise most, until so many are found; whether there were any."""
     found = 0
     while found < pairs:
-        largest = _scan(row, group)
+        largest = _scan(row) if row.promised.size == 1 else _scan_groups(row)
         if largest <= 0:
             break
         for q in range(row.promised.size):
@@ -179,24 +215,19 @@ def _round(row, group, pairs):
 
 
 @compiled
-def _scan(row, group):
-    """Find the pair of each group and the drop it promises; return the largest drop."""
+def _scan(row):
+    """Find the pair of a row that is one group, and the drop it promises; return that."""
     outside = row.weight.size - 1
-    largest = np.float32(0.0)
-    for q in range(row.promised.size):
-        places = slice(q * group, (q + 1) * group)
-        i = _giver(row.gradient[places], row.closed[places]) + places.start
-        if row.closed[outside] == 0 and (row.closed[i] > 0 or row.gradient[outside] > row.gradient[i]):
-            i = outside
-        row.givers[q], row.promised[q] = i, 0.0
-        if row.closed[i] == 0:
-            j, row.promised[q] = _taker(row, i, places)
-            row.takers[q] = j + places.start
-            earned = _earned(row, i)
-            if earned > row.promised[q]:
-                row.takers[q], row.promised[q] = outside, earned
-        largest = max(largest, row.promised[q])
-    return largest
+    i = _giver(row.gradient[:outside], row.closed[:outside])
+    if row.closed[outside] == 0 and (row.closed[i] > 0 or row.gradient[outside] > row.gradient[i]):
+        i = outside
+    row.givers[0], row.promised[0] = i, 0.0
+    if row.closed[i] == 0:
+        row.takers[0], row.promised[0] = _taker(row, i)
+        earned = _earned(row, i)
+        if earned > row.promised[0]:
+            row.takers[0], row.promised[0] = outside, earned
+    return row.promised[0]
 
 
 @compiled
@@ -212,25 +243,97 @@ def _giver(gradient, closed):
 
 
 @compiled
-def _taker(row, i, places):
-    """Which of these places promises the largest drop when i gives, counted from the first; and the drop."""
-    interaction = row.gram[min(i, row.gram.shape[0] - 1), places]
+def _taker(row, i):
+    """Which place promises the largest drop when i gives; and the drop."""
+    last = row.gram.shape[0]
+    interaction = row.gram[min(i, last - 1)]
     w, gradient, energy, free, drops = (
-        row.weight32[places],
-        row.gradient[places],
-        row.energy[places],
-        row.open[places],
-        row.drops[places],
+        row.weight32[:last],
+        row.gradient[:last],
+        row.energy[:last],
+        row.open[:last],
+        row.drops[:last],
     )
     top, twice, own, mass = row.gradient[i], np.float32(2.0) * row.weight32[i], row.energy[i], np.float32(row.mass[i])
     least = np.float32(0.0)
-    for j in range(w.size):
-        slope = -lesser(gradient[j] - top, np.float32(0.0))
-        curvature = own + energy[j] - twice * w[j] * interaction[j]
-        step = lesser(lesser(free[j], mass), slope / (np.float32(-2.0) * lesser(-curvature, -_FLAT)))
-        drops[j] = step * (curvature * step - slope)
+    for j in range(last):
+        drops[j] = _drop(top - gradient[j], own + energy[j] - twice * w[j] * interaction[j], mass, free[j])
         least = lesser(drops[j], least)
     return first_of(drops, least), -least
+
+
+@compiled
+def _drop(slope, curvature, mass, room):
+    """What a pair with this slope and curvature changes the objective by; one has mass to give, the other room."""
+    slope = -lesser(-slope, np.float32(0.0))
+    step = lesser(lesser(room, mass), slope / (np.float32(-2.0) * lesser(-curvature, -_FLAT)))
+    return step * (curvature * step - slope)
+
+
+@compiled
+def _scan_groups(row):
+    """Find the pair of each group and the drop it promises, all groups side by side; return the largest drop."""
+    group, groups = row.blocks.shape[0], row.promised.size
+    row.givers[:], row.least[:] = 0, 2.0 * BLOCKED
+    for t in range(group):
+        places = slice(t * groups, (t + 1) * groups)
+        _offer_givers(row.gradient[places], row.closed[places], t, row.givers, row.least)
+    for t in range(group):
+        places = slice(t * groups, (t + 1) * groups)
+        _note_givers(row.givers, t, row.weight32[places], row.energy[places], row.mass[places], row)
+        for s in range(group):
+            _note_interaction(row.givers, t, row.blocks[t, s], row.interaction[s])
+    row.takers[:], row.promised[:] = 0, 0.0
+    for s in range(group):
+        places = slice(s * groups, (s + 1) * groups)
+        w, gradient, energy, room = row.weight32[places], row.gradient[places], row.energy[places], row.open[places]
+        _offer_takers(row, w, gradient, energy, room, row.interaction[s], s)
+    largest = np.float32(0.0)
+    for q in range(groups):
+        row.promised[q] = row.promised[q] if row.least[q] < _SHUT else np.float32(0.0)
+        row.givers[q] = row.givers[q] * groups + q
+        row.takers[q] = row.takers[q] * groups + q
+        largest = -lesser(-largest, -row.promised[q])
+    return largest
+
+
+@compiled
+def _offer_givers(gradient, closed, t, givers, least):
+    """Let place t of each group give where its gradient is the largest so far."""
+    for q in range(givers.size):
+        value = closed[q] - gradient[q]
+        better = value < least[q]
+        givers[q] = np.int32(t) if better else givers[q]
+        least[q] = value if better else least[q]
+
+
+@compiled
+def _note_givers(givers, t, w, energy, mass, row):
+    """Note what is to be known of the givers that are place t of their group."""
+    twice, own, given = row.twice, row.own, row.given
+    for q in range(givers.size):
+        here = givers[q] == t
+        twice[q] = np.float32(2.0) * w[q] if here else twice[q]
+        own[q] = energy[q] if here else own[q]
+        given[q] = np.float32(mass[q]) if here else given[q]
+
+
+@compiled
+def _note_interaction(givers, t, block, interaction):
+    for q in range(givers.size):
+        interaction[q] = block[q] if givers[q] == t else interaction[q]
+
+
+@compiled
+def _offer_takers(row, w, gradient, energy, room, interaction, s):
+    """Let place s of each group take where that promises the largest drop so far."""
+    takers, promised, least, twice, own, given = row.takers, row.promised, row.least, row.twice, row.own, row.given
+    for q in range(takers.size):
+        curvature = own[q] + energy[q] - twice[q] * w[q] * interaction[q]
+        drop = -_drop(-least[q] - gradient[q], curvature, given[q], room[q])
+        better = drop > promised[q]
+        takers[q] = np.int32(s) if better else takers[q]
+        promised[q] = drop if better else promised[q]
 
 
 @compiled
