@@ -112,6 +112,14 @@ def test_what_is_said_of_workers_is_what_the_benchmarks_found():
     assert f"{hits} of {hits} refinements with a worker killed at a random moment, and {losses} of {losses}" in said
 
 
+def test_what_calibration_costs_is_what_the_benchmark_found():
+    record = benchmarked("calibration")
+    said = " ".join(README.split())
+    assert f"it takes {record['ratio']:.2f} times as long as the model's plain forward" in said
+    assert f"`python benchmarks/calibration.py`, {record['tokens']:,} tokens" in said
+    assert record["ratio"] <= 1.3
+
+
 def test_the_needs_of_70_billion_weights_are_those_of_the_plan():
     planned, work, budgets = outline(LLAMA_70B), Workload(), Machine()
     stages = {each.stage: each for each in memory(planned, work, budgets.gram_bytes, budgets.state_bytes)}
