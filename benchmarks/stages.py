@@ -15,6 +15,8 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -53,7 +55,8 @@ def prepare(hidden: int, blocks: int) -> int:
         shutil.copytree(PROJECT / name, COPY / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("texts", "tasks"):
         shutil.copytree(PROJECT / "artifacts" / name, COPY / "artifacts" / name, copy_function=os.link)
-    return write_model(hidden, blocks, COPY / "stock")
+    with ProcessPoolExecutor(1, get_context("spawn")) as apart:  # a process passes its own peak on to its children
+        return apart.submit(write_model, hidden, blocks, COPY / "stock").result()
 
 
 def write_params(model: str) -> None:
