@@ -118,6 +118,8 @@ def test_what_calibration_costs_is_what_the_benchmark_found():
     assert f"it takes {record['ratio']:.2f} times as long as the model's plain forward" in said
     assert f"`python benchmarks/calibration.py`, {record['tokens']:,} tokens" in said
     assert record["ratio"] <= 1.3
+    shares = [each["share"] for each in benchmarked("gram-cpu")["records"]]
+    assert f"alone reach {100 * min(shares):.0f}% to {100 * max(shares):.0f}% of that rate" in said
 
 
 def test_the_needs_of_70_billion_weights_are_those_of_the_plan():
