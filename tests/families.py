@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
@@ -56,6 +57,16 @@ def tiny_model(family: str, attention: str | None = None, dtype: torch.dtype = t
         for parameter in model.parameters():
             parameter.data.normal_(std=0.2).add_(float(parameter.ndim == 1) / 2)
     return model.to(dtype).eval().requires_grad_(False)
+
+
+def read_by_expert(experts: torch.nn.Module, args: tuple[torch.Tensor, ...], layer) -> torch.Tensor:
+    """What a matrix of one expert reads, (tokens, inputs), from the definition of experts, called with ``args``."""
+    hidden, chosen = args[0].reshape(-1, args[0].shape[-1]), args[1]
+    x = hidden[(chosen == layer.fused.expert).any(dim=-1)]
+    if "gate_up" in layer.parameter:
+        return x
+    gate, up = functional.linear(x, experts.gate_up_proj[layer.fused.expert]).chunk(2, dim=-1)
+    return functional.silu(gate) * up
 
 
 def save(model: PreTrainedModel, folder: Path, max_shard_size: str = "1GB") -> Path:

@@ -41,14 +41,19 @@ def test_the_table_of_calibration_texts_is_that_of_the_benchmark():
 
 def test_the_engines_ratios_are_those_of_the_benchmark():
     records = json.loads((ROOT / "benchmarks" / "results" / "refine.json").read_text())["records"]
-    times = lambda chosen: [r["times_reference"] for r in records if chosen(r)]  # noqa: E731
-    best = times(lambda r: r["mode"] == "10 best swaps")
-    sweeps = times(lambda r: r["mode"] == "sweeps to the optimum")
-    groups = times(lambda r: r["mode"] == "best swaps to the optimum" and r["pattern"] == "2:4")
+
+    def times(mode, *patterns, of="times_reference"):
+        return [r[of] for r in records if r["mode"] == mode and r["pattern"] in patterns]
+
+    best = times("10 best swaps", "60% per row", "2:4")
+    sweeps = times("sweeps to the optimum", "60% per row")
+    groups = times("best swaps to the optimum", "2:4")
+    own = times("sweeps to the optimum", "60% per row", of="times_best_swaps")
     said = " ".join(README.split())
     assert f"ten best swaps a row {min(best):,.0f} to {max(best):,.0f} times faster" in said
     assert f"within rows {min(sweeps):,.0f} to {max(sweeps):,.0f} times sooner" in said
     assert f"within groups {min(groups):,.0f} to {max(groups):,.0f} times" in said
+    assert f"which take {min(own):.1f} to {max(own):.1f} times less than its own best swaps" in said
     assert all(r["same_masks_as_best"] for r in records if r["mode"] != "sweeps to the optimum")
 
 
@@ -206,3 +211,13 @@ def test_what_must_be_lower_in_the_tables_of_methods_is():
     assert all(record["lower"] == record["matrices"] == 210 for record in sparsegpt.values())
     assert all(record["mean_ratio"] < 1 for record in admm.values())
     assert {"row60", "row70"} <= sparsegpt.keys() & admm.keys()
+    said, patterns = " ".join(README.split()), ("row60", "row70", "nm24")
+    below_sparsegpt, below_admm = (
+        [f"{each[pattern]['mean_ratio']:.{digits}f}" for pattern in patterns]
+        for each, digits in ((sparsegpt, 2), (admm, 3))
+    )
+    assert "at {}, {} and {} of its error on average".format(*below_sparsegpt) in said
+    assert "at {}, {} and {} of ADMM's with least squares".format(*below_admm) in said
+    followed = [record for (pair, _), record in records.items() if pair == "SparseFW, then swaps / swaps"]
+    assert followed
+    assert all(record["lower"] == record["matrices"] for record in followed)

@@ -4,8 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from families import MIXTURE, random_windows, save, tiny_model
-from torch.nn import functional
+from families import MIXTURE, random_windows, read_by_expert, save, tiny_model
 
 from prunelib.calibration.gram import accumulate_grams, in_batches, supported
 from prunelib.calibration.statistics import InputStatistics
@@ -58,14 +57,8 @@ def unfused(model, index):
     inputs = {}
 
     def note(block, module, args):
-        hidden, chosen = args[0].reshape(-1, args[0].shape[-1]), args[1]
-        for expert in range(EXPERTS):
-            x = hidden[(chosen == expert).any(dim=-1)]
-            gate, up = functional.linear(x, module.gate_up_proj[expert]).chunk(2, dim=-1)
-            for layer in of_experts(index, block):
-                if layer.fused.expert == expert:
-                    seen = x if "gate_up" in layer.parameter else functional.silu(gate) * up
-                    inputs.setdefault(layer.name, []).append(seen.double())
+        for layer in of_experts(index, block):
+            inputs.setdefault(layer.name, []).append(read_by_expert(module, args, layer).double())
 
     handles = [
         module.register_forward_pre_hook(partial(note, int(name.split("layers.")[1][0])))

@@ -29,6 +29,7 @@ from prunelib.planning.needs import (
 )
 from prunelib.planning.shapes import Block, Matrix, outline
 from prunelib.planning.speed import SPARSITY, SWEEPS, Speed, estimates, measure
+from prunelib.refiners import refit_swaps
 
 ROOT = Path(__file__).parents[2]
 GIB = 1024**3
@@ -87,6 +88,7 @@ def test_the_memory_of_the_stages_is_what_they_hold():
     assert calibrate.beside_gpu == grams + RUNTIME
     assert calibrate.without_gpu == block + grams + largest + states + batch + RUNTIME
     assert refine.gpu == refining_bytes(planned.blocks, 1, work.holds) == 9 * largest + 104 * 4096 * 14336
+    assert work.holds == (refit_swaps.ABOUT.holds,)
     assert evaluate.gpu == 2 * planned.weights + batch
     assert evaluate.without_gpu - evaluate.gpu == evaluate.beside_gpu == RUNTIME
 

@@ -4,9 +4,8 @@ from functools import partial
 
 import pytest
 import torch
-from families import DENSE, MIXTURE, random_windows, save, tiny_model
+from families import DENSE, MIXTURE, random_windows, read_by_expert, save, tiny_model
 from runs import Bar
-from torch.nn import functional
 
 from prunelib.calibration.gram import in_batches
 from prunelib.masks.patterns import PerRow, select
@@ -67,12 +66,8 @@ def inputs_of(model, index, block):
         seen.setdefault(layer.name, []).append(x.reshape(-1, x.shape[-1]).double())
 
     def keep_of_experts(readers, experts, args):
-        hidden, chosen = args[0].reshape(-1, args[0].shape[-1]), args[1]
         for reader in readers:
-            expert = reader.fused.expert
-            x = hidden[(chosen == expert).any(dim=-1)]
-            gate, up = functional.linear(x, experts.gate_up_proj[expert]).chunk(2, dim=-1)
-            keep(reader, x if "gate_up" in reader.parameter else functional.silu(gate) * up)
+            keep(reader, read_by_expert(experts, args, reader))
 
     fused = [layer for layer in index.readers(block) if layer.fused]
     hooks = {
