@@ -1,17 +1,28 @@
 """What holds for every test, said before anything else is imported.
 
 Where there is no GPU, what is written in Triton runs in its interpreter. Ray keeps to the loopback interface, and
-reports to nobody. Examples of hypothesis have no deadline: a
-busy machine is no fault.
+reports to nobody. Examples of hypothesis have no deadline: a busy machine is no fault. Settings of the machine that a
+test reads are that test's.
 """
 
 import os
 
+import pytest
 import torch
 from hypothesis import settings
+
+from prunelib.machine import budgets, machine
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
+
+
+@pytest.fixture(autouse=True)
+def fresh_settings():
+    """No settings of the machine stay from one test to the next."""
+    yield
+    machine.cache_clear()
+    budgets.cache_clear()

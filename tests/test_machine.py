@@ -4,13 +4,6 @@ from prunelib.errors import ParamsError
 from prunelib.machine import available_cores, machine
 
 
-@pytest.fixture(autouse=True)
-def fresh():
-    machine.cache_clear()
-    yield
-    machine.cache_clear()
-
-
 def test_the_defaults_are_this_machines():
     assert machine().threads == available_cores() >= 1
     assert machine().gram_bytes == 2 * 1024**3

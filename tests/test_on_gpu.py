@@ -28,8 +28,7 @@ def on(monkeypatch):
         monkeypatch.setenv("PRUNELIB_DEVICE", device)
         machine.cache_clear()
 
-    yield choose
-    machine.cache_clear()
+    return choose
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "mixtral"])

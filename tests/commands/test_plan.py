@@ -31,7 +31,6 @@ def command(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("PRUNELIB_DEVICE", "cpu")
     monkeypatch.setenv("COLUMNS", "100")
     shutil.copy(ROOT / "params.yaml", tmp_path)
-    budgets.cache_clear()
 
     def run(*options):
         monkeypatch.setattr(sys, "argv", ["plan", *map(str, options)])
@@ -43,8 +42,7 @@ def command(monkeypatch, capsys, tmp_path):
         output, errors = capsys.readouterr()
         return status, [" ".join(line.split()) for line in output.splitlines()], errors
 
-    yield run
-    budgets.cache_clear()
+    return run
 
 
 @pytest.fixture
