@@ -121,7 +121,7 @@ def test_a_comparison_is_planned_with_all_its_grids(command, tmp_path):
     status, lines, _ = command("--comparison", "llama31_8b")
     assert status == 0
     assert lines[0].startswith("llama: 32 blocks; 6.98 of 8.03 billion")
-    assert any(line.startswith("masks, warm starts: 9, cells: 36") for line in lines)
+    assert any(line.startswith("masks, warm starts: 9, cells: 30") for line in lines)
 
 
 def with_model(entry):
