@@ -137,7 +137,8 @@ def disk(outline: Outline, work: Workload) -> list[Need]:
 def memory(outline: Outline, work: Workload, gram_budget: int, state_budget: int) -> list[StageMemory]:
     """The most that each stage holds.
 
-    A model that runs in the dtype of its files is paged in from them; in another, it is converted as a whole.
+    A model that runs in the dtype of its files is paged in from them, but for experts that are merged; in another, it
+    is converted as a whole.
 
     Parameters
     ----------
@@ -145,7 +146,7 @@ def memory(outline: Outline, work: Workload, gram_budget: int, state_budget: int
         :attr:`prunelib.machine.Budgets.gram_bytes` and ``state_bytes``.
     """
     running = _running(outline, work)
-    converted = 0 if running == WEIGHT_BYTES[outline.dtype] else outline.weights * running
+    converted = running * (outline.merged if running == WEIGHT_BYTES[outline.dtype] else outline.weights)
     states, token = states_bytes(outline, work), _token_bytes(outline, running)
     stays = states if states <= state_budget else 0
     accumulating = _accumulating(outline, work, running, gram_budget, stays, converted)

@@ -87,6 +87,12 @@ class Outline:
         """Number of all weights."""
         return self.other + sum(block.prunable + block.dense for block in self.blocks)
 
+    @property
+    def merged(self) -> int:
+        """Number of weights of experts that stand in the files each for itself: transformers merges them in memory."""
+        experts = (matrix for block in self.blocks for matrix in block.matrices if matrix.copies > 1)
+        return 0 if self.family in _MERGED_IN_FILES else sum(matrix.weights for matrix in experts)
+
 
 def outline(config: Mapping[str, Any]) -> Outline:
     """The matrices of every block of the model that a configuration describes.
@@ -244,6 +250,7 @@ def _positions(config: _Numbers, hidden: int) -> Iterator[int]:
 
 
 _Rule = Callable[[_Numbers, int], Block]
+_MERGED_IN_FILES = {"granitemoe"}
 _DEFAULTS = {"tie_word_embeddings": False, "model_type": None}
 _TIED = {"tie_word_embeddings": True}
 _QWEN_MOE = {"decoder_sparse_step": 1, "mlp_only_layers": ()}

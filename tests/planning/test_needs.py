@@ -1,5 +1,6 @@
 """The bytes that are planned, against the files that are written and against published figures."""
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -121,6 +122,13 @@ def test_a_model_that_runs_in_another_dtype_is_held_as_a_whole():
     own, other = (memory(planned, Workload(dtype=dtype), **BUDGETS) for dtype in ("bfloat16", "float32"))
     assert other[0].beside_gpu - own[0].beside_gpu == 4 * planned.weights
     assert own == memory(planned, Workload(), **BUDGETS)
+
+
+def test_experts_that_are_merged_are_held_as_a_whole():
+    planned = outline(written("mixtral"))
+    merged, paged = (memory(replace(planned, family=of), Workload(), **BUDGETS) for of in ("mixtral", "granitemoe"))
+    held = [one.beside_gpu - other.beside_gpu for one, other in zip(merged, paged, strict=True)]
+    assert held == [4 * planned.merged, 0, 4 * planned.merged]
 
 
 def test_the_work_on_a_model_is_that_of_the_grid():

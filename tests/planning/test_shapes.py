@@ -1,11 +1,14 @@
 """The shapes that a configuration tells, against those that are found in the model itself."""
 
 import json
+import math
+import re
 from collections import Counter
 
 import pytest
 from configs import LLAMA_8B, LLAMA_70B, written
 from families import DENSE, MIXTURE, save, tiny_model
+from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from prunelib.errors import ModelError
@@ -34,6 +37,15 @@ def test_matrices_have_the_names_that_layers_have(tmp_path, family):
     model = tiny_model(family)
     found = find_layers(model, save(model, tmp_path)).of_block(0)
     assert [matrix.name for matrix in outline(written(family)).blocks[0].matrices] == [layer.kind for layer in found]
+
+
+@pytest.mark.parametrize("family", [*DENSE, *MIXTURE])
+def test_experts_are_merged_where_files_hold_each_for_itself(tmp_path, family):
+    save(tiny_model(family), tmp_path)
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118 - no iterator
+    alone = (math.prod(shape) for name, shape in shapes.items() if re.search(r"experts\.\d+\.", name))
+    assert outline(written(family)).merged == sum(alone)
 
 
 def test_every_rule_is_tested():
