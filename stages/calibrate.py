@@ -29,7 +29,7 @@ def calibrate(params: Params, model: str, seed: int) -> None:
         windows = draw_windows(tokenize(documents, tokenizer), samples, settings.length, seed, bos)
     else:
         windows = draw_in_documents(documents, tokenizer, samples, settings.length, seed, bos)
-    index = _layers(folder, source.dtype, settings.length)
+    index, token_bytes = _layers(folder, source.dtype, settings.length)
     if not source.allow_uncovered:
         require_coverage(index)
     drawn_from = {
@@ -38,7 +38,7 @@ def calibrate(params: Params, model: str, seed: int) -> None:
         "tokenizer": tokenizer_identity(tokenizer),
         "settings": {**settings.model_dump(), "seed": seed},
     }
-    require_room_to_calibrate(workflow.calibration_folder(cell), index, settings)
+    require_room_to_calibrate(workflow.calibration_folder(cell), index, settings, token_bytes)
     with (
         resumable(f"calibrate-{cell.full_name}", {**drawn_from, "dtype": source.dtype}) as scratch,
         meter(f"calibrate {model} {seed}", index.blocks * samples, "windows through a block") as bar,
@@ -48,11 +48,11 @@ def calibrate(params: Params, model: str, seed: int) -> None:
         publish(calibrate_in_shards(calibration, parts, drawn_from, bar), workflow.calibration_folder(cell))
 
 
-def _layers(folder: Path, dtype: str, length: int) -> LayerIndex:
-    """The layers of a model that takes windows of a length; nothing else of it stays in memory."""
+def _layers(folder: Path, dtype: str, length: int) -> tuple[LayerIndex, int]:
+    """The layers of a model that takes windows of a length, and the bytes of a token's state between its blocks."""
     model = load_model(folder, dtype, "cpu")
     check_length(model, length, "calibration.length")
-    return find_layers(model, folder)
+    return find_layers(model, folder), model.config.get_text_config().hidden_size * model.dtype.itemsize
 
 
 if __name__ == "__main__":

@@ -21,13 +21,15 @@ from prunelib.pruning import registry
 from prunelib.pruning.chains import steps_of
 
 
-def require_room_to_calibrate(folder: Path, index: LayerIndex, settings: CalibrationSettings) -> None:
-    """Refuse to accumulate Gram matrices that would not fit, with the model already in memory.
+def require_room_to_calibrate(folder: Path, index: LayerIndex, settings: CalibrationSettings, token_bytes: int) -> None:
+    """Refuse to accumulate Gram matrices that would not fit, with the states of windows that wait beside them.
 
     Parameters
     ----------
     folder
         Where they will be written.
+    token_bytes
+        Of a token's state between two blocks.
 
     Raises
     ------
@@ -39,7 +41,11 @@ def require_room_to_calibrate(folder: Path, index: LayerIndex, settings: Calibra
         needed = calibration_disk(blocks, gram_sets) + shards_disk(blocks, gram_sets, settings.shards)
         require_disk(folder, needed, "Gram matrices of all blocks")
     if not distributed():
-        require_memory(accumulating_bytes(blocks, gram_sets), "Gram matrices of a block", "cpu")
+        samples = -(-(settings.samples + settings.held_out_samples) // settings.shards)
+        states = samples * settings.length * token_bytes
+        waiting = states if machine().device == "cpu" or states > machine().state_bytes else 0
+        needed = accumulating_bytes(blocks, gram_sets) + waiting
+        require_memory(needed, "Gram matrices of a block, and states of all windows", "cpu")
 
 
 def require_room_to_refine(

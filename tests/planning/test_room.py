@@ -9,6 +9,7 @@ from families import save, tiny_model
 
 from prunelib.calibration.gram import CalibrationSettings
 from prunelib.errors import StageError
+from prunelib.machine import machine
 from prunelib.model.layers import Layer, LayerIndex
 from prunelib.planning import refusals, room
 from prunelib.pruning.chains import Chain
@@ -94,18 +95,31 @@ def test_no_tool_is_no_gpu(monkeypatch, fault):
 def test_calibration_is_refused_where_its_matrices_do_not_fit(free, tmp_path):
     one, two = (CalibrationSettings(**SETTINGS, held_out_samples=apart) for apart in (0, 1))
     free(disk=3 * (GRAM + 4 * INPUTS), memory=2 * GRAM)
-    refusals.require_room_to_calibrate(tmp_path, INDEX, one)
+    refusals.require_room_to_calibrate(tmp_path, INDEX, one, token_bytes=0)
     with pytest.raises(StageError, match=r"Gram matrices of all blocks: .* needs 96\.0 MB on disk, 48\.0 MB free"):
-        refusals.require_room_to_calibrate(tmp_path, INDEX, two)
+        refusals.require_room_to_calibrate(tmp_path, INDEX, two, token_bytes=0)
     free(memory=2 * GRAM)
-    with pytest.raises(StageError, match=r"Gram matrices of a block: needs 48\.0 MB of memory"):
-        refusals.require_room_to_calibrate(tmp_path, INDEX, two)
+    with pytest.raises(StageError, match=r"Gram matrices of a block, and states .*: needs 48\.0 MB of memory"):
+        refusals.require_room_to_calibrate(tmp_path, INDEX, two, token_bytes=0)
+
+
+def test_states_of_the_windows_of_a_shard_count_where_they_wait(free, tmp_path, monkeypatch):
+    settings = CalibrationSettings(**SETTINGS | {"samples": 5, "shards": 2})
+    free(memory=2 * GRAM + 3 * 2 * 1000)
+    refusals.require_room_to_calibrate(tmp_path, INDEX, settings, token_bytes=1000)
+    with pytest.raises(StageError, match=r"states of all windows: needs"):
+        refusals.require_room_to_calibrate(tmp_path, INDEX, settings, token_bytes=1001)
+    gpu = machine().model_copy(update={"device": "cuda", "state_bytes": 3 * 2 * 1001})
+    monkeypatch.setattr(refusals, "machine", lambda: gpu)
+    refusals.require_room_to_calibrate(tmp_path, INDEX, settings, token_bytes=1001)
+    with pytest.raises(StageError, match=r"states of all windows: needs"):
+        refusals.require_room_to_calibrate(tmp_path, INDEX, settings, token_bytes=1002)
 
 
 def test_gram_matrices_that_refinement_finds_take_no_disk(free, tmp_path):
     free(disk=0)
     settings = CalibrationSettings(**SETTINGS, propagation="block")
-    refusals.require_room_to_calibrate(tmp_path, INDEX, settings)
+    refusals.require_room_to_calibrate(tmp_path, INDEX, settings, token_bytes=0)
 
 
 def test_refinement_is_refused_where_masks_moved_weights_or_its_work_do_not_fit(free, tmp_path):
