@@ -45,6 +45,13 @@ def lesser(typing_context, a, b):  # noqa: ARG001 - numba's signature
 
 
 @compiled
+def places_of(group, j):
+    """The places of the group, one of so many places each, that has a place j."""
+    low = j - j % group
+    return slice(low, low + group)
+
+
+@compiled
 def first_of(values, value):
     """The first place that has a value, the last place if none has."""
     first = values.size - 1

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from prunelib.kernels.cpu.compiled import BLOCKED, compiled, correlate, first_of, in_chunks, lesser
+from prunelib.kernels.cpu.compiled import BLOCKED, compiled, correlate, first_of, in_chunks, lesser, places_of
 from prunelib.kernels.interface import FLOAT32_ROUNDING, MAX_SWEEPS, RowResults
 from prunelib.kernels.reference.partial_refit_swaps import DESCENTS
 from prunelib.kernels.reference.refit_swaps import IMPROVEMENT
@@ -145,7 +145,7 @@ def _least_restores(kept, x, gram, corr, closed, scale, group, gain):
 
 @compiled
 def _least_restore(u, xu, row, corr, closed, scale, group):
-    places = slice(u - u % group, u - u % group + group)
+    places = places_of(group, u)
     row, corr, closed, scale = row[places], corr[places], closed[places], scale[places]
     least = np.float32(BLOCKED)
     for j in range(row.size):
@@ -178,7 +178,7 @@ def _visit(rows, r):
 @compiled
 def _best_swap(rows, r, u):
     """The least exact change from pruning u, and the j (the lowest of equals) to restore for it."""
-    places = slice(u - u % rows.group, u - u % rows.group + rows.group)
+    places = places_of(rows.group, u)
     row, corr, closed = rows.gram[u, places], rows.corr[r, places], rows.closed[r, places]
     diag, changes, xu, least = rows.diag[places], rows.scratch[places], rows.x[r, u], BLOCKED
     for j in range(row.size):

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from prunelib.kernels.cpu.compiled import BLOCKED, compiled, correlate, first_of, in_chunks, lesser
+from prunelib.kernels.cpu.compiled import BLOCKED, compiled, correlate, first_of, in_chunks, lesser, places_of
 from prunelib.kernels.interface import MAX_SWEEPS, RowResults
 from prunelib.kernels.reference.refit_swaps import IMPROVEMENT, LEAST_SCHUR
 
@@ -234,14 +234,14 @@ def _sweep(t, threshold):
 @compiled
 def _best_swap(t, u, row):
     """The least change from pruning u, whose row of T is given, and the j (the lowest of equals) to restore for it."""
-    low = u - u % t.group
+    places = places_of(t.group, u)
     h = -1.0 / row[u]
     step = t.state[u] * h
-    a, r, schur = row[low : low + t.group], t.state[low : low + t.group], t.schur[low : low + t.group]
+    a, r, schur = row[places], t.state[places], t.schur[places]
     changes = t.scratch[: a.size]
     least = 0.0
     for j in range(a.size):
         residual = r[j] + step * a[j]
         changes[j] = -(residual * residual) / (schur[j] + h * a[j] * a[j])
         least = lesser(changes[j], least)
-    return step * t.state[u] + least, low + first_of(changes, least)
+    return step * t.state[u] + least, places.start + first_of(changes, least)
