@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-_STRIP = 1024  # rows of the Gram matrix that are scaled at once
+_STRIP = 256  # rows of a weight, or of a Gram matrix, that are scaled at once
 
 
 class Equilibrated(NamedTuple):
@@ -28,13 +28,24 @@ def equilibrate(weight: torch.Tensor, gram: torch.Tensor) -> Equilibrated:
     """
     norms = gram.diagonal().double().sqrt().to(weight.device)
     scale = torch.where(norms > 0, norms, 1).log2().round().exp2()
-    scaled_weight = torch.where(norms > 0, weight.double() * scale, 0)
-    exponent = torch.frexp(scaled_weight.abs().amax(dim=1)).exponent
-    unit = torch.ldexp(torch.ones_like(exponent, dtype=torch.float64), exponent)
-    return Equilibrated((scaled_weight / unit[:, None]).float(), _scaled(gram, scale.float()), unit**2)
+    scaled_weight, unit = _scaled_weight(weight, torch.where(norms > 0, scale, 0))
+    return Equilibrated(scaled_weight, _scaled_gram(gram, scale.float()), unit**2)
 
 
-def _scaled(gram: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+def _scaled_weight(weight: torch.Tensor, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The weight w_j d_j, float32, each row divided by its unit; and these units (rows,) float64."""
+    result = torch.empty(weight.shape, device=weight.device)
+    units = torch.empty(len(weight), dtype=torch.float64, device=weight.device)
+    for start in range(0, len(weight), _STRIP):
+        strip = slice(start, start + _STRIP)
+        scaled = weight[strip].double() * scale
+        exponent = torch.frexp(scaled.abs().amax(dim=1)).exponent
+        units[strip] = torch.ldexp(torch.ones_like(exponent, dtype=torch.float64), exponent)
+        result[strip] = scaled.div_(units[strip, None])
+    return result, units
+
+
+def _scaled_gram(gram: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """The symmetric part of G_ij / (d_i d_j), on the device of the scale d (inputs,)."""
     result = torch.empty(gram.shape, device=scale.device)
     for start in range(0, len(gram), _STRIP):

@@ -1,7 +1,7 @@
 """Block moves on a GPU: what :mod:`prunelib.kernels.reference.block_moves` specifies, in float64 throughout.
 
-Beside the weight and the Gram matrix, the device holds at most 24 bytes for each weight of a chunk (at most half of the
-rows) and a strip of the Gram matrix in float64.
+Beside the weight and the Gram matrix, the device holds at most 24 bytes for each weight of a chunk (at most a quarter
+of the rows) and a strip of the Gram matrix in float64.
 """
 
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def move_to_optimum(
     return in_chunks(work, weight)
 
 
-class _Rows(NamedTuple):
+class Rows(NamedTuple):
     """A chunk of rows and their state, in the order in which the kernel takes it.
 
     weight (rows, inputs) and gram (inputs, inputs) are float32; order (rows, inputs) int32 is what
@@ -59,15 +59,15 @@ class _Rows(NamedTuple):
 
 def _begin(
     weight: torch.Tensor, gram: torch.Tensor, order: torch.Tensor, places: torch.Tensor, number: torch.Tensor
-) -> _Rows:
+) -> Rows:
     """The state of all rows before the first sweep."""
     moved, sweeps = torch.zeros((2, len(weight)), dtype=torch.int64, device=weight.device)
     loss_before, loss_after = torch.zeros((2, len(weight)), dtype=torch.float64, device=weight.device)
     optimal = torch.zeros_like(moved, dtype=torch.bool)
-    return _Rows(weight, gram, order, places, number, moved, sweeps, loss_before, loss_after, optimal)
+    return Rows(weight, gram, order, places, number, moved, sweeps, loss_before, loss_after, optimal)
 
 
-def _finish(state: _Rows, groups: Groups) -> RowResults:
+def _finish(state: Rows, groups: Groups) -> RowResults:
     """Let rows settle again and again, each time under a c computed anew, until none moves."""
     rows = torch.arange(len(state.weight), device=state.weight.device)
     sizes = (len(state.gram), *groups, *state.places.shape)

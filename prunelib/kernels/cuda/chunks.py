@@ -9,15 +9,15 @@ import triton
 T = TypeVar("T")
 
 CHUNK_ROWS = 2048
-STRIP_ROWS = 512
+STRIP_ROWS = 256
 
 _COLUMNS_PER_WARP = 512
 _TILE_COLUMNS_PER_WARP = 128
 
 
 def in_chunks(work: Callable[[slice], T], weight: torch.Tensor) -> Iterator[T]:
-    """What ``work`` gives for each chunk of the rows of a weight, at most half of them, on the weight's device."""
-    chunk = min(CHUNK_ROWS, len(weight) // 2 + 1)
+    """What ``work`` gives for each chunk of the rows of a weight, at most a quarter of them, on the weight's device."""
+    chunk = min(CHUNK_ROWS, len(weight) // 4 + 1)
     for start in range(0, len(weight), chunk):
         with torch.cuda.device_of(weight):
             finished = work(slice(start, min(start + chunk, len(weight))))

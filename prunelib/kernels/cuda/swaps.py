@@ -1,7 +1,7 @@
 """Swaps on a GPU: :mod:`.scan_kernels` look at all pairs, :mod:`.swap_kernels` decide row by row.
 
-Beside the weight and the Gram matrix, the device holds 16 bytes for each weight of a chunk (at most half of the rows)
-and a strip of the Gram matrix in float64.
+Beside the weight and the Gram matrix, the device holds 16 bytes for each weight of a chunk (at most a quarter of the
+rows) and a strip of the Gram matrix in float64.
 """
 
 from collections.abc import Iterator
@@ -98,7 +98,7 @@ def _finish(state: Rows, decide: triton.JITFunction, group: int, limit: int, ste
             scan(rows, state, group)
             decide[(len(rows),)](rows, *state, inputs, group, limit, **whole_row(inputs))
         rows = rows[state.active[rows]]
-    figures = (state.restore.isinf(), state.swaps, state.sweeps, loss_before, state.loss, state.optimal)
+    figures = (state.restore == torch.inf, state.swaps, state.sweeps, loss_before, state.loss, state.optimal)
     return RowResults(*(figure.cpu() for figure in figures))
 
 

@@ -1,0 +1,74 @@
+"""What the GPU's engines hold on the device: their tensors counted on the processor, with kernels that do nothing."""
+
+import pytest
+from strategies import problem
+from torch.profiler import ProfilerActivity, profile
+
+pytest.importorskip("triton", reason="triton is not installed")
+
+from prunelib import NOfM, PerRow
+from prunelib.kernels import scaling
+from prunelib.kernels.cuda import block_move_kernels, block_moves, chunks, scan_kernels, swap_kernels, swaps
+
+INPUTS, MATRIX = 512, 4096  # of the layer that is counted, and of the one that it stands for
+ROW60, NM24 = PerRow(sparsity=0.6), NOfM(keep=2, group=4)
+
+
+class Kernel:
+    """Takes launches and does nothing, but for ending the rows whose flags stand at a place among the operands."""
+
+    def __init__(self, flags=None, ended=True):
+        self.flags, self.ended = flags, ended
+
+    def __getitem__(self, grid):
+        return self.launch
+
+    def launch(self, *operands, **settings):
+        if self.flags is not None:
+            operands[self.flags].fill_(self.ended)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Chunks and strips as much smaller as the layer is, and no kernels."""
+    for module, name in ((chunks, "CHUNK_ROWS"), (chunks, "STRIP_ROWS"), (scaling, "_STRIP")):
+        monkeypatch.setattr(module, name, getattr(module, name) * INPUTS // MATRIX)
+    for module, name in ((swap_kernels, "begin"), (scan_kernels, "scan_rows"), (scan_kernels, "scan_groups")):
+        monkeypatch.setattr(module, name, Kernel())
+    for name in ("visit", "make_best_swap"):
+        monkeypatch.setattr(swap_kernels, name, Kernel(1 + swaps.Rows._fields.index("active"), ended=False))
+    monkeypatch.setattr(block_move_kernels, "settle", Kernel(2 + block_moves.Rows._fields.index("optimal")))
+
+
+def peak_bytes(run):
+    """The most that tensors take at once, of those that are made."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        run()
+    held = most = 0
+    for event in sorted(recorded.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    return most
+
+
+@pytest.mark.parametrize("rows", [INPUTS, 4 * INPUTS, INPUTS // 4])
+@pytest.mark.parametrize(
+    ("pattern", "engine"),
+    [(ROW60, swaps.swap_to_optimum), (ROW60, swaps.swap_best), (NM24, swaps.swap_best), (NM24, block_moves)],
+    ids=["sweeps", "best swaps", "best swaps within groups", "block moves"],
+)
+def test_refinement_stays_below_the_gram_matrix_and_four_times_the_matrix(engine, pattern, rows):
+    p = problem(0, pattern, rows, INPUTS, 2 * INPUTS)
+
+    def refine():
+        scaled = scaling.equilibrate(p.weight, p.gram)
+        layer = (scaled.weight, scaled.gram, p.mask)
+        if engine is block_moves:
+            parts = engine.move_to_optimum(*layer, pattern.groups(*p.mask.shape), 1)
+        else:
+            parts = engine(*layer, p.group, **{"max_swaps": 100} if engine is swaps.swap_best else {}, threads=1)
+        assert sum(len(results.mask) for _, results in parts) == rows
+
+    held = p.weight.nbytes + p.mask.nbytes + peak_bytes(refine)
+    assert p.gram.nbytes < held < p.gram.nbytes + 4 * p.weight.nbytes
