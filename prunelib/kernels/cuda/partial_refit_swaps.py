@@ -4,8 +4,8 @@ Descents take a block of columns of all rows at a time: in it weights move one a
 one product with the block's rows of G. The values are those of moving one weight after the other through a whole row,
 but for the order in which c is summed.
 
-Beside the weight and the Gram matrix, the device holds at most 28 bytes for each weight of a chunk (at most half of the
-rows) and a strip of the Gram matrix in float64.
+Beside the weight and the Gram matrix, the device holds at most 28 bytes for each weight of a chunk (at most a quarter
+of the rows) and a strip of the Gram matrix in float64.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ import triton
 
 from prunelib.kernels.cuda import refit_kernels
 from prunelib.kernels.cuda.chunks import correlate, in_chunks, whole_row
-from prunelib.kernels.interface import RowResults
+from prunelib.kernels.interface import MAX_SWEEPS, RowResults
 from prunelib.kernels.reference.partial_refit_swaps import DESCENTS
 
 TILE = {"ROWS": 16, "KEPT": 128, "PRUNED": 4, "num_warps": 2}
@@ -77,11 +77,11 @@ def _finish(state: _Rows, group: int) -> RowResults:
     corr = correlate(state.weight - state.x, state.gram)
     while len(rows):
         _sweep(rows, corr, state, group)
-        going = ~state.optimal[rows]
+        going = ~state.optimal[rows] & (state.sweeps[rows] < MAX_SWEEPS)
         rows, corr = rows[going], corr[going]
         for _ in range(DESCENTS if len(rows) else 0):
             _descend(rows, corr, state)
-    figures = (state.closed.isinf(), state.swaps, state.sweeps, state.loss_before, state.loss_after, state.optimal)
+    figures = (state.closed == torch.inf, state.swaps, state.sweeps, state.loss_before, state.loss_after, state.optimal)
     return RowResults(*(figure.cpu() for figure in figures))
 
 

@@ -6,7 +6,7 @@ from itertools import combinations
 import torch
 
 from prunelib.algebra.objective import row_losses
-from prunelib.kernels.interface import LOSS_TOLERANCE, ROUNDING, RowResults
+from prunelib.kernels.interface import LOSS_TOLERANCE, MAX_SWEEPS, ROUNDING, RowResults
 from prunelib.masks.patterns import Groups
 
 _CHUNK_BYTES = 128 * 1024 * 1024
@@ -51,8 +51,8 @@ def _sweep(w: torch.Tensor, G: torch.Tensor, m: torch.Tensor, patterns: torch.Te
     """Visit the groups of some rows from left to right, again and again; changes m (rows, inputs)."""
     moves, sweeps = torch.zeros((2, len(w)), dtype=torch.int64, device=w.device)
     loss_before = row_losses(w, G, m)
-    active = torch.ones_like(loss_before, dtype=torch.bool)
-    while active.any():
+    optimal = torch.zeros_like(loss_before, dtype=torch.bool)
+    while (active := ~optimal & (sweeps < MAX_SWEEPS)).any():
         loss, made = row_losses(w, G, m), torch.zeros_like(moves)
         for start in range(0, w.shape[1], patterns.shape[1]):
             group = slice(start, start + patterns.shape[1])
@@ -65,8 +65,8 @@ def _sweep(w: torch.Tensor, G: torch.Tensor, m: torch.Tensor, patterns: torch.Te
             made += improves
         moves += made
         sweeps += active
-        active = made > 0
-    figures = (m, moves, sweeps, loss_before, row_losses(w, G, m), ~active)
+        optimal |= active & (made == 0)
+    figures = (m, moves, sweeps, loss_before, row_losses(w, G, m), optimal)
     return RowResults(*(figure.cpu() for figure in figures))
 
 

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 
 import torch
 
-from prunelib.kernels.interface import RowResults
+from prunelib.kernels.interface import MAX_SWEEPS, RowResults
 from prunelib.kernels.reference.refit_swaps import IMPROVEMENT
 
 DESCENTS = 2
@@ -38,7 +38,7 @@ def swap_to_optimum(
         results = RowResults.untouched(mask[rows])
         row = _Row(weight[r].double(), G, mask[r].clone(), start[r].clone(), group)
         results.loss_before[:] = row.loss()
-        while not results.optimal[0]:
+        while not results.optimal[0] and results.sweeps[0] < MAX_SWEEPS:
             made = row.sweep()
             results.swaps[:] += made
             results.sweeps[:] += 1

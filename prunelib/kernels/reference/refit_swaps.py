@@ -22,7 +22,7 @@ from collections.abc import Iterator
 
 import torch
 
-from prunelib.kernels.interface import RowResults
+from prunelib.kernels.interface import MAX_SWEEPS, RowResults
 
 IMPROVEMENT = 1e-8
 """A swap is made only if it lowers the loss by more than this share of |w|^2."""
@@ -71,16 +71,17 @@ def _swap_rows(w: torch.Tensor, G: torch.Tensor, m: torch.Tensor, group: int) ->
     swaps, sweeps = torch.zeros((2, rows), dtype=torch.int64, device=w.device)
     loss_before = _losses(w, G, least_squares(w, G, m)[1])
     threshold = IMPROVEMENT * (w**2).sum(dim=1)
-    active = torch.ones(rows, dtype=torch.bool, device=w.device)
-    while active.any():
+    optimal = torch.zeros(rows, dtype=torch.bool, device=w.device)
+    while (active := ~optimal & (sweeps < MAX_SWEEPS)).any():
         change, best = swap_changes(w, G, m, group).flatten(1).min(dim=1)
         sweeps += active
-        active &= change < -threshold
+        optimal |= active & (change >= -threshold)
+        active &= ~optimal
         r, u, j = active.nonzero()[:, 0], best[active] // inputs, best[active] % inputs
         m[r, u], m[r, j] = False, True
         swaps += active
     x = least_squares(w, G, m)[1]
-    figures = (m, swaps, sweeps, loss_before, _losses(w, G, x), ~active)
+    figures = (m, swaps, sweeps, loss_before, _losses(w, G, x), optimal)
     return RowResults(*(figure.cpu() for figure in figures)), x
 
 

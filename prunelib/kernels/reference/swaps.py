@@ -7,13 +7,13 @@ from collections.abc import Iterator
 
 import torch
 
-from prunelib.kernels.interface import LOSS_TOLERANCE, ROUNDING, RowResults
+from prunelib.kernels.interface import LOSS_TOLERANCE, MAX_SWEEPS, ROUNDING, RowResults
 
 _CHUNK_BYTES = 128 * 1024 * 1024
 
 
 def swap_best(
-    weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, group: int, max_swaps: float, threads: int
+    weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, group: int, max_swaps: int, threads: int
 ) -> Iterator[tuple[slice, RowResults]]:
     """Make the best swap of each row, at most ``max_swaps`` times; see :mod:`prunelib.kernels.interface`."""
     del threads  # torch has its own
@@ -28,7 +28,7 @@ def swap_to_optimum(
     weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, group: int, threads: int
 ) -> Iterator[tuple[slice, RowResults]]:
     """Make the best swap of each row until none improves; see :mod:`prunelib.kernels.interface`."""
-    return swap_best(weight, gram, mask, group, float("inf"), threads)
+    return swap_best(weight, gram, mask, group, MAX_SWEEPS, threads)
 
 
 def swap_changes(w: torch.Tensor, G: torch.Tensor, m: torch.Tensor, group: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -45,7 +45,7 @@ def swap_changes(w: torch.Tensor, G: torch.Tensor, m: torch.Tensor, group: int) 
     return change.masked_fill(~possible, torch.inf), rounding
 
 
-def _swap_rows(w: torch.Tensor, G: torch.Tensor, m: torch.Tensor, group: int, max_swaps: float) -> RowResults:
+def _swap_rows(w: torch.Tensor, G: torch.Tensor, m: torch.Tensor, group: int, max_swaps: int) -> RowResults:
     rows, inputs = w.shape
     swaps, sweeps = torch.zeros((2, rows), dtype=torch.int64, device=w.device)
     loss_before = _losses(w, G, m)

@@ -1,0 +1,78 @@
+"""Rows that need more scans than an engine makes: given up, not marked optimal, their masks as far as they came."""
+
+import importlib
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from strategies import problem
+
+from prunelib import NOfM, PerRow
+from prunelib.kernels.finished import together
+from prunelib.kernels.scaling import equilibrate
+from prunelib.refiners.refit_swaps import standardise
+
+OPERATIONS = ("swaps", "block_moves", "partial_refit_swaps", "refit_swaps")
+
+
+def one_scan(engine, operation):
+    """What a module makes of a layer whose rows need many scans."""
+    pattern = NOfM(keep=4, group=8) if operation == "block_moves" else PerRow(sparsity=0.6)
+    p = problem(21, pattern, rows=3, inputs=24, tokens=60)
+    scaled = equilibrate(p.weight, p.gram)
+    if operation == "swaps":
+        parts = engine.swap_to_optimum(scaled.weight, scaled.gram, p.mask, 24, 1)
+    elif operation == "block_moves":
+        parts = engine.move_to_optimum(scaled.weight, scaled.gram, p.mask, pattern.groups(3, 24), 1)
+    else:
+        layer, start = standardise(p.weight, p.gram), {}
+        if operation == "partial_refit_swaps":
+            start = {"start": layer.weight * p.mask}
+        found = engine.swap_to_optimum(layer.weight, layer.gram, p.mask, **start, group=24, threads=1)
+        parts = [(rows, results) for rows, results, _ in found]
+    return p, together(parts, p.mask)
+
+
+def check(p, results):
+    assert (results.sweeps <= 2).all()  # best swaps look once more, after the last one
+    assert not results.optimal.any()
+    assert (results.swaps > 0).all()
+    assert torch.equal(results.mask.sum(dim=1), p.mask.sum(dim=1))
+    assert (results.mask != p.mask).any()
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("kind", ["reference", "cuda"])
+def test_a_row_that_needs_more_scans_than_the_limit_says_so(kind, operation, monkeypatch):
+    if kind == "cuda":
+        pytest.importorskip("triton", reason="triton is not installed")
+        if operation == "refit_swaps":
+            pytest.skip("on the processor only")
+    engine = importlib.import_module(f"prunelib.kernels.{kind}.{operation}")
+    monkeypatch.setattr(engine, "MAX_SWEEPS", 1)
+    check(*one_scan(engine, operation))
+
+
+COMPILED = """
+import importlib
+
+from prunelib.kernels import interface
+
+interface.MAX_SWEEPS = 1  # compiled into what follows
+
+from kernels.test_limits import OPERATIONS, check, one_scan
+
+for operation in OPERATIONS:
+    check(*one_scan(importlib.import_module(f"prunelib.kernels.cpu.{operation}"), operation))
+"""
+
+
+@pytest.mark.slow
+def test_compiled_kernels_say_so_too(tmp_path):
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    ended = subprocess.run(
+        [sys.executable, "-c", COMPILED], env=environment, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr[-2000:]
