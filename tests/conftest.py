@@ -26,3 +26,11 @@ def fresh_settings():
     yield
     machine.cache_clear()
     budgets.cache_clear()
+
+
+@pytest.fixture
+def precision():
+    """The global precision of products, which a test may change."""
+    before = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(before)

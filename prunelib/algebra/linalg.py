@@ -1,4 +1,4 @@
-"""Linear algebra whose bits do not depend on the number of threads.
+"""Linear algebra whose bits depend neither on the number of threads nor on global settings of precision.
 
 A library splits a long sum over its threads when a product has few rows, and a factorisation always: with other bits
 for another number of threads, a mask could change with the machine.
@@ -16,11 +16,26 @@ _PANEL = 256  # a sum as short as this is not split over threads
 
 def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """A B for left (rows, n) and right (n, columns), summed panel by panel; as fast as the whole at once."""
-    result = left[:, :_PANEL] @ right[:_PANEL]
-    for start in range(_PANEL, len(right), _PANEL):
-        panel = slice(start, start + _PANEL)
-        result.addmm_(left[:, panel], right[panel])
+    with true_float32():
+        result = left[:, :_PANEL] @ right[:_PANEL]
+        for start in range(_PANEL, len(right), _PANEL):
+            panel = slice(start, start + _PANEL)
+            result.addmm_(left[:, panel], right[panel])
     return result
+
+
+@contextmanager
+def true_float32() -> Iterator[None]:
+    """Multiply in true float32, without TF32 (GPU) or bfloat16 (CPU), whatever the global setting."""
+    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
 
 
 def inverse(matrix: torch.Tensor) -> torch.Tensor:

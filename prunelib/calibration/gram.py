@@ -3,7 +3,6 @@
 One matrix for each distinct input, in float32, accumulated while the model runs its own forward pass, block by block.
 """
 
-import contextlib
 import warnings
 from collections import ChainMap
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
@@ -12,6 +11,7 @@ from typing import Literal
 import torch
 from pydantic import Field, model_validator
 
+from prunelib.algebra.linalg import true_float32
 from prunelib.calibration.statistics import InputStatistics
 from prunelib.errors import ModelError, NumericalError
 from prunelib.model.blockwise import BlockwiseForward
@@ -257,7 +257,7 @@ class _Sum:
         self.total += x.sum(dim=0, dtype=torch.float64)
         halves = x.is_cuda and x.dtype in _HALVES
         panel = _PANELS[x.device.type]
-        with _ieee_float32():
+        with true_float32():
             for chunk in (x if halves else x.float()).split(_CHUNKS[x.device.type]):
                 for start in range(0, x.shape[1], panel):
                     left, right = chunk[:, start : start + panel].T, chunk[:, start:]
@@ -289,17 +289,3 @@ def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -
         total.addmm_(left, right)
     else:
         total += torch.mm(left, right, out_dtype=total.dtype)
-
-
-@contextlib.contextmanager
-def _ieee_float32() -> Iterator[None]:
-    """Multiply in true float32, without TF32 (GPU) or bfloat16 (CPU), whatever the global setting."""
-    backends = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
-    before = [backend.fp32_precision for backend in backends]
-    try:
-        for backend in backends:
-            backend.fp32_precision = "ieee"
-        yield
-    finally:
-        for backend, precision in zip(backends, before, strict=True):
-            backend.fp32_precision = precision

@@ -48,3 +48,14 @@ def test_the_number_of_threads_changes_no_bit(dtype):
     torch.set_num_threads(before)
     for other in results[1:]:
         assert all(torch.equal(one, another) for one, another in zip(results[0], other, strict=True))
+
+
+@pytest.mark.usefixtures("precision")
+def test_global_matmul_settings_change_no_bit_of_a_product():
+    A, H = matrices(300, 300, torch.float32)
+    torch.set_float32_matmul_precision("highest")
+    exact = product(A, H)
+    for setting in ("high", "medium"):
+        torch.set_float32_matmul_precision(setting)
+        assert torch.equal(product(A, H), exact)
+        assert torch.get_float32_matmul_precision() == setting

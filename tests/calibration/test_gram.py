@@ -40,13 +40,6 @@ def llama(tmp_path: Path) -> tuple[PreTrainedModel, LayerIndex]:
     return model, find_layers(model, save(model, tmp_path))
 
 
-@pytest.fixture
-def precision() -> Iterator[None]:
-    before = torch.get_float32_matmul_precision()
-    yield
-    torch.set_float32_matmul_precision(before)
-
-
 def accumulate(
     model: PreTrainedModel,
     index: LayerIndex,
