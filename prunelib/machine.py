@@ -1,7 +1,8 @@
 """What belongs to the machine and not to the experiment: threads, device, memory budgets.
 
 These come from environment variables (``PRUNELIB_THREADS=8``), never from params.yaml: moving to another machine must
-neither rerun a stage nor change a mask.
+not rerun a stage. Neither threads nor budgets change a mask. A GPU makes the same best swaps as a processor; its sweeps
+may end at other optima.
 """
 
 import os

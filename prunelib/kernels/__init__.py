@@ -20,11 +20,18 @@ def engine(device: torch.device, operation: str) -> ModuleType:
     """The fastest engine's module of an operation: the one compiled for the kind of device, else the plain one.
 
     Where the machine's settings ask for the plain one, it is that.
+
+    Raises
+    ------
+    ImportError
+        If the compiler is there and a module of this project is not.
     """
     if device.type in _COMPILERS and machine().engine != "reference":
         try:
             return importlib.import_module(f"prunelib.kernels.{device.type}.{operation}")
         except (ImportError, RuntimeError) as error:  # RuntimeError: numba finds no folder to cache in
+            if (getattr(error, "name", None) or "").startswith("prunelib"):
+                raise
             warnings.warn(
                 f"{_COMPILERS[device.type]} cannot be used ({error}): {operation} run in plain torch, "
                 "hundreds of times slower",

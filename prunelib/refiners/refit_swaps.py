@@ -140,11 +140,10 @@ def _swap_restored(layer: Standardised, before: Survivors, group: int) -> tuple[
 
 
 def _swap_all(layer: Standardised, before: Survivors, group: int) -> tuple[RowResults, torch.Tensor]:
-    """Swap with all weights re-estimated."""
-    kernel = engine(layer.weight.device, "refit_swaps")
-    return _all_rows(
-        kernel.swap_to_optimum(layer.weight, layer.gram, before.mask, group, machine().threads), before.mask
-    )
+    """Swap with all weights re-estimated, on the processor: no GPU has a kernel for it."""
+    layer_here = (each.cpu() for each in (layer.weight, layer.gram, before.mask))
+    kernel = engine(torch.device("cpu"), "refit_swaps")
+    return _all_rows(kernel.swap_to_optimum(*layer_here, group, machine().threads), before.mask)
 
 
 _WAYS = {"restored": _swap_restored, "all": _swap_all}

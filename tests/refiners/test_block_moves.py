@@ -3,6 +3,7 @@
 import oracles
 import pytest
 import torch
+from compilers import forbid
 from hypothesis import given, settings
 from strategies import DEGENERATE, PATTERNS, problem, problems
 
@@ -55,7 +56,7 @@ def test_after_swaps_they_only_go_further():
 def test_without_numba_the_result_is_the_same(monkeypatch):
     p = problem(4, NOfM(keep=2, group=4), rows=6, inputs=16, tokens=60)
     compiled = refine(p.weight, p.gram, p.mask, p.pattern)
-    monkeypatch.setitem(__import__("sys").modules, "prunelib.kernels.cpu.block_moves", None)
+    forbid(monkeypatch, "numba")
     with pytest.warns(UserWarning, match="block_moves run in plain torch"):
         plain = refine(p.weight, p.gram, p.mask, p.pattern)
     torch.testing.assert_close(compiled.mask, plain.mask)

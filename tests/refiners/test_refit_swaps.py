@@ -5,6 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from compilers import forbid
 from hypothesis import given, settings
 from strategies import DEGENERATE, PATTERNS, PER_LAYER, problem, problems
 
@@ -211,7 +212,7 @@ def test_the_restored_weights_start_from_those_that_came_in():
 
 def test_without_numba_the_plain_engine_ends_in_an_optimum_too(monkeypatch):
     p = problem(12, PATTERNS[2], rows=4, inputs=20, tokens=60)
-    monkeypatch.setitem(__import__("sys").modules, "prunelib.kernels.cpu.refit_swaps", None)
+    forbid(monkeypatch, "numba")
     with pytest.warns(UserWarning, match="numba cannot be used"):
         plain = refine(p)
     assert plain.optimal.all()

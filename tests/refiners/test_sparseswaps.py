@@ -4,6 +4,7 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from compilers import forbid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import DEGENERATE, PATTERNS, PER_LAYER, problem, problems
@@ -108,7 +109,7 @@ def test_progress_counts_every_row_and_sums_the_losses():
 def test_without_numba_one_warning_names_the_loss_and_the_result_is_the_same(monkeypatch):
     p = problem(13, PATTERNS[2], rows=4, inputs=20, tokens=60)
     compiled = sparseswaps(p.weight, p.gram, p.mask, p.pattern, SparseSwaps(max_swaps=3))
-    monkeypatch.setitem(__import__("sys").modules, "prunelib.kernels.cpu.swaps", None)
+    forbid(monkeypatch, "numba")
     with pytest.warns(UserWarning, match="numba cannot be used"):
         plain = sparseswaps(p.weight, p.gram, p.mask, p.pattern, SparseSwaps(max_swaps=3))
     torch.testing.assert_close(compiled.mask, plain.mask)
