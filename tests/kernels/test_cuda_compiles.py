@@ -8,6 +8,8 @@ import sys
 import pytest
 
 SCRIPT = """
+import sys
+
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -34,35 +36,39 @@ def compiled(kernel, **settings):
     assert triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["cubin"]
 
 
-for inputs, group in ((768, 768), (768, 4)):
+inputs = int(sys.argv[1])
+groups = (inputs, 4)
+for group in groups:
     row = {"inputs": inputs, "group": group, **whole_row(inputs)}
     compiled(swap_kernels.make_best_swap, **row)
     compiled(swap_kernels.visit, **row)
-compiled(swap_kernels.begin, inputs=768, **swaps._BEGIN_TILE)
-compiled(scan_kernels.scan_rows, inputs=768, **swaps.TILE)
-compiled(scan_kernels.scan_groups, inputs=768, group=4, **swaps._GROUPS_TILE)
+compiled(swap_kernels.begin, inputs=inputs, **swaps._BEGIN_TILE)
+compiled(scan_kernels.scan_rows, inputs=inputs, **swaps.TILE)
+compiled(scan_kernels.scan_groups, inputs=inputs, group=4, **swaps._GROUPS_TILE)
 for size, keep, moves, most in ((4, 2, 5, 4), (16, 8, 12869, 16)):
-    sizes = {"inputs": 768, "size": size, "keep": keep, "moves": moves, "most": most}
+    sizes = {"inputs": inputs, "size": size, "keep": keep, "moves": moves, "most": most}
     compiled(block_move_kernels.settle, **sizes, **block_moves._looks(moves), **block_moves._TILE)
-compiled(frank_wolfe_kernels.direct_rows, inputs=768, **row_block(768))
-compiled(frank_wolfe_kernels.direct_groups, inputs=768, group=4, **row_block(768))
-compiled(frank_wolfe_kernels.bend, inputs=768, **row_block(768))
+compiled(frank_wolfe_kernels.direct_rows, inputs=inputs, **row_block(inputs))
+compiled(frank_wolfe_kernels.direct_groups, inputs=inputs, group=4, **row_block(inputs))
+compiled(frank_wolfe_kernels.bend, inputs=inputs, **row_block(inputs))
 TYPES["mass"] = "*fp64"
-for group, priced in ((768, False), (768, True), (4, False)):
-    row = whole_row(768) | relaxed_swaps._groups(768, group) | {"pairs": 96, "PRICED": priced}
-    compiled(relaxed_swap_kernels.descend, inputs=768, group=group, **row)
+for group, priced in ((inputs, False), (inputs, True), (4, False)):
+    row = whole_row(inputs) | relaxed_swaps._groups(inputs, group) | {"pairs": 96, "PRICED": priced}
+    compiled(relaxed_swap_kernels.descend, inputs=inputs, group=group, **row)
 TYPES["weight"] = "*fp64"
-for group in (768, 4):
-    compiled(refit_kernels.visit, inputs=768, group=group, **whole_row(768))
-compiled(refit_kernels.scan_rows, inputs=768, **partial_refit_swaps.TILE)
-compiled(refit_kernels.scan_groups, inputs=768, group=4, **partial_refit_swaps._GROUPS_TILE)
-compiled(refit_kernels.descend, inputs=768, **partial_refit_swaps.DESCENT)
+for group in groups:
+    compiled(refit_kernels.visit, inputs=inputs, group=group, **whole_row(inputs))
+compiled(refit_kernels.scan_rows, inputs=inputs, **partial_refit_swaps.TILE)
+compiled(refit_kernels.scan_groups, inputs=inputs, group=4, **partial_refit_swaps._GROUPS_TILE)
+compiled(refit_kernels.descend, inputs=inputs, **partial_refit_swaps.DESCENT)
 """
 
 
+@pytest.mark.parametrize("inputs", [768, pytest.param(14336, marks=pytest.mark.slow)])
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
-def test_the_kernels_compile_for_hopper(tmp_path):
+def test_the_kernels_compile_for_hopper(tmp_path, inputs):
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environment |= {"TRITON_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
-    ended = subprocess.run([sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=False)
+    words = [sys.executable, "-c", SCRIPT, str(inputs)]
+    ended = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr[-2000:]

@@ -172,3 +172,37 @@ def test_no_swap_is_made_for_rounding_alone(seed):
     result = optimum(cpu, cancelling(seed))
     assert result["optimal"].all()
     assert result["swaps"].sum() < 50
+
+
+def all_changes(layer, mask):
+    """The float64 change by every swap of one row, a slice of the kept places at a time: place, place, change."""
+    w, G, m = layer.weight[0].double(), layer.gram, mask[0]
+    kept, pruned = m.nonzero()[:, 0], (~m).nonzero()[:, 0]
+    c = sum(w[some] @ G[some].double() for some in pruned.split(1024))
+    energy = w**2 * G.diagonal()
+    for some in kept.split(1024):
+        pairs = 2 * w[some][:, None] * w[pruned] * G[some][:, pruned]
+        yield some, pruned, (energy + 2 * w * c)[some][:, None] + (energy - 2 * w * c)[pruned] - pairs
+
+
+def best_of_all(layer, mask):
+    """The least change of one row, and its swap."""
+    bests = []
+    for kept, pruned, changes in all_changes(layer, mask):
+        least, at = changes.flatten().min(dim=0)
+        bests.append((float(least), int(kept[at // len(pruned)]), int(pruned[at % len(pruned)])))
+    return min(bests)
+
+
+@pytest.mark.slow
+def test_a_row_as_wide_as_the_widest_of_8b():
+    p = problem(23, PATTERNS[2], rows=1, inputs=14336, tokens=600)
+    scaled = equilibrate(p.weight, p.gram)
+    layer = (scaled.weight, scaled.gram, p.mask, 14336)
+    change, u, j = best_of_all(scaled, p.mask)
+    once = finished(cpu.swap_best(*layer, 1, 2))
+    torch.testing.assert_close(once["loss_after"] - once["loss_before"], torch.tensor([change], dtype=torch.float64))
+    assert (once["mask"] != p.mask).nonzero()[:, 1].tolist() == sorted((u, j))
+    ended = finished(cpu.swap_to_optimum(*layer, 2))
+    assert ended["optimal"].all()
+    assert best_of_all(scaled, ended["mask"])[0] >= -1e-9 * ended["loss_after"][0]
