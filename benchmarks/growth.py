@@ -2,9 +2,9 @@
 
     python benchmarks/growth.py
 
-Sweeps to the optimum from Wanda's mask, and the plain torch engine's way there: its seconds for one scan of one row,
-times the scans that best swaps need. (The plain engine would need 15 GB at 14336 inputs, and is left out there.) Prints
-a table and writes benchmarks/results/growth.json.
+To the optimum from Wanda's mask, by sweeps within rows and by best swaps within groups, and the plain torch engine's
+way there: its seconds for one scan of one row, times the scans that best swaps need. (The plain engine would need 15 GB
+at 14336 inputs, and is left out there.) Prints a table and writes benchmarks/results/growth.json.
 """
 
 import json
@@ -62,7 +62,7 @@ def seconds_of(run: Callable[[], T]) -> tuple[float, T]:
 
 
 def optimum(layer: Layer, threads: int) -> RowResults:
-    """Results of sweeps."""
+    """Results of the compiled engine."""
     return together(cpu.swap_to_optimum(layer.weight, layer.gram, layer.mask, layer.group, threads), layer.mask)
 
 
