@@ -65,7 +65,7 @@ def chained(start: Callable[[Problem], torch.Tensor], *steps: object) -> Way:
 
     def run(problem: Problem) -> Found:
         weight, gram, pattern = problem
-        end = run_chain(weight, gram, start(problem), pattern, chain, silent, {})[-1].refined
+        end = run_chain(weight, gram, start(problem), pattern, chain, silent, {"held_out_gram": None})[-1].refined
         return Found(end.mask, end.loss_after)
 
     return run
