@@ -1,4 +1,4 @@
-"""How does the compiled engine grow with inputs, sparsity, pattern and threads? Random layers of real widths.
+"""How does the compiled engine grow with inputs, rows, sparsity, pattern and threads? Random layers of real widths.
 
     python benchmarks/growth.py
 
@@ -32,26 +32,29 @@ PATTERNS = {
     "2:4": NOfM(keep=2, group=4),
     "4:8": NOfM(keep=4, group=8),
 }
-ROWS = {576: 256, 1536: 128, 4096: 64, 14336: 8}
+ROWS = {576: 1024, 1536: 256, 4096: 64, 14336: 64}
 PLAIN_INPUTS = 4096
 T = TypeVar("T")
 
 
 class Case(NamedTuple):
-    """What is measured: a layer of so many inputs, a pattern, threads."""
+    """What is measured: a layer of so many inputs and rows, a pattern, threads."""
 
     inputs: int
+    rows: int
     pattern: str
     threads: int
 
 
 def cases() -> Iterator[Case]:
-    """Every size and thread count at 60%, every pattern at one size."""
-    for inputs in ROWS:
+    """Every width and thread count at 60%, every number of rows and every pattern at one width."""
+    for inputs, rows in ROWS.items():
         for threads in sorted({1, available_cores()}):
-            yield Case(inputs, "60% per row", threads)
+            yield Case(inputs, rows, "60% per row", threads)
+    for rows in (64, 1024):
+        yield Case(1536, rows, "60% per row", available_cores())
     for pattern in PATTERNS:
-        yield Case(1536, pattern, available_cores())
+        yield Case(1536, ROWS[1536], pattern, available_cores())
 
 
 def seconds_of(run: Callable[[], T]) -> tuple[float, T]:
@@ -77,7 +80,7 @@ def plain_seconds(layer: Layer) -> float:
 
 def measure(case: Case) -> dict:
     """The better of two runs of one case."""
-    layer = random_layer(ROWS[case.inputs], random_gram(case.inputs, 1, torch.device("cpu")), PATTERNS[case.pattern], 2)
+    layer = random_layer(case.rows, random_gram(case.inputs, 1, torch.device("cpu")), PATTERNS[case.pattern], 2)
     optimum(layer.rows(1), 1)
     (seconds, found), (again, _) = (seconds_of(lambda: optimum(layer, case.threads)) for _ in range(2))
     a_row = min(seconds, again) / len(layer.mask)
@@ -94,7 +97,7 @@ def measure(case: Case) -> dict:
 
 def main() -> None:
     """Measure, print, and write the results."""
-    table = Table("inputs", "pattern", "threads", "ms a row", "swaps", "scans", "pairs / s", "x reference")
+    table = Table("inputs", "rows", "pattern", "threads", "ms a row", "swaps", "scans", "pairs / s", "x reference")
     records = []
     for case in cases():
         r = measure(case)

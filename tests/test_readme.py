@@ -57,6 +57,18 @@ def test_the_engines_ratios_are_those_of_the_benchmark():
     assert all(r["same_masks_as_best"] for r in records if r["mode"] != "sweeps to the optimum")
 
 
+def test_the_growth_of_the_engine_is_that_of_the_benchmark():
+    records, said = benchmarked("growth")["records"], " ".join(README.split())
+    rows = {(r["inputs"], r["threads"]): r["milliseconds_a_row"] for r in records[:8]}
+    widths = (576, 1536, 4096, 14336)
+    shown = (f"{rows[width, 2]:.2g}" if rows[width, 2] < 100 else f"{rows[width, 2]:.0f}" for width in widths)
+    assert "A row of 576, 1,536, 4,096 and 14,336 inputs takes {}, {}, {} and {} ms at 60%".format(*shown) in said
+    ratios = [record["times_reference"] for record in records if record["times_reference"]]
+    gains = [rows[width, 1] / rows[width, 2] for width in widths]
+    assert f"{min(ratios):,.0f} to {max(ratios):,.0f} times less than the reference needs" in said
+    assert f"two threads are {min(gains):.1f} to {max(gains):.1f} times as fast as one" in said
+
+
 def test_every_variable_of_the_machine_stands_in_the_table():
     for name in Machine.model_fields:
         assert f"`PRUNELIB_{name.upper()}`" in README
