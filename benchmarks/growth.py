@@ -2,9 +2,10 @@
 
     python benchmarks/growth.py
 
-To the optimum from Wanda's mask, by sweeps within rows and by best swaps within groups, and the plain torch engine's
-way there: its seconds for one scan of one row, times the scans that best swaps need. (The plain engine would need 15 GB
-at 14336 inputs, and is left out there.) Prints a table and writes benchmarks/results/growth.json.
+To the optimum from Wanda's mask, by sweeps within rows and by best swaps within groups; the same engine's best swaps
+there, on a few rows and one thread, with the sweeps' error relative to theirs; and the plain torch engine's way: its
+seconds for one scan of one row, times the scans that best swaps need. (The plain engine would need 15 GB at 14336
+inputs, and is left out there.) Prints a table and writes benchmarks/results/growth.json.
 """
 
 import json
@@ -33,6 +34,7 @@ PATTERNS = {
     "4:8": NOfM(keep=4, group=8),
 }
 ROWS = {576: 1024, 1536: 256, 4096: 64, 14336: 64}
+FEW_ROWS = {576: 256, 1536: 64, 4096: 16, 14336: 4}
 PLAIN_INPUTS = 4096
 T = TypeVar("T")
 
@@ -69,21 +71,29 @@ def optimum(layer: Layer, threads: int) -> RowResults:
     return together(cpu.swap_to_optimum(layer.weight, layer.gram, layer.mask, layer.group, threads), layer.mask)
 
 
-def plain_seconds(layer: Layer) -> float:
-    """Seconds that the plain engine would take for a row."""
-    few, one = layer.rows(16), layer.rows(1)
-    needed = together(cpu.swap_best(few.weight, few.gram, few.mask, few.group, 10**6, 1), few.mask).sweeps
+def best_swaps(layer: Layer) -> RowResults:
+    """Results of best swaps to the optimum, on one thread."""
+    return together(cpu.swap_best(layer.weight, layer.gram, layer.mask, layer.group, 10**6, 1), layer.mask)
+
+
+def plain_scan_seconds(layer: Layer) -> float:
+    """Seconds of the plain engine for one scan of one row."""
+    one = layer.rows(1)
     run = lambda: together(reference.swap_best(one.weight, one.gram, one.mask, one.group, 2, 1), one.mask)  # noqa: E731
     seconds, found = seconds_of(run)
-    return seconds / int(found.sweeps.sum()) * needed.double().mean().item()
+    return seconds / int(found.sweeps.sum())
 
 
 def measure(case: Case) -> dict:
     """The better of two runs of one case."""
     layer = random_layer(case.rows, random_gram(case.inputs, 1, torch.device("cpu")), PATTERNS[case.pattern], 2)
-    optimum(layer.rows(1), 1)
+    few, one = layer.rows(FEW_ROWS[case.inputs]), layer.rows(1)
+    optimum(one, 1), best_swaps(one)
     (seconds, found), (again, _) = (seconds_of(lambda: optimum(layer, case.threads)) for _ in range(2))
     a_row = min(seconds, again) / len(layer.mask)
+    few_seconds, swept = seconds_of(lambda: optimum(few, 1))
+    best_seconds, best = seconds_of(lambda: best_swaps(few))
+    plain = plain_scan_seconds(layer) * best.sweeps.double().mean().item() if case.inputs <= PLAIN_INPUTS else None
     scans, kept = found.sweeps.double().mean().item(), layer.mask.double().mean().item()
     return {
         **case._asdict(),
@@ -91,20 +101,24 @@ def measure(case: Case) -> dict:
         "swaps_a_row": found.swaps.double().mean().item(),
         "scans_a_row": scans,
         "pairs_a_second": scans * layer.pairs * kept * (1 - kept) / a_row,
-        "times_reference": plain_seconds(layer) / a_row if case.inputs <= PLAIN_INPUTS else None,
+        "times_best_swaps": best_seconds / few_seconds,
+        "error_of_best_swaps": (swept.loss_after.sum() / best.loss_after.sum()).item(),
+        "times_reference": plain / a_row if plain else None,
     }
 
 
 def main() -> None:
     """Measure, print, and write the results."""
-    table = Table("inputs", "rows", "pattern", "threads", "ms a row", "swaps", "scans", "pairs / s", "x reference")
+    headings = ("inputs", "rows", "pattern", "threads", "ms a row", "swaps", "scans", "pairs / s", "x best", "x plain")
+    table = Table(*headings)
     records = []
     for case in cases():
         r = measure(case)
         records.append(r)
         ratio = "" if r["times_reference"] is None else f"{r['times_reference']:.0f}"
-        counts = (f"{r['swaps_a_row']:.1f}", f"{r['scans_a_row']:.1f}", f"{r['pairs_a_second']:.2g}", ratio)
-        table.add_row(*map(str, case), f"{r['milliseconds_a_row']:.3g}", *counts)
+        counts = (f"{r['swaps_a_row']:.1f}", f"{r['scans_a_row']:.1f}", f"{r['pairs_a_second']:.2g}")
+        ratios = (f"{r['times_best_swaps']:.1f}", ratio)
+        table.add_row(*map(str, case), f"{r['milliseconds_a_row']:.3g}", *counts, *ratios)
     Console(width=120).print(table)
     target = Path(__file__).parent / "results" / "growth.json"
     target.write_text(json.dumps({"records": records}, indent=2) + "\n")

@@ -77,7 +77,8 @@ class Machine(Budgets):
         Where models run and masks are refined: ``cpu``, ``cuda`` or ``cuda:N``.
     engine
         The inner loops of refiners: ``auto``, those compiled for the device; ``cpu``, those for processors, also where
-        models run on a GPU; ``reference``, plain torch on the device.
+        models run on a GPU; ``reference``, plain torch on the device. Refit swaps with ``refit: all`` are always on a
+        processor.
     task_threads, task_gpus
         What each task takes of its node on Ray (:mod:`prunelib.engine`): threads, and GPUs or a share of one; None: one
         where the nodes have any.

@@ -1,4 +1,4 @@
-"""What holds for every test, said before anything else is imported.
+"""What holds for every test, said before any kernel is imported.
 
 Where there is no GPU, what is written in Triton runs in its interpreter. Ray keeps to the loopback interface, and
 reports to nobody. Examples of hypothesis have no deadline: a busy machine is no fault. Settings of the machine that a
@@ -23,9 +23,11 @@ settings.load_profile("no deadline")
 @pytest.fixture(autouse=True)
 def fresh_settings():
     """No settings of the machine stay from one test to the next."""
+    for settings_of in (machine, budgets):
+        settings_of.cache_clear()
     yield
-    machine.cache_clear()
-    budgets.cache_clear()
+    for settings_of in (machine, budgets):
+        settings_of.cache_clear()
 
 
 @pytest.fixture

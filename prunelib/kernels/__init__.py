@@ -24,7 +24,7 @@ def engine(device: torch.device, operation: str) -> ModuleType:
     Raises
     ------
     ImportError
-        If the compiler is there and a module of this project is not.
+        If a module of this project is missing or broken.
     """
     if device.type in _COMPILERS and machine().engine != "reference":
         try:

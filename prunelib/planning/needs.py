@@ -189,6 +189,8 @@ def _accumulating(
 ) -> tuple[int, int, int]:
     """All Gram matrices of a block while they come about, on a GPU, beside it and without; so many states stay there.
 
+    Those are on the processor too while they are saved.
+
     The numbers are those of :class:`StageMemory`.
     """
     block = running * max(block.prunable + block.dense for block in outline.blocks)
@@ -197,7 +199,7 @@ def _accumulating(
     batch, states = work.calibration_batch * _token_bytes(outline, running), states_bytes(outline, work)
     return (
         running * outline.other + block + max(min(grams, gram_budget), mirrored) + mirrored + stays + batch,
-        converted + work.gram_sets * grams + states - stays + RUNTIME,
+        converted + work.gram_sets * grams + states + RUNTIME,
         converted + block + work.gram_sets * grams + mirrored + states + batch + RUNTIME,
     )
 

@@ -3,6 +3,7 @@
 The memory is that of this machine, and not looked at where tasks run on others.
 """
 
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,10 @@ from prunelib.pruning.chains import steps_of
 
 
 def require_room_to_calibrate(folder: Path, index: LayerIndex, settings: CalibrationSettings, token_bytes: int) -> None:
-    """Refuse to accumulate Gram matrices that would not fit, with the states of windows that wait beside them.
+    """Refuse to accumulate Gram matrices that would not fit, with the states of all windows beside them.
+
+    States on a GPU are on the processor too while they are saved. With inputs that come about it is refinement that
+    will hold both: it is refused before its calibration is.
 
     Parameters
     ----------
@@ -41,10 +45,8 @@ def require_room_to_calibrate(folder: Path, index: LayerIndex, settings: Calibra
         needed = calibration_disk(blocks, gram_sets) + shards_disk(blocks, gram_sets, settings.shards)
         require_disk(folder, needed, "Gram matrices of all blocks")
     if not distributed():
-        samples = -(-(settings.samples + settings.held_out_samples) // settings.shards)
-        states = samples * settings.length * token_bytes
-        waiting = states if machine().device == "cpu" or states > machine().state_bytes else 0
-        needed = accumulating_bytes(blocks, gram_sets) + waiting
+        samples = sum(ceil(part / settings.shards) for part in (settings.samples, settings.held_out_samples))
+        needed = accumulating_bytes(blocks, gram_sets) + samples * settings.length * token_bytes
         require_memory(needed, "Gram matrices of a block, and states of all windows", "cpu")
 
 

@@ -8,8 +8,10 @@ import sys
 import pytest
 import torch
 from strategies import problem
+from triton_device import DEVICE
 
 from prunelib import NOfM, PerRow
+from prunelib.algebra.objective import row_losses
 from prunelib.kernels.finished import together
 from prunelib.kernels.scaling import equilibrate
 from prunelib.refiners.refit_swaps import standardise
@@ -17,30 +19,34 @@ from prunelib.refiners.refit_swaps import standardise
 OPERATIONS = ("swaps", "block_moves", "partial_refit_swaps", "refit_swaps")
 
 
-def one_scan(engine, operation):
-    """What a module makes of a layer whose rows need many scans."""
+def one_scan(engine, operation, device="cpu"):
+    """What a module makes of a layer whose rows need many scans, and the losses of the weights that it leaves."""
     pattern = NOfM(keep=4, group=8) if operation == "block_moves" else PerRow(sparsity=0.6)
     p = problem(21, pattern, rows=3, inputs=24, tokens=60)
-    scaled = equilibrate(p.weight, p.gram)
-    if operation == "swaps":
-        parts = engine.swap_to_optimum(scaled.weight, scaled.gram, p.mask, 24, 1)
-    elif operation == "block_moves":
-        parts = engine.move_to_optimum(scaled.weight, scaled.gram, p.mask, pattern.groups(3, 24), 1)
-    else:
-        layer, start = standardise(p.weight, p.gram), {}
-        if operation == "partial_refit_swaps":
-            start = {"start": layer.weight * p.mask}
-        found = engine.swap_to_optimum(layer.weight, layer.gram, p.mask, **start, group=24, threads=1)
-        parts = [(rows, results) for rows, results, _ in found]
-    return p, together(parts, p.mask)
+    mask = p.mask.to(device)
+    if operation in {"swaps", "block_moves"}:
+        scaled = equilibrate(p.weight.to(device), p.gram)
+        if operation == "swaps":
+            parts = engine.swap_to_optimum(scaled.weight, scaled.gram, mask, 24, 1)
+        else:
+            parts = engine.move_to_optimum(scaled.weight, scaled.gram, mask, pattern.groups(3, 24), 1)
+        results = together(parts, p.mask)
+        return p, results, row_losses(scaled.weight.cpu(), scaled.gram.cpu().double(), results.mask)
+    layer = standardise(p.weight.to(device), p.gram.to(device))
+    start = {"start": layer.weight * mask} if operation == "partial_refit_swaps" else {}
+    found = list(engine.swap_to_optimum(layer.weight, layer.gram, mask, **start, group=24, threads=1))
+    error = layer.weight.cpu() - torch.cat([x for _, _, x in found]).cpu()
+    results = together([(rows, results) for rows, results, _ in found], p.mask)
+    return p, results, ((error @ layer.gram.cpu().double()) * error).sum(dim=1)
 
 
-def check(p, results):
+def check(p, results, losses):
     assert (results.sweeps <= 2).all()  # best swaps look once more, after the last one
     assert not results.optimal.any()
     assert (results.swaps > 0).all()
     assert torch.equal(results.mask.sum(dim=1), p.mask.sum(dim=1))
     assert (results.mask != p.mask).any()
+    torch.testing.assert_close(results.loss_after, losses, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -52,7 +58,7 @@ def test_a_row_that_needs_more_scans_than_the_limit_says_so(kind, operation, mon
             pytest.skip("on the processor only")
     engine = importlib.import_module(f"prunelib.kernels.{kind}.{operation}")
     monkeypatch.setattr(engine, "MAX_SWEEPS", 1)
-    check(*one_scan(engine, operation))
+    check(*one_scan(engine, operation, DEVICE if kind == "cuda" else "cpu"))
 
 
 COMPILED = """

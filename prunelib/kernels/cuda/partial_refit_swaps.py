@@ -77,10 +77,14 @@ def _finish(state: _Rows, group: int) -> RowResults:
     corr = correlate(state.weight - state.x, state.gram)
     while len(rows):
         _sweep(rows, corr, state, group)
-        going = ~state.optimal[rows] & (state.sweeps[rows] < MAX_SWEEPS)
-        rows, corr = rows[going], corr[going]
+        swapped = ~state.optimal[rows]
+        rows, corr = rows[swapped], corr[swapped]
         for _ in range(DESCENTS if len(rows) else 0):
             _descend(rows, corr, state)
+        given_up = state.sweeps[rows] >= MAX_SWEEPS
+        last = rows[given_up]
+        state.loss_after[last] = ((state.weight[last] - state.x[last]) * corr[given_up]).sum(dim=1).clamp(min=0)
+        rows, corr = rows[~given_up], corr[~given_up]
     figures = (state.closed == torch.inf, state.swaps, state.sweeps, state.loss_before, state.loss_after, state.optimal)
     return RowResults(*(figure.cpu() for figure in figures))
 

@@ -75,7 +75,7 @@ def _swap_rows(w: torch.Tensor, G: torch.Tensor, m: torch.Tensor, group: int) ->
     while (active := ~optimal & (sweeps < MAX_SWEEPS)).any():
         change, best = swap_changes(w, G, m, group).flatten(1).min(dim=1)
         sweeps += active
-        optimal |= active & (change >= -threshold)
+        optimal |= active & ~(change < -threshold)
         active &= ~optimal
         r, u, j = active.nonzero()[:, 0], best[active] // inputs, best[active] % inputs
         m[r, u], m[r, j] = False, True
