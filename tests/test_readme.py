@@ -65,6 +65,8 @@ def test_the_growth_of_the_engine_is_that_of_the_benchmark():
     assert "A row of 576, 1,536, 4,096 and 14,336 inputs takes {}, {}, {} and {} ms at 60%".format(*shown) in said
     ratios = [record["times_reference"] for record in records if record["times_reference"]]
     gains = [rows[width, 1] / rows[width, 2] for width in widths]
+    best = (f"{record['times_best_swaps']:.1f}" for record in records[:8] if record["threads"] == 1)
+    assert "{}, {}, {} and {} times less than best swaps take to an optimum".format(*best) in said
     assert f"{min(ratios):,.0f} to {max(ratios):,.0f} times less than the reference needs" in said
     assert f"two threads are {min(gains):.1f} to {max(gains):.1f} times as fast as one" in said
 
