@@ -16,6 +16,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from prunelib.errors import ParamsError
 
+WAITING_BYTES = 1024**3
+"""Inputs that wait on a GPU to be read for Gram matrices take no more than this, or there is one."""
+
 
 def available_cores() -> int:
     """The number of processor cores that this process may use."""

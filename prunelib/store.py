@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from prunelib.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -237,16 +239,13 @@ def _make_way(path: Path) -> None:
 
 
 def _is_other_process(pid: int) -> bool:
-    """Whether a process that is not this one runs under that number."""
-    if pid == os.getpid():
-        return False
+    """Whether a process that is not this one runs under that number; a killed one may still be listed as a zombie."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return pid != os.getpid() and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
-        pass  # it runs, as another user
-    return True
+    except psutil.AccessDenied:
+        return True  # it runs, as another user
 
 
 def _exchange(new: Path, path: Path) -> None:

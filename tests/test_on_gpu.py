@@ -6,6 +6,7 @@ from families import random_windows, save, tiny_model
 from runs import Bar
 
 from prunelib.calibration.artifact import read_grams
+from prunelib.calibration.beside import Beside
 from prunelib.calibration.gram import CalibrationSettings
 from prunelib.calibration.shards import ShardCalibration, calibrate_in_shards
 from prunelib.evaluation.perplexity import perplexity
@@ -60,3 +61,17 @@ def test_sparse_units_take_two_of_four_and_nothing_denser():
     pruned = weight * select(weight.abs(), NOfM(keep=2, group=4))
     assert unconvertible(pruned.to("cuda", torch.bfloat16)) is None
     assert unconvertible(weight.to("cuda", torch.bfloat16)) is not None
+
+
+def test_inputs_that_are_read_beside_a_forward_keep_their_values_until_then():
+    aside, total, slow = Beside(torch.device("cuda")), torch.zeros(1024, device="cuda"), torch.rand(4096, 4096).cuda()
+
+    def work(x):
+        torch.mm(slow, slow)
+        total.add_(x.sum(dim=0))
+
+    for number in range(50):
+        aside.read("layer", torch.full((256, 1024), float(number), device="cuda"), work)
+        torch.full((256, 1024), torch.nan, device="cuda")
+    aside.finish()
+    assert (total == 256 * sum(range(50))).all()

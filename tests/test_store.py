@@ -232,6 +232,17 @@ def test_leftovers_of_killed_writers_go_and_those_of_live_ones_and_of_other_file
     assert {path.name for path in tmp_path.iterdir()} == {"out", *kept}
 
 
+def test_a_writer_that_is_killed_but_still_listed_is_no_live_one(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as writer:
+        (tmp_path / f".out.{writer.pid}.partial").touch()
+        store.write_text(tmp_path / "out", "file")
+        assert len(list(tmp_path.iterdir())) == 2
+        writer.kill()
+        os.waitid(os.P_PID, writer.pid, os.WEXITED | os.WNOWAIT)
+        store.write_text(tmp_path / "out", "file")
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_json_refuses_nan_and_damage(tmp_path):
     path = tmp_path / "a.json"
     store.write_json(path, {"b": 1, "a": [1.5]})

@@ -15,12 +15,15 @@ _PANEL = 256  # a sum as short as this is not split over threads
 
 
 def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """A B for left (rows, n) and right (n, columns), summed panel by panel; as fast as the whole at once."""
+    """A B for left (rows, n) and right (n, columns), summed panel by panel; as fast as the whole at once.
+
+    The result is on the device of ``left`` and in its dtype; panels of ``right`` are brought to it one by one.
+    """
     with true_float32():
-        result = left[:, :_PANEL] @ right[:_PANEL]
+        result = left[:, :_PANEL] @ right[:_PANEL].to(left)
         for start in range(_PANEL, len(right), _PANEL):
             panel = slice(start, start + _PANEL)
-            result.addmm_(left[:, panel], right[panel])
+            result.addmm_(left[:, panel], right[panel].to(left))
     return result
 
 

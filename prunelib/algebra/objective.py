@@ -1,12 +1,14 @@
 """The pruning error and its yardstick, from the Gram matrix alone."""
 
+from collections.abc import Callable
+
 import torch
 
 from prunelib.algebra.linalg import product
 from prunelib.errors import NumericalError
 
 _SLACK = 1e-3  # what rounding in float32, or a product without symmetry, may add
-_STRIP = 1024  # rows of a Gram matrix that are checked at once
+_STRIP = 1024  # rows of a weight, or of a Gram matrix, that are looked at at once
 
 
 def row_losses(weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -17,15 +19,14 @@ def row_losses(weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor) -> 
     weight, mask
         (rows, inputs); True = kept.
     gram
-        (inputs, inputs), sum over tokens of x x^T.
+        (inputs, inputs), sum over tokens of x x^T, on any device.
 
     Returns
     -------
     torch.Tensor
         (rows,) float64, not negative.
     """
-    pruned = weight.double().masked_fill(mask, 0)
-    return (product(pruned, gram.double()) * pruned).sum(dim=1).clamp(min=0)
+    return _quadratic_forms(gram, weight, lambda rows: weight[rows].double().masked_fill(mask[rows], 0))
 
 
 def pruning_error(weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor) -> float:
@@ -41,10 +42,19 @@ def refit_losses(weight: torch.Tensor, gram: torch.Tensor, moved: torch.Tensor) 
     weight, moved
         (rows, inputs); ``moved`` is 0 where pruned.
     gram
-        (inputs, inputs), sum over tokens of x x^T.
+        (inputs, inputs), sum over tokens of x x^T, on any device.
     """
-    change = weight.double() - moved.double()
-    return (product(change, gram.double()) * change).sum(dim=1).clamp(min=0)
+    return _quadratic_forms(gram, weight, lambda rows: weight[rows].double() - moved[rows].double())
+
+
+def _quadratic_forms(gram: torch.Tensor, weight: torch.Tensor, error: Callable[[slice], torch.Tensor]) -> torch.Tensor:
+    """e^T G e for the error e of each row of a weight, which is made for a strip of rows at a time: (rows,) float64."""
+    forms = torch.empty(len(weight), dtype=torch.float64, device=weight.device)
+    for start in range(0, len(weight), _STRIP):
+        strip = slice(start, start + _STRIP)
+        e = error(strip)
+        forms[strip] = (product(e, gram) * e).sum(dim=1)
+    return forms.clamp_(min=0)
 
 
 def damped(gram: torch.Tensor, share: float) -> torch.Tensor:

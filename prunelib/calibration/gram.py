@@ -1,6 +1,7 @@
 """Gram matrices of layer inputs: the sum of x x^T over tokens, all that pruning needs to know of the data.
 
-One matrix for each distinct input, in float32, accumulated while the model runs its own forward pass, block by block.
+One matrix for each distinct input, in float32, accumulated while the model runs its own forward pass, block by block;
+on a GPU beside it.
 """
 
 import warnings
@@ -12,6 +13,7 @@ import torch
 from pydantic import Field, model_validator
 
 from prunelib.algebra.linalg import true_float32
+from prunelib.calibration.beside import Beside
 from prunelib.calibration.statistics import InputStatistics
 from prunelib.errors import ModelError, NumericalError
 from prunelib.model.blockwise import BlockwiseForward
@@ -190,21 +192,26 @@ def accumulate_pass(
     ModelError, NumericalError
         As :func:`accumulate_grams`.
     """
-    statistics = []
+    statistics, beside = [], Beside(forward.device)
     for batches in parts:
         sums = {layer.name: _Sum(layer.inputs, forward.device) for layer in layers}
         for batch in batches:
-            on_states(batch, _run_watched(forward, batch, layers, sums))
+            on_states(batch, _run_watched(forward, batch, layers, sums, beside))
+        beside.finish()
         tokens = sum(forward.batches[batch].numel() for batch in batches)
         statistics.append({layer.name: sums[layer.name].complete(layer, tokens) for layer in layers})
     return statistics
 
 
 def _run_watched(
-    forward: BlockwiseForward, batch: int, layers: Sequence[Layer], sums: Mapping[str, "_Sum"]
+    forward: BlockwiseForward, batch: int, layers: Sequence[Layer], sums: Mapping[str, "_Sum"], beside: Beside
 ) -> torch.Tensor:
     """Run a batch through the next block, adding up what layers read."""
-    with watch_inputs(forward.model, layers, lambda name, inputs: sums[name].add(inputs)):
+
+    def receive(name: str, inputs: torch.Tensor) -> None:
+        beside.read(name, inputs, sums[name].add)
+
+    with watch_inputs(forward.model, layers, receive):
         return forward.run(batch)
 
 

@@ -5,7 +5,6 @@ from dataclasses import fields, replace
 
 import torch
 
-from prunelib.algebra.objective import row_losses
 from prunelib.kernels.interface import RowResults
 from prunelib.pruning.refined import Progress, Refined
 
@@ -20,17 +19,6 @@ def unscaled(finished: Finished, loss_scale: torch.Tensor) -> Iterator[tuple[Row
     for rows, part in finished:
         scale = loss_scale[rows]
         yield rows, replace(part, loss_before=part.loss_before * scale, loss_after=part.loss_after * scale)
-
-
-def measured(
-    finished: Finished, weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor
-) -> Iterator[tuple[Rows, RowResults]]:
-    """The same results with the losses that a Gram matrix (inputs, inputs) gives: of ``mask``, and of the new one."""
-    gram = gram.to(weight.device).double()
-    for rows, part in finished:
-        before = row_losses(weight[rows], gram, mask[rows]).cpu()
-        after = row_losses(weight[rows], gram, part.mask.to(mask.device)).cpu()
-        yield rows, replace(part, loss_before=before, loss_after=after)
 
 
 def together(finished: Finished, mask: torch.Tensor) -> RowResults:

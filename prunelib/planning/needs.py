@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
+from prunelib.machine import WAITING_BYTES
 from prunelib.planning.shapes import WEIGHT_BYTES, Block, Matrix, Outline
 from prunelib.pruning.registry import Holds
 
@@ -189,7 +190,7 @@ def _accumulating(
 ) -> tuple[int, int, int]:
     """All Gram matrices of a block while they come about, on a GPU, beside it and without; so many states stay there.
 
-    Those are on the processor too while they are saved.
+    Those are on the processor too while they are saved. On a GPU inputs wait there to be read.
 
     The numbers are those of :class:`StageMemory`.
     """
@@ -197,8 +198,9 @@ def _accumulating(
     grams = max(map(gram_bytes, outline.blocks))
     mirrored = _largest_gram(outline.blocks)
     batch, states = work.calibration_batch * _token_bytes(outline, running), states_bytes(outline, work)
+    waiting = min(WAITING_BYTES, work.calibration_tokens * running * max(sum(block.inputs) for block in outline.blocks))
     return (
-        running * outline.other + block + max(min(grams, gram_budget), mirrored) + mirrored + stays + batch,
+        running * outline.other + block + max(min(grams, gram_budget), mirrored) + mirrored + stays + batch + waiting,
         converted + work.gram_sets * grams + states + RUNTIME,
         converted + block + work.gram_sets * grams + mirrored + states + batch + RUNTIME,
     )

@@ -4,16 +4,17 @@ Beyond the paper, against overfitting the calibration tokens: swaps are decided 
 when its loss on held-out tokens rises.
 """
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
 
 from prunelib import settings as base
-from prunelib.algebra.objective import check_layer, damped
+from prunelib.algebra.objective import check_layer, damped, row_losses
 from prunelib.errors import ParamsError
 from prunelib.kernels import engine
-from prunelib.kernels.finished import Finished, measured, refined, together, unscaled
+from prunelib.kernels.finished import Finished, refined, together, unscaled
 from prunelib.kernels.held_out import swap_until_held_out_rises
 from prunelib.kernels.interface import RowResults
 from prunelib.kernels.scaling import Equilibrated, equilibrate
@@ -40,8 +41,8 @@ class Settings(base.Settings):
         The papers' T: at most so many swaps a row, always the best one. None: until no swap improves any row; over
         whole rows by sweeps, which are faster than best swaps, and within groups by best swaps, which end lower there.
     damping
-        Swaps are decided on G + damping * mean(diag G) * I; what is reported remains the loss on G. An optimal row is
-        then one of the damped problem.
+        Swaps are decided on G + damping * mean(diag G) * I, and progress is told in its losses; what is returned is the
+        loss on G. An optimal row is then one of the damped problem.
     held_out_every
         After every so many best swaps a row's loss on held-out tokens is looked at; where it has risen, the row goes
         back to its best mask and stops. None: no look.
@@ -105,8 +106,14 @@ def refine(
         finished = _swap(scaled, mask, group, settings.max_swaps)
     else:
         finished = _swap_until_held_out_rises(scaled, mask, group, settings, weight, held_out_gram)
-    finished = measured(finished, weight, gram, mask) if settings.damping else unscaled(finished, scaled.loss_scale)
-    return refined(finished, mask, progress)
+    found = refined(unscaled(finished, scaled.loss_scale), mask, progress)
+    return _measured(found, weight, gram, mask) if settings.damping else found
+
+
+def _measured(found: Refined, weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor) -> Refined:
+    """The same rows with the losses that a Gram matrix (inputs, inputs) gives: of ``mask``, and of the new one."""
+    before, after = (row_losses(weight, gram, m).cpu() for m in (mask, found.mask))
+    return replace(found, loss_before=before, loss_after=after)
 
 
 def _swap(scaled: Equilibrated, mask: torch.Tensor, group: int, max_swaps: int | None) -> Finished:

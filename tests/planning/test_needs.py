@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from prunelib.calibration.artifact import write_grams
 from prunelib.calibration.gram import plan_passes
 from prunelib.calibration.statistics import InputStatistics
+from prunelib.machine import WAITING_BYTES
 from prunelib.masks.packed import write_masks
 from prunelib.params import load_params
 from prunelib.planning.grid import workload
@@ -85,7 +86,7 @@ def test_the_memory_of_the_stages_is_what_they_hold():
     calibrate, refine, evaluate = memory(planned, work, **BUDGETS)
     grams, largest, states = gram_bytes(planned.blocks[0]), 4 * 14336**2, 128 * 2048 * 4096 * 2
     batch, block = 2048 * (14336 * 12 + 6 * 128256), 2 * planned.blocks[0].prunable
-    assert calibrate.gpu == 2 * planned.other + block + grams + largest + states + batch
+    assert calibrate.gpu == 2 * planned.other + block + grams + largest + states + batch + WAITING_BYTES
     assert calibrate.beside_gpu == grams + states + RUNTIME
     assert calibrate.without_gpu == block + grams + largest + states + batch + RUNTIME
     assert refine.gpu == refining_bytes(planned.blocks, 1, work.holds) == 9 * largest + 104 * 4096 * 14336
