@@ -82,6 +82,28 @@ def test_both_ways_end_in_a_swap_optimum_by_brute_force(p):
         assert_optimal(p, result["mask"])
 
 
+@pytest.mark.parametrize("tokens", [1, 2, 5, 300])
+def test_sweeps_pass_over_no_swap_that_improves_however_alike_inputs_are(tokens):
+    p = problem(tokens, PATTERNS[1], rows=3, inputs=80, tokens=tokens)
+    result = optimum(cpu, p)
+    assert result["optimal"].all()
+    assert_optimal(p, result["mask"])
+
+
+@given(problems(patterns=[pattern for pattern in PATTERNS if not isinstance(pattern, NOfM)]))
+def test_no_swap_that_prunes_an_input_changes_the_loss_by_less_than_its_bound(p):
+    scaled = equilibrate(p.weight, p.gram)
+    w, G, m, norm = scaled.weight.double(), scaled.gram.double(), p.mask, scaled.gram.double().diagonal().sqrt()
+    changes, _ = reference.swap_changes(w, G, m, p.group)
+    c = w.masked_fill(m, 0) @ G
+    prune, restore = w * (w * G.diagonal() + 2 * c), w * (w * G.diagonal() - 2 * c)
+    heaviest = (w.abs() * norm).masked_fill(m, 0).amax(dim=1, keepdim=True)
+    least = restore.masked_fill(m, torch.inf).amin(dim=1, keepdim=True)
+    bound = cpu._least_change.py_func(prune, w, cpu._reach(scaled.gram).double(), least, heaviest)
+    terms = prune.abs() + restore.abs().amax(dim=1, keepdim=True) + w.abs() * norm * heaviest
+    assert (changes.amin(dim=2) >= bound - 1e-6 * terms)[m].all()
+
+
 @settings(max_examples=50)
 @given(problems(max_inputs=10, patterns=PER_LAYER))
 def test_rows_that_keep_any_number_end_in_a_swap_optimum_too(p):

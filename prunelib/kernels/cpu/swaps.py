@@ -4,6 +4,12 @@ A scan looks at every kept u x pruned j pair of a row in float32 with SIMD and k
 it could bring. A pair that might be taken is evaluated again in float64, so that the swap which is made is the one that
 exact arithmetic would make. The correlation c = G p is kept in float64 throughout.
 
+Sweeps pass over a u that cannot improve the row whatever j comes in for it: the change from pruning it is at least
+
+    a_u + min_j b_j - 2 |w_u| max_j |G_uj| / sqrt(G_jj) * max_j |w_j| sqrt(G_jj),    j pruned (in the third term, any)
+
+which leaves most of the work to the first scan; best swaps, the papers' algorithm, scan all.
+
 Rows are scanned in chunks, tile by tile of G: a tile that fits the core's cache serves all rows of a chunk. A row's
 result depends neither on its chunk nor on the number of threads.
 """
@@ -19,6 +25,7 @@ from prunelib.kernels.cpu.compiled import BLOCKED, compiled, correlate, first_of
 from prunelib.kernels.interface import FLOAT32_ROUNDING, LOSS_TOLERANCE, MAX_SWEEPS, ROUNDING, RowResults
 
 _TILE_BYTES = 512 * 1024
+_STRIP = 256  # rows of a Gram matrix that are looked at at once
 
 
 def swap_best(
@@ -42,19 +49,27 @@ def swap_to_optimum(
 class _Rows(NamedTuple):
     """A chunk of rows and their state.
 
-    weight (rows, inputs), gram (inputs, inputs) and its diag (inputs,) are float32; mask (rows, inputs) is bool. corr
-    is c = G p, restore is b_j of the pruned j (blocked where kept), both (rows, inputs) float64; restore32 is the same
-    in float32. gain[r, u] is the least change from pruning u as a float32 scan found it, and margin the rounding that
-    may hide in it.
+    weight (rows, inputs), gram (inputs, inputs), its diag (inputs,), norm = sqrt(diag) and reach[u] = max |G_uj| /
+    norm_j over j other than u are float32; mask (rows, inputs) is bool. corr is c = G p, restore is b_j of the pruned j
+    (blocked where kept), both (rows, inputs) float64; restore32 is the same in float32. least, largest and heaviest
+    (rows,) are the least b_j, the largest |b_j| and the largest |w_j| norm_j of the pruned j. promising[r, u] says
+    whether pruning u could improve the row, gain[r, u] is the least change from it as a float32 scan found it, and
+    margin the rounding that may hide in it.
     """
 
     weight: np.ndarray
     gram: np.ndarray
     diag: np.ndarray
+    norm: np.ndarray
+    reach: np.ndarray
     mask: np.ndarray
     corr: np.ndarray
     restore: np.ndarray
     restore32: np.ndarray
+    least: np.ndarray
+    largest: np.ndarray
+    heaviest: np.ndarray
+    promising: np.ndarray
     gain: np.ndarray
     margin: np.ndarray
     scratch: np.ndarray
@@ -69,26 +84,54 @@ def _refine(
     threads: int,
 ) -> Iterator[tuple[slice, RowResults]]:
     weights, grams, diag = weight.contiguous().numpy(), gram.contiguous().numpy(), gram.diagonal().numpy().copy()
+    norm, reach = np.sqrt(diag), _reach(gram).numpy()
     tile = max(4, _TILE_BYTES // grams[0].nbytes)
 
     def work(rows: slice) -> tuple[slice, RowResults]:
         results = RowResults.untouched(mask[rows])
         masks, *figures = (figure.numpy() for figure in vars(results).values())
-        corr, restore = np.empty((2, *masks.shape), np.float64)
-        restore32, gain, margin = np.zeros((3, *masks.shape), np.float32)
-        scratch = np.empty(masks.shape[1], np.float64)
-        chunk = _Rows(weights[rows], grams, diag, masks, corr, restore, restore32, gain, margin, scratch)
+        shape, count = masks.shape, len(masks)
+        chunk = _Rows(
+            weight=weights[rows],
+            gram=grams,
+            diag=diag,
+            norm=norm,
+            reach=reach,
+            mask=masks,
+            corr=np.empty(shape),
+            restore=np.empty(shape),
+            restore32=np.empty(shape, np.float32),
+            least=np.empty(count, np.float32),
+            largest=np.empty(count, np.float32),
+            heaviest=np.empty(count, np.float32),
+            promising=np.empty(shape, np.bool_),
+            gain=np.empty(shape, np.float32),
+            margin=np.zeros(shape, np.float32),
+            scratch=np.empty(shape[1]),
+        )
         kernel(chunk, limit, tile, *figures)
         return rows, results
 
     return in_chunks(work, len(mask), threads)
 
 
+def _reach(gram: torch.Tensor) -> torch.Tensor:
+    """The largest |G_uj| / sqrt(G_jj) over j other than u, for each u: (inputs,) float32."""
+    norm = gram.diagonal().sqrt()
+    reach = torch.empty_like(norm)
+    for start in range(0, len(gram), _STRIP):
+        strip = slice(start, start + _STRIP)
+        shares = gram[strip].abs() / torch.where(norm > 0, norm, 1)
+        shares.diagonal(start).zero_()
+        reach[strip] = shares.amax(dim=1)
+    return reach
+
+
 @compiled
 def _swap_best(rows, max_swaps, tile, swaps, sweeps, loss_before, loss_after, optimal):
     active = _begin(rows, loss_before, loss_after)
     while active.any():
-        _scan(rows, active, tile)
+        _scan(rows, rows.mask, active, tile)
         for r in np.flatnonzero(active):
             sweeps[r] += 1
             u, j = _best_pair(rows, r, loss_after[r])
@@ -104,7 +147,8 @@ def _swap_best(rows, max_swaps, tile, swaps, sweeps, loss_before, loss_after, op
 def _sweep(rows, max_sweeps, tile, swaps, sweeps, loss_before, loss_after, optimal):
     active = _begin(rows, loss_before, loss_after)
     while active.any():
-        _scan(rows, active, tile)
+        _set_promising(rows, active)
+        _scan(rows, rows.promising, active, tile)
         for r in np.flatnonzero(active):
             sweeps[r] += 1
             made = _visit(rows, r, loss_after[r])
@@ -126,20 +170,19 @@ def _begin(rows, loss_before, loss_after):
 
 @compiled
 def _update_restore(rows, r):
-    """Set b_j = -2 w_j c_j + w_j^2 G_jj for the pruned j of a row, and block the kept."""
-    w, m, corr, diag, restore, restore32 = (
-        rows.weight[r],
-        rows.mask[r],
-        rows.corr[r],
-        rows.diag,
-        rows.restore[r],
-        rows.restore32[r],
-    )
+    """Set b_j = -2 w_j c_j + w_j^2 G_jj for the pruned j of a row, block the kept, and set what bounds them."""
+    w, m, corr, diag, norm = rows.weight[r], rows.mask[r], rows.corr[r], rows.diag, rows.norm
+    restore, restore32 = rows.restore[r], rows.restore32[r]
+    least, largest, heaviest = np.float32(BLOCKED), np.float32(0.0), np.float32(0.0)
     for j in range(w.size):
         wj = np.float64(w[j])
         b = wj * (wj * diag[j] - 2.0 * corr[j])
         restore[j] = BLOCKED if m[j] else b
         restore32[j] = restore[j]
+        least = lesser(restore32[j], least)
+        largest = lesser(np.float32(0.0) if m[j] else -abs(restore32[j]), largest)
+        heaviest = lesser(np.float32(0.0) if m[j] else -abs(w[j]) * norm[j], heaviest)
+    rows.least[r], rows.largest[r], rows.heaviest[r] = least, -largest, -heaviest
 
 
 @compiled
@@ -154,39 +197,47 @@ def _swap(rows, r, u, j):
 
 
 @compiled
-def _scan(rows, active, tile):
-    """Set gain[r, u] = a_u + min_j (b_j - 2 w_u w_j G_uj) in float32 for the kept u of active rows, and its margin."""
-    inputs = rows.diag.size
-    norm = np.sqrt(rows.diag)
-    largest_restore, largest_weight = _largest(rows, active, norm)
-    kept = np.empty(min(tile, inputs), np.int64)
-    for start in range(0, inputs, tile):
-        for r in np.flatnonzero(active):
-            w, corr, gain, margin = rows.weight[r], rows.corr[r], rows.gain[r], rows.margin[r]
-            count = 0
-            for u in range(start, min(start + tile, inputs)):
-                gain[u] = BLOCKED
-                if rows.mask[r, u]:
-                    kept[count] = u
-                    count += 1
-            _least_restores(kept[:count], w, rows.gram, rows.restore32[r], gain)
-            for u in kept[:count]:
-                prune = _prune_term(w[u], rows.diag[u], corr[u])
-                bound = abs(prune) + largest_restore[r] + 2.0 * abs(w[u]) * norm[u] * largest_weight[r]
-                gain[u] += prune
-                margin[u] = FLOAT32_ROUNDING * bound
+def _set_promising(rows, active):
+    """Say of each kept u of active rows whether pruning it could improve the row, rounding allowed for."""
+    for r in np.flatnonzero(active):
+        w, m, corr, diag, norm, reach = rows.weight[r], rows.mask[r], rows.corr[r], rows.diag, rows.norm, rows.reach
+        least, largest, heaviest, promising = rows.least[r], rows.largest[r], rows.heaviest[r], rows.promising[r]
+        for u in range(w.size):
+            prune = np.float32(_prune_term(w[u], diag[u], corr[u]))
+            margin = _rounding(prune, w[u], norm[u], largest, heaviest)
+            promising[u] = m[u] & (_least_change(prune, w[u], reach[u], least, heaviest) < 3 * margin)
 
 
 @compiled
-def _largest(rows, active, norm):
-    """The largest |b_j| and |w_j| sqrt(G_jj) over the pruned j of each active row."""
-    restore, weight = np.zeros((2, active.size), np.float32)
-    for r in np.flatnonzero(active):
-        for j in range(norm.size):
-            if not rows.mask[r, j]:
-                restore[r] = max(restore[r], abs(rows.restore32[r, j]))
-                weight[r] = max(weight[r], abs(rows.weight[r, j]) * norm[j])
-    return restore, weight
+def _scan(rows, wanted, active, tile):
+    """Set gain[r, u] = a_u + min_j (b_j - 2 w_u w_j G_uj) in float32, and its margin, for wanted u of active rows."""
+    inputs = rows.diag.size
+    places = np.empty(min(tile, inputs), np.int64)
+    for start in range(0, inputs, tile):
+        for r in np.flatnonzero(active):
+            w, corr, wants, gain, margin = rows.weight[r], rows.corr[r], wanted[r], rows.gain[r], rows.margin[r]
+            count = 0
+            for u in range(start, min(start + tile, inputs)):
+                gain[u] = BLOCKED
+                places[count] = u
+                count += wants[u]
+            _least_restores(places[:count], w, rows.gram, rows.restore32[r], gain)
+            for u in places[:count]:
+                prune = _prune_term(w[u], rows.diag[u], corr[u])
+                gain[u] += prune
+                margin[u] = _rounding(prune, w[u], rows.norm[u], rows.largest[r], rows.heaviest[r])
+
+
+@compiled
+def _least_change(prune, wu, reach, least, heaviest):
+    """A change that no swap which prunes u is below."""
+    return prune + least - np.float32(2.0) * abs(wu) * reach * heaviest
+
+
+@compiled
+def _rounding(prune, wu, norm, largest, heaviest):
+    """What rounding in float32 may add to a change, or take from it."""
+    return np.float32(FLOAT32_ROUNDING) * (abs(prune) + largest + np.float32(2.0) * abs(wu) * norm * heaviest)
 
 
 @compiled
@@ -259,8 +310,10 @@ def _visit(rows, r, current):
     candidates = np.flatnonzero(gain < margin)
     made = 0
     for u in candidates[np.argsort(gain[candidates], kind="mergesort")]:
-        least = _least_restore(w[u], w, rows.gram[u], rows.restore32[r])
-        if _prune_term(w[u], rows.diag[u], rows.corr[r, u]) + least > margin[u]:
+        prune = _prune_term(w[u], rows.diag[u], rows.corr[r, u])
+        if _least_change(prune, w[u], rows.reach[u], rows.least[r], rows.heaviest[r]) > 3 * margin[u]:
+            continue
+        if prune + _least_restore(w[u], w, rows.gram[u], rows.restore32[r]) > margin[u]:
             continue
         change, j, rounding = _best_partner(rows, r, u)
         if change < -(LOSS_TOLERANCE * current + rounding):
