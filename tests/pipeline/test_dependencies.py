@@ -12,6 +12,7 @@ STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
 # Modules that frame the work and decide no number: a change in them must not rerun a day of calibration.
 FRAME = {
     "prunelib/ahead.py",
+    "prunelib/calibration/beside.py",  # when inputs are read
     "prunelib/cell.py",
     "prunelib/engine.py",  # where tasks run
     "prunelib/errors.py",
