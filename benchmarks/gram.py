@@ -3,7 +3,9 @@
     python benchmarks/gram.py [--device cuda]
 
 Counts d (d + 1) / 2 multiply-adds a token: the matrix is symmetric. The rate is that of one square product of torch in
-the same dtype, measured in the same run. Prints a table and writes benchmarks/results/gram-DEVICE.json.
+the same dtype, measured in the same run. The last column: a square layer runs on the same inputs in batches while their
+Gram matrix accumulates as in calibration, on a GPU beside it; seconds relative to those of both alone. Prints a table
+and writes benchmarks/results/gram-DEVICE.json.
 """
 
 import argparse
@@ -16,7 +18,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from prunelib.calibration.gram import gram_matrix
+from prunelib.calibration.beside import Beside
+from prunelib.calibration.gram import GramSum, gram_matrix
 from prunelib.machine import machine
 
 CASES = {
@@ -29,6 +32,8 @@ CASES = {
     ),
 }
 PRODUCT = {"cpu": 2048, "cuda": 8192}
+BATCHES = 8
+FORWARD, GRAM = {"forward": True, "gram": False}, {"forward": False, "gram": True}
 
 
 def seconds_of(run: Callable[[], torch.Tensor]) -> float:
@@ -40,6 +45,24 @@ def seconds_of(run: Callable[[], torch.Tensor]) -> float:
         run()[0, 0].item()
         seconds.append(time.perf_counter() - started)
     return min(seconds)
+
+
+def with_forward(x: torch.Tensor) -> float:
+    """Seconds of a layer on inputs (tokens, d) and of their Gram matrix together, relative to the sum of both alone."""
+    weight, batches = torch.randn(x.shape[1], x.shape[1], device=x.device).to(x.dtype), x.split(len(x) // BATCHES)
+
+    def run(*, forward: bool, gram: bool) -> torch.Tensor:
+        beside, total, outputs = Beside(x.device), GramSum(x.shape[1], x.device), x
+        for batch in batches:
+            if gram:
+                beside.read("layer", batch, total.add)
+            if forward:
+                outputs = batch @ weight
+        beside.finish()
+        return total.gram[:1] + outputs[:1].float()
+
+    together = seconds_of(lambda: run(forward=True, gram=True))
+    return together / sum(seconds_of(lambda each=each: run(**each)) for each in (FORWARD, GRAM))
 
 
 def measure(inputs: int, tokens: int, dtype: torch.dtype, device: torch.device) -> dict:
@@ -58,6 +81,7 @@ def measure(inputs: int, tokens: int, dtype: torch.dtype, device: torch.device) 
         "product_rate": product,
         "gram_rate": gram,
         "share": gram / product,
+        "with_forward": with_forward(x),
         "largest_error": error,
     }
 
@@ -69,10 +93,10 @@ def main() -> None:
     device = torch.device(parser.parse_args().device)
     torch.set_num_threads(machine().threads)
     records = [measure(*case, device) for case in CASES[device.type]]
-    table = Table("inputs", "tokens", "dtype", "product / s", "Gram / s", "share", "largest error")
+    table = Table("inputs", "tokens", "dtype", "product / s", "Gram / s", "share", "largest error", "with forward")
     for r in records:
         rates = (f"{r['product_rate']:.3g}", f"{r['gram_rate']:.3g}", f"{r['share']:.0%}", f"{r['largest_error']:.1e}")
-        table.add_row(str(r["inputs"]), str(r["tokens"]), r["dtype"], *rates)
+        table.add_row(str(r["inputs"]), str(r["tokens"]), r["dtype"], *rates, f"{r['with_forward']:.2f}")
     Console(width=120).print(table)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     target = Path(__file__).parent / "results" / f"gram-{device.type}.json"

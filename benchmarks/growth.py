@@ -5,7 +5,8 @@
 To the optimum from Wanda's mask, by sweeps within rows and by best swaps within groups; the same engine's best swaps
 there, on a few rows and one thread, with the sweeps' error relative to theirs; and the plain torch engine's way: its
 seconds for one scan of one row, times the scans that best swaps need. (The plain engine would need 15 GB at 14336
-inputs, and is left out there.) Prints a table and writes benchmarks/results/growth.json.
+inputs, and is left out there.) Pairs that a scan may pass over count as scanned. Prints a table and writes
+benchmarks/results/growth.json.
 """
 
 import json

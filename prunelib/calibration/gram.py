@@ -97,7 +97,7 @@ def gram_matrix(inputs: torch.Tensor) -> torch.Tensor:
     NumericalError
         If an input is NaN or infinite, or the sum overflows float32.
     """
-    total = _Sum(inputs.shape[-1], inputs.device)
+    total = GramSum(inputs.shape[-1], inputs.device)
     total.add(inputs)
     return total.symmetric("inputs")
 
@@ -194,7 +194,7 @@ def accumulate_pass(
     """
     statistics, beside = [], Beside(forward.device)
     for batches in parts:
-        sums = {layer.name: _Sum(layer.inputs, forward.device) for layer in layers}
+        sums = {layer.name: GramSum(layer.inputs, forward.device) for layer in layers}
         for batch in batches:
             on_states(batch, _run_watched(forward, batch, layers, sums, beside))
         beside.finish()
@@ -204,7 +204,7 @@ def accumulate_pass(
 
 
 def _run_watched(
-    forward: BlockwiseForward, batch: int, layers: Sequence[Layer], sums: Mapping[str, "_Sum"], beside: Beside
+    forward: BlockwiseForward, batch: int, layers: Sequence[Layer], sums: Mapping[str, "GramSum"], beside: Beside
 ) -> torch.Tensor:
     """Run a batch through the next block, adding up what layers read."""
 
@@ -249,7 +249,7 @@ def plan_passes(layers: Iterable[Layer], budget_bytes: int) -> list[list[Layer]]
     return passes
 
 
-class _Sum:
+class GramSum:
     """A Gram matrix while it accumulates: the upper triangle is valid, the lower is not."""
 
     def __init__(self, inputs: int, device: torch.device) -> None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-_STRIP = 256  # rows of a weight, or of a Gram matrix, that are scaled at once
+_STRIP = 128  # rows of a weight, or of a Gram matrix, that are scaled at once
 
 
 class Equilibrated(NamedTuple):

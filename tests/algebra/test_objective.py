@@ -6,7 +6,7 @@ from hypothesis import given
 from strategies import problems
 
 from prunelib import gram_matrix, output_energy, pruning_error, row_losses
-from prunelib.algebra.objective import check_layer
+from prunelib.algebra.objective import check_layer, refit_losses
 from prunelib.errors import NumericalError
 
 
@@ -17,6 +17,15 @@ def test_losses_are_those_of_the_definition(p):
     found = row_losses(p.weight, p.gram, p.mask)
     assert found.dtype == torch.float64
     assert (np.abs(found.numpy() - np.maximum(expected, 0)) <= 1e-9 * size).all()
+
+
+def test_losses_of_many_rows_are_those_of_each_alone():
+    generator = torch.Generator().manual_seed(0)
+    weight, x = torch.randn(2500, 6, generator=generator), torch.randn(40, 6, generator=generator)
+    mask, gram = torch.rand(weight.shape, generator=generator) < 0.5, gram_matrix(x)
+    pruned = (weight * ~mask).double()
+    torch.testing.assert_close(row_losses(weight, gram, mask), ((pruned @ gram.double()) * pruned).sum(dim=1))
+    torch.testing.assert_close(refit_losses(weight, gram, weight * mask), row_losses(weight, gram, mask))
 
 
 def test_the_error_is_that_of_the_layers_outputs():

@@ -52,7 +52,7 @@ def peak_bytes(run):
     return most
 
 
-@pytest.mark.parametrize("rows", [INPUTS, 4 * INPUTS, INPUTS // 4])
+@pytest.mark.parametrize("rows", [INPUTS, 4 * INPUTS, INPUTS // 4, INPUTS // 8])
 @pytest.mark.parametrize(
     ("pattern", "engine"),
     [(ROW60, swaps.swap_to_optimum), (ROW60, swaps.swap_best), (NM24, swaps.swap_best), (NM24, block_moves)],

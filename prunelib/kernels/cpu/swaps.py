@@ -6,9 +6,9 @@ exact arithmetic would make. The correlation c = G p is kept in float64 througho
 
 Sweeps pass over a u that cannot improve the row whatever j comes in for it: the change from pruning it is at least
 
-    a_u + min_j b_j - 2 |w_u| max_j |G_uj| / sqrt(G_jj) * max_j |w_j| sqrt(G_jj),    j pruned (in the third term, any)
+    a_u + min_j b_j - 2 |w_u| reach_u max_j |w_j| sqrt(G_jj),    reach_u = max_j |G_uj| / sqrt(G_jj)
 
-which leaves most of the work to the first scan; best swaps, the papers' algorithm, scan all.
+over the pruned j, and in reach_u over all j but u. Best swaps, the papers' algorithm, scan every u.
 
 Rows are scanned in chunks, tile by tile of G: a tile that fits the core's cache serves all rows of a chunk. A row's
 result depends neither on its chunk nor on the number of threads.
@@ -49,12 +49,11 @@ def swap_to_optimum(
 class _Rows(NamedTuple):
     """A chunk of rows and their state.
 
-    weight (rows, inputs), gram (inputs, inputs), its diag (inputs,), norm = sqrt(diag) and reach[u] = max |G_uj| /
-    norm_j over j other than u are float32; mask (rows, inputs) is bool. corr is c = G p, restore is b_j of the pruned j
-    (blocked where kept), both (rows, inputs) float64; restore32 is the same in float32. least, largest and heaviest
-    (rows,) are the least b_j, the largest |b_j| and the largest |w_j| norm_j of the pruned j. promising[r, u] says
-    whether pruning u could improve the row, gain[r, u] is the least change from it as a float32 scan found it, and
-    margin the rounding that may hide in it.
+    weight (rows, inputs), gram (inputs, inputs) and its diag, norm = sqrt(diag) and reach (inputs,) are float32; mask
+    (rows, inputs) is bool. corr is c = G p, restore is b_j of the pruned j (blocked where kept), both (rows, inputs)
+    float64; restore32 is the same in float32. least, largest and heaviest (rows,) are the least b_j, the largest |b_j|
+    and the largest |w_j| norm_j of the pruned j. promising[r, u] says whether pruning u could improve the row, gain[r,
+    u] is the least change from it as a float32 scan found it, and margin the rounding that may hide in it.
     """
 
     weight: np.ndarray
