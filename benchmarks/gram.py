@@ -50,15 +50,17 @@ def seconds_of(run: Callable[[], torch.Tensor]) -> float:
 def with_forward(x: torch.Tensor) -> float:
     """Seconds of a layer on inputs (tokens, d) and of their Gram matrix together, relative to the sum of both alone."""
     weight, batches = torch.randn(x.shape[1], x.shape[1], device=x.device).to(x.dtype), x.split(len(x) // BATCHES)
+    total = GramSum(x.shape[1], x.device)
 
     def run(*, forward: bool, gram: bool) -> torch.Tensor:
-        beside, total, outputs = Beside(x.device), GramSum(x.shape[1], x.device), x
-        for batch in batches:
-            if gram:
-                beside.read("layer", batch, total.add)
-            if forward:
-                outputs = batch @ weight
-        beside.finish()
+        outputs = x
+        with Beside(x.device) as beside:
+            for batch in batches:
+                if gram:
+                    beside.read("layer", batch, total.add)
+                if forward:
+                    outputs = batch @ weight
+            beside.finish()
         return total.gram[:1] + outputs[:1].float()
 
     together = seconds_of(lambda: run(forward=True, gram=True))

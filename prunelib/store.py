@@ -240,11 +240,14 @@ def _make_way(path: Path) -> None:
 
 def _is_other_process(pid: int) -> bool:
     """Whether a process that is not this one runs under that number; a killed one may still be listed as a zombie."""
-    try:
-        return pid != os.getpid() and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
+    if pid == os.getpid():
         return False
-    except psutil.AccessDenied:
+    try:
+        os.kill(pid, 0)
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except (ProcessLookupError, psutil.NoSuchProcess):
+        return False
+    except (PermissionError, psutil.AccessDenied):
         return True  # it runs, as another user
 
 

@@ -5,6 +5,7 @@ import torch
 from families import random_windows, save, tiny_model
 from runs import Bar
 
+from prunelib.calibration import beside
 from prunelib.calibration.artifact import read_grams
 from prunelib.calibration.beside import Beside
 from prunelib.calibration.gram import CalibrationSettings
@@ -63,7 +64,9 @@ def test_sparse_units_take_two_of_four_and_nothing_denser():
     assert unconvertible(weight.to("cuda", torch.bfloat16)) is not None
 
 
-def test_inputs_that_are_read_beside_a_forward_keep_their_values_until_then():
+@pytest.mark.parametrize("waiting_bytes", [3 * 1024**2, 1024**3])
+def test_inputs_that_are_read_beside_a_forward_keep_their_values_until_then(waiting_bytes, monkeypatch):
+    monkeypatch.setattr(beside, "WAITING_BYTES", waiting_bytes)
     aside, total, slow = Beside(torch.device("cuda")), torch.zeros(1024, device="cuda"), torch.rand(4096, 4096).cuda()
 
     def work(x):

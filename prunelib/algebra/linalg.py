@@ -20,11 +20,16 @@ def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     The result is on the device of ``left`` and in its dtype; panels of ``right`` are brought to it one by one.
     """
     with true_float32():
-        result = left[:, :_PANEL] @ right[:_PANEL].to(left)
+        result = left[:, :_PANEL] @ _brought(right[:_PANEL], left)
         for start in range(_PANEL, len(right), _PANEL):
             panel = slice(start, start + _PANEL)
-            result.addmm_(left[:, panel], right[panel].to(left))
+            result.addmm_(left[:, panel], _brought(right[panel], left))
     return result
+
+
+def _brought(panel: torch.Tensor, left: torch.Tensor) -> torch.Tensor:
+    """A panel on the device and in the dtype of ``left``, converted there: fewer bytes travel."""
+    return panel.to(left.device).to(left.dtype)
 
 
 @contextmanager

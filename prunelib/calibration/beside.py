@@ -5,6 +5,7 @@ On a processor it is read at once, before the model goes on.
 
 from collections import deque
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -13,8 +14,14 @@ from prunelib.errors import ModelError
 from prunelib.machine import WAITING_BYTES
 
 
+@cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for the whole process: every stream that multiplies matrices keeps memory of its own for that."""
+    return torch.cuda.Stream(device)
+
+
 class _Read(NamedTuple):
-    """Inputs that a stream reads: how often they had been changed when it was told to, and when it will have."""
+    """Inputs that a stream reads, how often they had been changed in place before, and what is reached once it has."""
 
     name: str
     inputs: torch.Tensor
@@ -25,7 +32,8 @@ class _Read(NamedTuple):
 class Beside:
     """Reads inputs beside the forward that makes them, which waits where too many are behind.
 
-    Inputs are held until they have been read, so that their memory is not used for anything else.
+    Inputs are held until they have been read, so that their memory is not used for anything else. As a context manager
+    it is left, also on failure, when nothing is read any more.
 
     Parameters
     ----------
@@ -35,8 +43,16 @@ class Beside:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream = _side_stream(device) if device.type == "cuda" else None
         self._reads: deque[_Read] = deque()
+        self._waiting_bytes = 0
+
+    def __enter__(self) -> "Beside":
+        return self
+
+    def __exit__(self, *_failure: object) -> None:
+        if self._stream is not None:
+            self._stream.synchronize()
 
     def read(self, name: str, inputs: torch.Tensor, work: Callable[[torch.Tensor], None]) -> None:
         """Do work that reads the inputs of the layer of this name; calls do theirs one after another.
@@ -53,7 +69,8 @@ class Beside:
         with torch.cuda.stream(self._stream):
             work(inputs)
         self._reads.append(_Read(name, inputs, inputs._version, self._stream.record_event()))
-        while len(self._reads) > 1 and sum(read.inputs.nbytes for read in self._reads) > WAITING_BYTES:
+        self._waiting_bytes += inputs.nbytes
+        while len(self._reads) > 1 and self._waiting_bytes > WAITING_BYTES:
             self._release_first()
 
     def finish(self) -> None:
@@ -70,6 +87,7 @@ class Beside:
     def _release_first(self) -> None:
         """Let the forward wait until the first inputs have been read, and hold them no longer."""
         name, inputs, version, done = self._reads.popleft()
+        self._waiting_bytes -= inputs.nbytes
         torch.cuda.current_stream(self._device).wait_event(done)
         if inputs._version != version:
             raise ModelError(

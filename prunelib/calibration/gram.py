@@ -192,12 +192,13 @@ def accumulate_pass(
     ModelError, NumericalError
         As :func:`accumulate_grams`.
     """
-    statistics, beside = [], Beside(forward.device)
+    statistics = []
     for batches in parts:
         sums = {layer.name: GramSum(layer.inputs, forward.device) for layer in layers}
-        for batch in batches:
-            on_states(batch, _run_watched(forward, batch, layers, sums, beside))
-        beside.finish()
+        with Beside(forward.device) as beside:
+            for batch in batches:
+                on_states(batch, _run_watched(forward, batch, layers, sums, beside))
+            beside.finish()
         tokens = sum(forward.batches[batch].numel() for batch in batches)
         statistics.append({layer.name: sums[layer.name].complete(layer, tokens) for layer in layers})
     return statistics

@@ -37,13 +37,14 @@ def swap_until_held_out_rises(
         Numbers of rows and their results, as they stop. A row that went back is not optimal, and the swaps that it took
         back are not counted; its scans are.
     """
+    gram = held_out_gram.to(weight.device)
     rows = torch.arange(len(mask))
-    best, least = swap_best(rows, mask, 0), row_losses(weight, held_out_gram, mask).cpu()
+    best, least = swap_best(rows, mask, 0), row_losses(weight, gram, mask).cpu()
     made = 0
     while len(rows):
         limit = every if max_swaps is None else min(every, max_swaps - made)
         found = _continued(best, swap_best(rows, best.mask.to(mask.device), limit))
-        losses = row_losses(weight[rows], held_out_gram, found.mask.to(mask.device)).cpu()
+        losses = row_losses(weight[rows], gram, found.mask.to(mask.device)).cpu()
         rose = losses > least
         best, least = _either(rose, replace(best, sweeps=found.sweeps), found), torch.minimum(losses, least)
         made += limit

@@ -40,7 +40,7 @@ class RowResults:
     mask
         (rows, inputs) bool.
     swaps, sweeps
-        (rows,) int64: swaps made, and scans over all pairs.
+        (rows,) int64: swaps made, and scans over all pairs; a scan may pass over pairs that cannot improve.
     loss_before, loss_after
         (rows,) float64: p^T G p of the mask that came in and of the one that goes out.
     optimal

@@ -24,7 +24,7 @@ _SECONDS = 0.7  # a measurement
 
 
 class Speed(NamedTuple):
-    """Floating-point operations a second in the model's dtype and in float32, and pairs that swaps look at."""
+    """Floating-point operations in the model's dtype and in float32, and pairs looked at or passed over, a second."""
 
     forward: float
     products: float

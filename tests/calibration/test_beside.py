@@ -1,6 +1,7 @@
 """Reading beside a forward, on streams that only write down who waits for whom; on real ones in test_on_gpu.py."""
 
 import contextlib
+import weakref
 
 import pytest
 import torch
@@ -31,13 +32,16 @@ class Stream:
     def wait_event(self, event):
         self.log.append(f"{self.name} waits for read {event}")
 
+    def synchronize(self):
+        self.log.append(f"all wait for {self.name}")
+
 
 @pytest.fixture
 def log(monkeypatch):
     """What streams wait for, in order."""
     log = []
     side, main = Stream("side", log), Stream("main", log)
-    monkeypatch.setattr(torch.cuda, "Stream", lambda _device: side)
+    monkeypatch.setattr(beside, "_side_stream", lambda _device: side)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda _device: main)
     monkeypatch.setattr(torch.cuda, "stream", lambda _stream: contextlib.nullcontext())
     return log
@@ -59,17 +63,36 @@ def test_matrices_are_those_that_are_read_at_once(family, log, tmp_path, monkeyp
     assert log
     for part, expected_part in zip(found, expected, strict=True):
         assert part.keys() == expected_part.keys()
-        assert all(torch.equal(part[name].gram, expected_part[name].gram) for name in part)
+        for name, (found_gram, found_mean, tokens) in part.items():
+            assert torch.equal(found_gram, expected_part[name].gram)
+            assert torch.equal(found_mean, expected_part[name].mean)
+            assert tokens == expected_part[name].tokens
 
 
 def test_what_is_read_has_been_made_and_is_held_until_it_is_read(log):
-    aside = Beside(GPU)
+    aside, held = Beside(GPU), []
     for number in (1, 2):
-        aside.read("layer", torch.ones(2), lambda x, n=number: log.append(f"reads {n}: {len(x)}"))
+        inputs = torch.ones(2)
+        held.append(weakref.ref(inputs))
+        aside.read("layer", inputs, lambda x, n=number: log.append(f"reads {n}: {len(x)}"))
+        del inputs
     assert log == ["side waits for main", "reads 1: 2", "side waits for main", "reads 2: 2"]
+    assert all(inputs() is not None for inputs in held)
     log.clear()
     aside.finish()
     assert log == ["main waits for read 1", "main waits for read 2"]
+    assert all(inputs() is None for inputs in held)
+
+
+def test_a_failure_is_passed_on_when_nothing_is_read_any_more(log):
+    def fail():
+        with Beside(GPU) as aside:
+            aside.read("layer", torch.ones(2), lambda x: log.append("reads"))
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert log == ["side waits for main", "reads", "all wait for side"]
 
 
 def test_a_forward_that_is_too_far_ahead_waits(log, monkeypatch):

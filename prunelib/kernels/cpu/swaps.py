@@ -204,7 +204,7 @@ def _set_promising(rows, active):
         for u in range(w.size):
             prune = np.float32(_prune_term(w[u], diag[u], corr[u]))
             margin = _rounding(prune, w[u], norm[u], largest, heaviest)
-            promising[u] = m[u] & (_least_change(prune, w[u], reach[u], least, heaviest) < 3 * margin)
+            promising[u] = m[u] & _may_improve(_least_change(prune, w[u], reach[u], least, heaviest), margin)
 
 
 @compiled
@@ -234,6 +234,12 @@ def _least_change(prune, wu, reach, least, heaviest):
 
 
 @compiled
+def _may_improve(least_change, margin):
+    """Whether a swap might improve: one margin is for a scan's rounding, two are for that of the bound itself."""
+    return least_change < 3 * margin
+
+
+@compiled
 def _rounding(prune, wu, norm, largest, heaviest):
     """What rounding in float32 may add to a change, or take from it."""
     return np.float32(FLOAT32_ROUNDING) * (abs(prune) + largest + np.float32(2.0) * abs(wu) * norm * heaviest)
@@ -246,11 +252,11 @@ def _prune_term(wu, guu, cu):
 
 
 @compiled
-def _least_restores(kept, w, gram, restore, gain):
+def _least_restores(places, w, gram, restore, gain):
     """Set gain[u] = min_j (b_j - 2 w_u w_j G_uj) of each u, four u at a time."""
-    whole = kept.size - kept.size % 4
+    whole = places.size - places.size % 4
     for k in range(0, whole, 4):
-        u0, u1, u2, u3 = kept[k], kept[k + 1], kept[k + 2], kept[k + 3]
+        u0, u1, u2, u3 = places[k], places[k + 1], places[k + 2], places[k + 3]
         g0, g1, g2, g3 = gram[u0], gram[u1], gram[u2], gram[u3]
         w0, w1, w2, w3 = w[u0], w[u1], w[u2], w[u3]
         m0 = m1 = m2 = m3 = np.float32(BLOCKED)
@@ -261,7 +267,7 @@ def _least_restores(kept, w, gram, restore, gain):
             m2 = lesser(b + twice * (w2 * g2[j]), m2)
             m3 = lesser(b + twice * (w3 * g3[j]), m3)
         gain[u0], gain[u1], gain[u2], gain[u3] = m0, m1, m2, m3
-    for u in kept[whole:]:
+    for u in places[whole:]:
         gain[u] = _least_restore(w[u], w, gram[u], restore)
 
 
@@ -310,7 +316,8 @@ def _visit(rows, r, current):
     made = 0
     for u in candidates[np.argsort(gain[candidates], kind="mergesort")]:
         prune = _prune_term(w[u], rows.diag[u], rows.corr[r, u])
-        if _least_change(prune, w[u], rows.reach[u], rows.least[r], rows.heaviest[r]) > 3 * margin[u]:
+        least = _least_change(prune, w[u], rows.reach[u], rows.least[r], rows.heaviest[r])
+        if not _may_improve(least, margin[u]):
             continue
         if prune + _least_restore(w[u], w, rows.gram[u], rows.restore32[r]) > margin[u]:
             continue
