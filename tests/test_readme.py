@@ -40,7 +40,8 @@ def test_the_table_of_calibration_texts_is_that_of_the_benchmark():
 
 
 def test_the_engines_ratios_are_those_of_the_benchmark():
-    records = json.loads((ROOT / "benchmarks" / "results" / "refine.json").read_text())["records"]
+    refine = benchmarked("refine")
+    records, whole = refine["records"], refine["whole_model"]
 
     def times(mode, *patterns, of="times_reference"):
         return [r[of] for r in records if r["mode"] == mode and r["pattern"] in patterns]
@@ -53,7 +54,9 @@ def test_the_engines_ratios_are_those_of_the_benchmark():
     assert f"ten best swaps a row {min(best):,.0f} to {max(best):,.0f} times faster" in said
     assert f"within rows {min(sweeps):,.0f} to {max(sweeps):,.0f} times sooner" in said
     assert f"within groups {min(groups):,.0f} to {max(groups):,.0f} times" in said
-    assert f"which take {min(own):.1f} to {max(own):.1f} times less than its own best swaps" in said
+    assert f"Sweeps take {min(own):.1f} to {max(own):.1f} times less than its own best swaps" in said
+    assert f"{whole['times_best_swaps']:.1f} times over all {whole['matrices']} matrices" in said
+    assert f"end at {whole['error_of_best_swaps']:.3f} of their error" in said
     assert all(r["same_masks_as_best"] for r in records if r["mode"] != "sweeps to the optimum")
 
 

@@ -8,7 +8,8 @@ from prunelib.algebra.linalg import product
 from prunelib.errors import NumericalError
 
 _SLACK = 1e-3  # what rounding in float32, or a product without symmetry, may add
-_STRIP = 1024  # rows of a weight, or of a Gram matrix, that are looked at at once
+_STRIP = 1024  # rows of a weight that are looked at at once
+_GRAM_STRIP = 128  # those of a Gram matrix
 
 
 def row_losses(weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -83,9 +84,10 @@ def check_layer(weight: torch.Tensor, gram: torch.Tensor) -> None:
     for name, tensor in (("weight", weight), ("gram", gram)):
         if not tensor.isfinite().all():
             raise NumericalError(f"{name}: NaN or infinity found, expected finite numbers")
-    norms = gram.diagonal().double().clamp(min=0).sqrt()
-    for start in range(0, len(gram), _STRIP):
-        strip = slice(start, start + _STRIP)
-        rows, largest = gram[strip], norms[strip, None] * norms
-        if ((rows - gram[:, strip].T).abs() > _SLACK * largest).any() or (rows.abs() > (1 + _SLACK) * largest).any():
+    inverse = gram.diagonal().clamp(min=0).rsqrt()  # infinite where an input is dead: 0 times it is NaN, and passes
+    for start in range(0, len(gram), _GRAM_STRIP):
+        strip = slice(start, start + _GRAM_STRIP)
+        scale = inverse[strip, None]
+        shares, mirrored = gram[strip] * scale * inverse, gram[:, strip].T * scale * inverse
+        if ((shares - mirrored).abs() > _SLACK).any() or (shares.abs() > 1 + _SLACK).any():
             raise NumericalError("gram: not symmetric and positive semidefinite, expected a sum of x x^T")

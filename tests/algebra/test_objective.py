@@ -49,6 +49,7 @@ def test_the_error_is_that_of_the_layers_outputs():
         (torch.ones(1, 2), torch.tensor([[1.0, float("inf")], [1.0, 1.0]]), "gram: NaN or infinity"),
         (torch.ones(1, 2), torch.tensor([[1.0, 5.0], [0.0, 1.0]]), "gram: not symmetric"),
         (torch.ones(1, 2), torch.diag(torch.tensor([1.0, -1.0])), "gram: not symmetric and positive semidefinite"),
+        (torch.ones(1, 2), torch.tensor([[0.0, 1e-30], [1e-30, 1.0]]), "gram: not symmetric and positive semidefinite"),
         (torch.ones(1, 2), torch.tensor([[1e-20, 1e30], [1e30, 1e-20]]), "gram: not symmetric and positive semidef"),
         (torch.ones(1, 2), torch.tensor([[0.0, 1.0], [1.0, 1.0]]), "expected a sum of x x"),
     ],

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from prunelib.kernels.cpu.compiled import compiled, correlate, in_chunks, loss
+from prunelib.kernels.cpu.compiled import compiled, correlate_rows, in_chunks, loss
 from prunelib.kernels.interface import LOSS_TOLERANCE, MAX_SWEEPS, ROUNDING, RowResults
 from prunelib.kernels.moves import moves_of
 from prunelib.masks.patterns import Groups
@@ -51,11 +51,11 @@ class _Terms(NamedTuple):
 @compiled
 def _optimise(weight, gram, mask, keep, moves, terms, made, sweeps, loss_before, loss_after, optimal):
     """Sweep over the groups of each row until a sweep under a c computed anew changes none."""
-    corr = np.empty(weight.shape[1], np.float64)
-    for r in range(len(weight)):
-        w, m = weight[r], mask[r]
-        while not optimal[r] and sweeps[r] < MAX_SWEEPS:
-            correlate(w, np.flatnonzero(~m), gram, corr)
+    corrs, rows = np.empty(weight.shape, np.float64), np.arange(len(weight))
+    while rows.size > 0:
+        correlate_rows(np.where(mask, np.float32(0.0), weight), rows, gram, corrs)
+        for r in rows:
+            w, m, corr = weight[r], mask[r], corrs[r]
             if sweeps[r] == 0:
                 loss_before[r] = loss(w, m, corr)
             changed, visits = _sweep_until_still(w, gram, m, corr, keep, moves, terms)
@@ -63,6 +63,7 @@ def _optimise(weight, gram, mask, keep, moves, terms, made, sweeps, loss_before,
             made[r] += changed
             sweeps[r] += visits
             optimal[r] = changed == 0
+        rows = np.flatnonzero(~optimal & (sweeps < MAX_SWEEPS))
 
 
 @compiled

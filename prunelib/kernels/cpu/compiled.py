@@ -18,6 +18,7 @@ BLOCKED = 1e30
 """Stands for infinity, which fast arithmetic must not meet."""
 
 _CHUNK_ROWS = 32
+_TILE_ROWS, _TILE_COLUMNS = 64, 2048  # as much of G as fits the core's cache
 
 
 def in_chunks(work: Callable[[slice], T], rows: int, threads: int, chunk_rows: int | None = None) -> Iterator[T]:
@@ -62,17 +63,40 @@ def first_of(values, value):
 
 @compiled
 def correlate(p, places, gram, corr):
-    """Set c = G p for a vector p (inputs,) that is 0 outside ``places``, in float64, four columns of G at a time."""
+    """Set c = G p in float64, for a vector p (inputs,) that is 0 outside ``places``."""
     corr[:] = 0.0
+    _add_columns(p, places, gram, slice(0, corr.size), corr)
+
+
+@compiled
+def correlate_rows(p, rows, gram, corr):
+    """Set c = G p in float64 for some rows of p and corr (rows, inputs), which all read a tile of G before the next."""
+    inputs, places = len(gram), np.empty(_TILE_ROWS, np.int64)
+    for r in rows:
+        corr[r] = 0.0
+    for left in range(0, inputs, _TILE_COLUMNS):
+        columns = slice(left, min(left + _TILE_COLUMNS, inputs))
+        for top in range(0, inputs, _TILE_ROWS):
+            for r in rows:
+                count = 0
+                for j in range(top, min(top + _TILE_ROWS, inputs)):
+                    places[count] = j
+                    count += p[r, j] != 0
+                _add_columns(p[r], places[:count], gram, columns, corr[r, columns])
+
+
+@compiled
+def _add_columns(p, places, gram, part, corr):
+    """Add to a part of c what some places of p bring, four columns of G at a time."""
     whole = places.size - places.size % 4
     for k in range(0, whole, 4):
         j0, j1, j2, j3 = places[k], places[k + 1], places[k + 2], places[k + 3]
-        g0, g1, g2, g3 = gram[j0], gram[j1], gram[j2], gram[j3]
+        g0, g1, g2, g3 = gram[j0, part], gram[j1, part], gram[j2, part], gram[j3, part]
         p0, p1, p2, p3 = np.float64(p[j0]), np.float64(p[j1]), np.float64(p[j2]), np.float64(p[j3])
         for i in range(corr.size):
             corr[i] += (p0 * g0[i] + p1 * g1[i]) + (p2 * g2[i] + p3 * g3[i])
     for j in places[whole:]:
-        pj, gj = np.float64(p[j]), gram[j]
+        pj, gj = np.float64(p[j]), gram[j, part]
         for i in range(corr.size):
             corr[i] += pj * gj[i]
 

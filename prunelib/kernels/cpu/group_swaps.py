@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from prunelib.kernels.cpu.compiled import BLOCKED, compiled, correlate, first_of, in_chunks, lesser, loss
+from prunelib.kernels.cpu.compiled import BLOCKED, compiled, correlate_rows, first_of, in_chunks, lesser, loss
 from prunelib.kernels.interface import LOSS_TOLERANCE, ROUNDING, RowResults
 
 
@@ -62,10 +62,11 @@ class _Row(NamedTuple):
 @compiled
 def _swap_best(weight, gram, bands, mask, max_swaps, swaps, sweeps, loss_before, loss_after, optimal):
     inputs, interaction = len(gram), np.zeros(bands.shape)
-    w, energy, corr = np.empty(inputs), np.empty(inputs), np.empty(inputs)
+    w, energy, corrs = np.empty(inputs), np.empty(inputs), np.empty(weight.shape)
     prune, restore, gain = np.empty(inputs), np.empty(inputs), np.empty(inputs)
+    correlate_rows(np.where(mask, np.float32(0.0), weight), np.arange(len(weight)), gram, corrs)
     for r in range(len(weight)):
-        w[:] = weight[r]
+        w[:], corr = weight[r], corrs[r]
         row = _Row(w, gram, mask[r], energy, corr, prune, restore, gain, interaction)
         _begin(row, bands)
         loss_before[r] = loss_after[r] = loss(w, row.mask, corr)
@@ -82,8 +83,7 @@ def _swap_best(weight, gram, bands, mask, max_swaps, swaps, sweeps, loss_before,
 
 @compiled
 def _begin(row, bands):
-    """Set c = G p, the interactions, and the changes from each weight alone."""
-    correlate(row.weight, np.flatnonzero(~row.mask), row.gram, row.corr)
+    """Set the interactions, and the changes from each weight alone."""
     inputs = row.weight.size
     for k in range(inputs):
         row.energy[k] = row.weight[k] * row.weight[k] * row.gram[k, k]

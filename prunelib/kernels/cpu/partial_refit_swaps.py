@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from prunelib.kernels.cpu.compiled import BLOCKED, compiled, correlate, first_of, in_chunks, lesser, places_of
+from prunelib.kernels.cpu.compiled import BLOCKED, compiled, correlate_rows, first_of, in_chunks, lesser, places_of
 from prunelib.kernels.interface import FLOAT32_ROUNDING, MAX_SWEEPS, RowResults
 from prunelib.kernels.reference.partial_refit_swaps import DESCENTS
 from prunelib.kernels.reference.refit_swaps import IMPROVEMENT
@@ -61,8 +61,10 @@ class _Rows(NamedTuple):
 @compiled
 def _refine(rows, tile, swaps, sweeps, loss_before, loss_after, optimal):
     active = np.ones(len(rows.mask), np.bool_)
+    correlate_rows(rows.weight - rows.x, np.arange(active.size), rows.gram, rows.corr)
     for r in range(active.size):
-        _begin(rows, r)
+        rows.closed[r] = np.where(rows.mask[r], np.float32(BLOCKED), np.float32(0.0))
+        rows.corr32[r] = rows.corr[r]
         loss_before[r] = _loss(rows, r)
     while active.any():
         _scan(rows, active, tile)
@@ -76,15 +78,6 @@ def _refine(rows, tile, swaps, sweeps, loss_before, loss_after, optimal):
                 _descend(rows, r)
     for r in range(active.size):
         loss_after[r] = _loss(rows, r)
-
-
-@compiled
-def _begin(rows, r):
-    """Set c = G (w - x), and close what is kept."""
-    error = rows.weight[r] - rows.x[r]
-    rows.closed[r] = np.where(rows.mask[r], np.float32(BLOCKED), np.float32(0.0))
-    correlate(error, np.flatnonzero(error), rows.gram, rows.corr[r])
-    rows.corr32[r] = rows.corr[r]
 
 
 @compiled

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from prunelib.kernels.cpu import group_swaps
-from prunelib.kernels.cpu.compiled import BLOCKED, compiled, correlate, first_of, in_chunks, lesser, loss
+from prunelib.kernels.cpu.compiled import BLOCKED, compiled, correlate_rows, first_of, in_chunks, lesser, loss
 from prunelib.kernels.interface import FLOAT32_ROUNDING, LOSS_TOLERANCE, MAX_SWEEPS, ROUNDING, RowResults
 
 _TILE_BYTES = 512 * 1024
@@ -50,9 +50,9 @@ class _Rows(NamedTuple):
     """A chunk of rows and their state.
 
     weight (rows, inputs), gram (inputs, inputs) and its diag, norm = sqrt(diag) and reach (inputs,) are float32; mask
-    (rows, inputs) is bool. corr is c = G p, restore is b_j of the pruned j (blocked where kept), both (rows, inputs)
-    float64; restore32 is the same in float32. least, largest and heaviest (rows,) are the least b_j, the largest |b_j|
-    and the largest |w_j| norm_j of the pruned j. promising[r, u] says whether pruning u could improve the row, gain[r,
+    (rows, inputs) is bool. corr is c = G p (rows, inputs) in float64, restore is b_j of the pruned j, blocked where
+    kept, (rows, inputs) in float32. least, largest and heaviest (rows,) are the least b_j, the largest |b_j| and the
+    largest |w_j| norm_j of the pruned j. promising[r, u] says whether pruning u could improve the row, gain[r,
     u] is the least change from it as a float32 scan found it, and margin the rounding that may hide in it.
     """
 
@@ -64,7 +64,6 @@ class _Rows(NamedTuple):
     mask: np.ndarray
     corr: np.ndarray
     restore: np.ndarray
-    restore32: np.ndarray
     least: np.ndarray
     largest: np.ndarray
     heaviest: np.ndarray
@@ -98,8 +97,7 @@ def _refine(
             reach=reach,
             mask=masks,
             corr=np.empty(shape),
-            restore=np.empty(shape),
-            restore32=np.empty(shape, np.float32),
+            restore=np.empty(shape, np.float32),
             least=np.empty(count, np.float32),
             largest=np.empty(count, np.float32),
             heaviest=np.empty(count, np.float32),
@@ -160,39 +158,44 @@ def _sweep(rows, max_sweeps, tile, swaps, sweeps, loss_before, loss_after, optim
 @compiled
 def _begin(rows, loss_before, loss_after):
     """Set c = G p and b of every row, and its loss; return which rows are active: all."""
-    for r in range(len(rows.weight)):
-        correlate(rows.weight[r], np.flatnonzero(~rows.mask[r]), rows.gram, rows.corr[r])
-        _update_restore(rows, r)
+    pruned = np.where(rows.mask, np.float32(0.0), rows.weight)
+    correlate_rows(pruned, np.arange(len(pruned)), rows.gram, rows.corr)
+    for r in range(len(pruned)):
+        _move(rows, r, 0, 0.0, 0, 0.0)  # c stays, b follows from it
         loss_before[r] = loss_after[r] = loss(rows.weight[r], rows.mask[r], rows.corr[r])
-    return np.ones(len(rows.weight), np.bool_)
-
-
-@compiled
-def _update_restore(rows, r):
-    """Set b_j = -2 w_j c_j + w_j^2 G_jj for the pruned j of a row, block the kept, and set what bounds them."""
-    w, m, corr, diag, norm = rows.weight[r], rows.mask[r], rows.corr[r], rows.diag, rows.norm
-    restore, restore32 = rows.restore[r], rows.restore32[r]
-    least, largest, heaviest = np.float32(BLOCKED), np.float32(0.0), np.float32(0.0)
-    for j in range(w.size):
-        wj = np.float64(w[j])
-        b = wj * (wj * diag[j] - 2.0 * corr[j])
-        restore[j] = BLOCKED if m[j] else b
-        restore32[j] = restore[j]
-        least = lesser(restore32[j], least)
-        largest = lesser(np.float32(0.0) if m[j] else -abs(restore32[j]), largest)
-        heaviest = lesser(np.float32(0.0) if m[j] else -abs(w[j]) * norm[j], heaviest)
-    rows.least[r], rows.largest[r], rows.heaviest[r] = least, -largest, -heaviest
+    return np.ones(len(pruned), np.bool_)
 
 
 @compiled
 def _swap(rows, r, u, j):
-    """Prune u, restore j: c += w_u G[:, u] - w_j G[:, j], and b with it."""
+    """Prune u and restore j: p gains w_u at u and loses w_j at j."""
     rows.mask[r, u], rows.mask[r, j] = False, True
-    corr, gu, gj = rows.corr[r], rows.gram[u], rows.gram[j]
-    wu, wj = np.float64(rows.weight[r, u]), np.float64(rows.weight[r, j])
-    for i in range(corr.size):
-        corr[i] += wu * gu[i] - wj * gj[i]
-    _update_restore(rows, r)
+    _move(rows, r, u, np.float64(rows.weight[r, u]), j, -np.float64(rows.weight[r, j]))
+
+
+@compiled
+def _move(rows, r, u, pu, j, pj):
+    """Add p_u G[:, u] + p_j G[:, j] to c; set b_j = w_j^2 G_jj - 2 w_j c_j of the pruned j, and what bounds them."""
+    w, m, diag, corr, restore = rows.weight[r], rows.mask[r], rows.diag, rows.corr[r], rows.restore[r]
+    gu, gj = rows.gram[u], rows.gram[j]
+    for i in range(w.size):
+        wi = np.float64(w[i])
+        ci = corr[i] + (pu * gu[i] + pj * gj[i])
+        corr[i] = ci
+        restore[i] = BLOCKED if m[i] else wi * (wi * diag[i] - 2.0 * ci)
+    _set_bounds(rows, r)
+
+
+@compiled
+def _set_bounds(rows, r):
+    """Set the least b_j, the largest |b_j| and the largest |w_j| norm_j of the pruned j."""
+    w, m, norm, restore = rows.weight[r], rows.mask[r], rows.norm, rows.restore[r]
+    least, largest, heaviest = np.float32(BLOCKED), np.float32(0.0), np.float32(0.0)
+    for j in range(w.size):
+        least = lesser(restore[j], least)
+        largest = lesser(np.float32(0.0) if m[j] else -abs(restore[j]), largest)
+        heaviest = lesser(np.float32(0.0) if m[j] else -abs(w[j]) * norm[j], heaviest)
+    rows.least[r], rows.largest[r], rows.heaviest[r] = least, -largest, -heaviest
 
 
 @compiled
@@ -220,7 +223,7 @@ def _scan(rows, wanted, active, tile):
                 gain[u] = BLOCKED
                 places[count] = u
                 count += wants[u]
-            _least_restores(places[:count], w, rows.gram, rows.restore32[r], gain)
+            _least_restores(places[:count], w, rows.gram, rows.restore[r], gain)
             for u in places[:count]:
                 prune = _prune_term(w[u], rows.diag[u], corr[u])
                 gain[u] += prune
@@ -283,15 +286,16 @@ def _least_restore(wu, w, row, restore):
 @compiled
 def _best_partner(rows, r, u):
     """The least exact change from pruning u, its j (the lowest of equals), and the rounding it may carry."""
-    w, row, restore, changes = rows.weight[r], rows.gram[u], rows.restore[r], rows.scratch
+    w, m, diag, corr, row, changes = rows.weight[r], rows.mask[r], rows.diag, rows.corr[r], rows.gram[u], rows.scratch
     wu = np.float64(w[u])
-    prune = _prune_term(wu, rows.diag[u], rows.corr[r, u])
+    prune = _prune_term(wu, diag[u], corr[u])
     least = BLOCKED
     for j in range(w.size):
-        changes[j] = restore[j] - 2.0 * wu * (np.float64(w[j]) * row[j])
+        wj = np.float64(w[j])
+        changes[j] = BLOCKED if m[j] else wj * (wj * diag[j] - 2.0 * (corr[j] + wu * row[j]))
         least = lesser(changes[j], least)
     j = first_of(changes, least)
-    rounding = ROUNDING * (abs(prune) + abs(restore[j]) + abs(least))
+    rounding = ROUNDING * (abs(prune) + abs(rows.restore[r, j]) + abs(least))
     return prune + least, j, rounding
 
 
@@ -319,7 +323,7 @@ def _visit(rows, r, current):
         least = _least_change(prune, w[u], rows.reach[u], rows.least[r], rows.heaviest[r])
         if not _may_improve(least, margin[u]):
             continue
-        if prune + _least_restore(w[u], w, rows.gram[u], rows.restore32[r]) > margin[u]:
+        if prune + _least_restore(w[u], w, rows.gram[u], rows.restore[r]) > margin[u]:
             continue
         change, j, rounding = _best_partner(rows, r, u)
         if change < -(LOSS_TOLERANCE * current + rounding):
