@@ -11,8 +11,11 @@ from numba.extending import intrinsic
 T = TypeVar("T")
 
 _NO_SPECIAL_VALUES = ("nnan", "ninf", "nsz")
-compiled = njit(nogil=True, cache=True, error_model="numpy", fastmath={*_NO_SPECIAL_VALUES, "contract", "reassoc"})
+_SETTINGS = {"nogil": True, "error_model": "numpy", "fastmath": {*_NO_SPECIAL_VALUES, "contract", "reassoc"}}
+compiled = njit(**_SETTINGS, cache=True)
 """Compiles a function that meets neither NaN nor infinity."""
+inlined = njit(**_SETTINGS, inline="always")
+"""Compiles one into its callers: a call that is made counts each array it gets, which takes as long as a loop."""
 
 BLOCKED = 1e30
 """Stands for infinity, which fast arithmetic must not meet."""
@@ -45,14 +48,14 @@ def lesser(typing_context, a, b):  # noqa: ARG001 - numba's signature
     return a(a, a), generate
 
 
-@compiled
+@inlined
 def places_of(group, j):
     """The places of the group, one of so many places each, that has a place j."""
     low = j - j % group
     return slice(low, low + group)
 
 
-@compiled
+@inlined
 def first_of(values, value):
     """The first place that has a value, the last place if none has."""
     first = values.size - 1

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from prunelib.kernels.cpu.compiled import BLOCKED, compiled, correlate_rows, first_of, in_chunks, lesser, loss
+from prunelib.kernels.cpu.compiled import BLOCKED, compiled, correlate_rows, first_of, in_chunks, inlined, lesser, loss
 from prunelib.kernels.interface import LOSS_TOLERANCE, ROUNDING, RowResults
 
 
@@ -95,7 +95,7 @@ def _begin(row, bands):
     _update(row)
 
 
-@compiled
+@inlined
 def _update(row):
     """Set a_u = w_u^2 G_uu + 2 w_u c_u of the kept and b_j = w_j^2 G_jj - 2 w_j c_j of the pruned places."""
     w, m, energy, corr, prune, restore = row.weight, row.mask, row.energy, row.corr, row.prune, row.restore
@@ -105,7 +105,7 @@ def _update(row):
         restore[k] = BLOCKED if m[k] else energy[k] - linear
 
 
-@compiled
+@inlined
 def _best_pair(row, current):
     """The best swap (u, j) of a row, the lowest u and j of equals; u = -1 where none improves."""
     prune, restore, gain, group = row.prune, row.restore, row.gain, len(row.interaction)
@@ -124,14 +124,14 @@ def _best_pair(row, current):
     return (u, j) if least < -(LOSS_TOLERANCE * current + rounding) else (-1, -1)
 
 
-@compiled
+@inlined
 def _set_lesser(gain, prune, restore, interaction):
     """Lower gains to the changes of some pairs."""
     for k in range(gain.size):
         gain[k] = lesser(prune[k] + restore[k] + interaction[k], gain[k])
 
 
-@compiled
+@inlined
 def _partner(row, u):
     """The place to restore for u, the lowest of equals."""
     group = len(row.interaction)
@@ -144,12 +144,12 @@ def _partner(row, u):
     return best
 
 
-@compiled
+@inlined
 def _interaction(row, u, j):
     return row.interaction[abs(u - j), min(u, j)]
 
 
-@compiled
+@inlined
 def _swap(row, u, j):
     """Prune u, restore j: c += w_u G[:, u] - w_j G[:, j], and all that depends on it."""
     row.mask[u], row.mask[j] = False, True

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from prunelib.kernels.cpu import group_swaps
-from prunelib.kernels.cpu.compiled import BLOCKED, compiled, correlate_rows, first_of, in_chunks, lesser, loss
+from prunelib.kernels.cpu.compiled import BLOCKED, compiled, correlate_rows, first_of, in_chunks, inlined, lesser, loss
 from prunelib.kernels.interface import FLOAT32_ROUNDING, LOSS_TOLERANCE, MAX_SWEEPS, ROUNDING, RowResults
 
 _TILE_BYTES = 512 * 1024
@@ -166,14 +166,14 @@ def _begin(rows, loss_before, loss_after):
     return np.ones(len(pruned), np.bool_)
 
 
-@compiled
+@inlined
 def _swap(rows, r, u, j):
     """Prune u and restore j: p gains w_u at u and loses w_j at j."""
     rows.mask[r, u], rows.mask[r, j] = False, True
     _move(rows, r, u, np.float64(rows.weight[r, u]), j, -np.float64(rows.weight[r, j]))
 
 
-@compiled
+@inlined
 def _move(rows, r, u, pu, j, pj):
     """Add p_u G[:, u] + p_j G[:, j] to c; set b_j = w_j^2 G_jj - 2 w_j c_j of the pruned j, and what bounds them."""
     w, m, diag, corr, restore = rows.weight[r], rows.mask[r], rows.diag, rows.corr[r], rows.restore[r]
@@ -186,7 +186,7 @@ def _move(rows, r, u, pu, j, pj):
     _set_bounds(rows, r)
 
 
-@compiled
+@inlined
 def _set_bounds(rows, r):
     """Set the least b_j, the largest |b_j| and the largest |w_j| norm_j of the pruned j."""
     w, m, norm, restore = rows.weight[r], rows.mask[r], rows.norm, rows.restore[r]
@@ -230,25 +230,25 @@ def _scan(rows, wanted, active, tile):
                 margin[u] = _rounding(prune, w[u], rows.norm[u], rows.largest[r], rows.heaviest[r])
 
 
-@compiled
+@inlined
 def _least_change(prune, wu, reach, least, heaviest):
     """A change that no swap which prunes u is below."""
     return prune + least - np.float32(2.0) * abs(wu) * reach * heaviest
 
 
-@compiled
+@inlined
 def _may_improve(least_change, margin):
     """Whether a swap might improve: one margin is for a scan's rounding, two are for that of the bound itself."""
     return least_change < 3 * margin
 
 
-@compiled
+@inlined
 def _rounding(prune, wu, norm, largest, heaviest):
     """What rounding in float32 may add to a change, or take from it."""
     return np.float32(FLOAT32_ROUNDING) * (abs(prune) + largest + np.float32(2.0) * abs(wu) * norm * heaviest)
 
 
-@compiled
+@inlined
 def _prune_term(wu, guu, cu):
     """The change from pruning u alone, a_u = 2 w_u c_u + w_u^2 G_uu, in float64."""
     return np.float64(wu) * (np.float64(wu) * guu + 2.0 * cu)
@@ -274,7 +274,7 @@ def _least_restores(places, w, gram, restore, gain):
         gain[u] = _least_restore(w[u], w, gram[u], restore)
 
 
-@compiled
+@inlined
 def _least_restore(wu, w, row, restore):
     """min_j (b_j - 2 w_u w_j G_uj) in float32."""
     least = np.float32(BLOCKED)
@@ -283,7 +283,7 @@ def _least_restore(wu, w, row, restore):
     return least
 
 
-@compiled
+@inlined
 def _best_partner(rows, r, u):
     """The least exact change from pruning u, its j (the lowest of equals), and the rounding it may carry."""
     w, m, diag, corr, row, changes = rows.weight[r], rows.mask[r], rows.diag, rows.corr[r], rows.gram[u], rows.scratch
