@@ -66,7 +66,8 @@ def test_an_interrupt_leaves_no_process_behind(sharded, tmp_path, monkeypatch):
 def interrupted(project):
     """Interrupt refinement while a worker works; whether that stopped it. No process is left either way."""
     words = ["python", "stages/refine.py", *ARGUMENTS["refine"]]
-    with subprocess.Popen(words, cwd=project.folder, env=project.environment, stderr=subprocess.PIPE) as stage:
+    slowly = project.environment | {"PRUNELIB_ENGINE": "reference"}
+    with subprocess.Popen(words, cwd=project.folder, env=slowly, stderr=subprocess.PIPE) as stage:
         started = children(stage)
         while not any(name.startswith("ray::_call") for name in names(started)):
             assert stage.poll() is None
