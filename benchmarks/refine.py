@@ -12,6 +12,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -25,9 +26,10 @@ from prunelib.kernels.cpu import swaps as cpu
 from prunelib.kernels.finished import Finished, together
 from prunelib.kernels.interface import RowResults
 from prunelib.kernels.reference import swaps as reference
-from prunelib.kernels.scaling import equilibrate
+from prunelib.kernels.scaling import Equilibrated, equilibrate
 from prunelib.machine import available_cores
 from prunelib.masks.patterns import swap_columns
+from prunelib.model.layers import Layer
 from prunelib.model.weights import read_weight
 from prunelib.sources.provenance import model_identity
 from prunelib.workflow import calibration_folder, model_folder
@@ -52,6 +54,18 @@ def measure(run: Engine, weight: torch.Tensor, mask: torch.Tensor) -> tuple[floa
     return seconds / len(mask), results
 
 
+@cache
+def calibrated() -> Calibration:
+    """The calibration of the default model."""
+    return Calibration.open(calibration_folder(CELL), model_identity(model_folder(CELL.model)))
+
+
+def start(layer: Layer, pattern: PerRow | NOfM, rows: int | None = None) -> tuple[Equilibrated, torch.Tensor]:
+    """A layer as engines get it, and Wanda's mask, of its first rows."""
+    weight, gram = read_weight(model_folder(CELL.model), layer)[:rows], calibrated().gram(layer)
+    return equilibrate(weight, gram), select(wanda(weight, gram), pattern)
+
+
 def engines(gram: torch.Tensor, group: int, threads: int) -> dict[str, tuple[Engine, Engine]]:
     """For each mode the plain engine and the compiled one; within groups the way to the optimum is by best swaps."""
     modes: dict[str, tuple[Engine, Engine]] = {
@@ -74,13 +88,10 @@ def engines(gram: torch.Tensor, group: int, threads: int) -> dict[str, tuple[Eng
 
 def compare(name: str, label: str, rows: int, plain_rows: int, threads: int) -> Iterator[dict]:
     """A record for each mode on one layer. The plain engine's way to the optimum is by best swaps, measured once."""
-    folder = model_folder(CELL.model)
-    calibration = Calibration.open(calibration_folder(CELL), model_identity(folder))
-    (layer,) = (layer for layer in calibration.index.layers if layer.name == name)
-    weight, gram = read_weight(folder, layer)[:rows], calibration.gram(layer)
-    mask, scaled = select(wanda(weight, gram), PATTERNS[label]), equilibrate(weight, gram)
+    (layer,) = (layer for layer in calibrated().index.layers if layer.name == name)
+    scaled, mask = start(layer, PATTERNS[label], rows)
     best_seconds, plain = 0.0, (0.0, RowResults.untouched(mask))
-    modes = engines(scaled.gram, swap_columns(PATTERNS[label], len(gram)), threads)
+    modes = engines(scaled.gram, swap_columns(PATTERNS[label], layer.inputs), threads)
     for mode, (plain_engine, engine) in modes.items():
         seconds, found = measure(engine, scaled.weight, mask)
         if not mode.startswith("sweeps"):
@@ -102,14 +113,11 @@ def compare(name: str, label: str, rows: int, plain_rows: int, threads: int) -> 
 
 def whole_model(threads: int) -> dict:
     """What best swaps and sweeps to the optimum take over all matrices of the model at 60%, and where sweeps end."""
-    folder, pattern = model_folder(CELL.model), PATTERNS["60% per row"]
-    calibration = Calibration.open(calibration_folder(CELL), model_identity(folder))
     torch.set_num_threads(threads)
     by_best, by_sweeps, errors = 0.0, 0.0, []
-    for layer in calibration.index.layers:
-        weight, gram = read_weight(folder, layer), calibration.gram(layer)
-        mask, scaled = select(wanda(weight, gram), pattern), equilibrate(weight, gram)
-        modes = engines(scaled.gram, len(gram), threads)
+    for layer in calibrated().index.layers:
+        scaled, mask = start(layer, PATTERNS["60% per row"])
+        modes = engines(scaled.gram, layer.inputs, threads)
         best_seconds, best = measure(modes["best swaps to the optimum"][1], scaled.weight, mask)
         seconds, found = measure(modes["sweeps to the optimum"][1], scaled.weight, mask)
         by_best += best_seconds * len(mask)
@@ -142,11 +150,9 @@ def main() -> None:
         table.add_row(r["layer"], r["pattern"], r["mode"], *figures, str(r["same_masks_as_best"]))
     Console(width=160).print(table)
     wholes = [whole_model(threads) for threads in sorted({1, sizes["threads"]})]
-    said = (
-        "{matrices} matrices at 60% by {threads} thread(s): sweeps {seconds:.1f} s, {times_best_swaps:.1f} times less"
-    )
     for whole in wholes:
-        print((said + " than best swaps, and {error_of_best_swaps:.4f} of their error").format(**whole))
+        print("{matrices} matrices at 60%, threads {threads}: sweeps {seconds:.1f} s".format(**whole), end=", ")
+        print("{times_best_swaps:.1f} times less than best, at {error_of_best_swaps:.4f} of the error".format(**whole))
     target = Path(__file__).parent / "results" / "refine.json"
     target.write_text(json.dumps({**sizes, "records": records, "whole_model": wholes}, indent=2) + "\n")
 

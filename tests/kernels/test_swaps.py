@@ -151,7 +151,7 @@ def test_awkward_sizes_agree_whatever_the_threads(degenerate, rows, inputs):
 def test_a_tile_smaller_than_the_row_changes_nothing(monkeypatch):
     p = problem(4, PATTERNS[1], rows=9, inputs=61, tokens=100)
     whole = optimum(cpu, p)
-    monkeypatch.setattr(cpu, "_TILE_BYTES", 61 * 4 * 7)
+    monkeypatch.setattr(compiled, "_TILE_BYTES", 61 * 4 * 7)
     monkeypatch.setattr(compiled, "_CHUNK_ROWS", 2)
     torch.testing.assert_close(optimum(cpu, p)["mask"], whole["mask"])
 

@@ -15,13 +15,20 @@ _SETTINGS = {"nogil": True, "error_model": "numpy", "fastmath": {*_NO_SPECIAL_VA
 compiled = njit(**_SETTINGS, cache=True)
 """Compiles a function that meets neither NaN nor infinity."""
 inlined = njit(**_SETTINGS, inline="always")
-"""Compiles one into its callers: a call that is made counts each array it gets, which takes as long as a loop."""
+"""Compiles one into its callers: a call counts references to all arrays it gets, as long as a loop over a row takes."""
 
 BLOCKED = 1e30
 """Stands for infinity, which fast arithmetic must not meet."""
 
 _CHUNK_ROWS = 32
-_TILE_ROWS, _TILE_COLUMNS = 64, 2048  # as much of G as fits the core's cache
+_TILE_BYTES = 512 * 1024  # as much of G as fits the core's cache
+_TILE_COLUMNS = 2048
+_TILE_ROWS = _TILE_BYTES // (4 * _TILE_COLUMNS)
+
+
+def tile_rows(gram: np.ndarray) -> int:
+    """How many whole rows of a matrix fit the core's cache, four at least."""
+    return max(4, _TILE_BYTES // int(gram[0].nbytes))
 
 
 def in_chunks(work: Callable[[slice], T], rows: int, threads: int, chunk_rows: int | None = None) -> Iterator[T]:

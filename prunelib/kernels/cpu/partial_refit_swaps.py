@@ -9,12 +9,19 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from prunelib.kernels.cpu.compiled import BLOCKED, compiled, correlate_rows, first_of, in_chunks, lesser, places_of
+from prunelib.kernels.cpu.compiled import (
+    BLOCKED,
+    compiled,
+    correlate_rows,
+    first_of,
+    in_chunks,
+    lesser,
+    places_of,
+    tile_rows,
+)
 from prunelib.kernels.interface import FLOAT32_ROUNDING, MAX_SWEEPS, RowResults
 from prunelib.kernels.reference.partial_refit_swaps import DESCENTS
 from prunelib.kernels.reference.refit_swaps import IMPROVEMENT
-
-_TILE_BYTES = 512 * 1024
 
 
 def swap_to_optimum(
@@ -22,7 +29,6 @@ def swap_to_optimum(
 ) -> Iterator[tuple[slice, RowResults, torch.Tensor]]:
     """Sweep over each row until no swap improves it; see :mod:`prunelib.kernels.reference.partial_refit_swaps`."""
     weights, grams, diag = weight.contiguous().numpy(), gram.contiguous().numpy(), gram.diagonal().numpy().copy()
-    tile = max(4, _TILE_BYTES // grams[0].nbytes)
 
     def work(rows: slice) -> tuple[slice, RowResults, torch.Tensor]:
         results = RowResults.untouched(mask[rows])
@@ -31,7 +37,7 @@ def swap_to_optimum(
         corr32, closed, gain = np.zeros((3, *masks.shape), np.float32)
         scratch = np.empty(masks.shape[1], np.float64)
         chunk = _Rows(weights[rows], grams, diag, masks, x, corr, corr32, closed, gain, scratch, group)
-        _refine(chunk, tile, *figures)
+        _refine(chunk, tile_rows(grams), *figures)
         return rows, results, torch.from_numpy(x)
 
     return in_chunks(work, len(mask), threads)

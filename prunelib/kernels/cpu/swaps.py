@@ -21,10 +21,19 @@ import numpy as np
 import torch
 
 from prunelib.kernels.cpu import group_swaps
-from prunelib.kernels.cpu.compiled import BLOCKED, compiled, correlate_rows, first_of, in_chunks, inlined, lesser, loss
+from prunelib.kernels.cpu.compiled import (
+    BLOCKED,
+    compiled,
+    correlate_rows,
+    first_of,
+    in_chunks,
+    inlined,
+    lesser,
+    loss,
+    tile_rows,
+)
 from prunelib.kernels.interface import FLOAT32_ROUNDING, LOSS_TOLERANCE, MAX_SWEEPS, ROUNDING, RowResults
 
-_TILE_BYTES = 512 * 1024
 _STRIP = 256  # rows of a Gram matrix that are looked at at once
 
 
@@ -34,7 +43,7 @@ def swap_best(
     """Make the best swap of each row, at most ``max_swaps`` times; see :mod:`prunelib.kernels.interface`."""
     if group < len(gram):
         return group_swaps.swap_best(weight, gram, mask, group, max_swaps, threads)
-    return _refine(_swap_best, weight, gram, mask, max_swaps, threads)
+    return _refine(_swap_best, weight, gram, np.empty(0, np.float32), mask, max_swaps, threads)
 
 
 def swap_to_optimum(
@@ -43,17 +52,17 @@ def swap_to_optimum(
     """Swap until no swap improves a row; see :mod:`prunelib.kernels.interface`."""
     if group < len(gram):
         return group_swaps.swap_best(weight, gram, mask, group, MAX_SWEEPS, threads)
-    return _refine(_sweep, weight, gram, mask, MAX_SWEEPS, threads)
+    return _refine(_sweep, weight, gram, _reach(gram).numpy(), mask, MAX_SWEEPS, threads)
 
 
 class _Rows(NamedTuple):
     """A chunk of rows and their state.
 
-    weight (rows, inputs), gram (inputs, inputs) and its diag, norm = sqrt(diag) and reach (inputs,) are float32; mask
-    (rows, inputs) is bool. corr is c = G p (rows, inputs) in float64, restore is b_j of the pruned j, blocked where
-    kept, (rows, inputs) in float32. least, largest and heaviest (rows,) are the least b_j, the largest |b_j| and the
-    largest |w_j| norm_j of the pruned j. promising[r, u] says whether pruning u could improve the row, gain[r,
-    u] is the least change from it as a float32 scan found it, and margin the rounding that may hide in it.
+    weight (rows, inputs), gram (inputs, inputs) and its diag, norm = sqrt(diag) and, for sweeps, reach (inputs,) are
+    float32; mask (rows, inputs) is bool. corr is c = G p (rows, inputs) in float64, restore is b_j of the pruned j,
+    blocked where kept, (rows, inputs) in float32. least, largest and heaviest (rows,) are the least b_j, the largest
+    |b_j| and the largest |w_j| norm_j of the pruned j. promising[r, u] says whether pruning u could improve the row,
+    gain[r, u] is the least change from it as a float32 scan found it, and margin the rounding that may hide in it.
     """
 
     weight: np.ndarray
@@ -77,13 +86,12 @@ def _refine(
     kernel: Callable[..., None],
     weight: torch.Tensor,
     gram: torch.Tensor,
+    reach: np.ndarray,
     mask: torch.Tensor,
     limit: int,
     threads: int,
 ) -> Iterator[tuple[slice, RowResults]]:
     weights, grams, diag = weight.contiguous().numpy(), gram.contiguous().numpy(), gram.diagonal().numpy().copy()
-    norm, reach = np.sqrt(diag), _reach(gram).numpy()
-    tile = max(4, _TILE_BYTES // grams[0].nbytes)
 
     def work(rows: slice) -> tuple[slice, RowResults]:
         results = RowResults.untouched(mask[rows])
@@ -93,7 +101,7 @@ def _refine(
             weight=weights[rows],
             gram=grams,
             diag=diag,
-            norm=norm,
+            norm=np.sqrt(diag),
             reach=reach,
             mask=masks,
             corr=np.empty(shape),
@@ -106,7 +114,7 @@ def _refine(
             margin=np.zeros(shape, np.float32),
             scratch=np.empty(shape[1]),
         )
-        kernel(chunk, limit, tile, *figures)
+        kernel(chunk, limit, tile_rows(grams), *figures)
         return rows, results
 
     return in_chunks(work, len(mask), threads)
