@@ -1,15 +1,27 @@
 PYTHON ?= python3
 BIN := .venv/bin
+INSTALL := $(BIN)/pip install --constraint constraints.txt --editable
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help run test quick e2e lint clean
+# Runs on any Python, so that an old one is told what is needed.
+define SUPPORTED
+import platform, sys
+found = "Python %d.%d on %s %s" % (sys.version_info[0], sys.version_info[1], platform.system(), platform.machine())
+builds = {("Linux", "x86_64"), ("Linux", "aarch64"), ("Darwin", "arm64")}
+if not (3, 11) <= sys.version_info[:2] <= (3, 14) or (platform.system(), platform.machine()) not in builds:
+    sys.exit("error: needs Python 3.11 to 3.14 on Linux (x86_64, aarch64) or macOS (arm64), this is %s; "
+             "name another interpreter: make run PYTHON=python3.12" % found)
+endef
+export SUPPORTED
+
+.PHONY: help run test quick e2e lint constraints clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: .venv/run  ## set up, and run the main job: every stage that params.yaml asks for
-	$(BIN)/dvc repro
+run: .venv/run  ## set up, run every stage that params.yaml asks for, and print the main figures
+	$(BIN)/prunelib run
 
 test: .venv/test lint  ## set up, and run all checks and tests but the end-to-end run
 	$(BIN)/pytest -n 2 --dist loadfile -m "not e2e"
@@ -25,14 +37,19 @@ lint: .venv/test  ## formatting, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+constraints: .venv/test  ## pin what is new in pyproject.toml, for every platform; delete a line to renew its pin
+	$(BIN)/uv pip compile --no-config --universal --python-version 3.11 --all-extras --no-annotate --no-header \
+		--quiet --output-file constraints.txt pyproject.toml
+
 clean:  ## remove the environment; artifacts and the DVC cache stay
 	rm -rf .venv
 
 .venv/run: pyproject.toml constraints.txt
+	@$(PYTHON) -c "$$SUPPORTED"
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	$(INSTALL) ".[workflow,evaluate]"
 	touch $@
 
 .venv/test: .venv/run
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test,ray]"
+	$(INSTALL) ".[workflow,evaluate,ray,test]"
 	touch $@

@@ -16,6 +16,8 @@ What is named here is loaded when it is first used, so that what needs no torch 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+__version__ = "0.2.0.dev0"
+
 __all__ = [
     "NOfM",
     "PerLayer",

@@ -1,4 +1,4 @@
-"""What a user runs beside the stages: ``python -m prunelib.commands.NAME --help``."""
+"""What a user runs beside the stages: ``prunelib NAME --help``."""
 
 import argparse
 import contextlib

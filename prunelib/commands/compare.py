@@ -32,7 +32,7 @@ def compare(params: Params, comparison: str) -> None:
             _run(copy, "dvc", "repro")
         shutil.copy(project / "params.yaml", copy)
         _run(copy, sys.executable, "stages/report.py", "--comparison", comparison)
-        target = workflow.REPORTS / comparison
+        target = workflow.reports_folder(comparison)
         shutil.rmtree(target, ignore_errors=True)
         shutil.copytree(copy / target, target)
 
@@ -78,5 +78,10 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PATH": f"{commands}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The command line."""
     workflow.run(compare)
+
+
+if __name__ == "__main__":
+    main()

@@ -40,5 +40,10 @@ def _figures(cell: Cell) -> CellResult | None:
     return None
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The command line."""
     workflow.run(export)
+
+
+if __name__ == "__main__":
+    main()

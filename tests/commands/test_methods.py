@@ -21,7 +21,7 @@ def run(monkeypatch, *arguments):
 
 def test_the_readme_agrees_with_the_methods():
     shown = methods.shown_in((ROOT / "README.md").read_text(encoding="utf-8"))
-    assert shown == methods.table(), "README.md is out of date: run `python -m prunelib.commands.methods --write`"
+    assert shown == methods.table(), "README.md is out of date: run `prunelib methods --write`"
 
 
 def test_the_table_stands_in_the_section_on_methods():

@@ -147,12 +147,12 @@ def kill_in(project, stage):
 
 def test_the_exported_model_is_the_one_that_was_evaluated(project):
     words = (*CELL, "--pattern", "nm24", "--to", "exported")
-    project.command("python", "-m", "prunelib.commands.export", *words)
+    project.command("prunelib", "export", *words)
     model = AutoModelForCausalLM.from_pretrained(project.folder / "exported")
     weight = model.model.layers[0].mlp.up_proj.weight
     assert ((weight != 0).view(len(weight), -1, 4).sum(-1) == 2).all()
     assert AutoTokenizer.from_pretrained(project.folder / "exported")("abc")["input_ids"] == [3, 4, 5]
-    output = project.command("python", "-m", "prunelib.commands.export", *words, fails=True)
+    output = project.command("prunelib", "export", *words, fails=True)
     assert "error: exported: exists already" in output
     assert "| perplexity, " in (project.folder / "exported" / "README.md").read_text()
 
@@ -163,7 +163,7 @@ def test_a_comparison_reports_several_grids_together_and_leaves_the_own_results_
     project.edit("comparisons", {"both": {"grids": grids}})
     project.commit("a comparison")
     before = project.files("artifacts", "results")
-    command = ("python", "-m", "prunelib.commands.compare", "--comparison", "both")
+    command = ("prunelib", "compare", "--comparison", "both")
     assert "is cached - skipping run" in project.command(*command)
     table = (project.folder / "reports" / "both" / "results.csv").read_text()
     assert len(table.splitlines()) == 1 + 1 + 2 + 2
