@@ -5,10 +5,12 @@ not rerun a stage. Neither threads nor budgets change a mask. A GPU makes the sa
 may end at other optima.
 """
 
-import os
+import platform
 import resource
+import subprocess
 import sys
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import BeforeValidator, ByteSize, Field, ValidationError
@@ -21,14 +23,29 @@ WAITING_BYTES = 1024**3
 
 
 def available_cores() -> int:
-    """The number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """The number of processor cores that this process may use, by its affinity and its container's quota."""
+    from joblib import cpu_count  # noqa: PLC0415 - takes numpy, which plans go without
+
+    return int(cpu_count())
 
 
 def peak_memory() -> int:
     """The most memory that this process has held so far, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def processor_name() -> str:
+    """The processor's model as the system calls it, or its architecture where it does not say."""
+    try:
+        if sys.platform == "darwin":
+            words = ("sysctl", "-n", "machdep.cpu.brand_string")
+            return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return platform.machine()
+    models = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.machine())
 
 
 def _default_device() -> str:
@@ -97,6 +114,15 @@ class Machine(Budgets):
     def refining_device(self) -> str:
         """Where masks are refined."""
         return "cpu" if self.engine == "cpu" else self.device
+
+    @property
+    def refining_name(self) -> str:
+        """What masks are refined on: ``AMD EPYC 9B14, 2 threads``, or the model of a GPU."""
+        if self.refining_device == "cpu":
+            return f"{processor_name()}, {self.threads} thread{'s' * (self.threads > 1)}"
+        import torch  # noqa: PLC0415 - as above
+
+        return str(torch.cuda.get_device_name(self.refining_device))
 
 
 B = TypeVar("B", bound=Budgets)

@@ -1,12 +1,40 @@
+import builtins
+import io
+
 import pytest
 
 from prunelib.errors import ParamsError
-from prunelib.machine import available_cores, machine
+from prunelib.machine import available_cores, machine, processor_name
 
 
 def test_the_defaults_are_this_machines():
     assert machine().threads == available_cores() >= 1
     assert machine().gram_bytes == 2 * 1024**3
+
+
+def test_a_containers_quota_of_processor_time_counts(monkeypatch):
+    real = builtins.open
+    quotas = {"/sys/fs/cgroup/cpu.max": "250000 100000\n"}
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: range(48), raising=False)
+    monkeypatch.setattr("os.path.exists", lambda path: path in quotas)
+    monkeypatch.setattr(
+        "builtins.open",
+        lambda path, *rest, **named: io.StringIO(quotas[path]) if path in quotas else real(path, *rest, **named),
+    )
+    assert available_cores() == 3
+    quotas["/sys/fs/cgroup/cpu.max"] = "max 100000\n"
+    assert available_cores() == 48
+    quotas.clear()
+    quotas |= {
+        f"/sys/fs/cgroup/cpu/cpu.cfs_{name}_us": value for name, value in (("quota", "150000"), ("period", "100000"))
+    }
+    assert available_cores() == 2
+
+
+def test_the_processor_has_a_name():
+    assert processor_name()
+    assert machine().refining_name.startswith(processor_name())
 
 
 def test_the_environment_decides(monkeypatch):

@@ -10,7 +10,9 @@ from rich.filesize import decimal
 
 from prunelib.errors import StageError
 
-_CONTAINER = Path("/sys/fs/cgroup")
+_CONTAINER, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+_V2 = ("max", "current", "inactive_file")
+_V1 = ("limit_in_bytes", "usage_in_bytes", "total_inactive_file")
 
 
 class Room(NamedTuple):
@@ -81,10 +83,30 @@ def free_gpu_memory() -> int | None:
 
 
 def _left_in_container() -> float:
-    """Bytes left of the limit of this container's memory, what it could drop from its file cache counted as left."""
+    """Bytes left of the least memory limit of this process's control groups, infinitely many without one.
+
+    A container sees its limit at the root of the mount; a job of SLURM or a service of systemd has it in the group of
+    the process, or in one above.
+    """
     try:
-        limit, used = (int((_CONTAINER / f"memory.{name}").read_text()) for name in ("max", "current"))
-        counts = dict(line.split() for line in (_CONTAINER / "memory.stat").read_text().splitlines())
-        return max(0, limit - used + int(counts["inactive_file"]))
+        lines = _OWN_GROUPS.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    own = {controllers: Path(path) for _, controllers, path in (line.split(":", 2) for line in lines)}
+    v2, v1 = own.get("", Path("/")), own.get("memory", Path("/"))
+    unified = [_left(_below(_CONTAINER, group), *_V2) for group in (v2, *v2.parents)]
+    return min(*unified, *(_left(_below(_CONTAINER / "memory", group), *_V1) for group in (v1, *v1.parents)))
+
+
+def _below(mount: Path, group: Path) -> Path:
+    return mount / group.relative_to("/")
+
+
+def _left(group: Path, limit: str, used: str, droppable: str) -> float:
+    """Bytes left of one control group's limit, what it could drop from its file cache counted as left."""
+    try:
+        most, taken = (int((group / f"memory.{name}").read_text()) for name in (limit, used))
+        counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return max(0, most - taken + int(counts[droppable]))
     except (OSError, ValueError, KeyError):
         return float("inf")

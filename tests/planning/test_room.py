@@ -59,16 +59,53 @@ def test_the_real_figures_are_there(tmp_path):
     assert room.free_memory() > 0
 
 
-def test_the_limit_of_a_container_counts(tmp_path, monkeypatch):
+VERSIONS = {
+    "v2": ("max", "current", "anon 30\ninactive_file 15\n", "max"),
+    "v1": ("limit_in_bytes", "usage_in_bytes", "cache 30\ntotal_inactive_file 15\n", f"{2**63 - 4096}"),
+}
+
+
+@pytest.fixture
+def groups(monkeypatch, tmp_path):
+    """The mount of control groups, of which this process is in those that it says, on a machine with 100 bytes free."""
     monkeypatch.setattr(room.psutil, "virtual_memory", lambda: SimpleNamespace(available=100))
-    monkeypatch.setattr(room, "_CONTAINER", tmp_path)
+    monkeypatch.setattr(room, "_CONTAINER", tmp_path / "mount")
+    monkeypatch.setattr(room, "_OWN_GROUPS", tmp_path / "own")
+
+    def limit(version, group, most):
+        """Limit a group, of whose memory 50 bytes are taken."""
+        limit, used, counts, _ = VERSIONS[version]
+        folder = tmp_path / "mount" / ("memory" if version == "v1" else "") / group
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"memory.{limit}").write_text(f"{most}\n")
+        (folder / f"memory.{used}").write_text("50\n")
+        (folder / "memory.stat").write_text(counts)
+
+    def own(lines):
+        (tmp_path / "own").write_text(lines)
+
+    return SimpleNamespace(limit=limit, own=own)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_limit_of_a_container_counts(groups, version):
     assert room.free_memory() == 100
-    (tmp_path / "memory.max").write_text("80\n")
-    (tmp_path / "memory.current").write_text("50\n")
-    (tmp_path / "memory.stat").write_text("anon 30\ninactive_file 15\n")
+    groups.limit(version, "", 80)
     assert room.free_memory() == 45
-    (tmp_path / "memory.max").write_text("max\n")
+    groups.limit(version, "", 10)
+    assert room.free_memory() == 0
+    groups.limit(version, "", VERSIONS[version][-1])
     assert room.free_memory() == 100
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_least_limit_of_a_jobs_groups_counts(groups, version):
+    groups.own({"v2": "0::/slurm/job_7/step_0\n", "v1": "4:cpu,cpuacct:/\n3:memory:/slurm/job_7/step_0\n"}[version])
+    groups.limit(version, "slurm/job_7/step_0", VERSIONS[version][-1])
+    groups.limit(version, "slurm/job_7", 70)
+    groups.limit(version, "slurm", 90)
+    groups.limit(version, "other", 50)
+    assert room.free_memory() == 35
 
 
 def test_a_gpus_memory_is_what_torch_says(monkeypatch):
