@@ -46,6 +46,11 @@ class Meter:
         self._console.print(f"{self._title}: {line}", highlight=False, soft_wrap=True)
 
 
+def note(line: str) -> None:
+    """Print one line on standard error, between progress bars."""
+    Console(file=sys.stderr).print(line, highlight=False, soft_wrap=True)
+
+
 @contextmanager
 def meter(title: str, total: int, unit: str) -> Iterator[Meter]:
     """A :class:`Meter` on standard error for the length of a ``with`` block."""

@@ -12,10 +12,11 @@ from prunelib.model.blockwise import Checkpoint
 from prunelib.model.weights import check_masks, read_weight
 from prunelib.params import Params
 from prunelib.planning.refusals import require_room_to_refine
-from prunelib.progress import meter
+from prunelib.progress import meter, note
 from prunelib.pruning.chains import steps_of
 from prunelib.pruning.propagation import load_propagated
 from prunelib.pruning.refinement import BlockRefinement, FinishedBlocks, refine_blocks
+from prunelib.pruning.warm_up import warm_up
 from prunelib.results import Timing, write_layers, write_record
 from prunelib.resume import resumable
 from prunelib.sources.provenance import model_identity
@@ -37,6 +38,8 @@ def refine(params: Params, model: str, seed: int, pattern: str, warmstart: str, 
     weight_bytes = read_weight(folder, calibration.index.layers[0]).element_size()
     gram_sets = 2 if calibration.settings["held_out_samples"] else 1
     require_room_to_refine(workflow.refined_folder(cell), calibration.index, settings, weight_bytes, gram_sets, device)
+    widths = {layer.inputs for layer in calibration.index.layers}
+    warm_up(settings, chosen, device, widths, lambda: note("compiling kernels, once on this machine"))
     rows = sum(layer.rows for layer in calibration.index.layers) * len(steps_of(settings))
     decides = {**provenance, "start": sha256_file(start_file), "dtype": params.models[model].dtype}
     with (
@@ -55,7 +58,13 @@ def refine(params: Params, model: str, seed: int, pattern: str, warmstart: str, 
         write_layers(workflow.layers_file(cell), [record for block in blocks for record in block.records])
         step_seconds = [sum(seconds) for seconds in zip(*(block.step_seconds for block in blocks), strict=True)]
         peak_bytes = max(block.peak_bytes for block in blocks)
-        write_record(workflow.timing_file(cell), Timing(step_seconds=step_seconds, peak_bytes=peak_bytes))
+        timing = Timing(
+            layers_sha256=sha256_file(workflow.layers_file(cell)),
+            step_seconds=step_seconds,
+            peak_bytes=peak_bytes,
+            machine=machine().refining_name,
+        )
+        write_record(workflow.timing_file(cell), timing)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ cuda        compiled by triton
 
 import importlib
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 import torch
@@ -38,3 +40,29 @@ def engine(device: torch.device, operation: str) -> ModuleType:
                 stacklevel=2,
             )
     return importlib.import_module(f"prunelib.kernels.reference.{operation}")
+
+
+@contextmanager
+def on_compilation(device: torch.device, tell: Callable[[], None]) -> Iterator[None]:
+    """While open, call ``tell`` once when a kernel begins to compile; on a GPU at once: Triton does not say when."""
+    if device.type == "cuda":
+        tell()
+    try:
+        from numba.core import event  # noqa: PLC0415 - without numba there is nothing to compile on a CPU
+    except ImportError:
+        yield
+        return
+
+    class Listener(event.Listener):
+        told = False
+
+        def on_start(self, _event: event.Event) -> None:
+            if not self.told:
+                self.told = True
+                tell()
+
+        def on_end(self, _event: event.Event) -> None:
+            pass
+
+    with event.install_listener("numba:compile", Listener()):
+        yield

@@ -21,6 +21,7 @@ from prunelib.model.weights import read_weight
 from prunelib.progress import Meter
 from prunelib.pruning.chains import Step, outcome, run_chain
 from prunelib.pruning.refined import Progress, silent
+from prunelib.pruning.warm_up import warm_up
 from prunelib.results import LayerResult, StepResult, read_layers, write_layers
 
 _PRUNED, _RECORDS, _COST = "pruned", "layers.json", "cost.json"
@@ -131,6 +132,7 @@ class BlockRefinement:
     def __call__(self, block: int) -> int:
         """Refine the masks of a block's layers, write it, and return its number."""
         layers, device = self.calibration.index.of_block(block), torch.device(machine().refining_device)
+        warm_up(self.settings, self.pattern, device, (layer.inputs for layer in layers))
         masks = read_masks(self.masks, self.start, {layer.name for layer in layers})
         patterns = patterns_of(masks, self.pattern)
 

@@ -23,6 +23,7 @@ FRAME = {
     "prunelib/progress.py",
     "prunelib/pruning/refined.py",
     "prunelib/pruning/registry.py",
+    "prunelib/pruning/warm_up.py",
     "prunelib/resume.py",
     "prunelib/settings.py",
     "prunelib/store.py",

@@ -1,0 +1,59 @@
+"""Kernels compiled before the work, so that no layer's time holds their compilation.
+
+numba compiles a kernel once for all sizes, and keeps it on disk; Triton compiles it anew for each number of inputs.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Any
+
+import torch
+
+from prunelib.kernels import on_compilation
+from prunelib.masks.patterns import NOfM, Pattern, select
+from prunelib.pruning.chains import run_chain
+from prunelib.pruning.refined import silent
+
+_ROWS, _TOKENS = 16, 64
+
+
+def warm_up(
+    settings: Any,
+    pattern: Pattern,
+    device: torch.device,
+    widths: Iterable[int],
+    tell: Callable[[], None] = lambda: None,
+) -> None:
+    """Refine a few random rows, once a process, with the method and the kind of pattern that the work will have.
+
+    Parameters
+    ----------
+    settings
+        Of one method, or a :class:`prunelib.pruning.chains.Chain`.
+    pattern
+        That of the work; its sparsity and budget play no part.
+    device
+        Where layers will be refined.
+    widths
+        Numbers of inputs of the layers to come.
+    tell
+        Called when a kernel begins to compile.
+    """
+    group = pattern.group if isinstance(pattern, NOfM) else 1
+    chosen = sorted(set(widths)) if device.type == "cuda" else [group * -(-_ROWS // group)]
+    kind = pattern if isinstance(pattern, NOfM) else type(pattern)(sparsity=0.5)
+    with on_compilation(device, tell):
+        for width in chosen:
+            _refine_random_rows(settings, kind, device, width)
+
+
+@cache
+def _refine_random_rows(settings: Any, pattern: Pattern, device: torch.device, inputs: int) -> None:
+    generator = torch.Generator(device).manual_seed(0)
+    weight = torch.randn(_ROWS, inputs, device=device, generator=generator)
+    read = torch.randn(_TOKENS, inputs, device=device, generator=generator)
+    gram = read.T @ read
+    gram.diagonal().add_(1.0)
+    mask = select(weight.abs(), pattern)
+    statistics = {"input_mean": read.mean(dim=0).cpu(), "tokens": _TOKENS, "held_out_gram": gram.cpu()}
+    run_chain(weight, gram.cpu(), mask, pattern, settings, silent, statistics)

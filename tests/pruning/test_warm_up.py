@@ -1,0 +1,38 @@
+"""Kernels are compiled before the work: nothing is compiled while layers are refined and timed."""
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import sys, torch
+from prunelib.kernels import on_compilation
+from prunelib.masks.patterns import NOfM, PerLayer, PerRow, select
+from prunelib.params import load_params
+from prunelib.pruning.chains import run_chain, steps_of
+from prunelib.pruning.refined import silent
+from prunelib.pruning.registry import about
+from prunelib import refiners
+from prunelib.pruning.warm_up import warm_up
+
+cpu, told, late = torch.device("cpu"), [], []
+weight, inputs = torch.randn(40, 96), torch.randn(200, 96)
+statistics = {"input_mean": inputs.mean(dim=0), "tokens": 200, "held_out_gram": inputs.T @ inputs}
+patterns = (PerRow(sparsity=0.6), NOfM(keep=2, group=4), PerLayer(sparsity=0.6))
+for name, settings in load_params().refiners.items():
+    for pattern in patterns:
+        if all(about(refiners, step).supports(pattern) for step in steps_of(settings)):
+            warm_up(settings, pattern, cpu, [96], lambda: told.append(name))
+            with on_compilation(cpu, lambda: late.append((name, pattern.kind))):
+                mask = select(weight.abs(), pattern)
+                run_chain(weight, inputs.T @ inputs, mask, pattern, settings, silent, statistics)
+print(len(told) > 3, late)
+"""
+
+
+@pytest.mark.slow
+def test_no_refiner_of_params_yaml_compiles_anything_after_its_warm_up(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", PROGRAM], text=True, capture_output=True, check=False)
+    assert done.stdout == "True []\n", done.stderr
