@@ -127,10 +127,24 @@ class LayerResult(Settings):
 
 
 class Timing(Settings):
-    """What a refinement cost: wall seconds of each of its steps, and the process's peak memory in bytes."""
+    """What a refinement cost on one machine. No stage's output: it differs between two runs that are otherwise equal.
 
+    Attributes
+    ----------
+    layers_sha256
+        Of the file of layer records that this refinement wrote: the cost of any other is unknown.
+    step_seconds
+        Wall seconds of each step, without the compilation of kernels.
+    peak_bytes
+        The most memory that a process of it held.
+    machine
+        What it ran on, as people call it.
+    """
+
+    layers_sha256: str
     step_seconds: tuple[float, ...]
     peak_bytes: int
+    machine: str
 
     @property
     def seconds(self) -> float:
@@ -169,9 +183,20 @@ def read_cell(path: Path) -> CellResult:
     return _parsed(path, TypeAdapter(CellResult))
 
 
-def read_timing(path: Path) -> Timing:
-    """Read what a refinement cost; raises ArtifactError if the file is missing, damaged or other."""
-    return _parsed(path, TypeAdapter(Timing))
+def read_timing(path: Path, layers: Path) -> Timing | None:
+    """Read what the refinement that wrote a file of layer records cost.
+
+    None where that is not known: DVC restored the records from its cache, or other settings ran since.
+
+    Raises
+    ------
+    ArtifactError
+        If a file is damaged, or there are no layer records.
+    """
+    if not path.is_file():
+        return None
+    timing = _parsed(path, TypeAdapter(Timing))
+    return timing if timing.layers_sha256 == store.sha256_file(layers) else None
 
 
 def _parsed(path: Path, form: TypeAdapter[T]) -> T:

@@ -59,8 +59,13 @@ def layers_file(cell: Cell) -> Path:
 
 
 def timing_file(cell: Cell) -> Path:
-    """What refining a cell cost: apart from the masks, so that another time makes no other mask."""
+    """What refining a cell cost on this machine: no output that DVC records, so that another time changes nothing."""
     return RESULTS / "timing" / _drawn(cell) / f"{cell.name}.json"
+
+
+def reports_folder(comparison: str | None = None) -> Path:
+    """Where the report of the grid goes, or that of a comparison."""
+    return REPORTS / comparison if comparison else REPORTS
 
 
 def _drawn(cell: Cell) -> Path:

@@ -74,7 +74,9 @@ def pruned(
         "relative_error": sum(layer.relative_error for layer in made) / len(made),
         "error_reduction": 0.5 if refined else 0.0,
     }
-    timing = Timing(step_seconds=(12.345678901234567,), peak_bytes=1_234_567_890 + seed)
+    timing = Timing(
+        layers_sha256="", step_seconds=(12.345678901234567,), peak_bytes=1_234_567_890 + seed, machine="one of ours"
+    )
     return CellReport(result(cell, dict.fromkeys(texts, perplexity), **figures), made, timing)
 
 

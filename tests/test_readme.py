@@ -1,8 +1,12 @@
-"""What the README says works."""
+"""What the README says works.
+
+Its tables are held to the reports in git, not to those that this machine has just made: a run elsewhere may differ.
+"""
 
 import csv
 import json
 import re
+import subprocess
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -15,6 +19,14 @@ from prunelib.reporting.tables import significant
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def reported(name):
+    """The rows of a CSV file under reports/, as git has it."""
+    words = ("git", "show", f":reports/{name}")
+    return list(
+        csv.DictReader(subprocess.run(words, cwd=ROOT, text=True, capture_output=True, check=True).stdout.splitlines())
+    )
 
 
 def test_the_library_example_runs_and_lowers_the_error(capsys):
@@ -81,8 +93,7 @@ def test_every_variable_of_the_machine_stands_in_the_table():
 
 
 def test_the_results_table_is_that_of_the_committed_report():
-    with (ROOT / "reports" / "results.csv").open(encoding="utf-8") as stream:
-        cells = {(row["pattern"], row["warmstart"], row["refiner"]): row for row in csv.DictReader(stream)}
+    cells = {(row["pattern"], row["warmstart"], row["refiner"]): row for row in reported("results.csv")}
 
     def shown(row):
         perplexities = (float(row[f"perplexity_{text}"]) for text in ("wikipedia", "sotu"))
@@ -96,15 +107,10 @@ def test_the_results_table_is_that_of_the_committed_report():
             assert f"| {name} | {' | '.join(value for pair in pairs for value in pair)} |\n" in README
     dense = cells["", "", ""]
     assert f"| {float(dense['perplexity_wikipedia']):.2f} | | {float(dense['perplexity_sotu']):.2f} |" in README
-    seconds = {pattern: float(cells[pattern, "wanda", "swaps"]["seconds"]) for pattern in ("row60", "nm24")}
-    assert f"takes {seconds['row60']:.0f} s at 60% per row and {seconds['nm24']:.0f} s at 2:4" in " ".join(
-        README.split()
-    )
 
 
 def test_the_table_against_overfitting_is_that_of_the_committed_report():
-    with (ROOT / "reports" / "overfitting" / "results.csv").open(encoding="utf-8") as stream:
-        rows = [row for row in csv.DictReader(stream) if row["pattern"]]
+    rows = [row for row in reported("overfitting/results.csv") if row["pattern"]]
     for pattern, label in (("row50", "50% per row"), ("row60", "60% per row"), ("nm24", "2:4")):
         shown = []
         for text in ("wikipedia", "sotu"):
@@ -207,8 +213,8 @@ def method_line(cells, label, patterns, columns):
 
 
 def test_the_tables_of_methods_are_those_of_the_committed_report():
-    with (ROOT / "reports" / "methods" / "results.csv").open(encoding="utf-8") as stream:
-        cells = list(csv.DictReader(stream))
+    seconds = benchmarked("method_times")["seconds"]
+    cells = [row | {"seconds": seconds.get(row["cell"])} for row in reported("methods/results.csv")]
     columns = ("error_vs_wanda", "perplexity_wikipedia", "perplexity_sotu", "seconds")
     for label in (*MASKS, *MOVED):
         assert method_line(cells, label, ("row60", "nm24"), columns) in README

@@ -5,10 +5,12 @@ from pathlib import Path
 from prunelib import store
 from prunelib.reporting.figures import draw
 from prunelib.reporting.page import html
-from prunelib.reporting.records import CellReport, Report, as_line
-from prunelib.reporting.tables import layers_csv, results_csv, results_markdown
+from prunelib.reporting.records import CellReport, Report
+from prunelib.reporting.tables import layers_csv, results_csv, results_markdown, timing_csv
 
-__all__ = ["CellReport", "Report", "as_line", "render", "write_report"]
+__all__ = ["CellReport", "Report", "render", "update_costs", "write_report"]
+
+PAGE, _TIMING = "report.html", "timing.csv"
 
 
 def render(report: Report) -> dict[str, str]:
@@ -17,17 +19,33 @@ def render(report: Report) -> dict[str, str]:
     Returns
     -------
     dict[str, str]
-        ``results.csv``, ``layers.csv``, ``results.md``, ``report.html``, and those of ``figures/perplexity.svg``,
-        ``figures/error_reduction.svg`` and ``figures/swaps.svg`` that have something to show.
+        ``results.csv``, ``layers.csv``, ``results.md``, and those of ``figures/perplexity.svg``,
+        ``figures/error_reduction.svg`` and ``figures/swaps.svg`` that have something to show; ``timing.csv`` and
+        ``report.html``, which alone tell of times, memory and machines.
     """
     drawn = draw(report)
     return {
         "results.csv": results_csv(report),
         "layers.csv": layers_csv(report),
         "results.md": results_markdown(report),
-        "report.html": html(report, drawn),
+        _TIMING: timing_csv(report),
+        PAGE: html(report, drawn),
         **{f"figures/{figure.name}.svg": figure.svg for figure in drawn},
     }
+
+
+def update_costs(report: Report, folder: Path) -> None:
+    """Write ``timing.csv`` and ``report.html`` again where refining the same masks has cost something else since.
+
+    Raises
+    ------
+    ArtifactError
+        If a file could not be written.
+    """
+    timing, known = timing_csv(report), folder / _TIMING
+    if not known.is_file() or known.read_text(encoding="utf-8") != timing:
+        store.write_text(folder / PAGE, html(report, draw(report)))
+        store.write_text(known, timing)
 
 
 def write_report(report: Report, folder: Path) -> None:

@@ -1,23 +1,21 @@
 """The report's cells as flat records, one a cell and seed, and one a pruned matrix: the rows of the CSV files."""
 
-from collections.abc import Sequence
-
 from prunelib.reporting.comparisons import Comparisons
 from prunelib.reporting.digits import significant
 from prunelib.reporting.records import CellReport, Report, as_text
-from prunelib.results import LayerResult, StepResult
+from prunelib.results import LayerResult
 
 Record = dict[str, str | float | None]
 
 
 def cell_records(report: Report) -> list[Record]:
-    """The rows of results.csv: fractions as fractions, ``seconds``, ``peak_bytes``; None where nothing is known."""
+    """The rows of results.csv: fractions as fractions; None where nothing is known."""
     comparisons = Comparisons(report.cells)
     return [_cell_record(report, comparisons, cell) for cell in report.cells]
 
 
 def _cell_record(report: Report, comparisons: Comparisons, cell: CellReport) -> Record:
-    result, timing = cell.result, cell.timing
+    result = cell.result
     return {
         **_names(cell),
         "moved": as_text(cell.moved),
@@ -31,9 +29,19 @@ def _cell_record(report: Report, comparisons: Comparisons, cell: CellReport) -> 
         **_evaluation(report, cell),
         "swaps_per_row": cell.swaps_per_row,
         "optimal_share": cell.optimal_share,
-        "seconds": timing.seconds if timing else None,
-        "peak_bytes": timing.peak_bytes if timing else None,
         "steps": steps(cell),
+    }
+
+
+def timing_record(cell: CellReport) -> Record:
+    """A cell's row of timing.csv: what refining it cost, in all and step by step; None where that is unknown."""
+    timing = cell.timing
+    return {
+        "cell": cell.key,
+        "seconds": timing.seconds if timing else None,
+        "step_seconds": " > ".join(f"{seconds:.2f}" for seconds in timing.step_seconds) if timing else None,
+        "peak_bytes": timing.peak_bytes if timing else None,
+        "machine": timing.machine if timing else None,
     }
 
 
@@ -50,7 +58,7 @@ def _evaluation(report: Report, cell: CellReport) -> Record:
 
 
 def steps(cell: CellReport) -> str | None:
-    """``sparsefw 0.830 (12 s) > sparseswaps 0.710 (40 s)``: error left of the warm start's, over all layers, and time.
+    """``sparsefw 0.830 > sparseswaps 0.710``: the error that each step left, of the warm start's, over all layers.
 
     None for a refiner that is no chain.
     """
@@ -58,13 +66,8 @@ def steps(cell: CellReport) -> str | None:
     if len(chains) < 2:
         return None
     start = sum(layer.loss_before for layer in cell.layers) or 1.0
-    seconds = cell.timing.step_seconds if cell.timing else (None,) * len(chains)
-    return " > ".join(_step(step, start, cost) for step, cost in zip(chains, seconds, strict=True))
-
-
-def _step(of_layers: Sequence[StepResult], start: float, seconds: float | None) -> str:
-    left = significant(sum(step.loss_after for step in of_layers) / start)
-    return f"{of_layers[0].method} {left}" + ("" if seconds is None else f" ({significant(seconds, 2)} s)")
+    left = (sum(step.loss_after for step in of_layers) / start for of_layers in chains)
+    return " > ".join(f"{of[0].method} {significant(share)}" for of, share in zip(chains, left, strict=True))
 
 
 def layer_record(cell: CellReport, layer: LayerResult) -> Record:

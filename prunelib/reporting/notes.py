@@ -28,10 +28,8 @@ _BOLD = (
     "Bold: the best of its pattern, in the columns with an arrow; accuracies that differ by less than their standard "
     "errors are as good as equal. Error reduction has no arrow, because a worse warm start leaves more to reduce."
 )
-_COST = (
-    "Rows at optimum: share of rows in which no single swap lowers the error, rounded down. "
-    "Time: of the refiner alone. Memory: the peak of its process."
-)
+_OPTIMUM = "Rows at optimum: share of rows in which no single swap lowers the error, rounded down."
+_COSTS = "Time: of the refiner alone, without the compilation of kernels. Memory: the peak of its process"
 
 
 def notes(report: Report) -> list[str]:
@@ -47,8 +45,15 @@ def notes(report: Report) -> list[str]:
         *perplexities,
         *_accuracies(report),
         _BOLD,
-        _COST,
+        _OPTIMUM,
     ]
+
+
+def cost_notes(report: Report) -> list[str]:
+    """What a reader must know to read the columns of time and memory, where they have any."""
+    machines = dict.fromkeys(cell.timing.machine for cell in report.cells if cell.timing)
+    largest = ", the largest of the draws" if len(report.seeds) > 1 else ""
+    return [f"{_COSTS}{largest}. Measured on {' and '.join(machines)}."] if machines else []
 
 
 def _seeds(report: Report) -> list[str]:
@@ -56,7 +61,7 @@ def _seeds(report: Report) -> list[str]:
     if len(seeds) < 2:
         return []
     drawn = f"Seeds: the calibration tokens were drawn {len(seeds)} times (seeds {', '.join(map(str, seeds))})"
-    return [f"{drawn}. Shown are means over the draws, ± their sample standard deviation; of memory the largest."]
+    return [f"{drawn}. Shown are means over the draws, ± their sample standard deviation."]
 
 
 def _comparisons(members: Sequence[Row]) -> list[str]:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from prunelib.cell import Cell
 from prunelib.reporting.digits import percent, plus_minus, significant
 from prunelib.reporting.figures import Drawing
-from prunelib.reporting.notes import notes
+from prunelib.reporting.notes import cost_notes, notes
 from prunelib.reporting.records import Report, as_text
 from prunelib.reporting.seeds import Row, grouped, rows_of, title
 from prunelib.reporting.style import INK, PALETTE, PAPER, heading
@@ -34,8 +34,8 @@ def html(report: Report, drawings: Sequence[Drawing]) -> str:
         moved=any(cell.moved for cell in report.cells),
         models=", ".join(report.label(model) for model in report.models),
         findings=findings(report),
-        tables=results_tables(report),
-        notes=notes(report),
+        tables=results_tables(report, costs=True),
+        notes=[*notes(report), *cost_notes(report)],
         figures=[(drawing, _inline(drawing)) for drawing in drawings],
         settings=list(_sections(report.settings)),
         provenance=report.provenance,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from prunelib.cell import Cell
-from prunelib.reporting.flat import Record, cell_records
+from prunelib.reporting.flat import Record, cell_records, timing_record
 from prunelib.reporting.records import CellReport, Report
 
 _SPREADING = ("relative_error", "error_reduction", "error_vs_wanda", "certified_room", "perplexity_")
@@ -21,7 +21,7 @@ class Row:
     cells
         One a seed.
     values
-        By column of results.csv, where known: the mean over seeds; the largest ``peak_bytes``.
+        By column of results.csv and timing.csv, where known: the mean over seeds; the largest ``peak_bytes``.
     spreads
         What stands behind ±: the sample standard deviation over at least two seeds; for accuracies the mean of the
         seeds' standard errors, because all seeds share the items.
@@ -60,7 +60,7 @@ def rows_of(report: Report) -> list[Row]:
     """One row a combination, in order of first appearance."""
     found: dict[Cell, list[tuple[CellReport, Record]]] = {}
     for cell, record in zip(report.cells, cell_records(report), strict=True):
-        found.setdefault(_without_seed(cell), []).append((cell, record))
+        found.setdefault(_without_seed(cell), []).append((cell, record | timing_record(cell)))
     return [_row(*zip(*members, strict=True)) for members in found.values()]
 
 

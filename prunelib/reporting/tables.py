@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from prunelib.reporting.digits import percent, percent_at_most, percent_reached, plus_minus, significant
-from prunelib.reporting.flat import Record, cell_records, layer_record
+from prunelib.reporting.flat import Record, cell_records, layer_record, timing_record
 from prunelib.reporting.notes import notes
 from prunelib.reporting.records import DASH, Report
 from prunelib.reporting.seeds import Row, grouped, rows_of, title
@@ -14,6 +14,7 @@ from prunelib.reporting.seeds import Row, grouped, rows_of, title
 Best = Callable[[Iterable[float]], float]
 _NBSP = "\N{NO-BREAK SPACE}"
 _PERCENT = 0.01
+_MAIN = ("relative_error", "perplexity_", "seconds")
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,11 @@ def layers_csv(report: Report) -> str:
     return _csv([layer_record(cell, layer) for cell in report.cells for layer in cell.layers])
 
 
+def timing_csv(report: Report) -> str:
+    """One row a pruned cell and seed: what refining it cost, and on which machine."""
+    return _csv([timing_record(cell) for cell in report.cells if not cell.dense])
+
+
 def _csv(records: Sequence[Record]) -> str:
     stream = io.StringIO()
     writer = csv.DictWriter(stream, records[0] if records else [], lineterminator="\n")
@@ -83,14 +89,28 @@ def _csv(records: Sequence[Record]) -> str:
     return stream.getvalue()
 
 
-def results_tables(report: Report) -> list[Table]:
-    """One table a model, seeds taken together; columns in which none of its rows has a value are left out."""
+def results_tables(report: Report, costs: bool) -> list[Table]:
+    """One table a model, seeds taken together; columns in which none of its rows has a value are left out.
+
+    ``costs`` adds time and memory, which differ from run to run.
+    """
+    return _tables(report, [*_columns(report), *(_COSTS if costs else ())])
+
+
+def main_tables(report: Report) -> list[Table]:
+    """The columns of :func:`results_tables` that fit a terminal: error, perplexities, time."""
+    return _tables(report, [column for column in (*_columns(report), *_COSTS) if column.key.startswith(_MAIN)])
+
+
+def _tables(report: Report, columns: Sequence[_Column]) -> list[Table]:
     known = rows_of(report)
-    return [_table(report, model, [row for row in known if row.cell.model == model]) for model in report.models]
+    return [
+        _table(report, columns, model, [row for row in known if row.cell.model == model]) for model in report.models
+    ]
 
 
-def _table(report: Report, model: str, members: Sequence[Row]) -> Table:
-    columns = [column for column in _columns(report) if any(column.key in row.values for row in members)]
+def _table(report: Report, columns: Sequence[_Column], model: str, members: Sequence[Row]) -> Table:
+    columns = [column for column in columns if any(column.key in row.values for row in members)]
     return Table(
         model=report.label(model),
         headings=["Warm start", "Refiner", *(column.heading for column in columns)],
@@ -119,14 +139,18 @@ def _columns(report: Report) -> list[_Column]:
         *(_Column(f"{task}, %{_NBSP}↑", f"acc_{task}", percent, max, _PERCENT) for task in report.tasks),
         _Column("Swaps per row", "swaps_per_row", significant),
         _Column("Rows at optimum, %", "optimal_share", percent_reached),
-        _Column("Time, s", "seconds", lambda seconds: significant(seconds, 2)),
-        _Column("Memory, MB", "peak_bytes", lambda size: f"{size / 1e6:.0f}"),
     ]
+
+
+_COSTS = (
+    _Column("Time, s", "seconds", lambda seconds: significant(seconds, 2)),
+    _Column("Memory, MB", "peak_bytes", lambda size: f"{size / 1e6:.0f}"),
+)
 
 
 def results_markdown(report: Report) -> str:
     """The results tables with their notes, for a README or a pull request."""
-    tables = [_markdown(table) for table in results_tables(report)]
+    tables = [_markdown(table) for table in results_tables(report, costs=False)]
     origin = [f"- {heading}: {text}" for heading, text in report.provenance.items()]
     parts = ["# Results", *tables, "\n".join(f"- {note}" for note in notes(report)), "\n".join(origin)]
     return "\n\n".join(part for part in parts if part) + "\n"

@@ -1,10 +1,10 @@
-"""A tiny project whose whole grid has run, for the tests of each file: run once, then copied."""
+"""A tiny project whose whole grid has run: once for all tests of a worker, which change copies of it."""
 
 import pytest
 from pipeline_project import EVERYTHING, Project
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def finished(tmp_path_factory):
     """A project whose whole grid has run, with everything committed and pushed."""
     folder = tmp_path_factory.mktemp("pipeline")

@@ -78,7 +78,7 @@ def test_layers_where_wandas_mask_has_no_error_are_left_out():
 
 def test_columns_and_notes_of_comparisons_are_there_only_with_something_to_compare():
     def told(known):
-        headings = results_tables(known)[0].headings
+        headings = results_tables(known, costs=True)[0].headings
         columns = [any(heading.startswith(name) for heading in headings) for name in ("Possible gain", "Error / Wanda")]
         lines = [any(note.startswith(name) for note in notes(known)) for name in ("Possible gain", "Error / Wanda")]
         return columns, lines

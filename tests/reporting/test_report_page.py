@@ -6,7 +6,7 @@ import pytest
 from report_records import CASES, dense, drawn, grid, layers, pruned, report
 
 from prunelib.errors import ArtifactError
-from prunelib.reporting import render, write_report
+from prunelib.reporting import render, update_costs, write_report
 from prunelib.reporting.page import findings, html
 
 VOID = {"meta", "br", "img", "link", "hr", "input"}
@@ -161,9 +161,21 @@ def test_write_puts_every_file_in_the_folder_with_the_same_bytes_each_time(tmp_p
     write_report(grid(), tmp_path / "reports")
     expected = render(grid())
     figures = {"figures/error_reduction.svg", "figures/perplexity.svg", "figures/swaps.svg"}
-    assert set(expected) == {"results.csv", "layers.csv", "results.md", "report.html"} | figures
+    assert set(expected) == {"results.csv", "layers.csv", "results.md", "timing.csv", "report.html"} | figures
     for name, text in expected.items():
         assert (tmp_path / "reports" / name).read_text(encoding="utf-8") == text
+
+
+def test_other_costs_alone_change_the_page_and_the_times(tmp_path):
+    known, none = grid(), report([dense(), replace(pruned(), timing=None)])
+    write_report(known, tmp_path)
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    update_costs(known, tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    update_costs(none, tmp_path)
+    changed = {path.name for path in written if path.stat().st_mtime_ns != written[path]}
+    assert changed == {"timing.csv", "report.html"}
+    assert (tmp_path / "report.html").read_text(encoding="utf-8") == render(none)["report.html"]
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ DRAWS = CASES["several seeds"]
 
 def shown(known):
     """The last row of the only model's table, by heading without its arrow."""
-    (table,) = results_tables(known)
+    (table,) = results_tables(known, costs=True)
     headings = [heading.split("\N{NO-BREAK SPACE}")[0] for heading in table.headings]
     return dict(zip(headings, (entry.text for entry in table.groups[-1].rows[-1]), strict=True))
 

@@ -1,0 +1,29 @@
+"""Seconds of refinement by every method of the comparison ``methods``, as its last run on this machine took.
+
+    prunelib compare --comparison methods
+    python benchmarks/method_times.py
+
+Reads reports/methods/timing.csv, and writes benchmarks/results/method_times.json.
+"""
+
+import csv
+import json
+from pathlib import Path
+
+import record
+
+TIMING = Path(__file__).parents[1] / "reports" / "methods" / "timing.csv"
+
+
+def main() -> None:
+    """Copy the seconds and the machines of all cells."""
+    with TIMING.open(encoding="utf-8") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["seconds"]]
+    machines = sorted({row["machine"] for row in rows})
+    figures = {"machines": machines, "seconds": {row["cell"]: float(row["seconds"]) for row in rows}}
+    record.write("method_times", figures)
+    print(json.dumps(figures, indent=2))
+
+
+if __name__ == "__main__":
+    main()

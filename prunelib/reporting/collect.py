@@ -1,0 +1,57 @@
+"""The report's material, read from what the stages left: the cells of the grid, and how params.yaml names them."""
+
+from typing import Any
+
+from prunelib import __version__, workflow
+from prunelib.cell import Cell
+from prunelib.params import Params, spanning
+from prunelib.reporting.records import CellReport, Report, as_line
+from prunelib.results import BOS_SUFFIX, read_cell, read_layers, read_timing
+
+
+def collect(params: Params, comparison: str | None = None) -> Report:
+    """Read the cells of the grid, or of all grids of a comparison; no other cell is looked at.
+
+    Raises
+    ------
+    ArtifactError
+        If the records of a cell are missing or damaged.
+    """
+    runs = params.compared(comparison) if comparison else [params]
+    whole = spanning(runs)
+    cells = [_read(cell) for cell in dict.fromkeys(cell for run in runs for cell in run.grid.cells())]
+    texts = [name for text in whole.grid.texts for name in (text, f"{text}{BOS_SUFFIX}")]
+    command = f"prunelib compare --comparison {comparison}" if comparison else "dvc repro"
+    return Report(
+        cells=sorted(cells, key=lambda cell: (whole.grid.models.index(cell.cell.model), not cell.dense)),
+        texts=[text for text in texts if any(text in cell.result.perplexity for cell in cells)],
+        tasks=whole.evaluation.tasks.names,
+        labels={name: params.patterns[name].label for name in whole.grid.patterns},
+        settings=_settings(whole),
+        provenance={**_origins(whole), "Command": command, "Written by": f"prunelib {__version__}"},
+    )
+
+
+def _read(cell: Cell) -> CellReport:
+    result = read_cell(workflow.result_file(cell))
+    if cell.pattern is None:
+        return CellReport(result)
+    layers = workflow.layers_file(cell)
+    return CellReport(result, read_layers(layers), read_timing(workflow.timing_file(cell), layers))
+
+
+def _settings(params: Params) -> dict[str, Any]:
+    """The seeds and sections that decided the results, with the entries that the grid names."""
+    shown = params.model_dump(mode="json", include={"calibration", "evaluation"})
+    shown["calibration"]["seeds"] = list(params.grid.seeds)
+    for section in ("patterns", "warmstarts", "refiners"):
+        entries = getattr(params, section)
+        shown[section] = {name: entries[name].model_dump(mode="json") for name in getattr(params.grid, section)}
+    return shown
+
+
+def _origins(params: Params) -> dict[str, str]:
+    """Where the models and texts come from, by heading."""
+    models = {f"Model {name}": params.models[name].origin() for name in params.grid.models}
+    texts = {f"Text {name}": params.texts[name].origin() for name in params.grid.texts}
+    return {heading: as_line(origin) for heading, origin in {**models, **texts}.items()}

@@ -1,0 +1,25 @@
+"""The main figures as tables in a terminal."""
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from prunelib.reporting.records import Report
+from prunelib.reporting.tables import Entry, main_tables
+
+
+def print_tables(report: Report, console: Console) -> None:
+    """Print one table a model, each row with its pattern; the best of a group are bold."""
+    for known in main_tables(report):
+        shown = Table("Pattern", *known.headings[:2], title=known.model, box=SIMPLE_HEAD, title_justify="left")
+        for heading in known.headings[2:]:
+            shown.add_column(heading, justify="right", overflow="fold")
+        for group in known.groups:
+            for index, row in enumerate(group.rows):
+                shown.add_row("" if index else group.title, *map(_shown, row), end_section=row is group.rows[-1])
+        console.print(shown)
+
+
+def _shown(entry: Entry) -> Text:
+    return Text(entry.text, style="bold" if entry.best else "")
