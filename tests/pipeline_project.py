@@ -151,8 +151,12 @@ class Project:
         """The names of the stages that ``dvc repro`` ran."""
         return re.findall(r"Running stage '(.*)'", self.command("dvc", "repro", *options, fails=fails))
 
-    def files(self, *folders: str, deep: bool = True) -> dict[str, bytes]:
-        """Contents of all files in these folders, and in folders below them."""
-        pattern = "**/*" if deep else "*"
-        found = (path for folder in folders for path in (self.folder / folder).glob(pattern) if path.is_file())
+    def outcomes(self, *folders: str) -> dict[str, bytes]:
+        """Contents of all files in these folders that are the same in every run: all but what it cost."""
+        costs = ("results/timing/", "reports/timing.csv", "reports/report.html")
+        return {name: content for name, content in self.files(*folders).items() if not name.startswith(costs)}
+
+    def files(self, *folders: str) -> dict[str, bytes]:
+        """Contents of all files in these folders."""
+        found = (path for folder in folders for path in (self.folder / folder).rglob("*") if path.is_file())
         return {path.relative_to(self.folder).as_posix(): path.read_bytes() for path in found}

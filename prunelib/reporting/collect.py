@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from prunelib import __version__, workflow
+import prunelib
+from prunelib import workflow
 from prunelib.cell import Cell
 from prunelib.params import Params, spanning
 from prunelib.reporting.records import CellReport, Report, as_line
@@ -28,7 +29,7 @@ def collect(params: Params, comparison: str | None = None) -> Report:
         tasks=whole.evaluation.tasks.names,
         labels={name: params.patterns[name].label for name in whole.grid.patterns},
         settings=_settings(whole),
-        provenance={**_origins(whole), "Command": command, "Written by": f"prunelib {__version__}"},
+        provenance={**_origins(whole), "Command": command, "Written by": f"prunelib {prunelib.__version__}"},
     )
 
 

@@ -98,28 +98,24 @@ def test_broken_weights_are_refused_by_name(project, value):
     assert "Traceback" not in output
 
 
-def without_timing(files):
-    return {name: content for name, content in files.items() if not name.startswith("results/timing/")}
-
-
 @pytest.fixture(scope="module")
 def reseeded(finished, tmp_path_factory):
     """The files of an uninterrupted run with another calibration."""
     project = finished.copy(tmp_path_factory.mktemp("reseeded") / "project")
     project.edit("calibration.samples", 5)
     project.repro()
-    return without_timing(project.files("artifacts", "results"))
+    return project.outcomes("artifacts", "results")
 
 
 @pytest.mark.parametrize("stage", ["calibrate", "warmstart", "refine"])
 def test_a_killed_run_keeps_finished_stages_and_leaves_no_half_artifact(project, reseeded, stage):
-    before = without_timing(project.files("artifacts", "results"))
+    before = project.outcomes("artifacts", "results")
     project.edit("calibration.samples", 5)
     completed = kill_in(project, stage)
-    for name, content in without_timing(project.files("artifacts", "results")).items():
+    for name, content in project.outcomes("artifacts", "results").items():
         assert ".partial" in name or content in (before.get(name), reseeded.get(name))
     assert not set(completed) & set(project.repro())
-    assert without_timing(project.files("artifacts", "results")) == reseeded
+    assert project.outcomes("artifacts", "results") == reseeded
     assert not any(project.folder.rglob(".*.partial"))
 
 
