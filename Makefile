@@ -1,6 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/pip install --constraint constraints.txt --editable
+OLDEST_TRITON := $(shell sed -n 's/.*"triton>=\([0-9]*\.[0-9]*\),.*/\1.0/p' pyproject.toml)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 # Runs on any Python, so that an old one is told what is needed.
@@ -14,7 +15,7 @@ if not (3, 11) <= sys.version_info[:2] <= (3, 14) or (platform.system(), platfor
 endef
 export SUPPORTED
 
-.PHONY: help run test quick e2e lint constraints clean
+.PHONY: help run test quick triton e2e lint constraints clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -28,6 +29,10 @@ test: .venv/test lint  ## set up, and run all checks and tests but the end-to-en
 
 quick: .venv/test  ## the quick tests alone
 	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not e2e"
+
+triton: .venv/triton-$(OLDEST_TRITON)  ## the tests of the Triton kernels on the oldest Triton; all others run on the newest
+	PYTHONPATH=$(CURDIR)/$< $(BIN)/python -c "import triton as t; print('triton', t.__version__); assert t.__version__ == '$(OLDEST_TRITON)'"
+	PYTHONPATH=$(CURDIR)/$< $(BIN)/pytest -n 2 --dist loadfile -m triton
 
 e2e: .venv/test  ## the real model end to end on a reduced grid, in a temporary folder
 	$(BIN)/pytest -m e2e
@@ -53,3 +58,8 @@ clean:  ## remove the environment; artifacts and the DVC cache stay
 .venv/test: .venv/run
 	$(INSTALL) ".[workflow,evaluate,ray,test]"
 	touch $@
+
+.venv/triton-%: | .venv/test
+	rm -rf $@.unfinished
+	$(BIN)/pip install --no-deps --target $@.unfinished triton==$*
+	mv $@.unfinished $@

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.slow
+@pytest.mark.triton
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 def test_the_benchmark_for_gpus_runs_dry_and_finds_nothing_wrong():
     words = [sys.executable, "benchmarks/gpu.py", "--dry"]

@@ -20,6 +20,8 @@ from prunelib.kernels import engine
 from prunelib.kernels.cuda import block_moves as cuda
 from prunelib.kernels.cuda import chunks
 
+pytestmark = pytest.mark.triton
+
 EXAMPLES = 40 if DEVICE == "cuda" else 10
 FIGURES = ("mask", "swaps", "loss_before", "loss_after", "optimal")
 N_OF_M = [pattern for pattern in PATTERNS if isinstance(pattern, NOfM)]

@@ -10,6 +10,8 @@ from prunelib import NOfM, PerRow
 from prunelib.kernels import scaling
 from prunelib.kernels.cuda import block_move_kernels, block_moves, chunks, scan_kernels, swap_kernels, swaps
 
+pytestmark = pytest.mark.triton
+
 INPUTS, MATRIX = 512, 4096  # of the layer that is counted, and of the one that it stands for
 ROW60, NM24 = PerRow(sparsity=0.6), NOfM(keep=2, group=4)
 

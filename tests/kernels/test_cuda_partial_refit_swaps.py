@@ -20,6 +20,8 @@ from prunelib.kernels import engine
 from prunelib.kernels.cuda import chunks
 from prunelib.kernels.cuda import partial_refit_swaps as cuda
 
+pytestmark = pytest.mark.triton
+
 EXAMPLES = 40 if DEVICE == "cuda" else 12
 ROW60, NM24, NM48 = PATTERNS[2], NOfM(keep=2, group=4), NOfM(keep=4, group=8)
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from strategies import DEGENERATE, PATTERNS, PER_LAYER, problem, problems
-from triton_device import DEVICE
+from triton_device import CUDA, DEVICE
 
 from prunelib import NOfM, PerRow
 from prunelib.kernels.scaling import equilibrate
 
-ENGINES = ["reference", "cpu", "cuda"]
+ENGINES = ["reference", "cpu", CUDA]
 
 
 @pytest.fixture(scope="module", params=ENGINES)

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 from strategies import problem
-from triton_device import DEVICE
+from triton_device import CUDA, DEVICE
 
 from prunelib import NOfM, PerRow
 from prunelib.algebra.objective import row_losses
@@ -50,7 +50,7 @@ def check(p, results, losses):
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
-@pytest.mark.parametrize("kind", ["reference", "cuda"])
+@pytest.mark.parametrize("kind", ["reference", CUDA])
 def test_a_row_that_needs_more_scans_than_the_limit_says_so(kind, operation, monkeypatch):
     if kind == "cuda":
         pytest.importorskip("triton", reason="triton is not installed")

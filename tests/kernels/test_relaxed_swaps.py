@@ -8,14 +8,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from strategies import DEGENERATE, PATTERNS, problem, problems
-from triton_device import DEVICE
+from triton_device import CUDA, DEVICE
 
 from prunelib.kernels.cpu import compiled
 from prunelib.kernels.cpu import relaxed_swaps as cpu
 from prunelib.kernels.reference import relaxed_swaps as reference
 from prunelib.kernels.scaling import equilibrate
 
-COMPILED = ["cpu", "cuda"]
+COMPILED = ["cpu", CUDA]
 
 
 @pytest.fixture(scope="module", params=[*COMPILED, "reference"])

@@ -78,7 +78,7 @@ def _first_improving(
         start, weight, gram, corr, order, places, number, inputs, size, keep, moves, most, GROUPS, MOVES
     )
     groups = tl.arange(0, GROUPS)
-    ahead = tl.min(tl.where(change < -(_TOLERANCE * loss + _ROUNDING * terms), groups, GROUPS), 0)
+    ahead = tl.min(tl.where(change < -(loss * _TOLERANCE + terms * _ROUNDING), groups, GROUPS), 0)
     tl.debug_barrier()  # c and order may change only when all threads have read them
     return ahead, tl.sum(tl.where(groups == ahead, move, 0), 0), tl.sum(tl.where(groups == ahead, change, 0.0), 0)
 

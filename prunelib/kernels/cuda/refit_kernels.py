@@ -110,7 +110,7 @@ def _promises(weight, gram, x, closed, corr, least, columns, inputs: tl.constexp
     gain = tl.where(kept, prune_term(xs, d, c).to(tl.float32) + promised, INFINITY)
     size = tl.max(tl.abs(c).to(tl.float32), 0) + 2.0 * tl.max(tl.abs(xs).to(tl.float32), 0)
     loss = tl.maximum(tl.sum((w - xs) * c, 0), 0.0)
-    return loss, _IMPROVEMENT * tl.sum(w * w, 0), gain, FLOAT32_ROUNDING * size * size
+    return loss, tl.sum(w * w, 0) * _IMPROVEMENT, gain, size * FLOAT32_ROUNDING * size
 
 
 @triton.jit

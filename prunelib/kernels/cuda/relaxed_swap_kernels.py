@@ -59,7 +59,7 @@ def _make_round(
         )
         tl.debug_barrier()  # the state may change only when all threads have read it
         largest = tl.max(promised, 0)
-        near = (promised > 0.0) & (promised >= _NEAR * largest)
+        near = (promised > 0.0) & (promised >= largest * _NEAR)
         q = tl.min(tl.where(near, groups, GROUPS), 0)
         while q < GROUPS:
             i = tl.sum(tl.where(groups == q, givers, 0), 0)

@@ -53,11 +53,11 @@ def make_best_swap(
     gain, margin, _, _ = _gains(weight, diagonal, corr, least, b, columns, inputs)
     reachable = tl.minimum(tl.min(gain + margin, 0), 0.0)
     candidate = (gain - margin < 0.0) & (gain - margin <= reachable)
-    best, best_u, best_j = -_TOLERANCE * before, -1, -1
+    best, best_u, best_j = before * -_TOLERANCE, -1, -1
     u = tl.min(tl.where(candidate, columns, BLOCK), 0)
     while u < BLOCK:
         change, j, rounding = _best_partner(u, weight, gram, diagonal, corr, restore, inputs, group, TILE)
-        better = (change < best) & (change < -(_TOLERANCE * before + rounding))
+        better = (change < best) & (change < -(before * _TOLERANCE + rounding))
         best = tl.where(better, change, best)
         best_u, best_j = tl.where(better, u, best_u), tl.where(better, j, best_j)
         u = tl.min(tl.where(candidate & (columns > u), columns, BLOCK), 0)
@@ -104,7 +104,7 @@ def visit(
         patience -= 1
         if prune + value < _margin(prune, tl.abs(wu) * tl.sqrt(du), largest_restore, largest_size):
             change, j, rounding = _best_partner(u, weight, gram, diagonal, corr, restore, inputs, group, TILE)
-            if change < -(_TOLERANCE * current + rounding):
+            if change < -(current * _TOLERANCE + rounding):
                 current = _swap(u, j, weight, gram, diagonal, corr, restore, inputs, TILE)
                 b = tl.load(restore + columns, mask=inside, other=INFINITY)
                 made += 1
@@ -140,7 +140,7 @@ def _gains(weight, diagonal, corr, least, b, columns, inputs: tl.constexpr):
 
 @triton.jit
 def _margin(prune, size, largest_restore, largest_size):
-    return FLOAT32_ROUNDING * (tl.abs(prune) + largest_restore + 2.0 * size * largest_size)
+    return (tl.abs(prune) + largest_restore + 2.0 * size * largest_size) * FLOAT32_ROUNDING
 
 
 @triton.jit
@@ -167,7 +167,7 @@ def _best_partner(
     j = tl.min(tl.where(changes == least, places, inputs), 0)
     wj, dj = tl.load(weight + j).to(tl.float64), tl.load(diagonal + j).to(tl.float64)
     terms = tl.abs(prune) + tl.abs(_restore_term(wj, dj, tl.load(corr + j))) + tl.abs(least)
-    return prune + least, j, _ROUNDING * terms
+    return prune + least, j, terms * _ROUNDING
 
 
 @triton.jit
