@@ -39,7 +39,7 @@ def run(*words, **options):
 
 def resolve(platform, python, constraints=ROOT / "constraints.txt"):
     """What the public index gives for all extras: neither pip's settings nor wheels of this machine count."""
-    words = (shutil.which("uv"), "pip", "compile", "--no-config", "--quiet", "--no-header", "--no-annotate")
+    words = (sys.executable, "-m", "uv", "pip", "compile", "--no-config", "--quiet", "--no-header", "--no-annotate")
     wanted = ("--python-platform", platform, "--python-version", python, "--all-extras", "--constraints", constraints)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("UV_", "PIP_"))}
     # the oldest macOS that the public wheels of torch are for
