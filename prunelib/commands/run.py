@@ -8,11 +8,13 @@ import logging
 import sys
 
 from dvc.cli import main as dvc
+from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from rich.console import Console
 
 from prunelib import workflow
 from prunelib.commands import one_line
+from prunelib.errors import StageError
 from prunelib.params import load_params
 from prunelib.reporting import PAGE, update_costs
 from prunelib.reporting.collect import collect
@@ -56,8 +58,11 @@ def main() -> None:
 
 def _reproduce(options: list[str]) -> int:
     """Run ``dvc repro`` in this process, stages counted; its exit status."""
-    with Repo() as repo:
-        numbers = StageNumbers(len(repo.index.stages))
+    try:
+        with Repo() as repo:
+            numbers = StageNumbers(len(repo.index.stages))
+    except DvcException as error:
+        raise StageError(str(error)) from None
     handlers = logging.getLogger("dvc").handlers
     for handler in handlers:
         handler.addFilter(numbers)

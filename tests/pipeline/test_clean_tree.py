@@ -1,6 +1,7 @@
 """A run changes nothing that git holds but its own times, on any machine of the same kind."""
 
 import csv
+import shutil
 
 import pytest
 from pipeline_project import Project
@@ -67,6 +68,14 @@ def test_a_stage_that_fails_ends_the_run_with_its_line_and_no_table(finished, tm
     assert said.count("error: ") == 1
     assert "Running stage 'warmstart" not in said
     assert "report.html" not in said
+
+
+def test_a_folder_without_dvc_is_one_line(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    shutil.rmtree(project.folder / ".dvc")
+    said = project.command("prunelib", "run", fails=True)
+    assert said.startswith("error: you are not inside of a DVC repository")
+    assert said.count("\n") == 1
 
 
 def test_a_fault_in_params_yaml_is_one_line(finished, tmp_path):
