@@ -66,11 +66,21 @@ def _connected() -> Iterator[None]:
     try:
         try:
             ray.init(address=address, logging_level=logging.ERROR, **local)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise StageError(f"RAY_ADDRESS={address}: no Ray there ({_first_line(error)})") from None
+        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+            raise StageError(f"RAY_ADDRESS={address}: {_why_not(error)}") from None
         yield
     finally:
         ray.shutdown()
+
+
+def _why_not(error: Exception) -> str:
+    """Say why there is no connection: for want of the right token, or of a cluster."""
+    if "RAY_AUTH_TOKEN" in f"{error} {error.__cause__}":  # in all that Ray says of tokens
+        return (
+            "the cluster's token is missing or refused; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to the token or "
+            "RAY_AUTH_TOKEN_PATH to its file (~/.ray/auth_token by default)"
+        )
+    return f"no Ray there ({_first_line(error)})"
 
 
 def _require_listener(address: str) -> None:
