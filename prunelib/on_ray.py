@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import ray
 import torch
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from prunelib.engine import Load, OnDone
@@ -22,7 +22,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 ATTEMPTS = 3
-_PATIENCE = 60.0  # seconds for a node to answer
+_CONNECTION = 60.0  # seconds for a node to accept one
+_ANSWER = 600.0  # seconds for a node to answer; Ray's workers have a low priority, and start late on a busy machine
 
 
 def run(
@@ -65,11 +66,21 @@ def _connected() -> Iterator[None]:
     try:
         try:
             ray.init(address=address, logging_level=logging.ERROR, **local)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise StageError(f"RAY_ADDRESS={address}: no Ray there ({_first_line(error)})") from None
+        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+            raise StageError(f"RAY_ADDRESS={address}: {_why_not(error)}") from None
         yield
     finally:
         ray.shutdown()
+
+
+def _why_not(error: Exception) -> str:
+    """Say why there is no connection: for want of the right token, or of a cluster."""
+    if "RAY_AUTH_TOKEN" in f"{error} {error.__cause__}":  # in all that Ray says of tokens
+        return (
+            "the cluster's token is missing or refused; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to the token or "
+            "RAY_AUTH_TOKEN_PATH to its file (~/.ray/auth_token by default)"
+        )
+    return f"no Ray there ({_first_line(error)})"
 
 
 def _require_listener(address: str) -> None:
@@ -77,7 +88,7 @@ def _require_listener(address: str) -> None:
     host, _, port = address.rpartition(":")
     if host and port.isdecimal():
         try:
-            socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
+            socket.create_connection((host, int(port)), timeout=_CONNECTION).close()
         except OSError as error:
             raise StageError(f"RAY_ADDRESS={address}: no Ray there ({error.strerror or error})") from None
 
@@ -104,9 +115,13 @@ def _require_shared(folder: Path) -> None:
         nodes = [node for node in ray.nodes() if node["Alive"]]
         on = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
         looks = [ray.remote(Path.exists).options(num_cpus=0, scheduling_strategy=each).remote(token) for each in on]
-        blind = [node["NodeManagerAddress"] for node, look in zip(nodes, looks, strict=True) if not _sees(look)]
+        addresses = {look: node["NodeManagerAddress"] for node, look in zip(nodes, looks, strict=True)}
+        answered, late = ray.wait(looks, num_returns=len(looks), timeout=_ANSWER)
+        blind = [addresses[look] for look in answered if not _sees(look)]
     finally:
         token.unlink()
+    if late:
+        raise StageError(f"{folder}: no answer from {', '.join(addresses[look] for look in late)} in {_ANSWER:.0f} s")
     if blind:
         raise StageError(
             f"{folder}: not seen by {', '.join(blind)}; all nodes need one file system, and the project at one path"
@@ -115,8 +130,8 @@ def _require_shared(folder: Path) -> None:
 
 def _sees(look: "ray.ObjectRef[bool]") -> bool:
     try:
-        return bool(ray.get(look, timeout=_PATIENCE))
-    except (GetTimeoutError, RayError):
+        return bool(ray.get(look))
+    except RayError:
         return False
 
 

@@ -1,11 +1,13 @@
 """What holds for every test, said before any kernel is imported.
 
-Where there is no GPU, what is written in Triton runs in its interpreter. Ray keeps to the loopback interface, and
-reports to nobody. Examples of hypothesis have no deadline: a busy machine is no fault. Settings of the machine that a
-test reads are that test's.
+Where there is no GPU, what is written in Triton runs in its interpreter. Ray keeps to the loopback interface, reports
+to nobody, and writes no token into the home folder. Its workers have the priority of other processes: with the least,
+as Ray would have it, they take minutes to start on a busy machine. Examples of hypothesis have no deadline: a busy
+machine is no fault. Settings of the machine that a test reads are that test's.
 """
 
 import os
+import secrets
 
 import pytest
 import torch
@@ -15,7 +17,8 @@ from prunelib.machine import budgets, machine
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
-os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex()
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 

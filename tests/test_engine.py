@@ -163,6 +163,15 @@ def test_a_node_that_does_not_see_the_folder_is_named_before_any_work(on_ray, tm
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_node_that_does_not_answer_is_not_said_to_be_blind(on_ray, tmp_path, monkeypatch):
+    from prunelib import on_ray as engine_on_ray
+
+    monkeypatch.setattr(engine_on_ray, "_ANSWER", 1.0)
+    monkeypatch.setattr(Path, "exists", lambda _path: time.sleep(3600))
+    with pytest.raises(StageError, match=r": no answer from 127\.0\.0\.1 in 1 s$"):
+        run_tasks(square, ITEMS, float, tmp_path)
+
+
 @needs_ray
 def test_an_address_without_ray_is_one_line(tmp_path, monkeypatch):
     import ray
