@@ -131,8 +131,9 @@ def test_what_set_up_and_the_main_run_take_is_what_the_benchmark_found():
     seconds = found["refining_seconds"]
     row60, nm24 = (seconds[f"smollm2_135m-0-{pattern}-wanda-swaps"] for pattern in ("row60", "nm24"))
     assert f"on {found['measured']['machine']}, no GPU" in said
-    minutes = f"{found['setup_seconds'] / 60:.0f} min for set-up, packages in pip's cache, and {found['run_seconds'] / 60:.0f} min"
-    assert f"{minutes} for the run, no process above {found['peak_bytes'] / 1e9:.1f} GB" in said
+    setup, run = (f"{found[key] / 60:.0f} min" for key in ("setup_seconds", "run_seconds"))
+    peak = f"{found['peak_bytes'] / 1e9:.1f} GB"
+    assert f"{setup} for set-up, packages in pip's cache, and {run} for the run, no process above {peak}" in said
     assert f"from Wanda takes {row60:.0f} s at 60% per row and {nm24:.0f} s at 2:4" in said
     sizes = f"{found['environment_bytes'] / 1e9:.1f} GB of disk; the run adds {found['project_bytes'] / 1e9:.1f} GB"
     assert sizes in said
