@@ -2,7 +2,10 @@
 
 import argparse
 import contextlib
+import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 from prunelib.errors import PruneError
 
@@ -14,3 +17,8 @@ def one_line(parser: argparse.ArgumentParser) -> Iterator[None]:
         yield
     except PruneError as error:
         parser.exit(2, f"error: {error}\n")
+
+
+def search_path() -> str:
+    """The variable PATH with the commands of this Python before others: its environment may not be activated."""
+    return f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"

@@ -14,6 +14,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from prunelib import workflow
+from prunelib.commands import search_path
 from prunelib.errors import StageError
 from prunelib.params import REPLACED, Params
 from prunelib.resume import SCRATCH, alone
@@ -51,7 +52,8 @@ def _copy_project(project: Path, copy: Path) -> None:
         shutil.copy(project / ".dvc" / "config", copy / ".dvc")
         _run(copy, "dvc", "config", "--local", "core.no_scm", "true")
         words = ("dvc", "cache", "dir")
-        cache = subprocess.run(words, cwd=project, env=_environment(), check=True, capture_output=True, text=True)
+        environment = {**os.environ, "PATH": search_path()}
+        cache = subprocess.run(words, cwd=project, env=environment, check=True, capture_output=True, text=True)
         _run(copy, *words, "--local", cache.stdout.strip())
 
 
@@ -67,15 +69,9 @@ def _write_changed(source: Path, target: Path, own: Params, grid: Params) -> Non
 
 
 def _run(folder: Path, *words: str) -> None:
-    environment = {**_environment(), "PYTHONPATH": str(folder)}
+    environment = {**os.environ, "PATH": search_path(), "PYTHONPATH": str(folder)}
     if subprocess.run(words, cwd=folder, env=environment, check=False).returncode:
         raise StageError(f"{' '.join(words)} failed in {folder}; what had finished is kept, the same command goes on")
-
-
-def _environment() -> dict[str, str]:
-    """The environment, with the commands of this Python before others: it may not be activated."""
-    commands = Path(sys.executable).parent
-    return {**os.environ, "PATH": f"{commands}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ It is ``dvc repro`` with counted stages; targets and its other options are those
 
 import argparse
 import logging
+import os
 import sys
 
 from dvc.cli import main as dvc
@@ -13,7 +14,7 @@ from dvc.repo import Repo
 from rich.console import Console
 
 from prunelib import workflow
-from prunelib.commands import one_line
+from prunelib.commands import one_line, search_path
 from prunelib.errors import StageError
 from prunelib.params import load_params
 from prunelib.reporting import PAGE, update_costs
@@ -58,6 +59,7 @@ def main() -> None:
 
 def _reproduce(options: list[str]) -> int:
     """Run ``dvc repro`` in this process, stages counted; its exit status."""
+    os.environ["PATH"] = search_path()  # the stages' commands begin with ``python``
     try:
         with Repo() as repo:
             numbers = StageNumbers(len(repo.index.stages))

@@ -1,7 +1,11 @@
 """A run changes nothing that git holds but its own times, on any machine of the same kind."""
 
 import csv
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from pipeline_project import Project
@@ -43,6 +47,15 @@ def test_the_run_counts_its_stages_and_ends_with_the_main_figures(clone):
     assert lines[-1] == "The whole report: reports/report.html"
     (table,) = [number for number, line in enumerate(lines) if "Refiner" in line]
     assert sum("swaps" in line for line in lines[table:]) == 2
+
+
+def test_the_environment_need_not_be_activated(finished, tmp_path):
+    project = finished.copy(tmp_path / "project")
+    (project.folder / "reports" / "layers.csv").unlink()
+    words, environment = [Path(sys.executable).parent / "prunelib", "run"], project.environment | {"PATH": os.defpath}
+    done = subprocess.run(words, cwd=project.folder, env=environment, capture_output=True, text=True, check=False)
+    assert "[17/17] Running stage 'report':" in done.stdout
+    assert done.returncode == 0, done.stderr
 
 
 def test_times_that_are_not_of_these_masks_are_left_out(finished, tmp_path):
