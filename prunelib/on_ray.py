@@ -139,7 +139,7 @@ def _sees(look: "ray.ObjectRef[bool]") -> bool:
 def _cancelling(waiting: list[Any]) -> Iterator[None]:
     """While open, an exception (Ctrl-C too) cancels the tasks that wait or run; Ray may abort where one has just ended.
 
-    https://github.com/ray-project/ray/pull/54785
+    https://github.com/ray-project/ray/pull/54798
     """
     try:
         yield
