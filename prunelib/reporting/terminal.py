@@ -12,9 +12,11 @@ from prunelib.reporting.tables import Entry, main_tables
 def print_tables(report: Report, console: Console) -> None:
     """Print one table a model, each row with its pattern; the best of a group are bold."""
     for known in main_tables(report):
-        shown = Table("Pattern", *known.headings[:2], title=known.model, box=SIMPLE_HEAD, title_justify="left")
+        shown = Table(title=known.model, box=SIMPLE_HEAD, title_justify="left")
+        for heading in ("Pattern", *known.headings[:2]):
+            shown.add_column(heading, no_wrap=True)
         for heading in known.headings[2:]:
-            shown.add_column(heading, justify="right", overflow="fold")
+            shown.add_column(heading, justify="right", min_width=max(map(len, heading.split(" "))))
         for group in known.groups:
             for index, row in enumerate(group.rows):
                 shown.add_row("" if index else group.title, *map(_shown, row), end_section=row is group.rows[-1])
