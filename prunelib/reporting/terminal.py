@@ -12,7 +12,7 @@ from prunelib.reporting.tables import Entry, main_tables
 def print_tables(report: Report, console: Console) -> None:
     """Print one table a model, each row with its pattern; the best of a group are bold."""
     for known in main_tables(report):
-        shown = Table(title=known.model, box=SIMPLE_HEAD, title_justify="left")
+        shown = Table(title=known.model, box=SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0), pad_edge=False)
         for heading in ("Pattern", *known.headings[:2]):
             shown.add_column(heading, no_wrap=True)
         for heading in known.headings[2:]:

@@ -7,12 +7,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from report_records import CASES, DENSE, dense, grid, layers, pruned, report
+from rich.console import Console
 
 from prunelib.reporting import render
 from prunelib.reporting.digits import percent, percent_at_most, percent_reached, plus_minus, significant
 from prunelib.reporting.notes import notes
 from prunelib.reporting.records import as_line, as_text
 from prunelib.reporting.tables import layers_csv, main_tables, results_csv, results_markdown, results_tables, timing_csv
+from prunelib.reporting.terminal import print_tables
 from prunelib.results import StepResult, Timing
 
 
@@ -145,6 +147,16 @@ def test_the_steps_of_a_chain_are_told_with_what_they_left_and_took():
     told = "over all layers: 60% per row, wanda, swaps: sparsefw 0.800 > sparseswaps 0.500."
     assert any(note.startswith("Chains") and note.endswith(told) for note in notes(report([timed, pruned()])))
     assert not any(note.startswith("Chains") for note in notes(report([pruned()])))
+
+
+def test_a_terminal_of_80_columns_shows_whole_words_and_numbers():
+    stream = io.StringIO()
+    print_tables(grid(), Console(file=stream, width=80))
+    shown = stream.getvalue()
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "…" not in shown
+    for part in ("60% per row", "Perplexity", "Relative", "Time, s", "magnitude", f"{DENSE:.2f}"):
+        assert part in shown
 
 
 @pytest.mark.parametrize(("least", "told"), [(5, "7 to 7 of them."), (8, "12 of 12 saw fewer than 8 and are pruned")])
