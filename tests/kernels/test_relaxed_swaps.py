@@ -40,7 +40,9 @@ def interpreted(engine):
 
 
 def effort(engine):
-    return Effort(3, 1e-2, 1e-3, 100) if interpreted(engine) else Effort(60, 1e-4, 1e-5, 3000)
+    if interpreted(engine):
+        return Effort(3, 1e-2, 1e-3, 100)
+    return Effort(15 if engine is reference else 60, 1e-4, 1e-5, 3000)
 
 
 def layer(p):
@@ -120,9 +122,10 @@ def test_masses_stay_feasible_losses_fall_and_the_gap_closes(engine):
 
 @pytest.mark.parametrize("engine", COMPILED, indirect=True)
 def test_the_engines_reach_the_same_optimum(engine):
+    """Follows from their gaps, so few examples do; the plain engine takes seconds for one."""
     examples, tolerance, slack, rounds = effort(engine)
 
-    @settings(max_examples=examples)
+    @settings(max_examples=min(examples, 8))
     @given(problems(max_inputs=12))
     def of_any_layer(p):
         masses = (descend(each, p, tolerance=tolerance, rounds=rounds) for each in (engine, reference))

@@ -49,7 +49,7 @@ print(refine(rows, inputs))
 """
 
 
-@pytest.mark.parametrize(("rows", "inputs"), [(32, 2048), (6144, 512)])
+@pytest.mark.parametrize(("rows", "inputs"), [(32, 2048), pytest.param(6144, 512, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", registry.methods(refiners))
 def test_a_refiner_holds_what_it_says(name, rows, inputs):
     about = registry.methods(refiners)[name].ABOUT
