@@ -19,9 +19,9 @@ from rich.table import Table
 from prunelib import NOfM, PerRow, select, wanda
 from prunelib.calibration.artifact import Calibration
 from prunelib.cell import Cell
-from prunelib.machine import machine
 from prunelib.model.weights import read_weight
 from prunelib.refiners import sparsefw
+from prunelib.runtime.machine import machine
 from prunelib.sources.provenance import model_identity
 from prunelib.workflow import calibration_folder, model_folder
 

@@ -24,9 +24,9 @@ from rich.table import Table
 from prunelib.calibration.accumulation import calibrate_model
 from prunelib.calibration.artifact import write_tokens
 from prunelib.calibration.assembly import Assembly
-from prunelib.calibration.gram import CalibrationSettings
-from prunelib.machine import machine
+from prunelib.calibration.settings import CalibrationSettings
 from prunelib.model.structure import find_layers, load_model
+from prunelib.runtime.machine import machine
 
 LENGTH, BATCH, ROUNDS, SIZE = 512, 4, 3, 2048
 

@@ -22,13 +22,13 @@ from rich.console import Console
 from rich.table import Table
 
 from prunelib import PerRow, select, sparseswaps, wanda
-from prunelib.calibration.gram import accumulate_grams
-from prunelib.calibration.text import draw_windows, tokenize
+from prunelib.calibration.whole_model import accumulate_grams
+from prunelib.calibration.windows import draw_windows, tokenize
 from prunelib.evaluation.perplexity import perplexity
-from prunelib.machine import machine
 from prunelib.model.structure import find_layers, load_model, load_tokenizer
 from prunelib.model.weights import apply_masks, read_weight
 from prunelib.params import Params, load_params
+from prunelib.runtime.machine import machine
 from prunelib.sources.documents import Document, split_documents
 from prunelib.sources.mediawiki import prose
 from prunelib.sources.provenance import model_identity

@@ -23,7 +23,6 @@ from rich.table import Table
 from prunelib import PerRow, pruning_error, select, wanda
 from prunelib.calibration.artifact import Calibration
 from prunelib.cell import Cell
-from prunelib.machine import machine
 from prunelib.model.layers import Layer
 from prunelib.model.weights import read_weight
 from prunelib.refiners.sparsefw import rounded, salient
@@ -31,6 +30,7 @@ from prunelib.relaxation import pairwise
 from prunelib.relaxation.convexity import plain_share
 from prunelib.relaxation.frankwolfe import iterates, line_search, open_loop
 from prunelib.relaxation.problem import Relaxation, dual_gap, evaluate, relax
+from prunelib.runtime.machine import machine
 from prunelib.sources.provenance import model_identity
 from prunelib.workflow import calibration_folder, model_folder
 

@@ -40,14 +40,12 @@ from synthetic import Layer, random_gram, random_layer  # noqa: E402
 
 from prunelib import NOfM, PerRow, sparseswaps  # noqa: E402
 from prunelib.algebra.objective import row_losses  # noqa: E402
-from prunelib.kernels.cpu import swaps as cpu  # noqa: E402
-from prunelib.kernels.cuda import swaps as cuda  # noqa: E402
-from prunelib.kernels.cuda.chunks import CHUNK_ROWS  # noqa: E402
-from prunelib.kernels.finished import together  # noqa: E402
+from prunelib.kernels.cuda_chunks import CHUNK_ROWS  # noqa: E402
 from prunelib.kernels.interface import RowResults  # noqa: E402
-from prunelib.kernels.reference import swaps as reference  # noqa: E402
-from prunelib.machine import machine  # noqa: E402
+from prunelib.kernels.results import together  # noqa: E402
+from prunelib.kernels.swaps import cpu, cuda, reference  # noqa: E402
 from prunelib.refiners import block_moves, refit_swaps, sparsefw  # noqa: E402
+from prunelib.runtime.machine import machine  # noqa: E402
 
 DEVICE = torch.device("cpu" if DRY else "cuda")
 PATTERNS = {"60% per row": PerRow(sparsity=0.6), "2:4": NOfM(keep=2, group=4)}

@@ -18,9 +18,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from prunelib.calibration.beside import Beside
 from prunelib.calibration.gram import GramSum, gram_matrix
-from prunelib.machine import machine
+from prunelib.calibration.side_stream import Beside
+from prunelib.runtime.machine import machine
 
 CASES = {
     "cpu": ((576, 4096, torch.float32), (1536, 4096, torch.float32), (4096, 2048, torch.float32)),

@@ -21,11 +21,10 @@ from rich.table import Table
 from synthetic import Layer, random_gram, random_layer
 
 from prunelib import NOfM, PerRow
-from prunelib.kernels.cpu import swaps as cpu
-from prunelib.kernels.finished import together
 from prunelib.kernels.interface import RowResults
-from prunelib.kernels.reference import swaps as reference
-from prunelib.machine import available_cores
+from prunelib.kernels.results import together
+from prunelib.kernels.swaps import cpu, reference
+from prunelib.runtime.machine import available_cores
 
 PATTERNS = {
     "50% per row": PerRow(sparsity=0.5),

@@ -24,11 +24,11 @@ from rich.table import Table
 from prunelib import NOfM, PerRow, pruning_error, select, wanda
 from prunelib.calibration.artifact import Calibration
 from prunelib.cell import Cell
-from prunelib.machine import machine
+from prunelib.methods.refined import silent
 from prunelib.model.weights import read_weight
 from prunelib.pruning.chains import Chain, run_chain
-from prunelib.pruning.refined import silent
 from prunelib.refiners import refit_swaps
+from prunelib.runtime.machine import machine
 from prunelib.sources.provenance import model_identity
 from prunelib.warmstarts import magnitude, sparsegpt
 from prunelib.workflow import calibration_folder, model_folder

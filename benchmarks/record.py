@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from prunelib.machine import machine
+from prunelib.runtime.machine import machine
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -22,15 +22,14 @@ from rich.table import Table
 from prunelib import NOfM, PerRow, select, wanda
 from prunelib.calibration.artifact import Calibration
 from prunelib.cell import Cell
-from prunelib.kernels.cpu import swaps as cpu
-from prunelib.kernels.finished import Finished, together
 from prunelib.kernels.interface import RowResults
-from prunelib.kernels.reference import swaps as reference
+from prunelib.kernels.results import Finished, together
 from prunelib.kernels.scaling import Equilibrated, equilibrate
-from prunelib.machine import available_cores
+from prunelib.kernels.swaps import cpu, reference
 from prunelib.masks.patterns import swap_columns
 from prunelib.model.layers import Layer
 from prunelib.model.weights import read_weight
+from prunelib.runtime.machine import available_cores
 from prunelib.sources.provenance import model_identity
 from prunelib.workflow import calibration_folder, model_folder
 

@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=16)
     arguments = parser.parse_args()
     weights = prepare(arguments.hidden, arguments.blocks)
-    plan = ("-m", "prunelib.commands.plan", "--config", "stock/config.json")
+    plan = ("-m", "prunelib.cli.plan", "--config", "stock/config.json")
     plan_seconds = median(run(*plan)["seconds"] for _ in range(5))
     records = []
     for model in (DEFAULT, LARGE):

@@ -32,7 +32,7 @@ from rich.console import Console
 from rich.table import Table
 from ruamel.yaml import YAML
 
-from prunelib.engine import run_tasks
+from prunelib.runtime.tasks import run_tasks
 
 PROJECT = Path.cwd()
 COPY = PROJECT / "scratch" / "workers"

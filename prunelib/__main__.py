@@ -1,4 +1,4 @@
-"""The command ``prunelib``: each module of :mod:`prunelib.commands` is a subcommand of the same name."""
+"""The command ``prunelib``: each module of :mod:`prunelib.cli` is a subcommand of the same name."""
 
 import argparse
 import ast
@@ -7,7 +7,7 @@ import pkgutil
 import sys
 from pathlib import Path
 
-from prunelib import __version__, commands
+from prunelib import __version__, cli
 
 _INSTALL = "pip install 'prunelib[workflow,evaluate]'"
 
@@ -27,7 +27,7 @@ def main() -> None:
     command = parser.parse_args(sys.argv[1:2]).command
     sys.argv[:2] = [f"prunelib {command}"]
     try:
-        importlib.import_module(f"prunelib.commands.{command}").main()
+        importlib.import_module(f"prunelib.cli.{command}").main()
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "prunelib":
             raise
@@ -36,7 +36,7 @@ def main() -> None:
 
 def _summaries() -> dict[str, str]:
     """The first line of each command's docstring, by name, without importing what the command needs."""
-    (folder,) = commands.__path__
+    (folder,) = cli.__path__
     sources = {module.name: Path(folder, f"{module.name}.py") for module in pkgutil.iter_modules([folder])}
     documented = {name: ast.get_docstring(ast.parse(path.read_text("utf-8"))) for name, path in sources.items()}
     return {name: (text or "").partition("\n\n")[0].replace("\n", " ") for name, text in documented.items()}

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from prunelib import refiners, warmstarts
-from prunelib.calibration.gram import CalibrationSettings
+from prunelib.calibration.settings import CalibrationSettings
 from prunelib.cell import Cell
 from prunelib.errors import ParamsError
 from prunelib.evaluation.local_tasks import STOCK_NAMES
@@ -19,7 +19,7 @@ from prunelib.evaluation.perplexity import PerplexitySettings
 from prunelib.evaluation.zeroshot import TasksSettings
 from prunelib.masks.allocation import Owl
 from prunelib.masks.patterns import NOfM, PerLayer, PerRow
-from prunelib.pruning import registry
+from prunelib.methods import registry
 from prunelib.pruning.chains import Chain, steps_of
 from prunelib.settings import Settings
 from prunelib.sources import ModelSource, TaskSource, TextSource

@@ -7,9 +7,9 @@ from typing import TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from prunelib import store
 from prunelib.cell import Cell
 from prunelib.errors import ArtifactError
+from prunelib.runtime import store
 from prunelib.settings import Settings
 
 T = TypeVar("T")

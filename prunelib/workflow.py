@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from prunelib import store
 from prunelib.cell import Cell
 from prunelib.errors import PruneError
-from prunelib.machine import machine
 from prunelib.params import Params, known_name, load_params
+from prunelib.runtime import store
+from prunelib.runtime.machine import machine
 from prunelib.sources.provenance import model_identity, text_identity
 
 ARTIFACTS = Path("artifacts")

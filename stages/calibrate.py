@@ -4,17 +4,17 @@ from pathlib import Path
 
 from prunelib import workflow
 from prunelib.calibration.shards import ShardCalibration, calibrate_in_shards
-from prunelib.calibration.text import bos_of, draw_in_documents, draw_windows, tokenize, tokenizer_identity
+from prunelib.calibration.windows import bos_of, draw_in_documents, draw_windows, tokenize, tokenizer_identity
 from prunelib.cell import Cell
 from prunelib.model.layers import LayerIndex, require_coverage
 from prunelib.model.structure import check_length, find_layers, load_model, load_tokenizer
 from prunelib.params import Params
-from prunelib.planning.refusals import require_room_to_calibrate
-from prunelib.progress import meter
-from prunelib.resume import resumable
+from prunelib.planning.checks import require_room_to_calibrate
+from prunelib.runtime.progress import meter
+from prunelib.runtime.resume import resumable
+from prunelib.runtime.store import publish
 from prunelib.sources.documents import read_documents
 from prunelib.sources.provenance import model_identity, text_identity
-from prunelib.store import publish
 
 
 def calibrate(params: Params, model: str, seed: int) -> None:

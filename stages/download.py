@@ -1,7 +1,8 @@
 """Fetch what the grid needs: a model, a text, or the items of the zero-shot tasks (without a name)."""
 
-from prunelib import store, workflow
+from prunelib import workflow
 from prunelib.params import Params
+from prunelib.runtime import store
 from prunelib.sources import fetch_model, fetch_tasks, fetch_text
 
 

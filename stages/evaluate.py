@@ -1,17 +1,17 @@
 """Measure a pruned model, or with only --model the dense one: perplexity, zero-shot tasks, sparsity, pruning error."""
 
 from prunelib import workflow
-from prunelib.calibration.text import bos_of
+from prunelib.calibration.windows import bos_of
 from prunelib.cell import Cell
 from prunelib.evaluation.held_out import held_out_texts, held_out_windows
 from prunelib.evaluation.parts import Evaluation, evaluate_parts
 from prunelib.evaluation.pruned import mean_errors
 from prunelib.model.structure import load_tokenizer
 from prunelib.params import Params
-from prunelib.planning.refusals import require_room_to_evaluate
-from prunelib.progress import meter
+from prunelib.planning.checks import require_room_to_evaluate
 from prunelib.results import CellResult, read_layers, write_record
-from prunelib.resume import resumable
+from prunelib.runtime.progress import meter
+from prunelib.runtime.resume import resumable
 
 
 def evaluate(

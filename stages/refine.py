@@ -5,22 +5,22 @@ import torch
 from prunelib import workflow
 from prunelib.calibration.artifact import Calibration
 from prunelib.cell import Cell
-from prunelib.machine import machine
 from prunelib.masks.packed import read_masks
 from prunelib.masks.pruned import together, write_pruned
 from prunelib.model.blockwise import Checkpoint
 from prunelib.model.weights import check_masks, read_weight
 from prunelib.params import Params
-from prunelib.planning.refusals import require_room_to_refine
-from prunelib.progress import meter, note
+from prunelib.planning.checks import require_room_to_refine
 from prunelib.pruning.chains import steps_of
-from prunelib.pruning.propagation import load_propagated
 from prunelib.pruning.refinement import BlockRefinement, FinishedBlocks, refine_blocks
+from prunelib.pruning.sequential import load_propagated
 from prunelib.pruning.warm_up import warm_up
 from prunelib.results import Timing, write_layers, write_record
-from prunelib.resume import resumable
+from prunelib.runtime.machine import machine
+from prunelib.runtime.progress import meter, note
+from prunelib.runtime.resume import resumable
+from prunelib.runtime.store import sha256_file
 from prunelib.sources.provenance import model_identity
-from prunelib.store import sha256_file
 
 
 def refine(params: Params, model: str, seed: int, pattern: str, warmstart: str, refiner: str) -> None:

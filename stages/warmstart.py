@@ -5,10 +5,10 @@ import torch
 from prunelib import workflow
 from prunelib.calibration.artifact import Calibration
 from prunelib.cell import Cell
-from prunelib.machine import machine
 from prunelib.masks.packed import write_masks
 from prunelib.params import Params
-from prunelib.pruning.selection import warmstart_masks
+from prunelib.pruning.warmstart import warmstart_masks
+from prunelib.runtime.machine import machine
 from prunelib.sources.provenance import model_identity
 
 

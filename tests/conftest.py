@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from prunelib.machine import budgets, machine
+from prunelib.runtime.machine import budgets, machine
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"

@@ -7,11 +7,11 @@ import pytest
 from pipeline_project import ROOT, Project
 from ruamel.yaml import YAML
 
-from prunelib.calibration.text import tokenize
+from prunelib.calibration.windows import tokenize
 from prunelib.evaluation.held_out import held_out_texts, held_out_windows
-from prunelib.machine import available_cores
 from prunelib.model.structure import load_tokenizer
 from prunelib.params import load_params
+from prunelib.runtime.machine import available_cores
 from prunelib.sources.documents import read_documents
 
 pytestmark = pytest.mark.e2e

@@ -5,16 +5,16 @@ import torch
 from families import random_windows, save, tiny_model
 from runs import Bar
 
-from prunelib.calibration import beside
+from prunelib.calibration import side_stream as beside
 from prunelib.calibration.artifact import read_grams
-from prunelib.calibration.beside import Beside
-from prunelib.calibration.gram import CalibrationSettings
+from prunelib.calibration.settings import CalibrationSettings
 from prunelib.calibration.shards import ShardCalibration, calibrate_in_shards
+from prunelib.calibration.side_stream import Beside
 from prunelib.evaluation.perplexity import perplexity
 from prunelib.export.semi_structured import has_sparse_units, unconvertible
-from prunelib.machine import machine
 from prunelib.masks.patterns import NOfM, select
 from prunelib.model.structure import find_layers
+from prunelib.runtime.machine import machine
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 

@@ -12,10 +12,10 @@ from statistics import fmean, stdev
 
 from configs import LLAMA_70B
 
-from prunelib.machine import Machine
 from prunelib.planning.needs import Workload, disk, memory
 from prunelib.planning.shapes import outline
 from prunelib.reporting.tables import significant
+from prunelib.runtime.machine import Machine
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from prunelib import store, workflow
+from prunelib import workflow
 from prunelib.calibration.artifact import write_tokens
 from prunelib.cell import Cell
 from prunelib.errors import ArtifactError
 from prunelib.masks.pruned import Pruned, read_pruned, write_pruned
 from prunelib.params import load_params
+from prunelib.runtime import store
 
 ROOT = Path(__file__).parents[1]
 CELL = Cell(model="smollm2_135m", seed=3, pattern="nm24", warmstart="ria", refiner="swaps")

@@ -44,8 +44,8 @@ def reconstruct(
     """Move kept weights towards the least error (w - x)^T G (w - x).
 
     The error falls with every iteration, up to the rounding of float32: of a start that is (nearly) the minimum, what
-    comes back can be worse in the last digits (:func:`prunelib.pruning.survivors.the_better`). Where G is singular, it
-    is one minimum of many; weights whose inputs are dead do not move.
+    comes back can be worse in the last digits (:func:`prunelib.methods.kept_weights.the_better`). Where G is singular,
+    it is one minimum of many; weights whose inputs are dead do not move.
 
     Parameters
     ----------

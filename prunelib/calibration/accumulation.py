@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from prunelib.calibration.gram import CalibrationSettings, accumulate_grams, in_batches
+from prunelib.calibration.settings import CalibrationSettings
 from prunelib.calibration.statistics import InputStatistics
-from prunelib.machine import machine
+from prunelib.calibration.whole_model import accumulate_grams
+from prunelib.calibration.windows import in_batches
 from prunelib.model.blockwise import BlockwiseForward, Checkpoint
 from prunelib.model.layers import LayerIndex
+from prunelib.runtime.machine import machine
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -53,7 +55,7 @@ def calibrate_model(
     blocks
         Where statistics go.
     scratch
-        Where an earlier run with the same arguments left the states (:mod:`prunelib.resume`).
+        Where an earlier run with the same arguments left the states (:mod:`prunelib.runtime.resume`).
     on_windows
         Told, once a block, how many windows have left it.
     """

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from prunelib import store
 from prunelib.calibration.statistics import InputStatistics
 from prunelib.errors import ArtifactError, NumericalError
 from prunelib.model.layers import Layer, LayerIndex, read_index, write_index
+from prunelib.runtime import store
 
 _TOKENS, _ENERGIES = "tokens.safetensors", "energies.json"
 _MEAN, _HELD_OUT = "/mean", "/held_out"
@@ -38,8 +38,8 @@ class Calibration:
     provenance
         The hashes of the model and the tokens.
     settings
-        Those of :class:`prunelib.calibration.gram.CalibrationSettings`, and the seed. But for ``propagation`` dense,
-        there are no Gram matrices.
+        Those of :class:`prunelib.calibration.settings.CalibrationSettings`, and the seed. But for ``propagation``
+        dense, there are no Gram matrices.
     """
 
     folder: Path
@@ -88,7 +88,7 @@ class Calibration:
         return self._read(layer, layer.gram, (layer.inputs, layer.inputs))
 
     def statistics(self, layer: Layer) -> dict[str, Any]:
-        """What refiners may ask for beyond the Gram matrix (:attr:`prunelib.pruning.registry.About.extras`).
+        """What refiners may ask for beyond the Gram matrix (:attr:`prunelib.methods.registry.About.extras`).
 
         Raises as :meth:`gram`.
 

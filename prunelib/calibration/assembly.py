@@ -6,11 +6,11 @@ from pathlib import Path
 
 from prunelib.algebra.objective import output_energy
 from prunelib.calibration.artifact import has_grams, read_origin, read_windows, tokens_seen, write_grams, write_layers
-from prunelib.calibration.gram import CalibrationSettings, supported, warn_of_few
-from prunelib.calibration.statistics import InputStatistics
+from prunelib.calibration.settings import CalibrationSettings
+from prunelib.calibration.statistics import InputStatistics, supported, warn_of_few
 from prunelib.model.layers import LayerIndex
 from prunelib.model.weights import read_weight
-from prunelib.resume import FinishedValues
+from prunelib.runtime.resume import FinishedValues
 
 
 class Shard:

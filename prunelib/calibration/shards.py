@@ -1,7 +1,7 @@
 """A calibration in shards: parts of its windows, whose Gram matrices are accumulated apart and then added in order.
 
-Each shard is a task (:mod:`prunelib.engine`). How many there are is part of the experiment, since it decides the order
-of summation; how many workers share them is not.
+Each shard is a task (:mod:`prunelib.runtime.tasks`). How many there are is part of the experiment, since it decides the
+order of summation; how many workers share them is not.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,12 +14,13 @@ import torch
 from prunelib.calibration.accumulation import Blocks, calibrate_model
 from prunelib.calibration.artifact import read_grams, read_windows, write_tokens
 from prunelib.calibration.assembly import Assembly, Shard
-from prunelib.calibration.gram import CalibrationSettings
+from prunelib.calibration.settings import CalibrationSettings
 from prunelib.calibration.statistics import InputStatistics
-from prunelib.engine import Load, run_tasks
 from prunelib.model.layers import LayerIndex
 from prunelib.model.structure import load_model
-from prunelib.progress import Meter
+from prunelib.runtime.load import Load
+from prunelib.runtime.progress import Meter
+from prunelib.runtime.tasks import run_tasks
 
 Windows = tuple[torch.Tensor, torch.Tensor]
 
@@ -35,7 +36,7 @@ class ShardCalibration:
     settings
         Of the calibration, with the number of shards.
     scratch
-        What an earlier run has finished (:mod:`prunelib.resume`).
+        What an earlier run has finished (:mod:`prunelib.runtime.resume`).
     on_windows
         Told, once a block, how many windows have left it.
     """

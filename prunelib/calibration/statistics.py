@@ -1,8 +1,12 @@
 """What pruning knows of a layer's input."""
 
+import warnings
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
+
+from prunelib.model.layers import Layer
 
 
 class InputStatistics(NamedTuple):
@@ -17,3 +21,20 @@ class InputStatistics(NamedTuple):
         tokens = self.tokens + other.tokens
         total = self.mean.double() * self.tokens + other.mean.double() * other.tokens
         return InputStatistics(self.gram + other.gram, (total / max(tokens, 1)).float(), tokens)
+
+
+def supported(layer: Layer, statistics: InputStatistics, least_tokens: int) -> InputStatistics:
+    """The statistics, or where an expert has seen too few tokens, those of independent inputs of one size."""
+    if layer.fused is None or statistics.tokens >= least_tokens:
+        return statistics
+    return statistics._replace(gram=torch.eye(layer.inputs), mean=torch.zeros(layer.inputs))
+
+
+def warn_of_few(seen: Mapping[str, int], least_tokens: int) -> None:
+    """Warn where inputs of experts, by name, saw too few tokens."""
+    if few := [name for name, tokens in seen.items() if tokens < least_tokens]:
+        warnings.warn(
+            f"{len(few)} of {len(seen)} inputs of experts saw fewer than calibration.least_tokens = {least_tokens} "
+            f"tokens, first {few[0]} ({seen[few[0]]}): pruned as if they were independent",
+            stacklevel=4,
+        )

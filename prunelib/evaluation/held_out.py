@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prunelib.calibration.text import spread_windows, tokenize
+from prunelib.calibration.windows import spread_windows, tokenize
 from prunelib.errors import ParamsError
 from prunelib.evaluation.perplexity import PerplexitySettings
 from prunelib.results import BOS_SUFFIX

@@ -1,4 +1,4 @@
-"""The evaluation of a cell in parts that do not need each other: tasks of :mod:`prunelib.engine`.
+"""The evaluation of a cell in parts that do not need each other: tasks of :mod:`prunelib.runtime.tasks`.
 
 Each part's figures wait in the scratch folder as soon as they are known, so that a run which was killed goes on; the
 record of the cell is put together from them.
@@ -10,18 +10,19 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from prunelib import store
-from prunelib.engine import Load, run_tasks
 from prunelib.evaluation.perplexity import PerplexitySettings, perplexity_of, window_losses
 from prunelib.evaluation.pruned import prune
 from prunelib.evaluation.zeroshot import TasksSettings, zero_shot
-from prunelib.machine import machine
 from prunelib.masks.pruned import read_pruned
 from prunelib.model.layers import LayerIndex
 from prunelib.model.structure import check_length, find_layers, load_model, load_tokenizer
 from prunelib.model.weights import achieved_sparsity
-from prunelib.progress import Meter
-from prunelib.resume import FinishedValues
+from prunelib.runtime import store
+from prunelib.runtime.load import Load
+from prunelib.runtime.machine import machine
+from prunelib.runtime.progress import Meter
+from prunelib.runtime.resume import FinishedValues
+from prunelib.runtime.tasks import run_tasks
 
 if TYPE_CHECKING:
     import torch
@@ -59,8 +60,8 @@ class Evaluation:
     Attributes
     ----------
     scratch
-        What an earlier run has finished. Its name is made of all that decides the figures (:mod:`prunelib.resume`):
-        two evaluations are equal if it is the same.
+        What an earlier run has finished. Its name is made of all that decides the figures
+        (:mod:`prunelib.runtime.resume`): two evaluations are equal if it is the same.
     folder, dtype
         The stock model, and what it runs in.
     pruned, made_from

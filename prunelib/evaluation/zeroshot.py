@@ -81,11 +81,7 @@ def zero_shot(
     """
     if not settings.names:
         return {}
-    from prunelib.evaluation.harness import (  # noqa: PLC0415 - heavy, and tasks are optional
-        Scorer,
-        run_task,
-        stock_tasks,
-    )
+    from prunelib.evaluation.harness import Scorer, run_task, stock_tasks  # noqa: PLC0415 - heavy, and tasks are optional
 
     scorer = Scorer(model, tokenizer, settings.batch)
     if data is None:

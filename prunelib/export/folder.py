@@ -15,7 +15,7 @@ from prunelib.masks.patterns import NOfM
 from prunelib.masks.pruned import MASKS_FILE, Pruned
 from prunelib.model.layers import Layer, LayerIndex
 from prunelib.model.weights import check_masks, open_shard, pruned_places, read_weight, stored_slice, tensor_files
-from prunelib.store import replacing_folder, write_json, write_text
+from prunelib.runtime.store import replacing_folder, write_json, write_text
 
 _PROVENANCE_FILE, _CARD_FILE = "provenance.json", "README.md"
 _COPIED_SUFFIXES = {".json", ".txt", ".model", ".jinja", ".tiktoken"}

@@ -13,7 +13,7 @@ from types import ModuleType
 
 import torch
 
-from prunelib.machine import machine
+from prunelib.runtime.machine import machine
 
 _COMPILERS = {"cpu": "numba", "cuda": "triton"}
 
@@ -30,7 +30,7 @@ def engine(device: torch.device, operation: str) -> ModuleType:
     """
     if device.type in _COMPILERS and machine().engine != "reference":
         try:
-            return importlib.import_module(f"prunelib.kernels.{device.type}.{operation}")
+            return importlib.import_module(f"prunelib.kernels.{operation}.{device.type}")
         except (ImportError, RuntimeError) as error:  # RuntimeError: numba finds no folder to cache in
             if (getattr(error, "name", None) or "").startswith("prunelib"):
                 raise
@@ -39,7 +39,7 @@ def engine(device: torch.device, operation: str) -> ModuleType:
                 "hundreds of times slower",
                 stacklevel=2,
             )
-    return importlib.import_module(f"prunelib.kernels.reference.{operation}")
+    return importlib.import_module(f"prunelib.kernels.{operation}.reference")
 
 
 @contextmanager

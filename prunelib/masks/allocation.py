@@ -1,6 +1,6 @@
 """How the weights that a model keeps may be shared among its layers: what params.yaml can say of it.
 
-What each layer keeps then is found in :mod:`prunelib.masks.budgets`.
+What each layer keeps then is found in :mod:`prunelib.pruning.budgets`.
 """
 
 from typing import Annotated, Literal

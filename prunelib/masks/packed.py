@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from prunelib import store
 from prunelib.errors import ArtifactError
+from prunelib.runtime import store
 
 
 class PackedMasks(Mapping[str, torch.Tensor]):

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from prunelib import store
 from prunelib.errors import ArtifactError
 from prunelib.masks.packed import PackedMasks, read_masks, write_masks
+from prunelib.runtime import store
 
 MASKS_FILE, _WEIGHTS = "masks.safetensors", "weights.safetensors"
 

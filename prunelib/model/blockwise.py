@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from prunelib import store
 from prunelib.errors import ModelError
+from prunelib.runtime import store
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -11,8 +11,8 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from prunelib.errors import ArtifactError, ModelError
+from prunelib.runtime.store import expect_provenance, read_json, write_json
 from prunelib.settings import Settings
-from prunelib.store import expect_provenance, read_json, write_json
 
 _KIND = "layers"
 Key = TypeVar("Key", bound=Hashable)

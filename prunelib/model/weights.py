@@ -15,7 +15,7 @@ from torch import nn
 
 from prunelib.errors import ArtifactError, ModelError, NumericalError, PatternError
 from prunelib.model.layers import Layer
-from prunelib.store import read_json
+from prunelib.runtime.store import read_json
 
 _SINGLE_FILE = "model.safetensors"
 _SHARD_INDEX = "model.safetensors.index.json"

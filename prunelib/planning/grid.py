@@ -6,9 +6,9 @@ from itertools import product
 
 from prunelib import refiners
 from prunelib.masks.patterns import NOfM, Pattern
+from prunelib.methods import registry
 from prunelib.params import Params
 from prunelib.planning.needs import Workload
-from prunelib.pruning import registry
 from prunelib.pruning.chains import steps_of
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
-from prunelib.machine import WAITING_BYTES
+from prunelib.methods.registry import Holds
 from prunelib.planning.shapes import WEIGHT_BYTES, Block, Matrix, Outline
-from prunelib.pruning.registry import Holds
+from prunelib.runtime.machine import WAITING_BYTES
 
 _FLOAT32 = 4
 RUNTIME = 800_000_000
@@ -79,7 +79,7 @@ def gram_bytes(block: Block) -> int:
 
 
 def passes(block: Block, gram_budget: int) -> int:
-    """How often windows run through a block, as :func:`prunelib.calibration.gram.plan_passes` plans it."""
+    """How often windows run through a block, as :func:`prunelib.calibration.whole_model.plan_passes` plans it."""
     number, free = 1, gram_budget
     for index, size in enumerate(block.inputs):
         needed = _FLOAT32 * size**2
@@ -144,7 +144,7 @@ def memory(outline: Outline, work: Workload, gram_budget: int, state_budget: int
     Parameters
     ----------
     gram_budget, state_budget
-        :attr:`prunelib.machine.Budgets.gram_bytes` and ``state_bytes``.
+        :attr:`prunelib.runtime.machine.Budgets.gram_bytes` and ``state_bytes``.
     """
     running = _running(outline, work)
     converted = running * (outline.merged if running == WEIGHT_BYTES[outline.dtype] else outline.weights)

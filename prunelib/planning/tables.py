@@ -8,10 +8,10 @@ from rich.box import SIMPLE_HEAD
 from rich.filesize import decimal
 from rich.table import Table
 
-from prunelib.machine import Budgets
+from prunelib.planning.capacity import Room
 from prunelib.planning.needs import Need, StageMemory, Workload, disk, gram_bytes, memory, passes
-from prunelib.planning.room import Room
 from prunelib.planning.shapes import FAMILIES, Outline
+from prunelib.runtime.machine import Budgets
 
 if TYPE_CHECKING:
     from prunelib.planning.speed import Estimate

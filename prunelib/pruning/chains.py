@@ -11,8 +11,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from prunelib import refiners
 from prunelib import settings as base
 from prunelib.masks.patterns import Pattern
-from prunelib.pruning import registry
-from prunelib.pruning.refined import Progress, Refined
+from prunelib.methods import registry
+from prunelib.methods.refined import Progress, Refined
 
 
 def _with_defaults(step: Any) -> Any:
@@ -78,7 +78,7 @@ def run_chain(
     progress
         Told about every row once a step.
     statistics
-        What methods may take beyond these, by keyword (:attr:`prunelib.pruning.registry.About.extras`).
+        What methods may take beyond these, by keyword (:attr:`prunelib.methods.registry.About.extras`).
     """
     done: list[Step] = []
     moved = None

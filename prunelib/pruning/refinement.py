@@ -7,22 +7,23 @@ from typing import Any, NamedTuple
 
 import torch
 
-from prunelib import store
-from prunelib.ahead import read_ahead
 from prunelib.calibration.artifact import Calibration
-from prunelib.engine import Load, OnDone, run_tasks
-from prunelib.machine import machine, peak_memory
-from prunelib.masks.budgets import patterns_of
 from prunelib.masks.packed import read_masks
 from prunelib.masks.patterns import Pattern
 from prunelib.masks.pruned import Pruned, read_pruned, write_pruned
+from prunelib.methods.refined import Progress, silent
 from prunelib.model.layers import Layer
 from prunelib.model.weights import read_weight
-from prunelib.progress import Meter
+from prunelib.pruning.budgets import patterns_of
 from prunelib.pruning.chains import Step, outcome, run_chain
-from prunelib.pruning.refined import Progress, silent
 from prunelib.pruning.warm_up import warm_up
 from prunelib.results import LayerResult, StepResult, read_layers, write_layers
+from prunelib.runtime import store
+from prunelib.runtime.load import Load, OnDone
+from prunelib.runtime.machine import machine, peak_memory
+from prunelib.runtime.prefetch import read_ahead
+from prunelib.runtime.progress import Meter
+from prunelib.runtime.tasks import run_tasks
 
 _PRUNED, _RECORDS, _COST = "pruned", "layers.json", "cost.json"
 
@@ -40,7 +41,7 @@ class RefinedBlock(NamedTuple):
 
 
 class FinishedBlocks:
-    """Refined blocks in a folder where a later run finds them (:mod:`prunelib.resume`).
+    """Refined blocks in a folder where a later run finds them (:mod:`prunelib.runtime.resume`).
 
     Parameters
     ----------
@@ -81,7 +82,7 @@ class LayerInputs(NamedTuple):
     gram
         (inputs, inputs) float32, sum over tokens.
     statistics
-        What refiners may ask for beyond it (:attr:`prunelib.pruning.registry.About.extras`).
+        What refiners may ask for beyond it (:attr:`prunelib.methods.registry.About.extras`).
     energy
         ||W X||^2.
     """
@@ -102,7 +103,7 @@ class RefinedLayer(NamedTuple):
 
 @dataclass(frozen=True)
 class BlockRefinement:
-    """The refinement of a cell's blocks from its Gram matrices on disk: each block is a task (:mod:`prunelib.engine`).
+    """The refinement of a cell's blocks from its Gram matrices on disk; each is a task (:mod:`prunelib.runtime.tasks`).
 
     Attributes
     ----------
@@ -221,7 +222,7 @@ class Losses:
         return add
 
     def add(self, rows: int, loss_before: float, loss_after: float) -> None:
-        """Add rows, as a :data:`prunelib.pruning.refined.Progress`."""
+        """Add rows, as a :data:`prunelib.methods.refined.Progress`."""
         self._before += loss_before
         self._after += loss_after
         reduction = 1 - self._after / self._before if self._before else 0.0

@@ -11,8 +11,8 @@ import torch
 
 from prunelib.kernels import on_compilation
 from prunelib.masks.patterns import NOfM, Pattern, select
+from prunelib.methods.refined import silent
 from prunelib.pruning.chains import run_chain
-from prunelib.pruning.refined import silent
 
 _ROWS, _TOKENS = 16, 64
 

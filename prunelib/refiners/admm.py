@@ -20,9 +20,9 @@ from prunelib import settings as base
 from prunelib.algebra.linalg import inverse, product
 from prunelib.algebra.objective import check_layer, damped
 from prunelib.masks.patterns import NOfM, Pattern, PerLayer, check_mask, select
-from prunelib.pruning.refined import Progress, Refined, silent
-from prunelib.pruning.registry import About, Holds
-from prunelib.pruning.survivors import survivors, the_better
+from prunelib.methods.kept_weights import survivors, the_better
+from prunelib.methods.refined import Progress, Refined, silent
+from prunelib.methods.registry import About, Holds
 
 ABOUT = About(
     "choose mask and weights anew by the alternating direction method of multipliers",

@@ -9,12 +9,12 @@ from prunelib import settings as base
 from prunelib.algebra.objective import check_layer
 from prunelib.errors import PatternError
 from prunelib.kernels import engine
-from prunelib.kernels.finished import refined, unscaled
+from prunelib.kernels.results import refined, unscaled
 from prunelib.kernels.scaling import equilibrate
-from prunelib.machine import machine
 from prunelib.masks.patterns import NOfM, Pattern, check_mask
-from prunelib.pruning.refined import Progress, Refined, silent
-from prunelib.pruning.registry import About
+from prunelib.methods.refined import Progress, Refined, silent
+from prunelib.methods.registry import About
+from prunelib.runtime.machine import machine
 
 _MOST_PATTERNS = 1000
 

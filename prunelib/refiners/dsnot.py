@@ -33,8 +33,8 @@ from prunelib import settings as base
 from prunelib.algebra.objective import check_layer, row_losses
 from prunelib.errors import NumericalError
 from prunelib.masks.patterns import Pattern, check_mask, swap_columns
-from prunelib.pruning.refined import Progress, Refined, silent
-from prunelib.pruning.registry import About
+from prunelib.methods.refined import Progress, Refined, silent
+from prunelib.methods.registry import About
 
 _SEQUENCE = 2048  # tokens
 _SLACK = 1e-3  # what rounding in float32 may add

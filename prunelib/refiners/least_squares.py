@@ -9,9 +9,9 @@ from prunelib import settings as base
 from prunelib.algebra.objective import check_layer, damped
 from prunelib.algebra.reconstruction import reconstruct
 from prunelib.masks.patterns import Pattern, check_mask
-from prunelib.pruning.refined import Progress, Refined, silent
-from prunelib.pruning.registry import About, Holds
-from prunelib.pruning.survivors import Survivors, survivors, the_better
+from prunelib.methods.kept_weights import Survivors, survivors, the_better
+from prunelib.methods.refined import Progress, Refined, silent
+from prunelib.methods.registry import About, Holds
 
 ABOUT = About(
     "keep the mask, move the kept weights to the least error by conjugate gradients",

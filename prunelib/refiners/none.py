@@ -7,8 +7,8 @@ import torch
 from prunelib import settings as base
 from prunelib.algebra.objective import check_layer, row_losses
 from prunelib.masks.patterns import Pattern, check_mask
-from prunelib.pruning.refined import Progress, Refined, silent
-from prunelib.pruning.registry import About
+from prunelib.methods.refined import Progress, Refined, silent
+from prunelib.methods.registry import About
 
 ABOUT = About("the warm start as it is")
 

@@ -5,7 +5,7 @@ holds the kept weights fast. With ``refit: restored`` a swap is valued with the 
 partial swaps of L0Learn (Hazimeh & Mazumder, arXiv 1803.01454); the others follow between sweeps, and by least squares
 at the end. With ``refit: all`` it has its exact effect on the fit, all kept weights re-estimated, as in the exchange
 algorithms of regression (Miller, "Subset Selection in Regression", 2002, chapter 3). Equations:
-:mod:`prunelib.kernels.reference.partial_refit_swaps` and :mod:`prunelib.kernels.reference.refit_swaps`.
+:mod:`prunelib.kernels.partial_refit_swaps.reference` and :mod:`prunelib.kernels.refit_swaps.reference`.
 """
 
 from collections.abc import Iterator
@@ -19,13 +19,13 @@ from prunelib import settings as base
 from prunelib.algebra.objective import check_layer, damped
 from prunelib.algebra.reconstruction import reconstruct
 from prunelib.kernels import engine
-from prunelib.kernels.finished import together
 from prunelib.kernels.interface import RowResults
-from prunelib.machine import machine
+from prunelib.kernels.results import together
 from prunelib.masks.patterns import Pattern, check_mask, swap_columns
-from prunelib.pruning.refined import Progress, Refined, silent
-from prunelib.pruning.registry import About, Holds
-from prunelib.pruning.survivors import Survivors, survivors, the_better
+from prunelib.methods.kept_weights import Survivors, survivors, the_better
+from prunelib.methods.refined import Progress, Refined, silent
+from prunelib.methods.registry import About, Holds
+from prunelib.runtime.machine import machine
 
 ABOUT = About(
     "swap a kept for a pruned weight as long as that lowers the error with the kept weights re-estimated: at each swap "

@@ -17,13 +17,13 @@ from prunelib.algebra.linalg import product
 from prunelib.algebra.objective import check_layer, row_losses
 from prunelib.errors import PatternError
 from prunelib.kernels import engine
-from prunelib.kernels.finished import together
 from prunelib.kernels.interface import LOSS_TOLERANCE, ROUNDING
+from prunelib.kernels.results import together
 from prunelib.kernels.scaling import Equilibrated, equilibrate
-from prunelib.machine import machine
 from prunelib.masks.patterns import Pattern, PerLayer, check_mask
-from prunelib.pruning.refined import Progress, Refined, silent
-from prunelib.pruning.registry import About, Holds
+from prunelib.methods.refined import Progress, Refined, silent
+from prunelib.methods.registry import About, Holds
+from prunelib.runtime.machine import machine
 
 ABOUT = About(
     "1-swaps within rows and exchanges between rows, in turn, until neither lowers the error of the whole matrix; that "

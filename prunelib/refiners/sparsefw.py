@@ -15,8 +15,8 @@ from pydantic import Field
 from prunelib import settings as base
 from prunelib.algebra.objective import check_layer, damped, row_losses
 from prunelib.masks.patterns import Pattern, check_mask, select
-from prunelib.pruning.refined import Progress, Refined, silent
-from prunelib.pruning.registry import About, Holds
+from prunelib.methods.refined import Progress, Refined, silent
+from prunelib.methods.registry import About, Holds
 from prunelib.relaxation import frankwolfe, pairwise
 from prunelib.relaxation.convexity import plain_share, tight_share
 from prunelib.relaxation.problem import Relaxation, lower_bound, relax

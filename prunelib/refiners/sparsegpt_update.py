@@ -13,9 +13,9 @@ from prunelib import settings as base
 from prunelib.algebra import obs
 from prunelib.algebra.objective import check_layer
 from prunelib.masks.patterns import Pattern, check_mask
-from prunelib.pruning.refined import Progress, Refined, silent
-from prunelib.pruning.registry import About, Holds
-from prunelib.pruning.survivors import Survivors, survivors, the_better
+from prunelib.methods.kept_weights import Survivors, survivors, the_better
+from prunelib.methods.refined import Progress, Refined, silent
+from prunelib.methods.registry import About, Holds
 
 ABOUT = About(
     "keep the mask; column by column, let the weights to the right make up for what is pruned",

@@ -14,14 +14,14 @@ from prunelib import settings as base
 from prunelib.algebra.objective import check_layer, damped, row_losses
 from prunelib.errors import ParamsError
 from prunelib.kernels import engine
-from prunelib.kernels.finished import Finished, refined, together, unscaled
-from prunelib.kernels.held_out import swap_until_held_out_rises
+from prunelib.kernels.early_stopping import swap_until_held_out_rises
 from prunelib.kernels.interface import RowResults
+from prunelib.kernels.results import Finished, refined, together, unscaled
 from prunelib.kernels.scaling import Equilibrated, equilibrate
-from prunelib.machine import machine
 from prunelib.masks.patterns import Pattern, check_mask, swap_columns
-from prunelib.pruning.refined import Progress, Refined, silent
-from prunelib.pruning.registry import About
+from prunelib.methods.refined import Progress, Refined, silent
+from prunelib.methods.registry import About
+from prunelib.runtime.machine import machine
 
 ABOUT = About(
     "swap a kept for a pruned weight as long as that lowers the error: at most `max_swaps` best ones a row, or to the "

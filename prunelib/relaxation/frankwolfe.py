@@ -11,8 +11,8 @@ import torch
 
 from prunelib.algebra.linalg import product
 from prunelib.kernels import engine
-from prunelib.machine import machine
 from prunelib.relaxation.problem import Relaxation, dual_gap, evaluate
+from prunelib.runtime.machine import machine
 
 _EPOCH = 50  # iterations from one exact evaluation to the next
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 
 from prunelib.kernels import engine
-from prunelib.machine import machine
 from prunelib.relaxation.problem import Relaxation, evaluate
+from prunelib.runtime.machine import machine
 
 _STAGES = 16  # of the path
 _SETTLED = 1e-4  # the dual gap, relative, at which a stage of the path ends early

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from prunelib.algebra.linalg import product
-from prunelib.kernels.reference import frank_wolfe
+from prunelib.kernels.frank_wolfe import reference as frank_wolfe
 from prunelib.kernels.scaling import equilibrate
 from prunelib.masks.patterns import Pattern
 

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from prunelib import store
 from prunelib.reporting.figures import draw
 from prunelib.reporting.page import html
 from prunelib.reporting.records import CellReport, Report
 from prunelib.reporting.tables import layers_csv, results_csv, results_markdown, timing_csv
+from prunelib.runtime import store
 
 __all__ = ["CellReport", "Report", "render", "update_costs", "write_report"]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from prunelib import store
 from prunelib.errors import ArtifactError, SourceError
+from prunelib.runtime import store
 
 Split = Literal["calibration", "held_out"]
 

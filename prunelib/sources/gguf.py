@@ -13,8 +13,8 @@ from gguf import GGUFReader, ReaderTensor, dequantize
 from safetensors.numpy import save_file
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from prunelib import store
 from prunelib.errors import SourceError
+from prunelib.runtime import store
 
 _SUPPORTED: Mapping[str, tuple[Any, ...]] = {  # metadata key: the values that this module can read, None: absent
     "general.architecture": ("llama",),

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from safetensors import SafetensorError, safe_open
 
-from prunelib import store
 from prunelib.errors import ArtifactError, SourceError
+from prunelib.runtime import store
 from prunelib.sources import hub, local
 from prunelib.sources.provenance import Source, seal
 from prunelib.sources.wheels import Wheel, read_members

@@ -9,8 +9,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 
-from prunelib import store
 from prunelib.errors import ArtifactError
+from prunelib.runtime import store
 from prunelib.settings import Settings
 
 Kind = Literal["model", "text", "tasks"]

@@ -9,10 +9,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field
 
 from prunelib.errors import SourceError
+from prunelib.runtime.store import write_text
 from prunelib.sources.local import read_files
 from prunelib.sources.provenance import Source, seal
 from prunelib.sources.wheels import Wheel, read_members
-from prunelib.store import write_text
 
 
 def _readable(member: Path) -> Path:

@@ -13,8 +13,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from prunelib import store
 from prunelib.errors import SourceError
+from prunelib.runtime import store
 from prunelib.sources.provenance import Source
 
 

@@ -8,13 +8,13 @@ import torch
 from pydantic import Field
 
 from prunelib import settings as base
-from prunelib import store
 from prunelib.errors import ArtifactError, PatternError
 from prunelib.masks.packed import read_masks
 from prunelib.masks.patterns import Pattern, check_mask
+from prunelib.methods.registry import About
 from prunelib.model.layers import Layer
 from prunelib.model.weights import check_masks, open_shard
-from prunelib.pruning.registry import About
+from prunelib.runtime import store
 
 ABOUT = About("the masks in the safetensors file `path`: of another run, or of any other tool")
 

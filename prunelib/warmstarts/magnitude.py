@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 
 from prunelib import settings as base
-from prunelib.pruning.registry import About
+from prunelib.methods.registry import About
 
 ABOUT = About("keep the largest weights")
 

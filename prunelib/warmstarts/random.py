@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 
 from prunelib import settings as base
-from prunelib.pruning.registry import About
+from prunelib.methods.registry import About
 
 ABOUT = About("keep weights drawn at random")
 

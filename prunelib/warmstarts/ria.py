@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 
 from prunelib import settings as base
-from prunelib.pruning.registry import About
+from prunelib.methods.registry import About
 
 ABOUT = About("share of its row and column, times the norm to the power `exponent`", source="Zhang et al., ICLR 2024")
 

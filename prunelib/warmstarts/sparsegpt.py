@@ -18,7 +18,7 @@ from prunelib import settings as base
 from prunelib.algebra import obs
 from prunelib.algebra.objective import check_layer
 from prunelib.masks.patterns import NOfM, Pattern
-from prunelib.pruning.registry import About
+from prunelib.methods.registry import About
 
 ABOUT = About(
     "keep what costs most to prune once the columns to the right have made up for it",

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 
 from prunelib import settings as base
-from prunelib.pruning.registry import About
+from prunelib.methods.registry import About
 
 ABOUT = About("weight times the norm of its input", source="Sun et al., [2306.11695](https://arxiv.org/abs/2306.11695)")
 

@@ -7,7 +7,7 @@ from runs import Bar, stopped_at_each_write
 from prunelib.calibration.accumulation import calibrate_model
 from prunelib.calibration.artifact import write_tokens
 from prunelib.calibration.assembly import Assembly
-from prunelib.calibration.gram import CalibrationSettings
+from prunelib.calibration.settings import CalibrationSettings
 from prunelib.model import blockwise
 from prunelib.model.structure import find_layers
 

@@ -9,7 +9,7 @@ from prunelib.calibration.artifact import Calibration, write_grams, write_layers
 from prunelib.calibration.statistics import InputStatistics
 from prunelib.errors import ArtifactError, NumericalError
 from prunelib.model.structure import find_layers
-from prunelib.store import write_json, write_tensors
+from prunelib.runtime.store import write_json, write_tensors
 
 GRAM = gram_matrix(torch.randn(40, 32))
 TOKENS = 9

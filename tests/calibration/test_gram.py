@@ -11,13 +11,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from transformers import PreTrainedModel
 
-from prunelib.calibration.gram import (
-    CalibrationSettings,
-    accumulate_grams,
-    gram_matrix,
-    in_batches,
-    plan_passes,
-)
+from prunelib.calibration.gram import gram_matrix
+from prunelib.calibration.settings import CalibrationSettings
+from prunelib.calibration.whole_model import accumulate_grams, plan_passes
+from prunelib.calibration.windows import in_batches
 from prunelib.errors import ModelError, NumericalError
 from prunelib.model.blockwise import BlockwiseForward
 from prunelib.model.layers import LayerIndex

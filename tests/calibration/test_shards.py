@@ -8,7 +8,7 @@ from families import random_windows, save, tiny_model
 from runs import Bar, stopped_at_each_write
 
 from prunelib.calibration.artifact import Calibration, read_grams
-from prunelib.calibration.gram import CalibrationSettings
+from prunelib.calibration.settings import CalibrationSettings
 from prunelib.calibration.shards import ShardCalibration, calibrate_in_shards
 from prunelib.calibration.statistics import InputStatistics
 from prunelib.model.structure import find_layers, load_model

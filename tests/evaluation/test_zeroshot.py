@@ -19,7 +19,7 @@ from tokenizers.pre_tokenizers import Sequence as Steps
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from prunelib.calibration.text import tokenizer_identity
+from prunelib.calibration.windows import tokenizer_identity
 from prunelib.errors import ArtifactError, NumericalError, ParamsError, SourceError
 from prunelib.evaluation import harness
 from prunelib.evaluation.local_tasks import STOCK_NAMES, describe, local_tasks

@@ -8,11 +8,10 @@ from hypothesis import given, settings
 from strategies import DEGENERATE, PATTERNS, problem, problems
 
 from prunelib import NOfM
-from prunelib.kernels.cpu import block_moves as cpu
-from prunelib.kernels.cpu import swaps
-from prunelib.kernels.finished import together
-from prunelib.kernels.reference import block_moves as reference
+from prunelib.kernels.block_moves import cpu, reference
+from prunelib.kernels.results import together
 from prunelib.kernels.scaling import equilibrate
+from prunelib.kernels.swaps import cpu as swaps
 from prunelib.masks.patterns import Groups
 
 ENGINES = [cpu, reference]

@@ -9,16 +9,16 @@ from strategies import DEGENERATE, PATTERNS, problem, problems
 from triton_device import DEVICE
 
 from prunelib import NOfM
-from prunelib.kernels.finished import together
-from prunelib.kernels.reference import block_moves as reference
+from prunelib.kernels.block_moves import reference
+from prunelib.kernels.results import together
 from prunelib.kernels.scaling import equilibrate
 from prunelib.masks.patterns import Groups
 
 pytest.importorskip("triton", reason="triton is not installed")
 
+from prunelib.kernels import cuda_chunks as chunks
 from prunelib.kernels import engine
-from prunelib.kernels.cuda import block_moves as cuda
-from prunelib.kernels.cuda import chunks
+from prunelib.kernels.block_moves import cuda
 
 pytestmark = pytest.mark.triton
 

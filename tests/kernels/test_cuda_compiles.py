@@ -16,10 +16,12 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from prunelib.kernels.cuda import block_move_kernels, block_moves, partial_refit_swaps, refit_kernels
-from prunelib.kernels.cuda import frank_wolfe_kernels, relaxed_swap_kernels, relaxed_swaps
-from prunelib.kernels.cuda import scan_kernels, swap_kernels, swaps
-from prunelib.kernels.cuda.chunks import row_block, whole_row
+from prunelib.kernels.block_moves import cuda as block_moves, cuda_kernels as block_move_kernels
+from prunelib.kernels.frank_wolfe import cuda_kernels as frank_wolfe_kernels
+from prunelib.kernels.partial_refit_swaps import cuda as partial_refit_swaps, cuda_kernels as refit_kernels
+from prunelib.kernels.relaxed_swaps import cuda as relaxed_swaps, cuda_kernels as relaxed_swap_kernels
+from prunelib.kernels.swaps import cuda as swaps, cuda_kernels as swap_kernels, cuda_scan as scan_kernels
+from prunelib.kernels.cuda_chunks import row_block, whole_row
 
 TYPES = dict(rows="*i64", active="*i1", weight="*fp32", gram="*fp32", diagonal="*fp32", corr="*fp64", restore="*fp32",
     least="*fp32", loss="*fp64", swaps="*i64", sweeps="*i64", optimal="*i1", mask="*i1", limit="i32",

@@ -7,8 +7,13 @@ from torch.profiler import ProfilerActivity, profile
 pytest.importorskip("triton", reason="triton is not installed")
 
 from prunelib import NOfM, PerRow
+from prunelib.kernels import cuda_chunks as chunks
 from prunelib.kernels import scaling
-from prunelib.kernels.cuda import block_move_kernels, block_moves, chunks, scan_kernels, swap_kernels, swaps
+from prunelib.kernels.block_moves import cuda as block_moves
+from prunelib.kernels.block_moves import cuda_kernels as block_move_kernels
+from prunelib.kernels.swaps import cuda as swaps
+from prunelib.kernels.swaps import cuda_kernels as swap_kernels
+from prunelib.kernels.swaps import cuda_scan as scan_kernels
 
 pytestmark = pytest.mark.triton
 

@@ -9,16 +9,16 @@ from swap_engines import all_or_none, check_all_or_none
 from triton_device import DEVICE
 
 from prunelib import NOfM, PerRow
-from prunelib.kernels.reference import partial_refit_swaps as reference
-from prunelib.kernels.reference.refit_swaps import IMPROVEMENT
+from prunelib.kernels.partial_refit_swaps import reference
+from prunelib.kernels.refit_swaps.reference import IMPROVEMENT
 from prunelib.refiners import refit_swaps
 from prunelib.refiners.refit_swaps import standardise
 
 pytest.importorskip("triton", reason="triton is not installed")
 
+from prunelib.kernels import cuda_chunks as chunks
 from prunelib.kernels import engine
-from prunelib.kernels.cuda import chunks
-from prunelib.kernels.cuda import partial_refit_swaps as cuda
+from prunelib.kernels.partial_refit_swaps import cuda
 
 pytestmark = pytest.mark.triton
 

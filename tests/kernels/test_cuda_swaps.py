@@ -10,14 +10,14 @@ from swap_engines import all_or_none, cancelling, check_all_or_none, check_equal
 from triton_device import DEVICE
 
 from prunelib import NOfM, PerRow
-from prunelib.kernels.reference import swaps as reference
 from prunelib.kernels.scaling import equilibrate
+from prunelib.kernels.swaps import reference
 
 pytest.importorskip("triton", reason="triton is not installed")
 
+from prunelib.kernels import cuda_chunks as chunks
 from prunelib.kernels import engine
-from prunelib.kernels.cuda import chunks
-from prunelib.kernels.cuda import swaps as cuda
+from prunelib.kernels.swaps import cuda
 
 pytestmark = pytest.mark.triton
 

@@ -19,7 +19,7 @@ ENGINES = ["reference", "cpu", CUDA]
 def engine(request):
     if request.param == "cuda":
         pytest.importorskip("triton", reason="triton is not installed")
-    return importlib.import_module(f"prunelib.kernels.{request.param}.frank_wolfe")
+    return importlib.import_module(f"prunelib.kernels.frank_wolfe.{request.param}")
 
 
 def operands(p, seed=0):
@@ -111,7 +111,7 @@ def test_curvature_is_that_of_the_definition(engine, degenerate):
 
 @pytest.mark.parametrize("pattern", [PerRow(sparsity=0.6), NOfM(keep=2, group=4)], ids=lambda pattern: pattern.label)
 def test_threads_which_decide_the_chunks_change_no_bit(pattern):
-    engine = importlib.import_module("prunelib.kernels.cpu.frank_wolfe")
+    engine = importlib.import_module("prunelib.kernels.frank_wolfe.cpu")
     given = operands(problem(4, pattern, rows=70, inputs=44, tokens=60))
     size, keep = pattern.groups(70, 44)
     one, *others = (engine.direction(*given, size, keep, threads) for threads in (1, 2, 3, 10, 100))

@@ -12,7 +12,7 @@ from triton_device import CUDA, DEVICE
 
 from prunelib import NOfM, PerRow
 from prunelib.algebra.objective import row_losses
-from prunelib.kernels.finished import together
+from prunelib.kernels.results import together
 from prunelib.kernels.scaling import equilibrate
 from prunelib.refiners.refit_swaps import standardise
 
@@ -56,7 +56,7 @@ def test_a_row_that_needs_more_scans_than_the_limit_says_so(kind, operation, mon
         pytest.importorskip("triton", reason="triton is not installed")
         if operation == "refit_swaps":
             pytest.skip("on the processor only")
-    engine = importlib.import_module(f"prunelib.kernels.{kind}.{operation}")
+    engine = importlib.import_module(f"prunelib.kernels.{operation}.{kind}")
     monkeypatch.setattr(engine, "MAX_SWEEPS", 1)
     check(*one_scan(engine, operation, DEVICE if kind == "cuda" else "cpu"))
 
@@ -71,7 +71,7 @@ interface.MAX_SWEEPS = 1  # compiled into what follows
 from kernels.test_limits import OPERATIONS, check, one_scan
 
 for operation in OPERATIONS:
-    check(*one_scan(importlib.import_module(f"prunelib.kernels.cpu.{operation}"), operation))
+    check(*one_scan(importlib.import_module(f"prunelib.kernels.{operation}.cpu"), operation))
 """
 
 

@@ -7,10 +7,9 @@ from hypothesis import assume, given, settings
 from strategies import DEGENERATE, PATTERNS, Problem, problem, problems
 
 from prunelib import PerRow
-from prunelib.kernels.cpu import compiled
-from prunelib.kernels.cpu import partial_refit_swaps as cpu
-from prunelib.kernels.reference import partial_refit_swaps as reference
-from prunelib.kernels.reference.refit_swaps import IMPROVEMENT
+from prunelib.kernels import cpu_common as compiled
+from prunelib.kernels.partial_refit_swaps import cpu, reference
+from prunelib.kernels.refit_swaps.reference import IMPROVEMENT
 from prunelib.refiners.refit_swaps import standardise
 
 ENGINES = [cpu, reference]

@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from strategies import DEGENERATE, PATTERNS, PER_LAYER, Problem, problem, problems
 
 from prunelib import PerRow
-from prunelib.kernels.cpu import compiled
-from prunelib.kernels.cpu import refit_swaps as cpu
-from prunelib.kernels.reference import refit_swaps as reference
+from prunelib.kernels import cpu_common as compiled
+from prunelib.kernels.refit_swaps import cpu, reference
 from prunelib.refiners.refit_swaps import standardise
 
 ENGINES = [cpu, reference]

@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from strategies import DEGENERATE, PATTERNS, problem, problems
 from triton_device import CUDA, DEVICE
 
-from prunelib.kernels.cpu import compiled
-from prunelib.kernels.cpu import relaxed_swaps as cpu
-from prunelib.kernels.reference import relaxed_swaps as reference
+from prunelib.kernels import cpu_common as compiled
+from prunelib.kernels.relaxed_swaps import cpu, reference
 from prunelib.kernels.scaling import equilibrate
 
 COMPILED = ["cpu", CUDA]
@@ -22,7 +21,7 @@ COMPILED = ["cpu", CUDA]
 def engine(request):
     if request.param == "cuda":
         pytest.importorskip("triton", reason="triton is not installed")
-    return importlib.import_module(f"prunelib.kernels.{request.param}.relaxed_swaps")
+    return importlib.import_module(f"prunelib.kernels.relaxed_swaps.{request.param}")
 
 
 class Effort(NamedTuple):

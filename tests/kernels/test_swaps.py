@@ -9,10 +9,9 @@ from strategies import DEGENERATE, PATTERNS, PER_LAYER, problem, problems
 from swap_engines import all_or_none, cancelling, check_all_or_none, check_equal_swaps, check_the_pair_term, finished
 
 from prunelib import NOfM
-from prunelib.kernels.cpu import compiled
-from prunelib.kernels.cpu import swaps as cpu
-from prunelib.kernels.reference import swaps as reference
+from prunelib.kernels import cpu_common as compiled
 from prunelib.kernels.scaling import equilibrate
+from prunelib.kernels.swaps import cpu, reference
 
 ENGINES = [cpu, reference]
 

@@ -3,9 +3,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunelib import store
 from prunelib.errors import ArtifactError
 from prunelib.masks.packed import read_masks, write_masks
+from prunelib.runtime import store
 
 PROVENANCE = {"model": "abc", "tokens": "def"}
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from prunelib import store
 from prunelib.errors import ArtifactError
 from prunelib.masks.pruned import Pruned, read_pruned, write_pruned
+from prunelib.runtime import store
 
 PROVENANCE = {"model": "abc", "tokens": "def"}
 MASKS = {"a": torch.tensor([[True, False, True], [False, False, True]]), "b": torch.ones(1, 9, dtype=torch.bool)}

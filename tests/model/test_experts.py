@@ -6,8 +6,9 @@ import pytest
 import torch
 from families import MIXTURE, random_windows, read_by_expert, save, tiny_model
 
-from prunelib.calibration.gram import accumulate_grams, in_batches, supported
-from prunelib.calibration.statistics import InputStatistics
+from prunelib.calibration.statistics import InputStatistics, supported
+from prunelib.calibration.whole_model import accumulate_grams
+from prunelib.calibration.windows import in_batches
 from prunelib.model.blockwise import BlockwiseForward
 from prunelib.model.layers import require_coverage
 from prunelib.model.structure import find_layers, load_model

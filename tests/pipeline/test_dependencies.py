@@ -11,22 +11,23 @@ STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
 
 # Modules that frame the work and decide no number: a change in them must not rerun a day of calibration.
 FRAME = {
-    "prunelib/ahead.py",
-    "prunelib/calibration/beside.py",  # when inputs are read
+    "prunelib/calibration/side_stream.py",  # when inputs are read
     "prunelib/cell.py",
-    "prunelib/engine.py",  # where tasks run
     "prunelib/errors.py",
-    "prunelib/machine.py",
-    "prunelib/on_ray.py",
+    "prunelib/methods/refined.py",
+    "prunelib/methods/registry.py",
     "prunelib/params.py",
-    "prunelib/planning/refusals.py",  # refuses to begin, or changes nothing
-    "prunelib/progress.py",
-    "prunelib/pruning/refined.py",
-    "prunelib/pruning/registry.py",
+    "prunelib/planning/checks.py",  # refuses to begin, or changes nothing
     "prunelib/pruning/warm_up.py",
-    "prunelib/resume.py",
+    "prunelib/runtime/load.py",
+    "prunelib/runtime/machine.py",
+    "prunelib/runtime/prefetch.py",
+    "prunelib/runtime/progress.py",
+    "prunelib/runtime/ray_backend.py",
+    "prunelib/runtime/resume.py",
+    "prunelib/runtime/store.py",
+    "prunelib/runtime/tasks.py",  # where tasks run
     "prunelib/settings.py",
-    "prunelib/store.py",
     "prunelib/workflow.py",
 }
 READ = {"prunelib/sources/documents.py", "prunelib/sources/provenance.py"}  # by the stages after download

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from prunelib import refiners
-from prunelib.pruning import registry
+from prunelib.methods import registry
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux to count a peak anew")
 
@@ -19,7 +19,7 @@ import sys
 import torch
 
 from prunelib import NOfM, PerLayer, PerRow, refiners, select
-from prunelib.pruning import registry
+from prunelib.methods import registry
 
 name, kind, rows, inputs = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 method = registry.methods(refiners)[name]

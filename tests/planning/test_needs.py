@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prunelib.calibration.artifact import write_grams
-from prunelib.calibration.gram import plan_passes
 from prunelib.calibration.statistics import InputStatistics
-from prunelib.machine import WAITING_BYTES
+from prunelib.calibration.whole_model import plan_passes
 from prunelib.masks.packed import write_masks
 from prunelib.params import load_params
 from prunelib.planning.grid import workload
@@ -32,6 +31,7 @@ from prunelib.planning.needs import (
 from prunelib.planning.shapes import Block, Matrix, outline
 from prunelib.planning.speed import SPARSITY, SWEEPS, Speed, estimates, measure
 from prunelib.refiners import refit_swaps
+from prunelib.runtime.machine import WAITING_BYTES
 
 ROOT = Path(__file__).parents[2]
 GIB = 1024**3

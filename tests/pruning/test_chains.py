@@ -6,9 +6,9 @@ from pydantic import ValidationError
 from strategies import PATTERNS, problem
 
 from prunelib import refiners, sparseswaps
-from prunelib.pruning import registry
+from prunelib.methods import registry
+from prunelib.methods.refined import silent
 from prunelib.pruning.chains import Chain, outcome, run_chain, steps_of
-from prunelib.pruning.refined import silent
 from prunelib.refiners.sparseswaps import Settings as SparseSwaps
 
 

@@ -11,8 +11,8 @@ from prunelib.kernels import on_compilation
 from prunelib.masks.patterns import NOfM, PerLayer, PerRow, select
 from prunelib.params import load_params
 from prunelib.pruning.chains import run_chain, steps_of
-from prunelib.pruning.refined import silent
-from prunelib.pruning.registry import about
+from prunelib.methods.refined import silent
+from prunelib.methods.registry import about
 from prunelib import refiners
 from prunelib.pruning.warm_up import warm_up
 

@@ -12,7 +12,7 @@ from strategies import DEGENERATE, PATTERNS, PER_LAYER, problem, problems
 from prunelib import NOfM, PerLayer, PerRow
 from prunelib.algebra.objective import refit_losses
 from prunelib.masks.patterns import check_mask
-from prunelib.pruning.survivors import survivors
+from prunelib.methods.kept_weights import survivors
 from prunelib.refiners.admm import Settings, refine
 from prunelib.refiners.least_squares import refine as least_squares
 

@@ -9,8 +9,8 @@ from strategies import DEGENERATE, PATTERNS, PER_LAYER, problem, problems
 from prunelib import PerLayer, PerRow
 from prunelib.algebra.objective import damped, refit_losses, row_losses
 from prunelib.algebra.reconstruction import reconstruct
-from prunelib.pruning.refined import silent
-from prunelib.pruning.survivors import Survivors, survivors, the_better
+from prunelib.methods.kept_weights import Survivors, survivors, the_better
+from prunelib.methods.refined import silent
 from prunelib.refiners.least_squares import Settings, refine
 
 

@@ -12,7 +12,7 @@ from strategies import DEGENERATE, PATTERNS, PER_LAYER, problem, problems
 from prunelib import NOfM, PerLayer, SparseSwaps, pruning_error, refiners, sparseswaps
 from prunelib.algebra.objective import damped, row_losses
 from prunelib.errors import NumericalError, ParamsError, PatternError
-from prunelib.pruning import registry
+from prunelib.methods import registry
 
 METHODS = registry.methods(refiners)
 

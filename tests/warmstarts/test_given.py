@@ -7,10 +7,11 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import save_file
 
-from prunelib import NOfM, PerRow, select, store
+from prunelib import NOfM, PerRow, select
 from prunelib.errors import ArtifactError, PatternError
 from prunelib.masks.packed import write_masks
 from prunelib.model.layers import Layer
+from prunelib.runtime import store
 from prunelib.warmstarts.given import Settings, masks
 
 PATTERN = NOfM(keep=2, group=4)

@@ -5,8 +5,8 @@ from hypothesis import given
 from strategies import problems
 
 from prunelib import RiaSettings, magnitude, ria, select, wanda, warmstarts
-from prunelib.pruning import registry
-from prunelib.pruning.selection import layer_mask
+from prunelib.methods import registry
+from prunelib.pruning.warmstart import layer_mask
 
 
 @given(problems())

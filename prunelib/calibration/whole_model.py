@@ -1,0 +1,136 @@
+"""Gram matrices of all layers of a model, one for each distinct input, block by block.
+
+They accumulate in float32 while the model runs its own forward pass; on a GPU beside it.
+"""
+
+from collections import ChainMap
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+
+import torch
+
+from prunelib.calibration.gram import GramSum
+from prunelib.calibration.side_stream import Beside
+from prunelib.calibration.statistics import InputStatistics
+from prunelib.model.blockwise import BlockwiseForward
+from prunelib.model.layers import Layer, LayerIndex, watch_inputs
+
+_ENTRY_BYTES = torch.float32.itemsize
+
+
+def accumulate_grams(
+    forward: BlockwiseForward,
+    index: LayerIndex,
+    parts: Sequence[Sequence[int]],
+    *,
+    gram_bytes: int,
+    finished: Container[int] = (),
+    on_batch: Callable[[int], None] = lambda _batch: None,
+) -> Iterator[tuple[int, list[dict[str, InputStatistics]]]]:
+    """Take batches of token windows through a model, and yield the Gram matrices of its layers block by block.
+
+    Batches run through a block several times where its Gram matrices do not fit the budget together; that changes no
+    bit of the result.
+
+    Parameters
+    ----------
+    forward
+        At the block to begin with.
+    parts
+        The numbers of the batches whose tokens are summed together, for each sum.
+    gram_bytes
+        Memory on the device for Gram matrices.
+    finished
+        Blocks whose Gram matrices are not needed: batches run through them, and nothing is yielded.
+    on_batch
+        Called with the number of each batch that leaves a block.
+
+    Yields
+    ------
+    tuple
+        Block number, and for each part its inputs' statistics over all tokens, on the CPU, by :attr:`Layer.gram`; the
+        matrices are exactly symmetric. ``forward`` is at the next block then.
+
+    Raises
+    ------
+    ModelError
+        If a layer did not see every token exactly once.
+    NumericalError
+        Naming the layer whose inputs are NaN, infinite or too large for float32.
+    """
+    last = max((block for block in range(index.blocks) if block not in finished), default=-1)
+
+    def keep(batch: int, states: torch.Tensor) -> None:
+        forward.keep(batch, states)
+        on_batch(batch)
+
+    while (block := forward.block) <= last:
+        *first_passes, last_pass = plan_passes(() if block in finished else index.readers(block), gram_bytes)
+        with forward.resident():
+            statistics = [accumulate_pass(forward, layers, parts) for layers in first_passes]
+            statistics.append(accumulate_pass(forward, last_pass, parts, keep))
+        forward.advance()
+        if block not in finished:
+            yield block, [dict(ChainMap(*of_part)) for of_part in zip(*statistics, strict=True)]
+
+
+def accumulate_pass(
+    forward: BlockwiseForward,
+    layers: Sequence[Layer],
+    parts: Sequence[Sequence[int]],
+    on_states: Callable[[int, torch.Tensor], None] = lambda _batch, _states: None,
+) -> list[dict[str, InputStatistics]]:
+    """Run batches through the next block once, and return the statistics of what some layers read, for each part.
+
+    Parameters
+    ----------
+    layers
+        Of the next block, each with an input of its own (:meth:`prunelib.model.layers.LayerIndex.readers`).
+    parts
+        The numbers of the batches whose tokens are summed together.
+    on_states
+        Called with each batch's number and the states that the block leaves of it.
+
+    Raises
+    ------
+    ModelError, NumericalError
+        As :func:`accumulate_grams`.
+    """
+    statistics = []
+    for batches in parts:
+        sums = {layer.name: GramSum(layer.inputs, forward.device) for layer in layers}
+        with Beside(forward.device) as beside:
+            for batch in batches:
+                on_states(batch, _run_watched(forward, batch, layers, sums, beside))
+            beside.finish()
+        tokens = sum(forward.batches[batch].numel() for batch in batches)
+        statistics.append({layer.name: sums[layer.name].complete(layer, tokens) for layer in layers})
+    return statistics
+
+
+def _run_watched(
+    forward: BlockwiseForward, batch: int, layers: Sequence[Layer], sums: Mapping[str, GramSum], beside: Beside
+) -> torch.Tensor:
+    """Run a batch through the next block, adding up what layers read."""
+
+    def receive(name: str, inputs: torch.Tensor) -> None:
+        beside.read(name, inputs, sums[name].add)
+
+    with watch_inputs(forward.model, layers, receive):
+        return forward.run(batch)
+
+
+def plan_passes(layers: Iterable[Layer], budget_bytes: int) -> list[list[Layer]]:
+    """The layers of a block whose inputs have Gram matrices of their own, in passes that fit the budget.
+
+    A pass has at least one layer; where there are none, there is one pass.
+    """
+    passes: list[list[Layer]] = [[]]
+    free = budget_bytes
+    for layer in layers:
+        needed = layer.inputs**2 * _ENTRY_BYTES
+        if passes[-1] and needed > free:
+            passes.append([])
+            free = budget_bytes
+        passes[-1].append(layer)
+        free -= needed
+    return passes

@@ -1,0 +1,207 @@
+"""From text to token windows: a stream of tokens cut into windows, drawn or evenly spread, or windows in documents."""
+
+import json
+import random
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from prunelib.errors import ParamsError, SourceError
+from prunelib.runtime.store import sha256_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def tokenize(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase") -> torch.Tensor:
+    """All texts as one stream of tokens: joined with two newlines, tokenised once, with the default special tokens.
+
+    A tokenizer that begins every sequence with a BOS token thus puts a single one at the very start, as in the
+    perplexity protocol of GPTQ and its successors (Frantar et al., 2210.17323).
+
+    Returns
+    -------
+    torch.Tensor
+        (tokens,) int32.
+    """
+    encoded = tokenizer("\n\n".join(texts), return_attention_mask=False, verbose=False)
+    return torch.tensor(encoded["input_ids"], dtype=torch.int32)
+
+
+def draw_windows(tokens: torch.Tensor, samples: int, length: int, seed: int, bos: int | None = None) -> torch.Tensor:
+    """Draw disjoint windows of a stream at random, without replacement.
+
+    The stream is cut into windows from its start, and those with the least random keys are drawn: more samples of the
+    same seed extend a draw. Keys are the raw output of NumPy's Philox generator, which is the same on every platform
+    and in every version.
+
+    Parameters
+    ----------
+    tokens
+        (tokens,) int32.
+    samples, length
+        Number of windows, and tokens in each.
+    seed
+        Of the draw, at least 0.
+    bos
+        A token that every window begins with, as its first of ``length``; None: windows are plain cuts.
+
+    Returns
+    -------
+    torch.Tensor
+        (samples, length) int32, in the order drawn.
+
+    Raises
+    ------
+    ParamsError
+        If the stream has fewer than ``samples`` windows.
+    """
+    windows = _cut(tokens, length, bos)
+    if samples > len(windows):
+        raise ParamsError(
+            f"calibration.samples = {samples}: the text has {len(tokens)} tokens, at most {len(windows)} windows "
+            f"of calibration.length = {length}"
+        )
+    keys = np.random.Philox(seed).random_raw(len(windows))
+    drawn = np.argsort(keys, kind="stable")[:samples]
+    return windows[torch.from_numpy(drawn)]
+
+
+def draw_in_documents(
+    texts: Sequence[str],
+    tokenizer: "PreTrainedTokenizerBase",
+    samples: int,
+    length: int,
+    seed: int,
+    bos: int | None = None,
+) -> torch.Tensor:
+    """Draw windows as the scripts of GPTQ, SparseGPT and Wanda draw theirs from C4: each in one document.
+
+    A document is drawn at random, with replacement, until one is longer than a window; the window's place in it is
+    drawn then. With Python's ``random`` and a seed the draws are those of the scripts.
+
+    Parameters
+    ----------
+    texts
+        The documents, in order; each is tokenised by itself, with the default special tokens.
+    samples, length, seed, bos
+        As in :func:`draw_windows`.
+
+    Returns
+    -------
+    torch.Tensor
+        (samples, length) int32, in the order drawn.
+
+    Raises
+    ------
+    ParamsError
+        If no document is longer than a window.
+    """
+    draw, body = random.Random(seed), length if bos is None else length - 1  # noqa: S311 - no secret
+    windows: list[torch.Tensor] = []
+    too_short: set[int] = set()
+    while len(windows) < samples:
+        if len(too_short) == len(texts):
+            raise ParamsError(f"calibration.length = {length}: no document of the text is longer")
+        document = draw.randint(0, len(texts) - 1)
+        if document in too_short:
+            continue
+        tokens = _without_bos(tokenize(texts[document : document + 1], tokenizer), bos)
+        if len(tokens) > body:
+            start = draw.randint(0, len(tokens) - body - 1)
+            windows.append(tokens[start : start + body])
+        else:
+            too_short.add(document)
+    drawn = torch.stack(windows)
+    return drawn if bos is None else torch.nn.functional.pad(drawn, (1, 0), value=bos)
+
+
+def spread_windows(tokens: torch.Tensor, length: int, budget: int, bos: int | None = None) -> torch.Tensor:
+    """As many disjoint windows of a stream as the budget allows, evenly spread over it, in order.
+
+    With a budget of the whole stream these are its floor(tokens / length) windows one after another, as the perplexity
+    protocol of GPTQ and its successors cuts them; with less, no one document decides the figure. The tail is dropped.
+
+    Parameters
+    ----------
+    tokens
+        (tokens,) int32.
+    length, budget
+        Tokens in a window, and the most tokens to use in all.
+    bos
+        As in :func:`draw_windows`. What is measured so is another quantity than the papers' perplexity.
+
+    Returns
+    -------
+    torch.Tensor
+        (windows, length) int32.
+
+    Raises
+    ------
+    ParamsError
+        If not even one window fits.
+    """
+    windows = _cut(tokens, length, bos)
+    count = min(len(windows), budget // length)
+    if not count:
+        raise ParamsError(
+            f"evaluation.perplexity.length = {length}: the text has {len(tokens)} tokens, of which "
+            f"evaluation.perplexity.tokens = {budget} may be used: at most a window of {min(len(tokens), budget)}"
+        )
+    return windows[torch.arange(count) * len(windows) // count]
+
+
+def bos_of(tokenizer: "PreTrainedTokenizerBase") -> int:
+    """The id of the token that begins a sequence.
+
+    Raises
+    ------
+    ParamsError
+        If the tokenizer has no BOS token.
+    """
+    if tokenizer.bos_token_id is None:
+        raise ParamsError("bos_per_window: true, but the model's tokenizer has no BOS token; set it to false")
+    return int(tokenizer.bos_token_id)
+
+
+def tokenizer_identity(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """The SHA-256 of everything that decides a tokenizer's ids: vocabulary, merges, normalisation, special tokens.
+
+    Truncation and padding are left out: they are the state of the last call, not the tokenizer's own.
+
+    Raises
+    ------
+    SourceError
+        If it is not a fast tokenizer, whose whole definition is one serialisation.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise SourceError(f"tokenizer {type(tokenizer).__name__}: expected a fast tokenizer (a tokenizer.json file)")
+    definition = json.loads(backend.to_str())
+    return sha256_json({key: value for key, value in definition.items() if key not in {"truncation", "padding"}})
+
+
+def _cut(tokens: torch.Tensor, length: int, bos: int | None) -> torch.Tensor:
+    if bos is not None:
+        return torch.nn.functional.pad(_cut(_without_bos(tokens, bos), length - 1, None), (1, 0), value=bos)
+    count = len(tokens) // length
+    return tokens[: count * length].view(count, length)
+
+
+def _without_bos(tokens: torch.Tensor, bos: int | None) -> torch.Tensor:
+    """A stream without the BOS token that it begins with."""
+    return tokens[1:] if len(tokens) and tokens[0] == bos else tokens
+
+
+def in_batches(parts: Iterable[torch.Tensor], batch: int) -> tuple[list[torch.Tensor], list[range]]:
+    """Windows (samples, length) as batches, and the numbers of the batches of each part that has windows."""
+    batches: list[torch.Tensor] = []
+    numbers = []
+    for windows in parts:
+        if len(windows):
+            first = len(batches)
+            batches += windows.split(batch)
+            numbers.append(range(first, len(batches)))
+    return batches, numbers

@@ -1,0 +1,49 @@
+"""Put masks, and moved weights where there are such, on a stock model: a pruned Hugging Face folder comes out.
+
+The masks are those of a refined cell (artifacts/refined/...) or of an exported folder, and must be of this very model.
+Moved weights stand in the folder of the cell alone: from an exported one come its masks.
+"""
+
+import argparse
+from pathlib import Path
+
+from transformers import AutoConfig
+
+from prunelib.cli import one_line
+from prunelib.export.card import model_card
+from prunelib.export.folder import export_model
+from prunelib.masks.pruned import MASKS_FILE, read_pruned
+from prunelib.model.structure import find_layers, load_model
+from prunelib.runtime import store
+from prunelib.sources.provenance import computed_identity
+
+
+def main() -> None:
+    """The command line; a user's fault prints one line and exits with status 2."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--model", metavar="FOLDER", type=Path, required=True, help="the stock model, safetensors")
+    parser.add_argument("--masks", metavar="FOLDER", type=Path, required=True, help=f"the folder with {MASKS_FILE}")
+    parser.add_argument("--to", metavar="FOLDER", type=Path, required=True, help="new or empty")
+    arguments = parser.parse_args()
+    with one_line(parser):
+        apply(arguments.model, arguments.masks, arguments.to)
+
+
+def apply(folder: Path, masks: Path, target: Path) -> None:
+    """Write ``target``: the model in ``folder`` pruned by the masks in the folder ``masks``.
+
+    Raises
+    ------
+    ArtifactError, ModelError, PatternError
+        If a folder is not what it should be, or the masks are not of this model.
+    """
+    pruned = read_pruned(masks, {"model": computed_identity(folder)})
+    made_from = store.read_provenance(masks / MASKS_FILE, "mask")
+    dtype = AutoConfig.from_pretrained(folder, local_files_only=True).dtype
+    index = find_layers(load_model(folder, str(dtype or "float32").removeprefix("torch."), "cpu"), folder)
+    methods = {key: made_from[key] for key in ("model", "tokens", "pattern", "warmstart", "refiner")}
+    export_model(folder, target, index, pruned, methods, model_card(folder.name, methods, None, None))
+
+
+if __name__ == "__main__":
+    main()

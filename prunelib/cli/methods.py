@@ -1,0 +1,73 @@
+"""Print the table of all methods as Markdown, from what each says of itself; ``--write`` puts it into README.md."""
+
+import argparse
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from prunelib import refiners, warmstarts
+from prunelib.errors import ArtifactError, PruneError
+from prunelib.methods import registry
+from prunelib.runtime import store
+
+README = Path("README.md")
+START, END = "<!-- methods -->\n", "<!-- /methods -->"
+_KINDS = {"warm start": warmstarts, "refiner": refiners}
+_HEADINGS = ("", "name", "what it does", "patterns", "kept weights", "source")
+
+
+def table() -> str:
+    """The table: warm starts, then refiners, each in the order of their names."""
+    lines = [_line(_HEADINGS), "|" + "---|" * len(_HEADINGS)]
+    for kind, package in _KINDS.items():
+        for index, (name, module) in enumerate(registry.methods(package).items()):
+            lines.append(_line(("" if index else kind, f"`{name}`", *_described(module))))
+    return "\n".join(lines) + "\n"
+
+
+def _described(module: ModuleType) -> tuple[str, ...]:
+    about: registry.About = module.ABOUT
+    everywhere = set(about.patterns) == set(registry.ALL_PATTERNS)
+    patterns = "all" if everywhere else ", ".join(f"`{kind}`" for kind in about.patterns)
+    return about.summary, patterns, "move" if about.moves_weights else "stay", about.source
+
+
+def _line(entries: tuple[str, ...]) -> str:
+    escaped = (entry.replace("|", "\\|") for entry in entries)
+    return "|" + "|".join(f" {entry} " if entry else " " for entry in escaped) + "|"
+
+
+def shown_in(text: str) -> str:
+    """What stands between the markers of a text.
+
+    Raises
+    ------
+    ArtifactError
+        If it does not hold each marker once, in their order.
+    """
+    if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
+        raise ArtifactError(f"{README}: expected {START.strip()} and, after it, {END}, once each on lines of their own")
+    return text.partition(START)[2].partition(END)[0]
+
+
+def write() -> None:
+    """Replace what stands between the markers of README.md by the table; raises as :func:`shown_in`."""
+    text = README.read_text(encoding="utf-8")
+    store.write_text(README, text.replace(f"{START}{shown_in(text)}{END}", f"{START}{table()}{END}"))
+
+
+def main() -> None:
+    """The command line; what keeps README.md from being written is one line and status 2."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true", help=f"put the table into {README}, between its markers")
+    if not parser.parse_args().write:
+        sys.stdout.write(table())
+        return
+    try:
+        write()
+    except (PruneError, OSError) as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,1 +1,0 @@
-"""The compiled engine for processors: numba, SIMD, rows in parallel over threads; one operation a module."""

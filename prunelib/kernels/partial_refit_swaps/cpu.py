@@ -1,0 +1,216 @@
+"""Partial refit swaps, compiled: float32 finds which weights may leave, float64 decides.
+
+Rows are scanned in chunks, tile by tile of G. A row's result depends neither on its chunk nor on the number of threads.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from prunelib.kernels.cpu_common import (
+    BLOCKED,
+    compiled,
+    correlate_rows,
+    first_of,
+    in_chunks,
+    lesser,
+    places_of,
+    tile_rows,
+)
+from prunelib.kernels.interface import FLOAT32_ROUNDING, MAX_SWEEPS, RowResults
+from prunelib.kernels.partial_refit_swaps.reference import DESCENTS
+from prunelib.kernels.refit_swaps.reference import IMPROVEMENT
+
+
+def swap_to_optimum(
+    weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, start: torch.Tensor, group: int, threads: int
+) -> Iterator[tuple[slice, RowResults, torch.Tensor]]:
+    """Sweep over each row until no swap improves it; see :mod:`prunelib.kernels.partial_refit_swaps.reference`."""
+    weights, grams, diag = weight.contiguous().numpy(), gram.contiguous().numpy(), gram.diagonal().numpy().copy()
+
+    def work(rows: slice) -> tuple[slice, RowResults, torch.Tensor]:
+        results = RowResults.untouched(mask[rows])
+        masks, *figures = (figure.numpy() for figure in vars(results).values())
+        x, corr = start[rows].numpy().copy(), np.empty(masks.shape, np.float64)
+        corr32, closed, gain = np.zeros((3, *masks.shape), np.float32)
+        scratch = np.empty(masks.shape[1], np.float64)
+        chunk = _Rows(weights[rows], grams, diag, masks, x, corr, corr32, closed, gain, scratch, group)
+        _refine(chunk, tile_rows(grams), *figures)
+        return rows, results, torch.from_numpy(x)
+
+    return in_chunks(work, len(mask), threads)
+
+
+class _Rows(NamedTuple):
+    """A chunk of rows and their state.
+
+    gram (inputs, inputs) and its diag (inputs,) are float32; mask (rows, inputs) is bool. weight, x and corr, which is
+    c = G (w - x), are (rows, inputs) float64; corr32 is c, closed is BLOCKED where kept and else 0, and gain[r, u] the
+    least change from pruning u as a scan found it, all (rows, inputs) float32.
+    """
+
+    weight: np.ndarray
+    gram: np.ndarray
+    diag: np.ndarray
+    mask: np.ndarray
+    x: np.ndarray
+    corr: np.ndarray
+    corr32: np.ndarray
+    closed: np.ndarray
+    gain: np.ndarray
+    scratch: np.ndarray
+    group: int
+
+
+@compiled
+def _refine(rows, tile, swaps, sweeps, loss_before, loss_after, optimal):
+    active = np.ones(len(rows.mask), np.bool_)
+    correlate_rows(rows.weight - rows.x, np.arange(active.size), rows.gram, rows.corr)
+    for r in range(active.size):
+        rows.closed[r] = np.where(rows.mask[r], np.float32(BLOCKED), np.float32(0.0))
+        rows.corr32[r] = rows.corr[r]
+        loss_before[r] = _loss(rows, r)
+    while active.any():
+        _scan(rows, active, tile)
+        for r in np.flatnonzero(active):
+            made = _visit(rows, r)
+            sweeps[r] += 1
+            swaps[r] += made
+            optimal[r] = made == 0
+            active[r] = made > 0 and sweeps[r] < MAX_SWEEPS
+            if made > 0:
+                _descend(rows, r)
+    for r in range(active.size):
+        loss_after[r] = _loss(rows, r)
+
+
+@compiled
+def _loss(rows, r):
+    """The row's loss e^T c with e = w - x."""
+    return max(((rows.weight[r] - rows.x[r]) * rows.corr[r]).sum(), 0.0)
+
+
+@compiled
+def _scan(rows, active, tile):
+    """Set gain[r, u] = min_j dL(u, j) in float32 for the kept u of active rows, BLOCKED for the pruned."""
+    inputs = rows.diag.size
+    kept = np.empty(min(tile, inputs), np.int64)
+    scale = np.float32(1.0) / np.sqrt(rows.diag)
+    for start in range(0, inputs, tile):
+        for r in np.flatnonzero(active):
+            x, corr, gain = rows.x[r], rows.corr[r], rows.gain[r]
+            count = 0
+            for u in range(start, min(start + tile, inputs)):
+                gain[u] = BLOCKED
+                if rows.mask[r, u]:
+                    kept[count] = u
+                    count += 1
+            _least_restores(kept[:count], x, rows.gram, rows.corr32[r], rows.closed[r], scale, rows.group, gain)
+            for u in kept[:count]:
+                gain[u] += _prune_term(x[u], rows.diag[u], corr[u])
+
+
+@compiled
+def _prune_term(x, guu, cu):
+    """The change from pruning u alone, 2 x_u c_u + x_u^2 G_uu."""
+    return x * (x * guu + 2.0 * cu)
+
+
+@compiled
+def _least_restores(kept, x, gram, corr, closed, scale, group, gain):
+    """Set gain[u] = -max_j (c_j + x_u G_uj)^2 / G_jj over the group of each u; over a whole row, four u at a time."""
+    whole = kept.size - kept.size % 4 if group == x.size else 0
+    for k in range(0, whole, 4):
+        u0, u1, u2, u3 = kept[k], kept[k + 1], kept[k + 2], kept[k + 3]
+        g0, g1, g2, g3 = gram[u0], gram[u1], gram[u2], gram[u3]
+        x0, x1, x2, x3 = np.float32(x[u0]), np.float32(x[u1]), np.float32(x[u2]), np.float32(x[u3])
+        m0 = m1 = m2 = m3 = np.float32(BLOCKED)
+        for j in range(x.size):
+            c, shut, unit = corr[j], closed[j], scale[j]
+            t0, t1, t2, t3 = (
+                (c + x0 * g0[j]) * unit,
+                (c + x1 * g1[j]) * unit,
+                (c + x2 * g2[j]) * unit,
+                (c + x3 * g3[j]) * unit,
+            )
+            m0, m1 = lesser(shut - t0 * t0, m0), lesser(shut - t1 * t1, m1)
+            m2, m3 = lesser(shut - t2 * t2, m2), lesser(shut - t3 * t3, m3)
+        gain[u0], gain[u1], gain[u2], gain[u3] = m0, m1, m2, m3
+    for u in kept[whole:]:
+        gain[u] = _least_restore(u, np.float32(x[u]), gram[u], corr, closed, scale, group)
+
+
+@compiled
+def _least_restore(u, xu, row, corr, closed, scale, group):
+    places = places_of(group, u)
+    row, corr, closed, scale = row[places], corr[places], closed[places], scale[places]
+    least = np.float32(BLOCKED)
+    for j in range(row.size):
+        t = (corr[j] + xu * row[j]) * scale[j]
+        least = lesser(closed[j] - t * t, least)
+    return least
+
+
+@compiled
+def _visit(rows, r):
+    """Visit each u that has a swap which improves, best first, and make its best swap now; return their number."""
+    gain, threshold = rows.gain[r], IMPROVEMENT * (rows.weight[r] ** 2).sum()
+    size = np.abs(rows.corr32[r]).max() + 2.0 * np.abs(rows.x[r]).max()
+    candidates = np.flatnonzero(gain < FLOAT32_ROUNDING * size * size)
+    change = np.zeros(candidates.size)
+    for k in range(candidates.size):
+        change[k], _ = _best_swap(rows, r, candidates[k])
+    made = 0
+    for k in np.argsort(change, kind="mergesort"):
+        if change[k] >= -threshold:
+            break
+        u = candidates[k]
+        now, j = _best_swap(rows, r, u)
+        if now < -threshold:
+            _swap(rows, r, u, j)
+            made += 1
+    return made
+
+
+@compiled
+def _best_swap(rows, r, u):
+    """The least exact change from pruning u, and the j (the lowest of equals) to restore for it."""
+    places = places_of(rows.group, u)
+    row, corr, closed = rows.gram[u, places], rows.corr[r, places], rows.closed[r, places]
+    diag, changes, xu, least = rows.diag[places], rows.scratch[places], rows.x[r, u], BLOCKED
+    for j in range(row.size):
+        restored = corr[j] + xu * row[j]
+        changes[j] = closed[j] - restored * restored / diag[j]
+        least = lesser(changes[j], least)
+    j = places.start + first_of(changes, least)
+    return _prune_term(xu, rows.diag[u], rows.corr[r, u]) + least, j
+
+
+@compiled
+def _swap(rows, r, u, j):
+    """Prune u and restore j with its best value: c += x_u G_u - x_j G_j."""
+    corr, corr32, gu, gj = rows.corr[r], rows.corr32[r], rows.gram[u], rows.gram[j]
+    xu = rows.x[r, u]
+    xj = (corr[j] + xu * gu[j]) / rows.diag[j]
+    for i in range(corr.size):
+        corr[i] += xu * gu[i] - xj * gj[i]
+        corr32[i] = corr[i]
+    rows.x[r, u], rows.x[r, j] = 0.0, xj
+    rows.mask[r, u], rows.mask[r, j] = False, True
+    rows.closed[r, u], rows.closed[r, j] = 0.0, BLOCKED
+
+
+@compiled
+def _descend(rows, r):
+    """Move each kept weight in turn to its best, DESCENTS times."""
+    x, corr = rows.x[r], rows.corr[r]
+    kept = np.flatnonzero(rows.mask[r])
+    for _ in range(DESCENTS):
+        for i in kept:
+            step, row = corr[i] / rows.diag[i], rows.gram[i]
+            x[i] += step
+            for k in range(corr.size):
+                corr[k] -= step * row[k]
+    rows.corr32[r] = corr

@@ -1,0 +1,123 @@
+"""Partial refit swaps on a GPU: float32 finds which weights may leave, float64 decides, row by row.
+
+Descents take a block of columns of all rows at a time: in it weights move one after the other, then all of c follows by
+one product with the block's rows of G. The values are those of moving one weight after the other through a whole row,
+but for the order in which c is summed.
+
+Beside the weight and the Gram matrix, the device holds at most 28 bytes for each weight of a chunk (at most a quarter
+of the rows) and a strip of the Gram matrix in float64.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import triton
+
+from prunelib.kernels.cuda_chunks import correlate, in_chunks, whole_row
+from prunelib.kernels.interface import MAX_SWEEPS, RowResults
+from prunelib.kernels.partial_refit_swaps import cuda_kernels as refit_kernels
+from prunelib.kernels.partial_refit_swaps.reference import DESCENTS
+
+TILE = {"ROWS": 16, "KEPT": 128, "PRUNED": 4, "num_warps": 2}
+"""What one program scans. A thread holds 32 pairs of a row and a kept column in registers."""
+
+DESCENT = {"ROWS": 4, "COORDINATES": 64, "num_warps": 1}
+"""What one program descends. More columns are fewer passes over c, and more turns that wait for each other."""
+
+_GROUPS_TILE = {"KEPT": 256, "num_warps": 2}
+
+
+def swap_to_optimum(
+    weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, start: torch.Tensor, group: int, threads: int
+) -> Iterator[tuple[slice, RowResults, torch.Tensor]]:
+    """Sweep over each row until no swap improves it; see :mod:`prunelib.kernels.partial_refit_swaps.reference`."""
+    del threads  # of the processor
+    gram = gram.contiguous()
+
+    def work(part: slice) -> tuple[slice, RowResults, torch.Tensor]:
+        state = _begin(weight[part].contiguous(), gram, mask[part], start[part])
+        return part, _finish(state, group), state.x
+
+    return in_chunks(work, weight)
+
+
+class _Rows(NamedTuple):
+    """A chunk of rows and their state, what :mod:`.refit_kernels` says, in the order in which they are visited.
+
+    weight and x are (rows, inputs) float64, closed (rows, inputs) float32, gram (inputs, inputs) float32, inverse
+    (inputs,) float64; the others are (rows,).
+    """
+
+    weight: torch.Tensor
+    gram: torch.Tensor
+    inverse: torch.Tensor
+    x: torch.Tensor
+    closed: torch.Tensor
+    swaps: torch.Tensor
+    sweeps: torch.Tensor
+    loss_before: torch.Tensor
+    loss_after: torch.Tensor
+    optimal: torch.Tensor
+
+
+def _begin(weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, start: torch.Tensor) -> _Rows:
+    """The state of all rows before the first sweep."""
+    closed = torch.zeros(mask.shape, device=mask.device).masked_fill_(mask, torch.inf)
+    swaps, sweeps = torch.zeros((2, len(mask)), dtype=torch.int64, device=mask.device)
+    loss_before, loss_after = torch.zeros((2, len(mask)), dtype=torch.float64, device=mask.device)
+    optimal = torch.zeros_like(swaps, dtype=torch.bool)
+    x, inverse = start.clone(memory_format=torch.contiguous_format), 1 / gram.diagonal().double()
+    return _Rows(weight, gram, inverse, x, closed, swaps, sweeps, loss_before, loss_after, optimal)
+
+
+def _finish(state: _Rows, group: int) -> RowResults:
+    """Sweep and descend until no row is left that a sweep changed."""
+    rows = torch.arange(len(state.x), device=state.x.device)
+    corr = correlate(state.weight - state.x, state.gram)
+    while len(rows):
+        _sweep(rows, corr, state, group)
+        swapped = ~state.optimal[rows]
+        rows, corr = rows[swapped], corr[swapped]
+        for _ in range(DESCENTS if len(rows) else 0):
+            _descend(rows, corr, state)
+        given_up = state.sweeps[rows] >= MAX_SWEEPS
+        last = rows[given_up]
+        state.loss_after[last] = ((state.weight[last] - state.x[last]) * corr[given_up]).sum(dim=1).clamp(min=0)
+        rows, corr = rows[~given_up], corr[~given_up]
+    figures = (state.closed == torch.inf, state.swaps, state.sweeps, state.loss_before, state.loss_after, state.optimal)
+    return RowResults(*(figure.cpu() for figure in figures))
+
+
+def _sweep(rows: torch.Tensor, corr: torch.Tensor, state: _Rows, group: int) -> None:
+    """Find what each weight's best swap could bring, and make those that improve."""
+    inputs = len(state.gram)
+    least = _scan(rows, corr, state, group)
+    refit_kernels.visit[(len(rows),)](rows, corr, least, *state, inputs, group, **whole_row(inputs))
+
+
+def _scan(rows: torch.Tensor, corr: torch.Tensor, state: _Rows, group: int) -> torch.Tensor:
+    """The best that pruning each weight of the numbered ``rows`` (n,) could bring, (n, inputs) float32."""
+    inputs, scale = len(state.gram), state.inverse.sqrt()
+    target: torch.Tensor = torch.empty(corr.shape, device=corr.device)
+    least = torch.empty_like(target)
+    torch.mul(corr, scale, out=target)
+    operands = (rows, state.x, state.gram, scale.float(), state.closed, target, least)
+    if group < inputs:
+        grid = (len(rows), triton.cdiv(inputs, _GROUPS_TILE["KEPT"]))
+        refit_kernels.scan_groups[grid](*operands, inputs, group, **_GROUPS_TILE)
+    else:
+        grid = (triton.cdiv(len(rows), TILE["ROWS"]), triton.cdiv(inputs, TILE["KEPT"]))
+        refit_kernels.scan_rows[grid](*operands, len(rows), inputs, **TILE)
+    return least
+
+
+def _descend(rows: torch.Tensor, corr: torch.Tensor, state: _Rows) -> None:
+    """Move each kept weight of the numbered ``rows`` (n,) in turn to its best; changes their corr (n, inputs)."""
+    inputs, width = len(state.gram), DESCENT["COORDINATES"]
+    steps = torch.empty((len(rows), width), dtype=torch.float64, device=corr.device)
+    operands = (rows, corr, state.gram, state.inverse, state.x, state.closed, steps, len(rows))
+    for first in range(0, inputs, width):
+        refit_kernels.descend[(triton.cdiv(len(rows), DESCENT["ROWS"]),)](*operands, first, inputs, **DESCENT)
+        strip = state.gram[first : first + width].double()
+        corr.addmm_(steps[:, : len(strip)], strip, alpha=-1)

@@ -1,0 +1,19 @@
+"""Refit swaps: the exact value of every swap with all kept weights re-estimated, from one inverse a row.
+
+For a row w with kept columns S, H = G_SS^-1, least-squares weights x = H (G w)_S and r = G (w - x), to prune u and
+restore j changes the least-squares loss e^T G e, e = w - x, by
+
+    dL(u, j) = x_u^2 / H_uu - (r_j + A_ju x_u / H_uu)^2 / (D_j + A_ju^2 / H_uu)
+
+    A = G_PS H       how the kept columns stand in for the pruned ones
+    D = diag(G_PP - A G_SP)       what of them no kept column can say
+
+What it costs to prune u alone is Optimal Brain Surgeon's (Hassibi & Stork, 1993); the second term is what restoring j
+then gains, from the Schur complement of j. An engine is a module with a generator that yields ``(rows, results, x)``::
+
+    swap_to_optimum(weight, gram, mask, group, threads)       until no swap lowers the least-squares loss
+
+weight (rows, inputs) float64 and gram (inputs, inputs) float32 are standardised
+(:func:`prunelib.refiners.refit_swaps.standardise`); ``x`` is (rows, inputs) float64, 0 where pruned, and the losses of
+``results`` are those of least squares on the mask that came in and on the one that goes out.
+"""

@@ -1,0 +1,247 @@
+"""Refit swaps, compiled: each row keeps a tableau from which the exact value of every swap is read off.
+
+With S the kept columns, P the pruned ones and H = G_SS^-1, the tableau of the sweep operator (Goodnight, 1979) is
+
+    T_SS = -H        T_SP = H G_SP        T_PP = G_PP - G_PS H G_SP
+
+and pruning or restoring column p is a pivot on p: a rank-one change T_ij -= T_ip T_pj / T_pp of everything outside row
+and column p. Only the rows of kept columns are stored, and the diagonal of T_PP. The changes of the stored rows are
+collected and then subtracted together, eight at a time. All is float64 but G.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from prunelib.kernels.cpu_common import BLOCKED, compiled, correlate, first_of, in_chunks, lesser, places_of
+from prunelib.kernels.interface import MAX_SWEEPS, RowResults
+from prunelib.kernels.refit_swaps.reference import IMPROVEMENT, LEAST_SCHUR
+
+_PIVOTS = 32  # a multiple of 8
+
+
+def swap_to_optimum(
+    weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, group: int, threads: int
+) -> Iterator[tuple[slice, RowResults, torch.Tensor]]:
+    """Sweep over each row until no swap improves it; see :mod:`prunelib.kernels.refit_swaps.reference`."""
+    weights, grams = weight.contiguous().numpy(), gram.contiguous().numpy()
+
+    def work(rows: slice) -> tuple[slice, RowResults, torch.Tensor]:
+        results = RowResults.untouched(mask[rows])
+        masks, *figures = (figure.numpy() for figure in vars(results).values())
+        x = np.zeros(masks.shape)
+        _refine(weights[rows], grams, masks, group, x, *figures)
+        return rows, results, torch.from_numpy(x)
+
+    return in_chunks(work, len(mask), threads)
+
+
+class _Tableau(NamedTuple):
+    """The tableau of one row, all float64 but gram and mask.
+
+    body[s] is row columns[s] of T, (even, inputs), without what is pending: the sum of factors[n, s] * pivots[n] over
+    the first pending[0] pivots. Beyond the kept columns, body may have one more row, of zeros. state is x on the kept
+    and r = G (w - x) on the pruned columns, schur the diagonal of T_PP (blocked where kept), both (inputs,) and up to
+    date.
+    """
+
+    gram: np.ndarray
+    mask: np.ndarray
+    columns: np.ndarray
+    body: np.ndarray
+    factors: np.ndarray
+    pivots: np.ndarray
+    pending: np.ndarray
+    state: np.ndarray
+    schur: np.ndarray
+    scratch: np.ndarray
+    group: int
+
+
+@compiled
+def _refine(weight, gram, mask, group, x, swaps, sweeps, loss_before, loss_after, optimal):
+    for r in range(len(weight)):
+        w = weight[r]
+        t = _tableau(w, gram, mask[r], group)
+        loss_before[r] = _settle(t, w)
+        threshold = IMPROVEMENT * (w * w).sum()
+        while sweeps[r] < MAX_SWEEPS and not optimal[r]:
+            made = _sweep(t, threshold)
+            sweeps[r] += 1
+            swaps[r] += made
+            optimal[r] = made == 0
+        loss_after[r] = _settle(t, w)
+        for u in t.columns:
+            x[r, u] = t.state[u]
+
+
+@compiled
+def _tableau(w, gram, mask, group):
+    """The tableau of a row: that of no kept columns, in which all are then restored one by one."""
+    inputs, columns = w.size, np.flatnonzero(mask)
+    even = columns.size + columns.size % 2
+    body, factors, pivots = np.zeros((even, inputs)), np.zeros((_PIVOTS, even)), np.zeros((_PIVOTS, inputs))
+    state, schur, scratch = np.empty(inputs), np.empty(inputs), np.empty(inputs)
+    for s in range(columns.size):
+        body[s] = gram[columns[s]]
+    for j in range(inputs):
+        schur[j] = gram[j, j]
+    correlate(w, np.arange(inputs), gram, state)
+    pending = np.zeros(1, np.int64)
+    t = _Tableau(gram, mask, columns, body, factors, pivots, pending, state, schur, scratch, group)
+    for s in range(columns.size):
+        row = _next_pivot(t)
+        _stored_row(t, s, row)
+        _restore(t, s, columns[s], row)
+    return t
+
+
+@compiled
+def _next_pivot(t):
+    """Where the row of the next pivot goes."""
+    if t.pending[0] == _PIVOTS:
+        _subtract_pending(t)
+    return t.pivots[t.pending[0]]
+
+
+@compiled
+def _stored_row(t, s, row):
+    """Set row to row columns[s] of T."""
+    row[:] = t.body[s]
+    for n in range(t.pending[0]):
+        factor, pivot = t.factors[n, s], t.pivots[n]
+        for i in range(row.size):
+            row[i] -= factor * pivot[i]
+
+
+@compiled
+def _pruned_row(t, j, row):
+    """Set row to row j of T: -y on the kept columns with y = -H G_Sj, G (e_j + y) on the pruned."""
+    y = t.scratch
+    for s in range(t.columns.size):
+        u = t.columns[s]
+        y[u] = -t.body[s, j]
+        for n in range(t.pending[0]):
+            y[u] += t.factors[n, s] * t.pivots[n, j]
+    y[j] = 1.0
+    correlate(y, t.columns, t.gram, row)
+    for u in t.columns:
+        if u != j:
+            row[u] = -y[u]
+
+
+@compiled
+def _pivot(t, row, p, at, sign):
+    """Pivot on p, with its row as the next of t.pivots and T_pp = at; sign is 1 to restore p, -1 to prune it."""
+    factors, step = t.factors[t.pending[0]], t.state[p] / at
+    for s in range(t.columns.size):
+        factors[s] = row[t.columns[s]] / at
+    for i in range(row.size):
+        t.state[i] -= step * row[i]
+        t.schur[i] = max(t.schur[i] - row[i] / at * row[i], LEAST_SCHUR)
+    t.state[p] = sign * step
+    row[p] = at - sign  # so that T_sp - factor * row[p] becomes sign * factor
+    t.pending[0] += 1
+
+
+@compiled
+def _restore(t, s, j, row):
+    """Let column j, whose row is the next pivot, enter in slot s."""
+    at = max(row[j], LEAST_SCHUR)
+    _pivot(t, row, j, at, 1.0)
+    for i in range(row.size):
+        t.body[s, i] = row[i] / at
+    t.body[s, j] = -1.0 / at
+    t.factors[: t.pending[0], s] = 0.0
+    t.mask[j], t.columns[s], t.schur[j] = True, j, BLOCKED
+
+
+@compiled
+def _prune(t, s, row):
+    """Let the column in slot s, whose row is the next pivot, leave."""
+    u = t.columns[s]
+    at = row[u]
+    _pivot(t, row, u, at, -1.0)
+    t.mask[u], t.schur[u] = False, -1.0 / at
+
+
+@compiled
+def _subtract_pending(t):
+    t.factors[t.pending[0] :] = 0.0
+    for s in range(0, len(t.body), 2):
+        for n in range(0, t.pending[0], 8):
+            _subtract_eight(t.body[s], t.factors[n : n + 8, s], t.body[s + 1], t.factors[n : n + 8, s + 1], t.pivots, n)
+    t.pending[0] = 0
+
+
+@compiled
+def _subtract_eight(a, f, b, g, pivots, n):
+    """Subtract f[i] * pivots[n + i] from row a, and g[i] * pivots[n + i] from row b, for eight i."""
+    p0, p1, p2, p3 = pivots[n], pivots[n + 1], pivots[n + 2], pivots[n + 3]
+    p4, p5, p6, p7 = pivots[n + 4], pivots[n + 5], pivots[n + 6], pivots[n + 7]
+    f0, f1, f2, f3, f4, f5, f6, f7 = f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7]
+    g0, g1, g2, g3, g4, g5, g6, g7 = g[0], g[1], g[2], g[3], g[4], g[5], g[6], g[7]
+    for i in range(a.size):
+        a[i] -= (f0 * p0[i] + f1 * p1[i] + f2 * p2[i] + f3 * p3[i]) + (
+            f4 * p4[i] + f5 * p5[i] + f6 * p6[i] + f7 * p7[i]
+        )
+        b[i] -= (g0 * p0[i] + g1 * p1[i] + g2 * p2[i] + g3 * p3[i]) + (
+            g4 * p4[i] + g5 * p5[i] + g6 * p6[i] + g7 * p7[i]
+        )
+
+
+@compiled
+def _settle(t, w):
+    """Take out of x and r what rounding has left: r = G (w - x), x += H r_S; return the loss."""
+    _subtract_pending(t)
+    e, r = w.copy(), np.empty(w.size)
+    for u in t.columns:
+        e[u] -= t.state[u]
+    correlate(e, np.arange(w.size), t.gram, r)
+    loss = (e * r).sum()
+    for j in np.flatnonzero(~t.mask):
+        t.state[j], r[j] = r[j], 0.0
+    for s in range(t.columns.size):
+        t.state[t.columns[s]] -= (t.body[s] * r).sum()
+    return max(loss, 0.0)
+
+
+@compiled
+def _sweep(t, threshold):
+    """Value all swaps, visit each u that may improve, best first, and make its best swap; return their number."""
+    _subtract_pending(t)
+    change = np.empty(t.columns.size)
+    for s in range(change.size):
+        change[s], _ = _best_swap(t, t.columns[s], t.body[s])
+    candidates = np.flatnonzero(change < -threshold)
+    made = 0
+    for s in candidates[np.argsort(change[candidates], kind="mergesort")]:
+        row = _next_pivot(t)
+        _stored_row(t, s, row)
+        now, j = _best_swap(t, t.columns[s], row)
+        if now < -threshold:
+            _prune(t, s, row)
+            row = _next_pivot(t)
+            t.columns[s] = j
+            _pruned_row(t, j, row)
+            _restore(t, s, j, row)
+            made += 1
+    return made
+
+
+@compiled
+def _best_swap(t, u, row):
+    """The least change from pruning u, whose row of T is given, and the j (the lowest of equals) to restore for it."""
+    places = places_of(t.group, u)
+    h = -1.0 / row[u]
+    step = t.state[u] * h
+    a, r, schur = row[places], t.state[places], t.schur[places]
+    changes = t.scratch[: a.size]
+    least = 0.0
+    for j in range(a.size):
+        residual = r[j] + step * a[j]
+        changes[j] = -(residual * residual) / (schur[j] + h * a[j] * a[j])
+        least = lesser(changes[j], least)
+    return step * t.state[u] + least, places.start + first_of(changes, least)

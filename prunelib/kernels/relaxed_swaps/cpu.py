@@ -1,0 +1,377 @@
+"""Relaxed swaps, compiled: pairs are chosen in float32 with SIMD, and made in float64.
+
+The first places of all groups lie side by side, then the second ones, and so on: place t of group q is t * groups + q.
+Within a whole row that changes nothing; with many groups, SIMD goes over these. A row's result depends neither on its
+chunk nor on the number of threads.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from prunelib.kernels.cpu_common import BLOCKED, compiled, correlate, first_of, in_chunks, lesser
+from prunelib.kernels.relaxed_swaps.reference import FLAT, NEAR, OUTSIDE, PAIRS
+
+_FLAT, _NEAR = np.float32(FLAT), np.float32(NEAR)
+_FEW = 32  # as few are sorted faster than parted
+_SHUT = np.float32(BLOCKED / 2)  # whoever is above has nothing to give
+
+
+def descend(
+    weight: torch.Tensor,
+    gram: torch.Tensor,
+    shifts: torch.Tensor,
+    mass: torch.Tensor,
+    fixed: torch.Tensor,
+    group: int,
+    price: float | None,
+    tolerance: float,
+    rounds: int,
+    threads: int,
+) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Make relaxed swaps on one objective after the other; see :mod:`prunelib.kernels.relaxed_swaps.reference`.
+
+    There is a ``price`` only where groups are whole rows.
+    """
+    columns = torch.arange(len(gram)).reshape(-1, group).T.flatten()  # of each place
+    ordered = gram.contiguous() if group == len(gram) else gram[columns[:, None], columns]
+    grams, objectives = ordered.numpy(), shifts[:, columns].numpy()
+    blocks = _blocks(grams, group)
+    trade = (-1.0, 0.0) if price is None else (price, OUTSIDE)
+
+    def work(rows: slice) -> tuple[slice, torch.Tensor]:
+        weights, masses, locked = (given[rows][:, columns].numpy() for given in (weight, mass, fixed))
+        _descend(_empty(grams, blocks), weights, objectives, masses, locked, *trade, tolerance, rounds)
+        return rows, torch.empty_like(mass[rows]).index_copy_(1, columns, torch.from_numpy(masses))
+
+    return in_chunks(work, len(mass), threads)
+
+
+def _blocks(gram: np.ndarray, group: int) -> np.ndarray:
+    """G between places s and t of group q at [s, t, q], (group, group, groups) float32; of whole rows nothing."""
+    groups = len(gram) // group
+    if groups == 1:
+        return np.empty((group, group, 0), np.float32)
+    places = np.arange(len(gram)).reshape(group, groups)
+    return gram[places[:, None], places[None]]
+
+
+class _Row(NamedTuple):
+    """One row and its state; the outside is its last place, of weight 0.
+
+    gram (inputs, inputs) and blocks (:func:`_blocks`) are float32; weight, mass, room, corr = G p and moved = d w^2 are
+    (inputs + 1,) float64. weight32, gradient, energy (the curvature along one mass), closed (BLOCKED for what has
+    nothing to give), open (what it may take) and drops are (inputs + 1,) float32, for choosing pairs. fixed
+    (inputs + 1,) is bool; givers and takers (groups,) int32 hold the pair of each group, and promised its drop; least,
+    twice, own, given and interaction (group, groups) are what a scan over groups knows of the givers, float32.
+    """
+
+    gram: np.ndarray
+    blocks: np.ndarray
+    weight: np.ndarray
+    mass: np.ndarray
+    room: np.ndarray
+    corr: np.ndarray
+    moved: np.ndarray
+    weight32: np.ndarray
+    gradient: np.ndarray
+    energy: np.ndarray
+    closed: np.ndarray
+    open: np.ndarray
+    drops: np.ndarray
+    fixed: np.ndarray
+    givers: np.ndarray
+    takers: np.ndarray
+    promised: np.ndarray
+    least: np.ndarray
+    twice: np.ndarray
+    own: np.ndarray
+    given: np.ndarray
+    interaction: np.ndarray
+
+
+def _empty(gram, blocks):
+    """Room for the state of one row."""
+    inputs, groups = len(gram), len(gram) // len(blocks)
+    exact, fast = np.zeros((5, inputs + 1), np.float64), np.zeros((6, inputs + 1), np.float32)
+    pairs, of_givers = np.zeros((2, groups), np.int32), np.zeros((5, groups), np.float32)
+    fixed, interaction = np.zeros(inputs + 1, np.bool_), np.zeros(blocks.shape[1:], np.float32)
+    return _Row(gram, blocks, *exact, *fast, fixed, *pairs, *of_givers, interaction)
+
+
+@compiled
+def _descend(row, weights, shifts, masses, fixed, price, outside, tolerance, rounds):
+    inputs = weights.shape[1]
+    pairs = max(1, inputs // PAIRS)
+    for r in range(len(weights)):
+        _begin(row, weights[r], masses[r], fixed[r], price, outside)
+        for shift in shifts:
+            _set_objective(row, shift)
+            for _ in range(rounds):
+                loss, gap = _certify(row, price)
+                if gap <= tolerance * loss or not _round(row, pairs):
+                    break
+        masses[r] = np.minimum(row.mass[:inputs], 1.0)
+
+
+@compiled
+def _begin(row, w, m, fixed, price, outside):
+    """Set the masses and c = G p; the outside holds ``outside`` and has as much room."""
+    inputs = w.size
+    row.weight[:inputs], row.weight32[:inputs], row.mass[:inputs], row.fixed[:inputs] = w, w, m, fixed
+    row.room[:inputs] = 1.0 - m
+    row.mass[inputs], row.room[inputs] = outside, outside
+    row.gradient[inputs] = -price
+    pruned = (1.0 - m) * w
+    correlate(pruned, np.flatnonzero(pruned), row.gram, row.corr[:inputs])
+    for j in range(inputs + 1):
+        _open(row, j)
+
+
+@compiled
+def _open(row, j):
+    """Say what place j may give and take."""
+    row.closed[j] = BLOCKED if row.fixed[j] or row.mass[j] <= 0 else 0.0
+    row.open[j] = 0.0 if row.fixed[j] else row.room[j]
+
+
+@compiled
+def _set_objective(row, shift):
+    """Set d w^2, the curvatures and the gradient of all inputs."""
+    for j in range(shift.size):
+        square = row.weight[j] * row.weight[j]
+        row.moved[j] = shift[j] * square
+        row.energy[j] = square * row.gram[j, j] - row.moved[j]
+        row.gradient[j] = _slope(row, j)
+
+
+@compiled
+def _slope(row, j):
+    """df/dm_j = d w^2 (1 - 2 m) - 2 w c in float64; for the outside what mass earns there."""
+    if j == row.weight.size - 1:
+        return np.float64(row.gradient[j])
+    return row.moved[j] * (1.0 - 2.0 * row.mass[j]) - 2.0 * row.weight[j] * row.corr[j]
+
+
+@compiled
+def _certify(row, price):
+    """The relaxed loss, and the dual gap: largest <gradient, m - v> over the polytope, or with a price over the box."""
+    inputs, groups = row.weight.size - 1, row.promised.size
+    loss, gap = 0.0, 0.0
+    gradient = np.empty(inputs // groups)
+    for q in range(groups):
+        free, budget = 0, 0.0
+        for j in range(q, inputs, groups):
+            loss += (1.0 - row.mass[j]) * (row.weight[j] * row.corr[j] + row.moved[j] * row.mass[j])
+            if not row.fixed[j]:
+                gradient[free] = _slope(row, j) + max(price, 0.0)
+                gap += gradient[free] * row.mass[j]
+                budget += row.mass[j]
+                free += 1
+        gap -= _least(gradient[:free], budget) if price < 0 else np.minimum(gradient[:free], 0.0).sum()
+    return loss, gap
+
+
+@compiled
+def _least(gradient, budget):
+    """The least <gradient, v> over v in [0, 1] that sum to ``budget``; reorders the gradient."""
+    whole = min(int(budget), gradient.size)
+    if whole == gradient.size:
+        return gradient.sum()
+    if gradient.size <= _FEW:
+        _sort(gradient)
+        ranked = gradient
+    else:
+        ranked = np.partition(gradient, whole)
+    return ranked[:whole].sum() + (budget - whole) * ranked[whole]
+
+
+@compiled
+def _sort(values):
+    """Sort a few values by insertion."""
+    for end in range(1, values.size):
+        value, k = values[end], end
+        while k > 0 and values[k - 1] > value:
+            values[k] = values[k - 1]
+            k -= 1
+        values[k] = value
+
+
+@compiled
+def _round(row, pairs):
+    """Scan, and make the pairs that promise most, until so many are found; whether there were any."""
+    found = 0
+    while found < pairs:
+        largest = _scan(row) if row.promised.size == 1 else _scan_groups(row)
+        if largest <= 0:
+            break
+        for q in range(row.promised.size):
+            if row.promised[q] >= _NEAR * largest:
+                _swap(row, row.givers[q], row.takers[q])
+                found += 1
+    return found > 0
+
+
+@compiled
+def _scan(row):
+    """Find the pair of a row that is one group, and the drop it promises; return that."""
+    outside = row.weight.size - 1
+    i = _giver(row.gradient[:outside], row.closed[:outside])
+    if row.closed[outside] == 0 and (row.closed[i] > 0 or row.gradient[outside] > row.gradient[i]):
+        i = outside
+    row.givers[0], row.promised[0] = i, 0.0
+    if row.closed[i] == 0:
+        row.takers[0], row.promised[0] = _taker(row, i)
+        earned = _earned(row, i)
+        if earned > row.promised[0]:
+            row.takers[0], row.promised[0] = outside, earned
+    return row.promised[0]
+
+
+@compiled
+def _giver(gradient, closed):
+    """The place with the largest gradient of those that have something to give."""
+    least = np.float32(BLOCKED)
+    for j in range(gradient.size):
+        least = lesser(closed[j] - gradient[j], least)
+    i = 0
+    while closed[i] - gradient[i] != least and i < gradient.size - 1:
+        i += 1
+    return i
+
+
+@compiled
+def _taker(row, i):
+    """Which place promises the largest drop when i gives; and the drop."""
+    last = row.gram.shape[0]
+    interaction = row.gram[min(i, last - 1)]
+    w, gradient, energy, free, drops = (
+        row.weight32[:last],
+        row.gradient[:last],
+        row.energy[:last],
+        row.open[:last],
+        row.drops[:last],
+    )
+    top, twice, own, mass = row.gradient[i], np.float32(2.0) * row.weight32[i], row.energy[i], np.float32(row.mass[i])
+    least = np.float32(0.0)
+    for j in range(last):
+        drops[j] = _drop(top - gradient[j], own + energy[j] - twice * w[j] * interaction[j], mass, free[j])
+        least = lesser(drops[j], least)
+    return first_of(drops, least), -least
+
+
+@compiled
+def _drop(slope, curvature, mass, room):
+    """What a pair with this slope and curvature changes the objective by; one has mass to give, the other room."""
+    slope = -lesser(-slope, np.float32(0.0))
+    step = lesser(lesser(room, mass), slope / (np.float32(-2.0) * lesser(-curvature, -_FLAT)))
+    return step * (curvature * step - slope)
+
+
+@compiled
+def _scan_groups(row):
+    """Find the pair of each group and the drop it promises, all groups side by side; return the largest drop."""
+    group, groups = row.blocks.shape[0], row.promised.size
+    row.givers[:], row.least[:] = 0, 2.0 * BLOCKED
+    for t in range(group):
+        places = slice(t * groups, (t + 1) * groups)
+        _offer_givers(row.gradient[places], row.closed[places], t, row.givers, row.least)
+    for t in range(group):
+        places = slice(t * groups, (t + 1) * groups)
+        _note_givers(row.givers, t, row.weight32[places], row.energy[places], row.mass[places], row)
+        for s in range(group):
+            _note_interaction(row.givers, t, row.blocks[t, s], row.interaction[s])
+    row.takers[:], row.promised[:] = 0, 0.0
+    for s in range(group):
+        places = slice(s * groups, (s + 1) * groups)
+        w, gradient, energy, room = row.weight32[places], row.gradient[places], row.energy[places], row.open[places]
+        _offer_takers(row, w, gradient, energy, room, row.interaction[s], s)
+    largest = np.float32(0.0)
+    for q in range(groups):
+        row.promised[q] = row.promised[q] if row.least[q] < _SHUT else np.float32(0.0)
+        row.givers[q] = row.givers[q] * groups + q
+        row.takers[q] = row.takers[q] * groups + q
+        largest = -lesser(-largest, -row.promised[q])
+    return largest
+
+
+@compiled
+def _offer_givers(gradient, closed, t, givers, least):
+    """Let place t of each group give where its gradient is the largest so far."""
+    for q in range(givers.size):
+        value = closed[q] - gradient[q]
+        better = value < least[q]
+        givers[q] = np.int32(t) if better else givers[q]
+        least[q] = value if better else least[q]
+
+
+@compiled
+def _note_givers(givers, t, w, energy, mass, row):
+    """Note what is to be known of the givers that are place t of their group."""
+    twice, own, given = row.twice, row.own, row.given
+    for q in range(givers.size):
+        here = givers[q] == t
+        twice[q] = np.float32(2.0) * w[q] if here else twice[q]
+        own[q] = energy[q] if here else own[q]
+        given[q] = np.float32(mass[q]) if here else given[q]
+
+
+@compiled
+def _note_interaction(givers, t, block, interaction):
+    for q in range(givers.size):
+        interaction[q] = block[q] if givers[q] == t else interaction[q]
+
+
+@compiled
+def _offer_takers(row, w, gradient, energy, room, interaction, s):
+    """Let place s of each group take where that promises the largest drop so far."""
+    takers, promised, least, twice, own, given = row.takers, row.promised, row.least, row.twice, row.own, row.given
+    for q in range(takers.size):
+        curvature = own[q] + energy[q] - twice[q] * w[q] * interaction[q]
+        drop = -_drop(-least[q] - gradient[q], curvature, given[q], room[q])
+        better = drop > promised[q]
+        takers[q] = np.int32(s) if better else takers[q]
+        promised[q] = drop if better else promised[q]
+
+
+@compiled
+def _earned(row, i):
+    """The drop when i gives to the outside."""
+    outside = row.weight.size - 1
+    slope, curvature = row.gradient[i] - row.gradient[outside], row.energy[i]
+    step = slope / (np.float32(-2.0) * lesser(-curvature, -_FLAT))
+    step = lesser(lesser(row.open[outside], np.float32(row.mass[i])), step)
+    return step * (slope - curvature * step) if slope > 0 else np.float32(0.0)
+
+
+@compiled
+def _swap(row, i, j):
+    """Move mass from i to j as far as the exact line search and their bounds allow: c += s w_i G_i - s w_j G_j."""
+    slope = _slope(row, i) - _slope(row, j)
+    if slope <= 0:
+        return
+    last = row.gram.shape[0] - 1
+    wi, wj, gi, gj = row.weight[i], row.weight[j], row.gram[min(i, last)], row.gram[min(j, last)]
+    curvature = wi * wi * gi[min(i, last)] - row.moved[i] + wj * wj * gj[min(j, last)] - row.moved[j]
+    curvature -= 2.0 * wi * wj * gi[min(j, last)]
+    step = min(row.mass[i], row.room[j])
+    if 2.0 * curvature * step > slope:
+        step = slope / (2.0 * curvature)
+    row.mass[i] -= step
+    row.room[i] += step
+    row.mass[j] += step
+    row.room[j] -= step
+    _open(row, i)
+    _open(row, j)
+    _update(row, step * wi, gi, step * wj, gj)
+
+
+@compiled
+def _update(row, give, gi, take, gj):
+    """Add to c what is now pruned of one weight, less what is restored of another, and set the gradient."""
+    weight, mass, corr, moved, gradient = row.weight, row.mass, row.corr, row.moved, row.gradient
+    for k in range(gi.size):
+        corr[k] += give * gi[k] - take * gj[k]
+        gradient[k] = moved[k] * (1.0 - 2.0 * mass[k]) - 2.0 * weight[k] * corr[k]

@@ -1,0 +1,341 @@
+"""Swaps within whole rows, compiled: float32 proposes, float64 decides. Those within groups are in :mod:`.group_swaps`.
+
+A scan looks at every kept u x pruned j pair of a row in float32 with SIMD and keeps, for each u, only the least change
+it could bring. A pair that might be taken is evaluated again in float64, so that the swap which is made is the one that
+exact arithmetic would make. The correlation c = G p is kept in float64 throughout.
+
+Sweeps pass over a u that cannot improve the row whatever j comes in for it: the change from pruning it is at least
+
+    a_u + min_j b_j - 2 |w_u| reach_u max_j |w_j| sqrt(G_jj),    reach_u = max_j |G_uj| / sqrt(G_jj)
+
+over the pruned j, and in reach_u over all j but u. Best swaps, the papers' algorithm, scan every u.
+
+Rows are scanned in chunks, tile by tile of G: a tile that fits the core's cache serves all rows of a chunk. A row's
+result depends neither on its chunk nor on the number of threads.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from prunelib.kernels.cpu_common import (
+    BLOCKED,
+    compiled,
+    correlate_rows,
+    first_of,
+    in_chunks,
+    inlined,
+    lesser,
+    loss,
+    tile_rows,
+)
+from prunelib.kernels.interface import FLOAT32_ROUNDING, LOSS_TOLERANCE, MAX_SWEEPS, ROUNDING, RowResults
+from prunelib.kernels.swaps import cpu_groups as group_swaps
+
+_STRIP = 256  # rows of a Gram matrix that are looked at at once
+
+
+def swap_best(
+    weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, group: int, max_swaps: int, threads: int
+) -> Iterator[tuple[slice, RowResults]]:
+    """Make the best swap of each row, at most ``max_swaps`` times; see :mod:`prunelib.kernels.interface`."""
+    if group < len(gram):
+        return group_swaps.swap_best(weight, gram, mask, group, max_swaps, threads)
+    return _refine(_swap_best, weight, gram, np.empty(0, np.float32), mask, max_swaps, threads)
+
+
+def swap_to_optimum(
+    weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, group: int, threads: int
+) -> Iterator[tuple[slice, RowResults]]:
+    """Swap until no swap improves a row; see :mod:`prunelib.kernels.interface`."""
+    if group < len(gram):
+        return group_swaps.swap_best(weight, gram, mask, group, MAX_SWEEPS, threads)
+    return _refine(_sweep, weight, gram, _reach(gram).numpy(), mask, MAX_SWEEPS, threads)
+
+
+class _Rows(NamedTuple):
+    """A chunk of rows and their state.
+
+    weight (rows, inputs), gram (inputs, inputs) and its diag, norm = sqrt(diag) and, for sweeps, reach (inputs,) are
+    float32; mask (rows, inputs) is bool. corr is c = G p (rows, inputs) in float64, restore is b_j of the pruned j,
+    blocked where kept, (rows, inputs) in float32. least, largest and heaviest (rows,) are the least b_j, the largest
+    |b_j| and the largest |w_j| norm_j of the pruned j. promising[r, u] says whether pruning u could improve the row,
+    gain[r, u] is the least change from it as a float32 scan found it, and margin the rounding that may hide in it.
+    """
+
+    weight: np.ndarray
+    gram: np.ndarray
+    diag: np.ndarray
+    norm: np.ndarray
+    reach: np.ndarray
+    mask: np.ndarray
+    corr: np.ndarray
+    restore: np.ndarray
+    least: np.ndarray
+    largest: np.ndarray
+    heaviest: np.ndarray
+    promising: np.ndarray
+    gain: np.ndarray
+    margin: np.ndarray
+    scratch: np.ndarray
+
+
+def _refine(
+    kernel: Callable[..., None],
+    weight: torch.Tensor,
+    gram: torch.Tensor,
+    reach: np.ndarray,
+    mask: torch.Tensor,
+    limit: int,
+    threads: int,
+) -> Iterator[tuple[slice, RowResults]]:
+    weights, grams, diag = weight.contiguous().numpy(), gram.contiguous().numpy(), gram.diagonal().numpy().copy()
+
+    def work(rows: slice) -> tuple[slice, RowResults]:
+        results = RowResults.untouched(mask[rows])
+        masks, *figures = (figure.numpy() for figure in vars(results).values())
+        shape, count = masks.shape, len(masks)
+        chunk = _Rows(
+            weight=weights[rows],
+            gram=grams,
+            diag=diag,
+            norm=np.sqrt(diag),
+            reach=reach,
+            mask=masks,
+            corr=np.empty(shape),
+            restore=np.empty(shape, np.float32),
+            least=np.empty(count, np.float32),
+            largest=np.empty(count, np.float32),
+            heaviest=np.empty(count, np.float32),
+            promising=np.empty(shape, np.bool_),
+            gain=np.empty(shape, np.float32),
+            margin=np.zeros(shape, np.float32),
+            scratch=np.empty(shape[1]),
+        )
+        kernel(chunk, limit, tile_rows(grams), *figures)
+        return rows, results
+
+    return in_chunks(work, len(mask), threads)
+
+
+def _reach(gram: torch.Tensor) -> torch.Tensor:
+    """The largest |G_uj| / sqrt(G_jj) over j other than u, for each u: (inputs,) float32."""
+    norm = gram.diagonal().sqrt()
+    reach = torch.empty_like(norm)
+    for start in range(0, len(gram), _STRIP):
+        strip = slice(start, start + _STRIP)
+        shares = gram[strip].abs() / torch.where(norm > 0, norm, 1)
+        shares.diagonal(start).zero_()
+        reach[strip] = shares.amax(dim=1)
+    return reach
+
+
+@compiled
+def _swap_best(rows, max_swaps, tile, swaps, sweeps, loss_before, loss_after, optimal):
+    active = _begin(rows, loss_before, loss_after)
+    while active.any():
+        _scan(rows, rows.mask, active, tile)
+        for r in np.flatnonzero(active):
+            sweeps[r] += 1
+            u, j = _best_pair(rows, r, loss_after[r])
+            optimal[r] = u < 0
+            active[r] = u >= 0 and swaps[r] < max_swaps
+            if active[r]:
+                _swap(rows, r, u, j)
+                swaps[r] += 1
+                loss_after[r] = loss(rows.weight[r], rows.mask[r], rows.corr[r])
+
+
+@compiled
+def _sweep(rows, max_sweeps, tile, swaps, sweeps, loss_before, loss_after, optimal):
+    active = _begin(rows, loss_before, loss_after)
+    while active.any():
+        _set_promising(rows, active)
+        _scan(rows, rows.promising, active, tile)
+        for r in np.flatnonzero(active):
+            sweeps[r] += 1
+            made = _visit(rows, r, loss_after[r])
+            swaps[r] += made
+            loss_after[r] = loss(rows.weight[r], rows.mask[r], rows.corr[r])
+            optimal[r] = made == 0
+            active[r] = made > 0 and sweeps[r] < max_sweeps
+
+
+@compiled
+def _begin(rows, loss_before, loss_after):
+    """Set c = G p and b of every row, and its loss; return which rows are active: all."""
+    pruned = np.where(rows.mask, np.float32(0.0), rows.weight)
+    correlate_rows(pruned, np.arange(len(pruned)), rows.gram, rows.corr)
+    for r in range(len(pruned)):
+        _move(rows, r, 0, 0.0, 0, 0.0)  # c stays, b follows from it
+        loss_before[r] = loss_after[r] = loss(rows.weight[r], rows.mask[r], rows.corr[r])
+    return np.ones(len(pruned), np.bool_)
+
+
+@inlined
+def _swap(rows, r, u, j):
+    """Prune u and restore j: p gains w_u at u and loses w_j at j."""
+    rows.mask[r, u], rows.mask[r, j] = False, True
+    _move(rows, r, u, np.float64(rows.weight[r, u]), j, -np.float64(rows.weight[r, j]))
+
+
+@inlined
+def _move(rows, r, u, pu, j, pj):
+    """Add p_u G[:, u] + p_j G[:, j] to c; set b_j = w_j^2 G_jj - 2 w_j c_j of the pruned j, and what bounds them."""
+    w, m, diag, corr, restore = rows.weight[r], rows.mask[r], rows.diag, rows.corr[r], rows.restore[r]
+    gu, gj = rows.gram[u], rows.gram[j]
+    for i in range(w.size):
+        wi = np.float64(w[i])
+        ci = corr[i] + (pu * gu[i] + pj * gj[i])
+        corr[i] = ci
+        restore[i] = BLOCKED if m[i] else wi * (wi * diag[i] - 2.0 * ci)
+    _set_bounds(rows, r)
+
+
+@inlined
+def _set_bounds(rows, r):
+    """Set the least b_j, the largest |b_j| and the largest |w_j| norm_j of the pruned j."""
+    w, m, norm, restore = rows.weight[r], rows.mask[r], rows.norm, rows.restore[r]
+    least, largest, heaviest = np.float32(BLOCKED), np.float32(0.0), np.float32(0.0)
+    for j in range(w.size):
+        least = lesser(restore[j], least)
+        largest = lesser(np.float32(0.0) if m[j] else -abs(restore[j]), largest)
+        heaviest = lesser(np.float32(0.0) if m[j] else -abs(w[j]) * norm[j], heaviest)
+    rows.least[r], rows.largest[r], rows.heaviest[r] = least, -largest, -heaviest
+
+
+@compiled
+def _set_promising(rows, active):
+    """Say of each kept u of active rows whether pruning it could improve the row, rounding allowed for."""
+    for r in np.flatnonzero(active):
+        w, m, corr, diag, norm, reach = rows.weight[r], rows.mask[r], rows.corr[r], rows.diag, rows.norm, rows.reach
+        least, largest, heaviest, promising = rows.least[r], rows.largest[r], rows.heaviest[r], rows.promising[r]
+        for u in range(w.size):
+            prune = np.float32(_prune_term(w[u], diag[u], corr[u]))
+            margin = _rounding(prune, w[u], norm[u], largest, heaviest)
+            promising[u] = m[u] & _may_improve(_least_change(prune, w[u], reach[u], least, heaviest), margin)
+
+
+@compiled
+def _scan(rows, wanted, active, tile):
+    """Set gain[r, u] = a_u + min_j (b_j - 2 w_u w_j G_uj) in float32, and its margin, for wanted u of active rows."""
+    inputs = rows.diag.size
+    places = np.empty(min(tile, inputs), np.int64)
+    for start in range(0, inputs, tile):
+        for r in np.flatnonzero(active):
+            w, corr, wants, gain, margin = rows.weight[r], rows.corr[r], wanted[r], rows.gain[r], rows.margin[r]
+            count = 0
+            for u in range(start, min(start + tile, inputs)):
+                gain[u] = BLOCKED
+                places[count] = u
+                count += wants[u]
+            _least_restores(places[:count], w, rows.gram, rows.restore[r], gain)
+            for u in places[:count]:
+                prune = _prune_term(w[u], rows.diag[u], corr[u])
+                gain[u] += prune
+                margin[u] = _rounding(prune, w[u], rows.norm[u], rows.largest[r], rows.heaviest[r])
+
+
+@inlined
+def _least_change(prune, wu, reach, least, heaviest):
+    """A change that no swap which prunes u is below."""
+    return prune + least - np.float32(2.0) * abs(wu) * reach * heaviest
+
+
+@inlined
+def _may_improve(least_change, margin):
+    """Whether a swap might improve: one margin is for a scan's rounding, two are for that of the bound itself."""
+    return least_change < 3 * margin
+
+
+@inlined
+def _rounding(prune, wu, norm, largest, heaviest):
+    """What rounding in float32 may add to a change, or take from it."""
+    return np.float32(FLOAT32_ROUNDING) * (abs(prune) + largest + np.float32(2.0) * abs(wu) * norm * heaviest)
+
+
+@inlined
+def _prune_term(wu, guu, cu):
+    """The change from pruning u alone, a_u = 2 w_u c_u + w_u^2 G_uu, in float64."""
+    return np.float64(wu) * (np.float64(wu) * guu + 2.0 * cu)
+
+
+@compiled
+def _least_restores(places, w, gram, restore, gain):
+    """Set gain[u] = min_j (b_j - 2 w_u w_j G_uj) of each u, four u at a time."""
+    whole = places.size - places.size % 4
+    for k in range(0, whole, 4):
+        u0, u1, u2, u3 = places[k], places[k + 1], places[k + 2], places[k + 3]
+        g0, g1, g2, g3 = gram[u0], gram[u1], gram[u2], gram[u3]
+        w0, w1, w2, w3 = w[u0], w[u1], w[u2], w[u3]
+        m0 = m1 = m2 = m3 = np.float32(BLOCKED)
+        for j in range(w.size):
+            twice, b = np.float32(-2.0) * w[j], restore[j]
+            m0 = lesser(b + twice * (w0 * g0[j]), m0)
+            m1 = lesser(b + twice * (w1 * g1[j]), m1)
+            m2 = lesser(b + twice * (w2 * g2[j]), m2)
+            m3 = lesser(b + twice * (w3 * g3[j]), m3)
+        gain[u0], gain[u1], gain[u2], gain[u3] = m0, m1, m2, m3
+    for u in places[whole:]:
+        gain[u] = _least_restore(w[u], w, gram[u], restore)
+
+
+@inlined
+def _least_restore(wu, w, row, restore):
+    """min_j (b_j - 2 w_u w_j G_uj) in float32."""
+    least = np.float32(BLOCKED)
+    for j in range(w.size):
+        least = lesser(restore[j] + np.float32(-2.0) * w[j] * (wu * row[j]), least)
+    return least
+
+
+@inlined
+def _best_partner(rows, r, u):
+    """The least exact change from pruning u, its j (the lowest of equals), and the rounding it may carry."""
+    w, m, diag, corr, row, changes = rows.weight[r], rows.mask[r], rows.diag, rows.corr[r], rows.gram[u], rows.scratch
+    wu = np.float64(w[u])
+    prune = _prune_term(wu, diag[u], corr[u])
+    least = BLOCKED
+    for j in range(w.size):
+        wj = np.float64(w[j])
+        changes[j] = BLOCKED if m[j] else wj * (wj * diag[j] - 2.0 * (corr[j] + wu * row[j]))
+        least = lesser(changes[j], least)
+    j = first_of(changes, least)
+    rounding = ROUNDING * (abs(prune) + abs(rows.restore[r, j]) + abs(least))
+    return prune + least, j, rounding
+
+
+@compiled
+def _best_pair(rows, r, current):
+    """The exact best swap (u, j) of a row, the lowest u of equals; u = -1 where none improves."""
+    gain, margin = rows.gain[r], rows.margin[r]
+    reachable = min(np.float32(0.0), (gain + margin).min())
+    best, best_u, best_j = 0.0, -1, -1
+    for u in np.flatnonzero(gain - margin <= reachable):
+        change, j, rounding = _best_partner(rows, r, u)
+        if change < best and change < -(LOSS_TOLERANCE * current + rounding):
+            best, best_u, best_j = change, u, j
+    return best_u, best_j
+
+
+@compiled
+def _visit(rows, r, current):
+    """Visit each u that might improve, best first, and make its best swap under the current c; return their number."""
+    w, gain, margin = rows.weight[r], rows.gain[r], rows.margin[r]
+    candidates = np.flatnonzero(gain < margin)
+    made = 0
+    for u in candidates[np.argsort(gain[candidates], kind="mergesort")]:
+        prune = _prune_term(w[u], rows.diag[u], rows.corr[r, u])
+        least = _least_change(prune, w[u], rows.reach[u], rows.least[r], rows.heaviest[r])
+        if not _may_improve(least, margin[u]):
+            continue
+        if prune + _least_restore(w[u], w, rows.gram[u], rows.restore[r]) > margin[u]:
+            continue
+        change, j, rounding = _best_partner(rows, r, u)
+        if change < -(LOSS_TOLERANCE * current + rounding):
+            _swap(rows, r, u, j)
+            made += 1
+            current = max(current + change, 0.0)
+    return made

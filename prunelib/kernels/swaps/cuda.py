@@ -1,0 +1,117 @@
+"""Swaps on a GPU: :mod:`.scan_kernels` look at all pairs, :mod:`.swap_kernels` decide row by row.
+
+Beside the weight and the Gram matrix, the device holds 16 bytes for each weight of a chunk (at most a quarter of the
+rows) and a strip of the Gram matrix in float64.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import triton
+
+from prunelib.kernels.cuda_chunks import correlate, in_chunks, whole_row
+from prunelib.kernels.interface import MAX_SWEEPS, RowResults
+from prunelib.kernels.swaps import cuda_kernels as swap_kernels
+from prunelib.kernels.swaps import cuda_scan as scan_kernels
+
+TILE = {"ROWS": 16, "KEPT": 128, "PRUNED": 4, "num_warps": 2}
+"""What one program scans. A thread holds 32 pairs of a row and a kept column in registers."""
+
+_BEGIN_TILE = {"TILE": 1024, "num_warps": 8}
+_GROUPS_TILE = {"KEPT": 256, "num_warps": 2}
+_SWAPS_BETWEEN_LOOKS = 4
+
+
+def swap_best(
+    weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, group: int, max_swaps: int, threads: int
+) -> Iterator[tuple[slice, RowResults]]:
+    """Make the best swap of each row, at most ``max_swaps`` times; see :mod:`prunelib.kernels.interface`."""
+    del threads  # of the processor
+    return _refine(swap_kernels.make_best_swap, weight, gram, mask, group, max_swaps, _SWAPS_BETWEEN_LOOKS)
+
+
+def swap_to_optimum(
+    weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, group: int, threads: int
+) -> Iterator[tuple[slice, RowResults]]:
+    """Swap until no swap improves a row; see :mod:`prunelib.kernels.interface`."""
+    if group < len(gram):
+        return swap_best(weight, gram, mask, group, MAX_SWEEPS, threads)
+    return _refine(swap_kernels.visit, weight, gram, mask, group, MAX_SWEEPS, 1)
+
+
+class Rows(NamedTuple):
+    """A chunk of rows and their state, in the order in which the kernels take it.
+
+    weight (rows, inputs), gram (inputs, inputs) and its diagonal (inputs,) are float32; corr is c = G p, (rows, inputs)
+    float64; restore and least, (rows, inputs) float32, are what :mod:`.swap_kernels` says; the others are (rows,).
+    """
+
+    active: torch.Tensor
+    weight: torch.Tensor
+    gram: torch.Tensor
+    diagonal: torch.Tensor
+    corr: torch.Tensor
+    restore: torch.Tensor
+    least: torch.Tensor
+    loss: torch.Tensor
+    swaps: torch.Tensor
+    sweeps: torch.Tensor
+    optimal: torch.Tensor
+
+
+def _refine(
+    decide: triton.JITFunction,
+    weight: torch.Tensor,
+    gram: torch.Tensor,
+    mask: torch.Tensor,
+    group: int,
+    limit: int,
+    steps: int,
+) -> Iterator[tuple[slice, RowResults]]:
+    gram, diagonal = gram.contiguous(), gram.diagonal().contiguous()
+
+    def work(part: slice) -> tuple[slice, RowResults]:
+        rows = begin(weight[part].contiguous(), gram, diagonal, mask[part])
+        return part, _finish(rows, decide, group, limit, steps)
+
+    return in_chunks(work, weight)
+
+
+def begin(weight: torch.Tensor, gram: torch.Tensor, diagonal: torch.Tensor, mask: torch.Tensor) -> Rows:
+    """The state of all rows before the first scan."""
+    corr = correlate(weight * ~mask, gram)
+    restore, least = torch.empty((2, *weight.shape), device=weight.device)
+    loss = torch.empty(len(mask), dtype=torch.float64, device=weight.device)
+    swaps, sweeps = torch.zeros((2, len(mask)), dtype=torch.int64, device=weight.device)
+    optimal, active = torch.zeros_like(loss, dtype=torch.bool), torch.ones_like(loss, dtype=torch.bool)
+    swap_kernels.begin[(len(mask),)](weight, mask.contiguous(), diagonal, corr, restore, loss, len(gram), **_BEGIN_TILE)
+    return Rows(active, weight, gram, diagonal, corr, restore, least, loss, swaps, sweeps, optimal)
+
+
+def _finish(state: Rows, decide: triton.JITFunction, group: int, limit: int, steps: int) -> RowResults:
+    """Scan and decide until no row is active; after every so many steps the rows that are done are left out."""
+    inputs = len(state.gram)
+    loss_before = state.loss.clone()
+    rows = torch.arange(len(state.loss), device=state.loss.device)
+    while len(rows):
+        for _ in range(steps):
+            scan(rows, state, group)
+            decide[(len(rows),)](rows, *state, inputs, group, limit, **whole_row(inputs))
+        rows = rows[state.active[rows]]
+    figures = (state.restore == torch.inf, state.swaps, state.sweeps, loss_before, state.loss, state.optimal)
+    return RowResults(*(figure.cpu() for figure in figures))
+
+
+def scan(rows: torch.Tensor, state: Rows, group: int) -> None:
+    """Set ``least`` of the numbered ``rows`` (n,) that are active."""
+    inputs = len(state.gram)
+    operands = (state.active, state.weight, state.gram, state.restore, state.least, inputs)
+    if group < inputs:
+        grid = (len(rows), triton.cdiv(inputs, _GROUPS_TILE["KEPT"]))
+        scan_kernels.scan_groups[grid](rows, *operands, group, **_GROUPS_TILE)
+    else:
+        blocks = triton.cdiv(len(rows), TILE["ROWS"])
+        repeated = torch.cat([rows, rows[-1:].expand(blocks * TILE["ROWS"] - len(rows))])
+        grid = (blocks, triton.cdiv(inputs, TILE["KEPT"]))
+        scan_kernels.scan_rows[grid](repeated, *operands, **TILE)

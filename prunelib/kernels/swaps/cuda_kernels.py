@@ -1,0 +1,209 @@
+"""Decisions about swaps, one program for a row: float32 proposes, float64 decides.
+
+What a scan (:mod:`.scan_kernels`) found in float32 tells which pairs could be taken; these are evaluated again in
+float64. Rows are named by a list, so that those which are done drop out and nothing is copied. No program writes what
+another reads: results do not depend on the order in which they run.
+
+State of a row: corr is c = G p in float64; restore is b_j in float32, infinite where kept; least[u] is what the scan
+found, min_j (b_j - 2 w_u w_j G_uj).
+"""
+
+import triton
+import triton.language as tl
+
+from prunelib.kernels.cuda_common import FLOAT32_ROUNDING, INFINITY, prune_term
+from prunelib.kernels.interface import LOSS_TOLERANCE, ROUNDING
+
+_TOLERANCE = tl.constexpr(LOSS_TOLERANCE)
+_ROUNDING = tl.constexpr(ROUNDING)
+_PATIENCE = tl.constexpr(32)
+
+
+@triton.jit
+def begin(weight, mask, diagonal, corr, restore, loss, inputs: tl.constexpr, TILE: tl.constexpr):
+    """Set restore and the loss p^T c of a row from its correlation."""
+    row = tl.program_id(0).to(tl.int64)
+    losses = tl.zeros((TILE,), tl.float64)
+    for start in range(0, inputs, TILE):
+        columns = start + tl.arange(0, TILE)
+        inside = columns < inputs
+        here = row * inputs + columns
+        w = tl.load(weight + here, mask=inside, other=0.0).to(tl.float64)
+        d = tl.load(diagonal + columns, mask=inside, other=0.0).to(tl.float64)
+        c = tl.load(corr + here, mask=inside, other=0.0)
+        pruned = inside & (tl.load(mask + here, mask=inside, other=1) == 0)
+        tl.store(restore + here, tl.where(pruned, _restore_term(w, d, c), INFINITY).to(tl.float32), mask=inside)
+        losses += tl.where(pruned, w * c, 0.0)
+    tl.store(loss + row, tl.maximum(tl.sum(losses, 0), 0.0))
+
+
+@triton.jit(do_not_specialize=["limit"])
+def make_best_swap(
+    rows, active, weight, gram, diagonal, corr, restore, least, loss, swaps, sweeps, optimal,
+    inputs: tl.constexpr, group: tl.constexpr, limit, BLOCK: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """Make the exact best swap of a row, the lowest u and j of equals; a row without one is optimal."""
+    r = tl.load(rows + tl.program_id(0))
+    if tl.load(active + r).to(tl.int32) == 0:
+        return
+    weight, corr, restore, least = weight + r * inputs, corr + r * inputs, restore + r * inputs, least + r * inputs
+    columns = tl.arange(0, BLOCK)
+    before, made = tl.load(loss + r), tl.load(swaps + r)
+    b = tl.load(restore + columns, mask=columns < inputs, other=INFINITY)
+    gain, margin, _, _ = _gains(weight, diagonal, corr, least, b, columns, inputs)
+    reachable = tl.minimum(tl.min(gain + margin, 0), 0.0)
+    candidate = (gain - margin < 0.0) & (gain - margin <= reachable)
+    best, best_u, best_j = before * -_TOLERANCE, -1, -1
+    u = tl.min(tl.where(candidate, columns, BLOCK), 0)
+    while u < BLOCK:
+        change, j, rounding = _best_partner(u, weight, gram, diagonal, corr, restore, inputs, group, TILE)
+        better = (change < best) & (change < -(before * _TOLERANCE + rounding))
+        best = tl.where(better, change, best)
+        best_u, best_j = tl.where(better, u, best_u), tl.where(better, j, best_j)
+        u = tl.min(tl.where(candidate & (columns > u), columns, BLOCK), 0)
+    goes_on = (best_u >= 0) & (made < limit)
+    tl.store(sweeps + r, tl.load(sweeps + r) + 1)
+    tl.store(optimal + r, best_u < 0)
+    tl.store(active + r, goes_on)
+    if goes_on:
+        tl.store(loss + r, _swap(best_u, best_j, weight, gram, diagonal, corr, restore, inputs, TILE))
+        tl.store(swaps + r, made + 1)
+
+
+@triton.jit(do_not_specialize=["limit"])
+def visit(
+    rows, active, weight, gram, diagonal, corr, restore, least, loss, swaps, sweeps, optimal,
+    inputs: tl.constexpr, group: tl.constexpr, limit, BLOCK: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """Visit the u of a row, the most promising first, and make the best swap of each under the current c.
+
+    Once a swap was made, the visits end when _PATIENCE of them in a row made none: those beyond what the scan promised
+    cost less than the scans that they save. Before, they end when all that might improve were visited: a row in which
+    no swap was made is optimal.
+    """
+    r = tl.load(rows + tl.program_id(0))
+    if tl.load(active + r).to(tl.int32) == 0:
+        return
+    weight, corr, restore, least = weight + r * inputs, corr + r * inputs, restore + r * inputs, least + r * inputs
+    columns = tl.arange(0, BLOCK)
+    inside = columns < inputs
+    current = tl.load(loss + r)
+    b = tl.load(restore + columns, mask=inside, other=INFINITY)
+    gain, margin, largest_restore, largest_size = _gains(weight, diagonal, corr, least, b, columns, inputs)
+    waiting = gain - margin
+    lowest, u = tl.min(waiting, 0, return_indices=True)
+    made, patience = 0, 0
+    while ((lowest < 0.0) & (made == 0)) | ((lowest < INFINITY) & (patience > 0)):
+        waiting = tl.where(columns == u, INFINITY, waiting)
+        near = _near(u, columns, inputs, group)
+        w = tl.load(weight + columns, mask=near, other=0.0)
+        g = tl.load(gram + u.to(tl.int64) * inputs + columns, mask=near, other=0.0)
+        wu, du = tl.load(weight + u), tl.load(diagonal + u)
+        value = tl.min(tl.where(near, b - 2.0 * wu * (w * g), INFINITY), 0)
+        prune = prune_term(wu.to(tl.float64), du.to(tl.float64), tl.load(corr + u)).to(tl.float32)
+        patience -= 1
+        if prune + value < _margin(prune, tl.abs(wu) * tl.sqrt(du), largest_restore, largest_size):
+            change, j, rounding = _best_partner(u, weight, gram, diagonal, corr, restore, inputs, group, TILE)
+            if change < -(current * _TOLERANCE + rounding):
+                current = _swap(u, j, weight, gram, diagonal, corr, restore, inputs, TILE)
+                b = tl.load(restore + columns, mask=inside, other=INFINITY)
+                made += 1
+                patience = _PATIENCE
+        lowest, u = tl.min(waiting, 0, return_indices=True)
+    sweep = tl.load(sweeps + r) + 1
+    tl.store(sweeps + r, sweep)
+    tl.store(optimal + r, made == 0)
+    tl.store(active + r, (made > 0) & (sweep < limit))
+    tl.store(loss + r, current)
+    tl.store(swaps + r, tl.load(swaps + r) + made)
+
+
+@triton.jit
+def _gains(weight, diagonal, corr, least, b, columns, inputs: tl.constexpr):
+    """The least change from pruning each u, infinite where pruned, and the float32 rounding that may hide in it.
+
+    Also what :func:`_margin` needs: the largest |b_j| and |w_j| sqrt(G_jj) of the pruned j.
+    """
+    inside = columns < inputs
+    w = tl.load(weight + columns, mask=inside, other=0.0)
+    d = tl.load(diagonal + columns, mask=inside, other=0.0)
+    c = tl.load(corr + columns, mask=inside, other=0.0)
+    prune = prune_term(w.to(tl.float64), d.to(tl.float64), c).to(tl.float32)
+    pruned = b < INFINITY
+    size = tl.abs(w) * tl.sqrt(d)
+    largest_restore = tl.max(tl.where(pruned, tl.abs(b), 0.0), 0)
+    largest_size = tl.max(tl.where(pruned, size, 0.0), 0)
+    gain = prune + tl.load(least + columns, mask=inside, other=INFINITY)
+    gain = tl.where(inside & (b == INFINITY), gain, INFINITY)
+    return gain, _margin(prune, size, largest_restore, largest_size), largest_restore, largest_size
+
+
+@triton.jit
+def _margin(prune, size, largest_restore, largest_size):
+    return (tl.abs(prune) + largest_restore + 2.0 * size * largest_size) * FLOAT32_ROUNDING
+
+
+@triton.jit
+def _best_partner(
+    u, weight, gram, diagonal, corr, restore, inputs: tl.constexpr, group: tl.constexpr, TILE: tl.constexpr
+):
+    """The least exact change from pruning u, its j (the lowest of equals), and the rounding it may carry."""
+    wu = tl.load(weight + u).to(tl.float64)
+    prune = prune_term(wu, tl.load(diagonal + u).to(tl.float64), tl.load(corr + u))
+    changes = tl.full((TILE,), INFINITY, tl.float64)
+    places = tl.zeros((TILE,), tl.int32)
+    for start in range(0, inputs, TILE):
+        columns = start + tl.arange(0, TILE)
+        near = _near(u, columns, inputs, group)
+        possible = tl.load(restore + columns, mask=near, other=INFINITY) < INFINITY
+        w = tl.load(weight + columns, mask=near, other=0.0).to(tl.float64)
+        d = tl.load(diagonal + columns, mask=near, other=0.0).to(tl.float64)
+        c = tl.load(corr + columns, mask=near, other=0.0)
+        g = tl.load(gram + u.to(tl.int64) * inputs + columns, mask=near, other=0.0).to(tl.float64)
+        change = tl.where(possible, _restore_term(w, d, c) - 2.0 * wu * (w * g), INFINITY)
+        places = tl.where(change < changes, columns, places)
+        changes = tl.minimum(change, changes)
+    least = tl.min(changes, 0)
+    j = tl.min(tl.where(changes == least, places, inputs), 0)
+    wj, dj = tl.load(weight + j).to(tl.float64), tl.load(diagonal + j).to(tl.float64)
+    terms = tl.abs(prune) + tl.abs(_restore_term(wj, dj, tl.load(corr + j))) + tl.abs(least)
+    return prune + least, j, terms * _ROUNDING
+
+
+@triton.jit
+def _swap(u, j, weight, gram, diagonal, corr, restore, inputs: tl.constexpr, TILE: tl.constexpr):
+    """Prune u, restore j: c += w_u G[:, u] - w_j G[:, j], and b with it; return the new loss."""
+    wu, wj = tl.load(weight + u).to(tl.float64), tl.load(weight + j).to(tl.float64)
+    losses = tl.zeros((TILE,), tl.float64)
+    for start in range(0, inputs, TILE):
+        columns = start + tl.arange(0, TILE)
+        inside = columns < inputs
+        w = tl.load(weight + columns, mask=inside, other=0.0).to(tl.float64)
+        d = tl.load(diagonal + columns, mask=inside, other=0.0).to(tl.float64)
+        gu = tl.load(gram + u.to(tl.int64) * inputs + columns, mask=inside, other=0.0).to(tl.float64)
+        gj = tl.load(gram + j.to(tl.int64) * inputs + columns, mask=inside, other=0.0).to(tl.float64)
+        c = tl.load(corr + columns, mask=inside, other=0.0) + (wu * gu - wj * gj)
+        pruned = tl.load(restore + columns, mask=inside, other=INFINITY) < INFINITY
+        pruned = (pruned | (columns == u)) & (columns != j)
+        losses += tl.where(pruned, w * c, 0.0)
+        tl.debug_barrier()  # other threads may still load what this one stores
+        tl.store(corr + columns, c, mask=inside)
+        tl.store(restore + columns, tl.where(pruned, _restore_term(w, d, c), INFINITY).to(tl.float32), mask=inside)
+    tl.debug_barrier()
+    return tl.maximum(tl.sum(losses, 0), 0.0)
+
+
+@triton.jit
+def _near(u, columns, inputs: tl.constexpr, group: tl.constexpr):
+    """Whether columns are in the group of u. A whole row's are told by a constant, which keeps loads wide."""
+    if group == inputs:
+        near = columns < inputs
+    else:
+        low = u - u % group
+        near = (columns >= low) & (columns < low + group)
+    return near
+
+
+@triton.jit
+def _restore_term(w, d, c):
+    return w * (w * d - 2.0 * c)

@@ -1,0 +1,171 @@
+"""Tasks on Ray, as :mod:`prunelib.runtime.tasks` asks for them. Scheduling, retries and transport are Ray's."""
+
+import contextlib
+import logging
+import os
+import socket
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ray
+import torch
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from prunelib.errors import StageError
+from prunelib.runtime.load import Load, OnDone
+from prunelib.runtime.machine import machine
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+ATTEMPTS = 3
+_CONNECTION = 60.0  # seconds for a node to accept one
+_ANSWER = 600.0  # seconds for a node to answer; Ray's workers have a low priority, and start late on a busy machine
+
+
+def run(
+    function: Callable[[T], R], items: Sequence[T], cost: Callable[[T], float], shared: Path, on_done: OnDone[R]
+) -> list[R]:
+    """As :func:`prunelib.runtime.tasks.run_tasks`."""
+    with _connected():
+        _require_shared(shared.absolute())
+        task = ray.remote(_call).options(**_share(), max_retries=ATTEMPTS - 1, retry_exceptions=True)
+        project = Path.cwd()
+        dearest_first = sorted(range(len(items)), key=lambda number: -cost(items[number]))
+        numbers = {task.remote(function, items[number], project): number for number in dearest_first}
+        results: dict[int, R] = {}
+        waiting = list(numbers)
+        with _cancelling(waiting):
+            while waiting:
+                (done,), waiting[:] = ray.wait(waiting, num_returns=1)
+                results[numbers[done]] = _result(done)
+                on_done(results[numbers[done]], _load(len(waiting)))
+    return [results[number] for number in range(len(items))]
+
+
+def _call(function: Callable[[T], R], item: T, project: Path) -> R:
+    """In a worker: what the function gives for an item, whose paths are those of the project."""
+    os.chdir(project)
+    torch.set_num_threads(machine().threads)
+    return function(item)
+
+
+@contextlib.contextmanager
+def _connected() -> Iterator[None]:
+    """A connection to Ray for the length of a ``with`` block; one that is there already stays."""
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ["RAY_ADDRESS"]
+    _require_listener(address)
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    local = {"include_dashboard": False} if address == "local" else {}
+    try:
+        try:
+            ray.init(address=address, logging_level=logging.ERROR, **local)
+        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+            raise StageError(f"RAY_ADDRESS={address}: {_why_not(error)}") from None
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _why_not(error: Exception) -> str:
+    """Say why there is no connection: for want of the right token, or of a cluster."""
+    if "RAY_AUTH_TOKEN" in f"{error} {error.__cause__}":  # in all that Ray says of tokens
+        return (
+            "the cluster's token is missing or refused; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to the token or "
+            "RAY_AUTH_TOKEN_PATH to its file (~/.ray/auth_token by default)"
+        )
+    return f"no Ray there ({_first_line(error)})"
+
+
+def _require_listener(address: str) -> None:
+    """Refuse ``host:port`` where nobody listens: Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal():
+        try:
+            socket.create_connection((host, int(port)), timeout=_CONNECTION).close()
+        except OSError as error:
+            raise StageError(f"RAY_ADDRESS={address}: no Ray there ({error.strerror or error})") from None
+
+
+def _share() -> dict[str, Any]:
+    """What each task takes of a node, and the environment that makes it keep to that."""
+    threads, gpus = machine().task_threads, machine().task_gpus
+    if gpus is None:
+        gpus = float("GPU" in ray.cluster_resources())
+    environment = {
+        **{name: value for name, value in os.environ.items() if name.startswith("PRUNELIB_") or name == "PYTHONPATH"},
+        "PRUNELIB_DEVICE": "cuda" if gpus else "cpu",  # Ray shows a task its own GPUs alone
+        "PRUNELIB_THREADS": str(threads),
+        "OMP_NUM_THREADS": str(threads),
+    }
+    return {"num_cpus": threads, "num_gpus": gpus, "runtime_env": {"env_vars": environment}}
+
+
+def _require_shared(folder: Path) -> None:
+    """Refuse to begin where a node does not see a folder of this one."""
+    token = folder / f"{uuid.uuid4().hex}.token"
+    token.touch()
+    try:
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        on = [NodeAffinitySchedulingStrategy(node["NodeID"], soft=False) for node in nodes]
+        looks = [ray.remote(Path.exists).options(num_cpus=0, scheduling_strategy=each).remote(token) for each in on]
+        addresses = {look: node["NodeManagerAddress"] for node, look in zip(nodes, looks, strict=True)}
+        answered, late = ray.wait(looks, num_returns=len(looks), timeout=_ANSWER)
+        blind = [addresses[look] for look in answered if not _sees(look)]
+    finally:
+        token.unlink()
+    if late:
+        raise StageError(f"{folder}: no answer from {', '.join(addresses[look] for look in late)} in {_ANSWER:.0f} s")
+    if blind:
+        raise StageError(
+            f"{folder}: not seen by {', '.join(blind)}; all nodes need one file system, and the project at one path"
+        )
+
+
+def _sees(look: "ray.ObjectRef[bool]") -> bool:
+    try:
+        return bool(ray.get(look))
+    except RayError:
+        return False
+
+
+@contextlib.contextmanager
+def _cancelling(waiting: list[Any]) -> Iterator[None]:
+    """While open, an exception (Ctrl-C too) cancels the tasks that wait or run; Ray may abort where one has just ended.
+
+    https://github.com/ray-project/ray/pull/54798
+    """
+    try:
+        yield
+    except BaseException:
+        running = ray.wait(waiting, num_returns=len(waiting), timeout=0)[1] if waiting else []
+        for task in running:
+            ray.cancel(task, force=True)
+        raise
+
+
+def _result(done: Any) -> Any:
+    try:
+        return ray.get(done)
+    except RayTaskError as error:
+        raise error.cause from error
+    except RayError as error:
+        raise StageError(f"a task was lost {ATTEMPTS} times, with its worker or node: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def _load(unfinished: int) -> Load:
+    """How many of the unfinished tasks run, by the share of the cluster that is taken."""
+    total, free = ray.cluster_resources(), ray.available_resources()
+    taken = total.get("CPU", 0.0) - free.get("CPU", 0.0)
+    running = min(unfinished, round(taken / machine().task_threads))
+    return Load(running, unfinished - running)

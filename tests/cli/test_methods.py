@@ -1,0 +1,79 @@
+"""The README's table of methods is what the methods say of themselves."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from prunelib import refiners, warmstarts
+from prunelib.cli import methods
+from prunelib.errors import ArtifactError
+from prunelib.methods import registry
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["methods", *arguments])
+    methods.main()
+
+
+def test_the_readme_agrees_with_the_methods():
+    shown = methods.shown_in((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert shown == methods.table(), "README.md is out of date: run `prunelib methods --write`"
+
+
+def test_the_table_stands_in_the_section_on_methods():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = readme[readme.index("\n## Methods\n") : readme.index("\n## Limits\n")]
+    assert methods.START in section
+    assert methods.END in section
+
+
+def test_every_method_has_a_row_with_as_many_entries():
+    heading, _, *rows = methods.table().splitlines()
+    names = [*registry.methods(warmstarts), *registry.methods(refiners)]
+    assert [re.search(r"`(\w+)`", row).group(1) for row in rows] == names
+    for row in rows:
+        assert len(re.findall(r"(?<!\\)\|", row)) == heading.count("|")
+
+
+def test_a_row_says_what_a_method_supports_and_moves(monkeypatch):
+    about = registry.About("|w| or less", source="me", patterns=("n_of_m", "per_row"), moves_weights=True)
+    monkeypatch.setattr("prunelib.refiners.none.ABOUT", about)
+    assert "`none` | \\|w\\| or less | `n_of_m`, `per_row` | move | me |" in methods.table()
+
+
+def test_the_command_prints_the_table(monkeypatch, capsys):
+    run(monkeypatch)
+    assert capsys.readouterr().out == methods.table()
+
+
+def test_writing_changes_only_what_stands_between_the_markers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{methods.START}old\n{methods.END}\nafter")
+    run(monkeypatch, "--write")
+    assert readme.read_text() == f"before\n{methods.START}{methods.table()}{methods.END}\nafter"
+
+
+@pytest.mark.parametrize(
+    "text", ["", methods.START, methods.END, methods.END + methods.START, 2 * (methods.START + methods.END)]
+)
+def test_a_readme_without_its_markers_is_refused_and_left_alone(tmp_path, monkeypatch, capsys, text):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "README.md").write_text(text)
+    with pytest.raises(ArtifactError, match=r"README\.md: expected <!-- methods -->"):
+        methods.write()
+    with pytest.raises(SystemExit, match="2"):
+        run(monkeypatch, "--write")
+    assert "error: README.md: expected" in capsys.readouterr().err
+    assert (tmp_path / "README.md").read_text() == text
+
+
+def test_a_missing_readme_is_told_in_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        run(monkeypatch, "--write")
+    assert "No such file" in capsys.readouterr().err

@@ -1,0 +1,60 @@
+"""Which engine is chosen, and what is said where the fast one cannot be used."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from compilers import forbid
+
+from prunelib.kernels import engine
+from prunelib.kernels.swaps import cpu
+from prunelib.kernels.swaps import reference as swaps
+from prunelib.runtime.machine import machine
+
+
+def test_without_triton_one_warning_names_the_loss(monkeypatch):
+    forbid(monkeypatch, "triton")
+    with pytest.warns(UserWarning, match=r"triton cannot be used .*: swaps run in plain torch"):
+        assert engine(torch.device("cuda"), "swaps") is swaps
+
+
+WITHOUT_COMPILERS = """
+import sys
+import warnings
+
+sys.modules["numba"] = sys.modules["triton"] = None
+
+import torch
+
+from prunelib import PerRow, select, sparseswaps
+
+weight = torch.randn(4, 12)
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
+    refined = sparseswaps(weight, torch.eye(12), select(weight.abs(), PerRow(sparsity=0.5)), PerRow(sparsity=0.5))
+assert refined.optimal.all()
+assert [str(each.message).partition(" cannot be used")[0] for each in told] == ["numba"]
+assert "swaps run in plain torch, hundreds of times slower" in str(told[0].message)
+"""
+
+
+def test_without_compilers_the_package_works_and_warns_once():
+    words = [sys.executable, "-c", WITHOUT_COMPILERS]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+
+
+def test_a_module_of_this_project_that_is_not_there_is_no_missing_compiler():
+    with pytest.raises(ModuleNotFoundError, match="no_such_operation"):
+        engine(torch.device("cpu"), "no_such_operation")
+
+
+def test_other_devices_get_the_plain_engine():
+    assert engine(torch.device("meta"), "swaps") is swaps
+
+
+def test_the_machine_may_ask_for_the_plain_engine(monkeypatch):
+    assert engine(torch.device("cpu"), "swaps") is cpu
+    monkeypatch.setattr("prunelib.kernels.machine", lambda: machine().model_copy(update={"engine": "reference"}))
+    assert engine(torch.device("cpu"), "swaps") is swaps

@@ -1,0 +1,169 @@
+"""Refinement block by block, against a plain reimplementation with whole forwards."""
+
+from functools import partial
+
+import pytest
+import torch
+from families import DENSE, MIXTURE, random_windows, read_by_expert, save, tiny_model
+from runs import Bar
+
+from prunelib.calibration.windows import in_batches
+from prunelib.masks.patterns import PerRow, select
+from prunelib.masks.pruned import together
+from prunelib.model import blockwise
+from prunelib.model.blockwise import BlockwiseForward, Checkpoint
+from prunelib.model.structure import find_layers
+from prunelib.pruning.refinement import FinishedBlocks
+from prunelib.pruning.sequential import Propagated
+from prunelib.refiners import least_squares, sparseswaps
+from prunelib.warmstarts.wanda import saliency
+
+CPU = torch.device("cpu")
+PATTERN = PerRow(sparsity=0.5)
+PROVENANCE = {"model": "abc"}
+WINDOWS, HELD_OUT = random_windows(samples=5, length=16), random_windows(samples=2, length=16, seed=1)
+
+
+def wanda(_layer, weight, gram):
+    return select(saliency(weight, gram), PATTERN)
+
+
+def propagated(folder, model, index, propagation, settings=None, gram_bytes=2**30):
+    batches, parts = in_batches((WINDOWS, HELD_OUT), 2)
+    return Propagated(
+        forward=BlockwiseForward(model, index.block_list, batches, CPU, 2**30),
+        index=index,
+        folder=folder,
+        parts=parts,
+        choose=wanda,
+        patterns={layer.name: PATTERN for layer in index.layers},
+        settings=settings or sparseswaps.Settings(),
+        propagation=propagation,
+        gram_bytes=gram_bytes,
+        least_tokens=1,
+        device=CPU,
+    )
+
+
+def saved(tmp_path, family="llama", attention=None):
+    """A tiny model: its folder, itself, and its layers."""
+    model = tiny_model(family, attention)
+    folder = save(model, tmp_path / "model")
+    return folder, model, find_layers(model, folder)
+
+
+def refine(tmp_path, *arguments, **settings):
+    checkpoint, finished = Checkpoint(tmp_path), FinishedBlocks(tmp_path, PROVENANCE)
+    return list(propagated(*arguments, **settings).refine(checkpoint, finished, Bar()))
+
+
+@torch.no_grad()
+def inputs_of(model, index, block):
+    """What each reader of a block sees in whole forwards, (tokens, inputs) float64, in the order in which they run."""
+    seen = {}
+
+    def keep(layer, x):
+        seen.setdefault(layer.name, []).append(x.reshape(-1, x.shape[-1]).double())
+
+    def keep_of_experts(readers, experts, args):
+        for reader in readers:
+            keep(reader, read_by_expert(experts, args, reader))
+
+    fused = [layer for layer in index.readers(block) if layer.fused]
+    hooks = {
+        layer.name: lambda _, args, layer=layer: keep(layer, args[0])
+        for layer in index.readers(block)
+        if not layer.fused
+    }
+    hooks |= {layer.parameter.rpartition(".")[0]: partial(keep_of_experts, fused) for layer in fused}
+    handles = [model.get_submodule(name).register_forward_pre_hook(hook) for name, hook in hooks.items()]
+    for tokens in WINDOWS.split(2):
+        model(input_ids=tokens.long())
+    for handle in handles:
+        handle.remove()
+    return {name: torch.cat(parts) for name, parts in seen.items()}
+
+
+@torch.no_grad()
+def plain(model, index, propagation, method=sparseswaps):
+    """Whole forwards, over and over: Gram matrices of what has been pruned so far, group after group of layers."""
+    pruned = {}
+    for block in range(index.blocks):
+        parameters = {layer.name: layer.parameter for layer in index.readers(block)}
+        in_order = dict.fromkeys(parameters[name] for name in inputs_of(model, index, block))
+        for group in [list(in_order)] if propagation == "block" else [[parameter] for parameter in in_order]:
+            inputs = inputs_of(model, index, block)
+            for layer in (layer for layer in index.of_block(block) if parameters[layer.gram] in group):
+                x, stored = inputs[layer.gram], layer.weight(model)
+                stored = stored.T if layer.transposed else stored
+                weight, gram = stored.clone(), (x.T @ x).float() if len(x) else torch.eye(layer.inputs)
+                refined = method.refine(weight, gram, wanda(layer, weight, gram), PATTERN)
+                stored.copy_(weight * refined.mask if refined.weight is None else refined.weight)
+                pruned[layer.name] = refined.mask
+    return pruned
+
+
+@pytest.mark.filterwarnings("ignore:.*inputs of experts saw fewer")
+@pytest.mark.parametrize("propagation", ["block", "sub_block"])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("family", [*DENSE, *MIXTURE])
+def test_masks_are_those_of_whole_forwards(tmp_path, family, attention, propagation):
+    attention = None if family == "gemma2" else attention
+    folder, model, index = saved(tmp_path, family, attention)
+    found = together([block.pruned for block in refine(tmp_path, folder, model, index, propagation)]).masks
+    expected = plain(tiny_model(family, attention), index, propagation)
+    assert found.keys() == expected.keys()
+    for name, mask in expected.items():
+        assert (found[name] != mask).double().mean() <= 0.01  # float32 sums in another order may turn a near tie
+
+
+@pytest.mark.parametrize("propagation", ["block", "sub_block"])
+def test_moved_weights_are_what_later_layers_see(tmp_path, propagation):
+    folder, model, index = saved(tmp_path)
+    blocks = refine(tmp_path, folder, model, index, propagation, settings=least_squares.Settings())
+    moved = together([block.pruned for block in blocks]).weights
+    expected = tiny_model("llama")
+    plain(expected, index, propagation, least_squares)
+    for name, weight in moved.items():
+        torch.testing.assert_close(weight, expected.get_submodule(name).weight.data, rtol=1e-2, atol=1e-3)
+
+
+def test_sub_blocks_differ_from_blocks_only_where_pruned_layers_come_before(tmp_path):
+    folder, model, index = saved(tmp_path)
+    block, sub_block = (
+        together([block.pruned for block in refine(tmp_path / name, folder, model, index, name)]).masks
+        for name in ("block", "sub_block")
+    )
+    same = [layer.name for layer in index.of_block(0) if torch.equal(block[layer.name], sub_block[layer.name])]
+    assert same == [f"model.layers.0.self_attn.{kind}_proj" for kind in "qkv"]
+
+
+@pytest.mark.parametrize("seconds", [0.0, 60.0])
+@pytest.mark.parametrize("propagation", ["block", "sub_block"])
+def test_what_goes_on_after_a_stop_ends_the_same(tmp_path, monkeypatch, propagation, seconds):
+    monkeypatch.setattr(blockwise, "SECONDS_BETWEEN_SAVES", seconds)
+    folder, model, index = saved(tmp_path)
+    expected = refine(tmp_path / "whole", folder, model, index, propagation)
+    for stop in range(index.blocks):
+        parts = (Checkpoint(tmp_path / str(stop)), FinishedBlocks(tmp_path / str(stop), PROVENANCE))
+        blocks = propagated(folder, tiny_model("llama"), index, propagation).refine(*parts, Bar())
+        for _ in range(stop + 1):
+            next(blocks)
+        blocks.close()
+        again = refine(tmp_path / str(stop), folder, tiny_model("llama"), index, propagation)
+        for one, other in zip(expected, again, strict=True):
+            assert one.records == other.records
+            assert all(torch.equal(mask, other.pruned.masks[name]) for name, mask in one.pruned.masks.items())
+
+
+def test_little_memory_for_gram_matrices_changes_nothing(tmp_path):
+    folder, model, index = saved(tmp_path)
+    much, little = (refine(tmp_path / str(size), folder, model, index, "block", gram_bytes=size) for size in (2**30, 1))
+    for one, other in zip(much, little, strict=True):
+        assert one.records == other.records
+
+
+def test_held_out_windows_reach_the_refiners_that_ask_for_them(tmp_path):
+    folder, model, index = saved(tmp_path)
+    stopped = refine(tmp_path, folder, model, index, "block", settings=sparseswaps.Settings(held_out_every=1))
+    assert sum(layer.swaps for block in stopped for layer in block.records) > 0

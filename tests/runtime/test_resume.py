@@ -1,0 +1,84 @@
+"""What waits in scratch/ for the next run, and for how long."""
+
+import contextlib
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from prunelib.errors import StageError
+from prunelib.runtime import resume
+from prunelib.runtime.resume import FinishedValues, resumable
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def fail(name, decides):
+    """Work that leaves a part and fails; its folder."""
+    with contextlib.suppress(ZeroDivisionError), resumable(name, decides) as folder:
+        (folder / "part").write_text("done")
+        raise ZeroDivisionError
+    return folder
+
+
+def test_the_same_work_finds_its_parts_again_and_takes_them_with_it():
+    fail("refine-a", {"settings": 1})
+    with resumable("refine-a", {"settings": 1}) as folder:
+        assert (folder / "part").read_text() == "done"
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("change", ["decides", "code"])
+def test_other_work_finds_none_and_removes_what_is_out_of_date(monkeypatch, change):
+    before = fail("refine-a", {"settings": 1})
+    if change == "code":
+        monkeypatch.setattr(resume, "code_identity", lambda: "other")
+    with resumable("refine-a", {"settings": 2 if change == "decides" else 1}) as folder:
+        assert folder != before
+        assert not list(folder.iterdir())
+        assert not before.exists()
+
+
+def test_work_of_another_name_is_left_alone():
+    before = fail("refine-a", {})
+    with resumable("refine", {}), resumable("refine-a-b", {}):
+        assert (before / "part").exists()
+
+
+def test_the_second_process_says_who_works_on_it():
+    script = """
+        import sys
+        from prunelib.runtime.resume import resumable
+        with resumable("refine-a", {}):
+            print("at work", flush=True)
+            sys.stdin.read()
+    """
+    words = [sys.executable, "-c", textwrap.dedent(script)]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(words, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "at work\n"
+        with pytest.raises(StageError, match=f"^refine-a: process {other.pid} works on it"), resumable("refine-a", {}):
+            pass
+        other.kill()
+    with resumable("refine-a", {}):
+        pass
+
+
+def test_a_value_is_found_once(tmp_path):
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return [0.1, 1e-300, 3]
+
+    for _ in range(2):
+        assert FinishedValues(tmp_path / "values").once("a", compute) == [0.1, 1e-300, 3]
+    assert len(calls) == 1

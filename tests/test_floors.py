@@ -1,0 +1,66 @@
+"""The folders of prunelib draw its architecture: an import stays on its floor or goes down, never up."""
+
+import ast
+from pathlib import Path
+
+import prunelib
+
+ROOT = Path(prunelib.__file__).parent
+
+FLOORS = [  # from the roof down to the ground; a name is a folder or a module of prunelib
+    {"__init__", "__main__", "api", "cli"},
+    {"planning", "reporting", "export"},
+    {"params", "workflow"},
+    {"evaluation"},
+    {"pruning"},
+    {"cell", "results"},
+    {"calibration"},
+    {"warmstarts", "refiners"},
+    {"relaxation"},
+    {"kernels"},
+    {"model", "sources"},
+    {"methods"},
+    {"masks", "algebra"},
+    {"runtime"},
+    {"errors", "settings"},
+]
+FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
+
+
+def imported(path):
+    """The rooms that a file of the library imports, at its top, inside functions or for type checkers."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        for name in names:
+            first, _, rest = name.partition(".")
+            room = rest.partition(".")[0]
+            if first == "prunelib" and room in FLOOR:
+                yield room
+
+
+def rooms():
+    for path in sorted(ROOT.rglob("*.py")):
+        yield path.relative_to(ROOT).parts[0].removesuffix(".py"), path
+
+
+def test_every_folder_and_module_has_its_floor():
+    assert {room for room, _ in rooms()} == set(FLOOR)
+
+
+def test_no_import_goes_up():
+    upwards = {
+        f"{path.relative_to(ROOT)} imports {below}"
+        for room, path in rooms()
+        for below in imported(path)
+        if FLOOR[below] < FLOOR[room]
+    }
+    assert upwards == set()
+
+
+def test_no_two_folders_import_each_other():
+    pairs = {(room, other) for room, path in rooms() for other in imported(path) if room != other}
+    assert {pair for pair in pairs if pair[::-1] in pairs} == set()
