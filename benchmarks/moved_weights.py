@@ -24,7 +24,7 @@ from rich.table import Table
 from prunelib import NOfM, PerRow, pruning_error, select, wanda
 from prunelib.calibration.artifact import Calibration
 from prunelib.cell import Cell
-from prunelib.methods.refined import silent
+from prunelib.methods.contract import silent
 from prunelib.model.weights import read_weight
 from prunelib.pruning.chains import Chain, run_chain
 from prunelib.refiners import refit_swaps

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0.dev0"
 
 __all__ = [
+    "ExtraInputs",
     "NOfM",
     "PerLayer",
     "PerRow",

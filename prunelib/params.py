@@ -4,7 +4,7 @@ import difflib
 from collections.abc import Mapping, Sequence
 from itertools import chain, product
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field, StringConstraints, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -39,9 +39,14 @@ def _with_method(entries: Any) -> Any:
     }
 
 
-def _by_name(settings: Any) -> Any:
-    """A map from the names of params.yaml to settings."""
-    return Annotated[dict[Name, settings], BeforeValidator(_with_method)]
+if TYPE_CHECKING:  # the members of these unions are found in folders, at run time
+    from prunelib.methods.contract import Method, MethodSettings
+
+    AnyWarmStart = MethodSettings
+    AnyRefiner = MethodSettings
+else:
+    AnyWarmStart = registry.any_settings(warmstarts)
+    AnyRefiner = Annotated[registry.any_settings(refiners) | Chain, Field(discriminator="method")]
 
 
 class Grid(Settings):
@@ -113,8 +118,8 @@ class Params(Settings):
     tasks: TaskSource
     calibration: CalibrationSettings
     patterns: dict[Name, Annotated[PerRow | PerLayer | NOfM, Field(discriminator="kind")]]
-    warmstarts: _by_name(registry.any_settings(warmstarts))  # type: ignore[valid-type]
-    refiners: _by_name(Annotated[registry.any_settings(refiners) | Chain, Field(discriminator="method")])  # type: ignore[valid-type]
+    warmstarts: Annotated[dict[Name, AnyWarmStart], BeforeValidator(_with_method)]
+    refiners: Annotated[dict[Name, AnyRefiner], BeforeValidator(_with_method)]
     evaluation: EvaluationSettings
     comparisons: dict[Name, Comparison] = Field(default_factory=dict)
 
@@ -145,16 +150,15 @@ class Params(Settings):
 
     @model_validator(mode="after")
     def _combinations_are_supported(self) -> "Params":
-        starts = [(name, registry.about(warmstarts, self.warmstarts[name])) for name in self.grid.warmstarts]
-        steps = [
-            (name, registry.about(refiners, step))
-            for name in self.grid.refiners
-            for step in steps_of(self.refiners[name])
+        chosen: list[tuple[str, Method[Any]]] = [
+            (name, registry.warmstart(warmstarts, self.warmstarts[name])) for name in self.grid.warmstarts
         ]
-        for pattern, (name, about) in product(self.grid.patterns, starts + steps):
-            chosen = self.patterns[pattern]
-            if not about.supports(chosen):
-                raise ValueError(f"grid: {name} does not support the pattern {pattern} ({chosen.kind}): {about.limits}")
+        for name in self.grid.refiners:
+            chosen += [(name, registry.refiner(refiners, step)) for step in steps_of(self.refiners[name])]
+        for name, (used, method) in product(self.grid.patterns, chosen):
+            pattern = self.patterns[name]
+            if not method.supports(pattern):
+                raise ValueError(f"grid: {used} does not support the pattern {name} ({pattern.kind}): {method.limits}")
         return self
 
     @model_validator(mode="after")

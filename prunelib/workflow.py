@@ -75,9 +75,12 @@ def _drawn(cell: Cell) -> Path:
 
 def methods(params: Params, cell: Cell) -> dict[str, Any]:
     """The settings that made a cell's masks, for their provenance: two names with the same settings are the same."""
-    sections = {"pattern": params.patterns, "warmstart": params.warmstarts, "refiner": params.refiners}
-    chosen = {key: (section, getattr(cell, key)) for key, section in sections.items()}
-    return {key: section[name].model_dump(mode="json") for key, (section, name) in chosen.items() if name}
+    named = {
+        "pattern": params.patterns[cell.pattern] if cell.pattern else None,
+        "warmstart": params.warmstarts[cell.warmstart] if cell.warmstart else None,
+        "refiner": params.refiners[cell.refiner] if cell.refiner else None,
+    }
+    return {key: settings.model_dump(mode="json") for key, settings in named.items() if settings}
 
 
 def made_from(params: Params, cell: Cell) -> dict[str, Any]:

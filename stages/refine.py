@@ -8,7 +8,7 @@ from prunelib.cell import Cell
 from prunelib.masks.packed import read_masks
 from prunelib.masks.pruned import together, write_pruned
 from prunelib.model.blockwise import Checkpoint
-from prunelib.model.weights import check_masks, read_weight
+from prunelib.model.weights import check_masks, read_weight, shapes_of
 from prunelib.params import Params
 from prunelib.planning.checks import require_room_to_refine
 from prunelib.pruning.chains import steps_of
@@ -34,7 +34,7 @@ def refine(params: Params, model: str, seed: int, pattern: str, warmstart: str, 
     start_file = workflow.warmstart_file(start)
     made_from = {**calibration.provenance, **workflow.methods(params, start)}
     if calibration.settings["propagation"] == "dense":
-        check_masks(calibration.index.layers, read_masks(start_file, made_from))
+        check_masks(shapes_of(calibration.index.layers), read_masks(start_file, made_from))
     weight_bytes = read_weight(folder, calibration.index.layers[0]).element_size()
     gram_sets = 2 if calibration.settings["held_out_samples"] else 1
     require_room_to_refine(workflow.refined_folder(cell), calibration.index, settings, weight_bytes, gram_sets, device)

@@ -18,6 +18,7 @@ from safetensors import safe_open
 
 from prunelib.calibration.statistics import InputStatistics
 from prunelib.errors import ArtifactError, NumericalError
+from prunelib.methods.contract import ExtraInputs
 from prunelib.model.layers import Layer, LayerIndex, read_index, write_index
 from prunelib.runtime import store
 
@@ -87,21 +88,15 @@ class Calibration:
         """
         return self._read(layer, layer.gram, (layer.inputs, layer.inputs))
 
-    def statistics(self, layer: Layer) -> dict[str, Any]:
-        """What refiners may ask for beyond the Gram matrix (:attr:`prunelib.methods.registry.About.extras`).
-
-        Raises as :meth:`gram`.
-
-        ``input_mean`` (inputs,) float32; ``tokens``, their number; ``held_out_gram`` (inputs, inputs) float32, None
-        where no windows were kept apart.
-        """
+    def extra_inputs(self, layer: Layer) -> ExtraInputs:
+        """What refiners may use beyond the Gram matrix; raises as :meth:`gram`."""
         header = store.read_provenance(_block_file(self.folder, layer.block), "gram")
         square = (layer.inputs, layer.inputs)
-        return {
-            "input_mean": self._read(layer, layer.gram + _MEAN, (layer.inputs,)),
-            "tokens": header["seen"].get(layer.gram, header["count"]),
-            "held_out_gram": self._read(layer, layer.gram + _HELD_OUT, square) if header["held_out_count"] else None,
-        }
+        return ExtraInputs(
+            input_mean=self._read(layer, layer.gram + _MEAN, (layer.inputs,)),
+            tokens=header["seen"].get(layer.gram, header["count"]),
+            held_out_gram=self._read(layer, layer.gram + _HELD_OUT, square) if header["held_out_count"] else None,
+        )
 
     def _read(self, layer: Layer, name: str, shape: tuple[int, ...]) -> torch.Tensor:
         path = _block_file(self.folder, layer.block)

@@ -3,11 +3,12 @@
 import argparse
 import sys
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 from prunelib import refiners, warmstarts
 from prunelib.errors import ArtifactError, PruneError
 from prunelib.methods import registry
+from prunelib.methods.contract import ALL_PATTERNS, Method, Refiner
 from prunelib.runtime import store
 
 README = Path("README.md")
@@ -20,16 +21,16 @@ def table() -> str:
     """The table: warm starts, then refiners, each in the order of their names."""
     lines = [_line(_HEADINGS), "|" + "---|" * len(_HEADINGS)]
     for kind, package in _KINDS.items():
-        for index, (name, module) in enumerate(registry.methods(package).items()):
-            lines.append(_line(("" if index else kind, f"`{name}`", *_described(module))))
+        for index, (name, method) in enumerate(registry.methods(package).items()):
+            lines.append(_line(("" if index else kind, f"`{name}`", *_described(method))))
     return "\n".join(lines) + "\n"
 
 
-def _described(module: ModuleType) -> tuple[str, ...]:
-    about: registry.About = module.ABOUT
-    everywhere = set(about.patterns) == set(registry.ALL_PATTERNS)
-    patterns = "all" if everywhere else ", ".join(f"`{kind}`" for kind in about.patterns)
-    return about.summary, patterns, "move" if about.moves_weights else "stay", about.source
+def _described(method: Method[Any]) -> tuple[str, ...]:
+    everywhere = set(method.patterns) == set(ALL_PATTERNS)
+    patterns = "all" if everywhere else ", ".join(f"`{kind}`" for kind in method.patterns)
+    updates = isinstance(method, Refiner) and method.updates_weights
+    return method.summary, patterns, "updated" if updates else "the model's", method.source
 
 
 def _line(entries: tuple[str, ...]) -> str:

@@ -14,7 +14,15 @@ from prunelib.masks.packed import write_masks
 from prunelib.masks.patterns import NOfM
 from prunelib.masks.pruned import MASKS_FILE, Pruned
 from prunelib.model.layers import Layer, LayerIndex
-from prunelib.model.weights import check_masks, open_shard, pruned_places, read_weight, stored_slice, tensor_files
+from prunelib.model.weights import (
+    check_masks,
+    open_shard,
+    pruned_places,
+    read_weight,
+    shapes_of,
+    stored_slice,
+    tensor_files,
+)
 from prunelib.runtime.store import replacing_folder, write_json, write_text
 
 _PROVENANCE_FILE, _CARD_FILE = "provenance.json", "README.md"
@@ -50,7 +58,7 @@ def export_model(
     """
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise ArtifactError(f"{target}: exists already, expected a new or empty folder to export to")
-    check_masks(index.layers, pruned.masks)
+    check_masks(shapes_of(index.layers), pruned.masks)
     layers: dict[str, list[Layer]] = {}
     for layer in index.layers:
         layers.setdefault(layer.tensor, []).append(layer)

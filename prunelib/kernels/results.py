@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 import torch
 
 from prunelib.kernels.interface import RowResults
-from prunelib.methods.refined import Progress, Refined
+from prunelib.methods.contract import Progress, Refined
 
 Rows = slice | torch.Tensor
 Finished = Iterable[tuple[Rows, RowResults]]

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 
 from prunelib.algebra.objective import refit_losses
-from prunelib.methods.refined import Progress, Refined
+from prunelib.methods.contract import Progress, Refined
 
 
 class Survivors(NamedTuple):

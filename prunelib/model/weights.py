@@ -4,7 +4,7 @@ Weights are read straight from safetensors, without transformers and without bui
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,7 @@ def apply_masks(model: nn.Module, layers: tuple[Layer, ...], masks: Mapping[str,
     PatternError
         As :func:`check_masks`; no weight has been changed then.
     """
-    check_masks(layers, masks)
+    check_masks(shapes_of(layers), masks)
     for layer in layers:
         weight = layer.weight(model)
         weight.masked_fill_(pruned_places(layer, masks[layer.name]).to(weight.device), 0.0)
@@ -160,7 +160,7 @@ def check_pruned(
     ModelError
         Naming the first layer with a pruned weight that is not exactly +0.0 or a kept weight that is another.
     """
-    check_masks(layers, masks)
+    check_masks(shapes_of(layers), masks)
     for layer in layers:
         weight = layer.weight(model).T if layer.transposed else layer.weight(model)
         mask = masks[layer.name].to(weight.device)
@@ -173,15 +173,24 @@ def check_pruned(
             raise ModelError(f"{layer.name}: {changed} of {kept.numel()} kept weights are not those of {origin}")
 
 
-def check_masks(layers: tuple[Layer, ...], masks: Mapping[str, torch.Tensor]) -> None:
+def shapes_of(layers: Iterable[Layer]) -> dict[str, tuple[int, int]]:
+    """Rows and inputs of layers by name."""
+    return {layer.name: (layer.rows, layer.inputs) for layer in layers}
+
+
+def check_masks(expected: Mapping[str, tuple[int, int]], masks: Mapping[str, torch.Tensor]) -> None:
     """Refuse masks that are not one boolean (rows, inputs) for each layer.
+
+    Parameters
+    ----------
+    expected
+        Rows and inputs of every layer by name.
 
     Raises
     ------
     PatternError
         Naming the first layer that is missing, unknown, or has a mask of another shape or dtype.
     """
-    expected = {layer.name: (layer.rows, layer.inputs) for layer in layers}
     if missing := expected.keys() - masks.keys():
         raise PatternError(f"masks: {len(missing)} of {len(expected)} layers have none, first {min(missing)}")
     if surplus := masks.keys() - expected.keys():

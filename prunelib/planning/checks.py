@@ -5,13 +5,13 @@ The memory is that of this machine, and not looked at where tasks run on others.
 
 from math import ceil
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from prunelib import refiners
 from prunelib.calibration.settings import CalibrationSettings
 from prunelib.methods import registry
+from prunelib.methods.contract import MethodSettings
 from prunelib.model.layers import LayerIndex
 from prunelib.model.weights import weight_count
 from prunelib.planning.capacity import require_disk, require_memory
@@ -51,7 +51,7 @@ def require_room_to_calibrate(folder: Path, index: LayerIndex, settings: Calibra
 
 
 def require_room_to_refine(
-    folder: Path, index: LayerIndex, settings: Any, weight_bytes: int, gram_sets: int, device: torch.device
+    folder: Path, index: LayerIndex, settings: MethodSettings, weight_bytes: int, gram_sets: int, device: torch.device
 ) -> None:
     """Refuse to refine layers whose masks, and moved weights where there are such, would not fit.
 
@@ -73,12 +73,12 @@ def require_room_to_refine(
     StageError
         With what is needed and what is free.
     """
-    steps = [registry.about(refiners, step) for step in steps_of(settings)]
+    steps = [registry.refiner(refiners, step) for step in steps_of(settings)]
     blocks = _blocks(index)
-    moved = sum(block.prunable for block in blocks) * weight_bytes if any(step.moves_weights for step in steps) else 0
+    moved = sum(block.prunable for block in blocks) * weight_bytes if any(step.updates_weights for step in steps) else 0
     require_disk(folder, masks_disk(blocks) + moved, "refined masks and moved weights")
     if not distributed():
-        needed = refining_bytes(blocks, gram_sets, [step.holds for step in steps])
+        needed = refining_bytes(blocks, gram_sets, [step.workspace for step in steps])
         require_memory(needed, "refining the largest layer", str(device))
 
 

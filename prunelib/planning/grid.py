@@ -7,6 +7,7 @@ from itertools import product
 from prunelib import refiners
 from prunelib.masks.patterns import NOfM, Pattern
 from prunelib.methods import registry
+from prunelib.methods.contract import MethodSettings, Refiner
 from prunelib.params import Params
 from prunelib.planning.needs import Workload
 from prunelib.pruning.chains import steps_of
@@ -31,7 +32,7 @@ def workload(runs: Sequence[Params], model: str) -> Workload:
         seeds=len({seed for seed, *_ in cells}),
         starts=len({cell[:3] for cell in cells}),
         cells=tuple((_kept(params.patterns[pattern]), _moves(params, refiner)) for _, pattern, _, refiner in cells),
-        holds=tuple(dict.fromkeys(about.holds for refiner in sorted(used) for about in _steps(params, refiner))),
+        workspaces=tuple(dict.fromkeys(step.workspace for refiner in sorted(used) for step in _steps(params, refiner))),
         gram_sets=2 if calibration.held_out_samples else 1,
         propagation=calibration.propagation,
         shards=calibration.shards,
@@ -51,10 +52,10 @@ def _kept(pattern: Pattern) -> Fraction:
 
 
 def _moves(params: Params, refiner: str) -> bool:
-    """Whether a refiner moves the kept weights."""
-    return any(about.moves_weights for about in _steps(params, refiner))
+    """Whether a refiner updates the kept weights."""
+    return any(step.updates_weights for step in _steps(params, refiner))
 
 
-def _steps(params: Params, refiner: str) -> list[registry.About]:
-    """What is known of the methods of a refiner's steps."""
-    return [registry.about(refiners, step) for step in steps_of(params.refiners[refiner])]
+def _steps(params: Params, refiner: str) -> list[Refiner[MethodSettings]]:
+    """The methods of a refiner's steps."""
+    return [registry.refiner(refiners, step) for step in steps_of(params.refiners[refiner])]

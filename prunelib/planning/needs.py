@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
-from prunelib.methods.registry import Holds
+from prunelib.methods.workspace import Workspace
 from prunelib.planning.shapes import WEIGHT_BYTES, Block, Matrix, Outline
 from prunelib.runtime.machine import WAITING_BYTES
 
@@ -27,8 +27,8 @@ class Workload:
         Number of calibrations, and of files of warm starts.
     cells
         Of each: the share of weights that its pattern keeps, and whether its refiner moves them.
-    holds
-        What its refiners have in memory, each step of a chain for itself; by default refit swaps.
+    workspaces
+        What its refiners need in memory, each step of a chain for itself; by default refit swaps.
     gram_sets
         1, or 2 where calibration keeps tokens apart.
     propagation
@@ -46,7 +46,7 @@ class Workload:
     seeds: int = 1
     starts: int = 1
     cells: tuple[tuple[Fraction, bool], ...] = ((Fraction(1, 2), True),)
-    holds: tuple[Holds, ...] = (Holds(squares=8, weight_bytes=104),)
+    workspaces: tuple[Workspace, ...] = (Workspace(squares=8, weight_bytes=104),)
     gram_sets: int = 1
     propagation: str = "dense"
     shards: int = 1
@@ -151,7 +151,7 @@ def memory(outline: Outline, work: Workload, gram_budget: int, state_budget: int
     states, token = states_bytes(outline, work), _token_bytes(outline, running)
     stays = states if states <= state_budget else 0
     accumulating = _accumulating(outline, work, running, gram_budget, stays, converted)
-    refining, ahead = refining_bytes(outline.blocks, work.gram_sets, work.holds), _read_ahead_bytes(outline, work)
+    refining, ahead = refining_bytes(outline.blocks, work.gram_sets, work.workspaces), _read_ahead_bytes(outline, work)
     if work.propagation == "dense":
         calibrate = StageMemory("calibrate", *accumulating)
         refine = StageMemory("refine", refining, ahead + RUNTIME, refining + ahead + RUNTIME)
@@ -176,12 +176,12 @@ def accumulating_bytes(blocks: Sequence[Block], gram_sets: int) -> int:
     return gram_sets * max(map(gram_bytes, blocks)) + _largest_gram(blocks)
 
 
-def refining_bytes(blocks: Sequence[Block], gram_sets: int, holds: Iterable[Holds]) -> int:
-    """The work on the largest layer: its Gram matrices, and what the greediest refiner holds."""
+def refining_bytes(blocks: Sequence[Block], gram_sets: int, workspaces: Iterable[Workspace]) -> int:
+    """The work on the largest layer: its Gram matrices, and the largest workspace of a refiner."""
     return max(
         _FLOAT32 * (gram_sets + each.squares) * matrix.inputs**2 + each.weight_bytes * matrix.rows * matrix.inputs
         for matrix in _matrices(blocks)
-        for each in holds
+        for each in workspaces
     )
 
 

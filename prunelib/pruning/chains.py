@@ -1,46 +1,49 @@
 """Refiners one after another: each step starts from the mask, and the weights, that the step before left."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from pydantic import BeforeValidator, Field, model_validator
 
 from prunelib import refiners
-from prunelib import settings as base
 from prunelib.masks.patterns import Pattern
 from prunelib.methods import registry
-from prunelib.methods.refined import Progress, Refined
+from prunelib.methods.contract import ExtraInputs, MethodSettings, Progress, Refined
 
 
 def _with_defaults(step: Any) -> Any:
     return {"method": step} if isinstance(step, str) else step
 
 
-_Step: Any = Annotated[registry.any_settings(refiners), BeforeValidator(_with_defaults)]
+if TYPE_CHECKING:  # the members of this union are found in a folder, at run time
+    AnyStep = MethodSettings
+else:
+    AnyStep = Annotated[registry.any_settings(refiners), BeforeValidator(_with_defaults)]
 
 
-class Chain(base.Settings):
+class Chain(MethodSettings):
     """Several refiners in a row, at least two: the settings of each, or the name of a method with its defaults.
 
     Settings stand in the chain itself, not in other entries of params.yaml: DVC would not notice that those change.
     """
 
     method: Literal["chain"] = "chain"
-    chain: Annotated[tuple[_Step, ...], Field(min_length=2)]  # type: ignore[valid-type]
+    chain: Annotated[tuple[AnyStep, ...], Field(min_length=2)]
 
     @model_validator(mode="after")
     def _masks_before_weights(self) -> "Chain":
-        moved_by = None
+        updated_by = None
         for step in self.chain:
-            if moved_by and not registry.about(refiners, step).moves_weights:
+            updates = registry.refiner(refiners, step).updates_weights
+            if updated_by and not updates:
                 raise ValueError(
-                    f"{step.method} after {moved_by}: it decides on the model's own weights, which {moved_by} has "
-                    f"moved; put it before"
+                    f"{step.method} after {updated_by}: it decides on the model's own weights, which {updated_by} has "
+                    f"updated; put it before"
                 )
-            moved_by = step.method if registry.about(refiners, step).moves_weights else moved_by
+            updated_by = step.method if updates else updated_by
         return self
 
 
@@ -53,7 +56,7 @@ class Step:
     seconds: float
 
 
-def steps_of(settings: Any) -> tuple[Any, ...]:
+def steps_of(settings: MethodSettings) -> tuple[MethodSettings, ...]:
     """The settings of a refiner's steps: those of its chain, or itself alone."""
     return settings.chain if isinstance(settings, Chain) else (settings,)
 
@@ -63,9 +66,9 @@ def run_chain(
     gram: torch.Tensor,
     mask: torch.Tensor,
     pattern: Pattern,
-    settings: Any,
+    settings: MethodSettings,
     progress: Progress,
-    statistics: Mapping[str, Any],
+    extra: ExtraInputs,
 ) -> list[Step]:
     """Refine one layer by every step in turn.
 
@@ -76,22 +79,18 @@ def run_chain(
     settings
         Of one method, or a :class:`Chain`.
     progress
-        Told about every row once a step.
-    statistics
-        What methods may take beyond these, by keyword (:attr:`prunelib.methods.registry.About.extras`).
+        Called with every row once a step.
+    extra
+        What is known of the layer's inputs; the steps exchange their updated weights by themselves.
     """
     done: list[Step] = []
-    moved = None
     for step in steps_of(settings):
-        known = {**statistics, "moved": moved}
-        about = registry.about(refiners, step)
-        extras = {name: known[name] for name in about.extras}
-        refine = registry.methods(refiners)[step.method].refine
+        method = registry.refiner(refiners, step)
         started = time.perf_counter()
-        inputs = gram if about.streams else gram.to(weight.device)
-        refined = refine(weight, inputs, mask, pattern, step, progress, **extras)
+        inputs = gram if method.accepts_cpu_gram else gram.to(weight.device)
+        refined = method.refine(weight, inputs, mask, pattern, step, progress, extra)
         done.append(Step(step.method, refined, time.perf_counter() - started))
-        mask, moved = refined.mask, refined.weight
+        mask, extra = refined.mask, extra._replace(updated_weight=refined.weight)
     return done
 
 

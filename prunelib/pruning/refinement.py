@@ -11,7 +11,7 @@ from prunelib.calibration.artifact import Calibration
 from prunelib.masks.packed import read_masks
 from prunelib.masks.patterns import Pattern
 from prunelib.masks.pruned import Pruned, read_pruned, write_pruned
-from prunelib.methods.refined import Progress, silent
+from prunelib.methods.contract import ExtraInputs, MethodSettings, Progress, silent
 from prunelib.model.layers import Layer
 from prunelib.model.weights import read_weight
 from prunelib.pruning.budgets import patterns_of
@@ -81,14 +81,14 @@ class LayerInputs(NamedTuple):
     ----------
     gram
         (inputs, inputs) float32, sum over tokens.
-    statistics
-        What refiners may ask for beyond it (:attr:`prunelib.methods.registry.About.extras`).
+    extra
+        What refiners may use beyond it.
     energy
         ||W X||^2.
     """
 
     gram: torch.Tensor
-    statistics: Mapping[str, Any]
+    extra: ExtraInputs
     energy: float
 
 
@@ -118,7 +118,7 @@ class BlockRefinement:
     finished
         Where refined blocks are written.
     progress
-        Told about rows as they are finished, once a step.
+        Called as rows are finished, once a step.
     """
 
     folder: Path
@@ -126,7 +126,7 @@ class BlockRefinement:
     masks: Path
     start: Mapping[str, Any]
     pattern: Pattern
-    settings: Any
+    settings: MethodSettings
     finished: FinishedBlocks
     progress: Progress = silent
 
@@ -150,7 +150,7 @@ class BlockRefinement:
 
     def _read(self, layer: Layer) -> tuple[Layer, torch.Tensor, LayerInputs]:
         calibration = self.calibration
-        inputs = LayerInputs(calibration.gram(layer), calibration.statistics(layer), calibration.energies[layer.name])
+        inputs = LayerInputs(calibration.gram(layer), calibration.extra_inputs(layer), calibration.energies[layer.name])
         return layer, read_weight(self.folder, layer), inputs
 
 
@@ -178,12 +178,12 @@ def refine_layer(
     inputs: LayerInputs,
     mask: torch.Tensor,
     pattern: Pattern,
-    settings: Any,
+    settings: MethodSettings,
     progress: Progress,
     device: torch.device,
 ) -> RefinedLayer:
     """Refine the mask (rows, inputs) of one layer on a device; what comes back is on the processor."""
-    steps = run_chain(weight.to(device), inputs.gram, mask.to(device), pattern, settings, progress, inputs.statistics)
+    steps = run_chain(weight.to(device), inputs.gram, mask.to(device), pattern, settings, progress, inputs.extra)
     moved = steps[-1].refined.weight
     return RefinedLayer(
         mask=steps[-1].refined.mask.cpu(),
@@ -222,7 +222,7 @@ class Losses:
         return add
 
     def add(self, rows: int, loss_before: float, loss_after: float) -> None:
-        """Add rows, as a :data:`prunelib.methods.refined.Progress`."""
+        """Add rows, as a :data:`prunelib.methods.contract.Progress`."""
         self._before += loss_before
         self._after += loss_after
         reduction = 1 - self._after / self._before if self._before else 0.0
@@ -241,7 +241,7 @@ def _record(layer: Layer, steps: Sequence[Step], inputs: LayerInputs) -> LayerRe
         loss_before=float(result.loss_before.sum()),
         loss_after=float(result.loss_after.sum()),
         energy=inputs.energy,
-        tokens=None if layer.fused is None else inputs.statistics["tokens"],
+        tokens=None if layer.fused is None else inputs.extra.tokens,
         moved=result.weight is not None,
         steps=tuple(StepResult(method=step.method, loss_after=float(step.refined.loss_after.sum())) for step in steps),
         swaps=_total(result.swaps),

@@ -7,7 +7,6 @@ before them leave, too. Such Gram matrices belong to one cell, and are not kept.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,6 +16,7 @@ from prunelib.calibration.statistics import InputStatistics, supported, warn_of_
 from prunelib.calibration.whole_model import accumulate_pass, plan_passes
 from prunelib.calibration.windows import in_batches
 from prunelib.masks.patterns import Pattern
+from prunelib.methods.contract import ExtraInputs, MethodSettings
 from prunelib.model.blockwise import BlockwiseForward, Checkpoint
 from prunelib.model.layers import Layer, LayerIndex, watch_inputs
 from prunelib.model.weights import apply_masks, apply_weights, read_weight
@@ -69,7 +69,7 @@ class Propagated:
     parts: Sequence[Sequence[int]]
     choose: Choose
     patterns: Mapping[str, Pattern]
-    settings: Any
+    settings: MethodSettings
     propagation: str
     gram_bytes: int
     least_tokens: int
@@ -139,12 +139,10 @@ class Propagated:
     def _refine_layer(self, layer: Layer, inputs: Sequence[InputStatistics], losses: Losses) -> RefinedLayer:
         weight = read_weight(self.folder, layer)
         seen, *held_out = (supported(layer, each, self.least_tokens) for each in inputs)
-        statistics = {
-            "input_mean": seen.mean,
-            "tokens": seen.tokens,
-            "held_out_gram": held_out[0].gram if held_out else None,
-        }
-        known = LayerInputs(seen.gram, statistics, output_energy(weight, seen.gram))
+        extra = ExtraInputs(
+            input_mean=seen.mean, tokens=seen.tokens, held_out_gram=held_out[0].gram if held_out else None
+        )
+        known = LayerInputs(seen.gram, extra, output_energy(weight, seen.gram))
         mask = self.choose(layer, weight, seen.gram)
         return refine_layer(
             layer, weight, known, mask, self.patterns[layer.name], self.settings, losses.add, self.device
@@ -157,7 +155,12 @@ class Propagated:
 
 
 def load_propagated(
-    folder: Path, dtype: str, calibration: Calibration, pattern: Pattern, warmstart: Any, settings: Any
+    folder: Path,
+    dtype: str,
+    calibration: Calibration,
+    pattern: Pattern,
+    warmstart: MethodSettings,
+    settings: MethodSettings,
 ) -> Propagated:
     """Load a model to be refined on the inputs that come about, at its first block.
 

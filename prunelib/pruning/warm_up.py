@@ -5,20 +5,19 @@ numba compiles a kernel once for all sizes, and keeps it on disk; Triton compile
 
 from collections.abc import Callable, Iterable
 from functools import cache
-from typing import Any
 
 import torch
 
 from prunelib.kernels import on_compilation
 from prunelib.masks.patterns import NOfM, Pattern, select
-from prunelib.methods.refined import silent
+from prunelib.methods.contract import ExtraInputs, MethodSettings, silent
 from prunelib.pruning.chains import run_chain
 
 _ROWS, _TOKENS = 16, 64
 
 
 def warm_up(
-    settings: Any,
+    settings: MethodSettings,
     pattern: Pattern,
     device: torch.device,
     widths: Iterable[int],
@@ -48,12 +47,12 @@ def warm_up(
 
 
 @cache
-def _refine_random_rows(settings: Any, pattern: Pattern, device: torch.device, inputs: int) -> None:
+def _refine_random_rows(settings: MethodSettings, pattern: Pattern, device: torch.device, inputs: int) -> None:
     generator = torch.Generator(device).manual_seed(0)
     weight = torch.randn(_ROWS, inputs, device=device, generator=generator)
     read = torch.randn(_TOKENS, inputs, device=device, generator=generator)
     gram = read.T @ read
     gram.diagonal().add_(1.0)
     mask = select(weight.abs(), pattern)
-    statistics = {"input_mean": read.mean(dim=0).cpu(), "tokens": _TOKENS, "held_out_gram": gram.cpu()}
-    run_chain(weight, gram.cpu(), mask, pattern, settings, silent, statistics)
+    extra = ExtraInputs(input_mean=read.mean(dim=0).cpu(), tokens=_TOKENS, held_out_gram=gram.cpu())
+    run_chain(weight, gram.cpu(), mask, pattern, settings, silent, extra)

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import torch
 
@@ -11,10 +9,11 @@ from prunelib import warmstarts
 from prunelib.calibration.artifact import Calibration
 from prunelib.errors import PatternError
 from prunelib.masks.packed import PackedMasks
-from prunelib.masks.patterns import Pattern, check_mask, select
+from prunelib.masks.patterns import Pattern
 from prunelib.methods import registry
+from prunelib.methods.contract import MethodSettings
 from prunelib.model.layers import Layer
-from prunelib.model.weights import read_weight
+from prunelib.model.weights import read_weight, shapes_of
 from prunelib.pruning.budgets import layer_patterns
 from prunelib.runtime.prefetch import read_ahead
 
@@ -24,7 +23,7 @@ start, on the processor."""
 
 
 def warmstart_masks(
-    folder: Path, calibration: Calibration, pattern: Pattern, settings: Any, device: torch.device
+    folder: Path, calibration: Calibration, pattern: Pattern, settings: MethodSettings, device: torch.device
 ) -> Mapping[str, torch.Tensor]:
     """Masks (rows, inputs) bool by layer name: the weights that a warm start keeps.
 
@@ -54,18 +53,20 @@ def warmstart_masks(
     return PackedMasks.joined(PackedMasks.of({layer.name: choose(layer, *tensors)}) for layer, *tensors in known)
 
 
-def chooser(calibration: Calibration, patterns: Mapping[str, Pattern], settings: Any, device: torch.device) -> Choose:
+def chooser(
+    calibration: Calibration, patterns: Mapping[str, Pattern], settings: MethodSettings, device: torch.device
+) -> Choose:
     """A warm start as a function of a layer.
 
     Parameters and errors as :func:`warmstart_masks`; ``patterns`` has that of each layer.
     """
     if (given := _given(calibration, patterns, settings)) is not None:
         return lambda layer, _weight, _gram: given[layer.name]
-    method = registry.methods(warmstarts)[settings.method]
+    method = registry.warmstart(warmstarts, settings)
 
     def choose(layer: Layer, weight: torch.Tensor, gram: torch.Tensor) -> torch.Tensor:
         try:
-            return layer_mask(method, weight.to(device), gram.to(device), patterns[layer.name], settings).cpu()
+            return method.layer_mask(weight.to(device), gram.to(device), patterns[layer.name], settings).cpu()
         except PatternError as error:
             raise PatternError(f"{layer.name}: {error}") from None
 
@@ -73,42 +74,10 @@ def chooser(calibration: Calibration, patterns: Mapping[str, Pattern], settings:
 
 
 def _given(
-    calibration: Calibration, patterns: Mapping[str, Pattern], settings: Any
+    calibration: Calibration, patterns: Mapping[str, Pattern], settings: MethodSettings
 ) -> Mapping[str, torch.Tensor] | None:
     """The masks of a warm start that looks at no layer."""
-    method = registry.methods(warmstarts)[settings.method]
-    if not hasattr(method, "masks"):
+    read = registry.warmstart(warmstarts, settings).read
+    if read is None:
         return None
-    masks: Mapping[str, torch.Tensor] = method.masks(
-        settings, calibration.index.layers, patterns, calibration.provenance["model"]
-    )
-    return masks
-
-
-def layer_mask(
-    method: ModuleType, weight: torch.Tensor, gram: torch.Tensor, pattern: Pattern, settings: Any
-) -> torch.Tensor:
-    """The mask (rows, inputs) bool of one layer, with the exact counts of the pattern.
-
-    Parameters
-    ----------
-    method
-        A module of :mod:`prunelib.warmstarts` with ``choose`` or ``saliency``.
-    weight, gram
-        (rows, inputs) and (inputs, inputs).
-    settings
-        Of the method.
-
-    Raises
-    ------
-    NumericalError
-        If a score is NaN.
-    PatternError
-        If the pattern does not fit the weight.
-    """
-    if hasattr(method, "choose"):
-        mask: torch.Tensor = method.choose(weight, gram, pattern, settings)
-    else:
-        mask = select(method.saliency(weight, gram, settings), pattern)
-    check_mask(mask, weight, pattern)
-    return mask
+    return read(settings, shapes_of(calibration.index.layers), patterns, calibration.provenance["model"])

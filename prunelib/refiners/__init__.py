@@ -1,1 +1,4 @@
-"""Refiners: ``refine(weight, gram, mask, pattern, settings, progress) -> Refined``, one method a file."""
+"""Refiners: better masks, or better kept weights; each module is one method and ends in its ``METHOD``.
+
+The contract is :class:`prunelib.methods.contract.Refine`.
+"""

@@ -16,24 +16,23 @@ from typing import Annotated, Literal, Self
 import torch
 from pydantic import Field, model_validator
 
-from prunelib import settings as base
 from prunelib.algebra.linalg import inverse, product
 from prunelib.algebra.objective import check_layer, damped
 from prunelib.masks.patterns import NOfM, Pattern, PerLayer, check_mask, select
-from prunelib.methods.kept_weights import survivors, the_better
-from prunelib.methods.refined import Progress, Refined, silent
-from prunelib.methods.registry import About, Holds
-
-ABOUT = About(
-    "choose mask and weights anew by the alternating direction method of multipliers",
-    source="Boza, [2401.02938](https://arxiv.org/abs/2401.02938)",
-    moves_weights=True,
-    extras=("moved",),
-    holds=Holds(squares=9, weight_bytes=68),
+from prunelib.methods.contract import (
+    NOTHING_ELSE,
+    ExtraInputs,
+    MethodSettings,
+    Progress,
+    Refined,
+    Refiner,
+    silent,
 )
+from prunelib.methods.kept_weights import survivors, the_better
+from prunelib.methods.workspace import Workspace
 
 
-class Settings(base.Settings):
+class Settings(MethodSettings):
     """Settings of ADMM; the defaults are those of the paper and its script.
 
     Attributes
@@ -71,47 +70,35 @@ def refine(
     pattern: Pattern,
     settings: Settings = _DEFAULT,
     progress: Progress = silent,
-    *,
-    moved: torch.Tensor | None = None,
+    extra: ExtraInputs = NOTHING_ELSE,
+    threads: int | None = None,
 ) -> Refined:
     """Choose mask and weights anew; what came in is only what they are compared with.
 
+    Arguments and errors: :class:`prunelib.methods.contract.Refine`.
+
     A row (per layer: the whole matrix) that would end with a higher error than it came in with stays as it came. The
-    method has no such rule.
-
-    Parameters
-    ----------
-    weight
-        (rows, inputs), any float dtype. It is not changed.
-    gram
-        (inputs, inputs) float32, sum over tokens of x x^T.
-    mask
-        (rows, inputs) bool, True = kept, with the exact counts of the pattern.
-    progress
-        Told about all rows at once.
-    moved
-        (rows, inputs), 0 where pruned: kept weights as they came in. None: the model's.
-
-    Returns
-    -------
-    Refined
-        With the same number kept in every group, and the weights; those of dead inputs are the model's.
-
-    Raises
-    ------
-    NumericalError
-        If a weight or Gram entry is NaN or infinite, or the shapes do not fit.
-    PatternError
-        If the mask does not have the pattern's counts.
+    paper has no such rule. Weights of dead inputs are the model's.
     """
     check_layer(weight, gram)
     check_mask(mask, weight, pattern)
-    before = survivors(weight if moved is None else moved, mask)
+    before = survivors(weight if extra.updated_weight is None else extra.updated_weight, mask)
     norms = gram.diagonal().double().clamp(min=0).sqrt()
     units = norms.where(norms > 0, 1)
     found, scaled = _alternate(weight.double() * norms, gram.double() / torch.outer(units, units), pattern, settings)
     after = survivors((scaled / units).where(norms > 0, weight), found)
     return the_better(weight, gram, before, after, progress)
+
+
+METHOD = Refiner(
+    settings=Settings,
+    refine=refine,
+    summary="choose mask and weights anew by the alternating direction method of multipliers",
+    source="Boza, [2401.02938](https://arxiv.org/abs/2401.02938)",
+    updates_weights=True,
+    extra_inputs=("updated_weight",),
+    workspace=Workspace(squares=9, weight_bytes=68),
+)
 
 
 def _alternate(W: torch.Tensor, G: torch.Tensor, pattern: Pattern, settings: Settings) -> tuple[torch.Tensor, ...]:

@@ -5,16 +5,13 @@ from typing import Literal
 
 import torch
 
-from prunelib import settings as base
 from prunelib.algebra.objective import check_layer
 from prunelib.errors import PatternError
 from prunelib.kernels import engine
 from prunelib.kernels.results import refined, unscaled
 from prunelib.kernels.scaling import equilibrate
 from prunelib.masks.patterns import NOfM, Pattern, check_mask
-from prunelib.methods.refined import Progress, Refined, silent
-from prunelib.methods.registry import About
-from prunelib.runtime.machine import machine
+from prunelib.methods.contract import NOTHING_ELSE, ExtraInputs, MethodSettings, Progress, Refined, Refiner, silent
 
 _MOST_PATTERNS = 1000
 
@@ -23,17 +20,7 @@ def _has_few_patterns(pattern: Pattern) -> bool:
     return isinstance(pattern, NOfM) and comb(pattern.group, pattern.keep) <= _MOST_PATTERNS
 
 
-ABOUT = About(
-    "give each group of M the best of all its patterns, group after group, until none improves: a 1-swap optimum, and "
-    "more",
-    patterns=("n_of_m",),
-    takes=_has_few_patterns,
-    limits=f"it tries every pattern of a group: N:M with at most {_MOST_PATTERNS:,} patterns",
-    streams=True,
-)
-
-
-class Settings(base.Settings):
+class Settings(MethodSettings):
     """There is nothing to set."""
 
     method: Literal["block_moves"] = "block_moves"
@@ -49,42 +36,40 @@ def refine(
     pattern: Pattern,
     settings: Settings = _DEFAULT,
     progress: Progress = silent,
+    extra: ExtraInputs = NOTHING_ELSE,
+    threads: int | None = None,
 ) -> Refined:
     """Change whole groups of M, exactly, as long as that lowers the pruning error.
 
-    Parameters
-    ----------
-    weight
-        (rows, inputs), any float dtype. It is not changed.
-    gram
-        (inputs, inputs) float32, sum over tokens of x x^T.
-    mask
-        (rows, inputs) bool, True = kept, with the exact counts of the pattern.
-    pattern
-        ``NOfM`` with at most 1,000 patterns a group.
-    progress
-        Told about rows as they are finished.
+    Arguments and errors: :class:`prunelib.methods.contract.Refine`.
 
     Returns
     -------
     Refined
         ``swaps`` counts the groups changed, ``sweeps`` the visits to all groups of a row. ``optimal``: no other pattern
         of any one group improves the row, hence no swap; the last visit to all groups shows it.
-
-    Raises
-    ------
-    NumericalError
-        If a weight or Gram entry is NaN or infinite, or the shapes do not fit.
-    PatternError
-        If the mask does not have the pattern's counts, or the pattern is not such an ``NOfM``.
     """
     check_layer(weight, gram)
     check_mask(mask, weight, pattern)
     if not _has_few_patterns(pattern):
-        raise PatternError(f"block_moves does not take the pattern {pattern.label}: {ABOUT.limits}")
+        raise PatternError(f"block_moves does not take the pattern {pattern.label}: {METHOD.limits}")
     scaled = equilibrate(weight, gram)
     groups = pattern.groups(*weight.shape)
     finished = engine(weight.device, "block_moves").move_to_optimum(
-        scaled.weight, scaled.gram, mask, groups, machine().threads
+        scaled.weight, scaled.gram, mask, groups, threads or torch.get_num_threads()
     )
     return refined(unscaled(finished, scaled.loss_scale), mask, progress)
+
+
+METHOD = Refiner(
+    settings=Settings,
+    refine=refine,
+    summary=(
+        "give each group of M the best of all its patterns, group after group, until none improves: a 1-swap optimum, "
+        "and more"
+    ),
+    patterns=("n_of_m",),
+    supports_pattern=_has_few_patterns,
+    limits=f"it tries every pattern of a group: N:M with at most {_MOST_PATTERNS:,} patterns",
+    accepts_cpu_gram=True,
+)

@@ -29,12 +29,10 @@ import torch
 from pydantic import Field
 from torch.nn.functional import pad
 
-from prunelib import settings as base
 from prunelib.algebra.objective import check_layer, row_losses
 from prunelib.errors import NumericalError
 from prunelib.masks.patterns import Pattern, check_mask, swap_columns
-from prunelib.methods.refined import Progress, Refined, silent
-from prunelib.methods.registry import About
+from prunelib.methods.contract import NOTHING_ELSE, ExtraInputs, MethodSettings, Progress, Refined, Refiner, silent
 
 _SEQUENCE = 2048  # tokens
 _SLACK = 1e-3  # what rounding in float32 may add
@@ -42,16 +40,8 @@ _LEAST_VARIANCE = 1e-6  # of the second moment: a float32 Gram matrix tells no l
 _LEAST = torch.finfo(torch.float32).tiny
 _CHUNK = 256  # rows at a time: memory
 
-ABOUT = About(
-    "grow and prune weights until a row's mean output error is below `update_threshold`, at most `max_cycles` each; "
-    "it may raise the pruning error",
-    source="Zhang et al., [2310.08915](https://arxiv.org/abs/2310.08915)",
-    descends=False,
-    extras=("input_mean", "tokens"),
-)
 
-
-class Settings(base.Settings):
+class Settings(MethodSettings):
     """Settings of DSnoT; the defaults are the paper's.
 
     Attributes
@@ -96,46 +86,26 @@ def refine(
     pattern: Pattern,
     settings: Settings = _DEFAULT,
     progress: Progress = silent,
-    *,
-    input_mean: torch.Tensor | None = None,
-    tokens: int | None = None,
+    extra: ExtraInputs = NOTHING_ELSE,
+    threads: int | None = None,
 ) -> Refined:
-    """Grow and prune weights until the expected error of every row is small.
+    """Grow and prune weights of a row, or a group of M, until the row's expected error is small.
 
-    Parameters
-    ----------
-    weight
-        (rows, inputs), any float dtype. It is not changed.
-    gram
-        (inputs, inputs) float32, sum over tokens of x x^T.
-    mask
-        (rows, inputs) bool, True = kept, with the exact counts of the pattern.
-    pattern
-        Weights trade places within a row, or within a group of M.
-    progress
-        Told about rows as they are finished.
-    input_mean
-        (inputs,) float32, mean of x over the tokens.
-    tokens
-        Number of tokens that the Gram matrix and the mean are over.
+    Arguments and errors: :class:`prunelib.methods.contract.Refine`.
 
     Returns
     -------
     Refined
-        With the same number kept in every row and group; ``swaps`` counts cycles. ``loss_after`` may exceed
-        ``loss_before``: DSnoT does not look at the pruning error.
+        ``swaps`` counts cycles. ``loss_after`` may exceed ``loss_before``: the pruning error plays no part.
 
     Raises
     ------
     NumericalError
-        If ``input_mean`` or ``tokens`` is missing or does not fit the Gram matrix, a value is NaN or infinite, or the
-        shapes do not fit.
-    PatternError
-        If the mask does not have the pattern's counts.
+        Also if ``extra`` has no ``input_mean`` or ``tokens``, or they do not fit the Gram matrix.
     """
     check_layer(weight, gram)
     check_mask(mask, weight, pattern)
-    inputs = _statistics(gram, input_mean, tokens)
+    inputs = _statistics(gram, extra.input_mean, extra.tokens)
     group = swap_columns(pattern, weight.shape[1])
     parts, G = [], gram.double()
     for w, m in zip(weight.split(_CHUNK), mask.split(_CHUNK), strict=True):
@@ -144,6 +114,19 @@ def refine(
         progress(len(m), float(parts[-1][1].sum()), float(parts[-1][2].sum()))
     refined, before, after, swaps = (torch.cat(part) for part in zip(*parts, strict=True))
     return Refined(refined, before, after, swaps=swaps)
+
+
+METHOD = Refiner(
+    settings=Settings,
+    refine=refine,
+    summary=(
+        "grow and prune weights until a row's mean output error is below `update_threshold`, at most `max_cycles` "
+        "each; it may raise the pruning error"
+    ),
+    source="Zhang et al., [2310.08915](https://arxiv.org/abs/2310.08915)",
+    monotone=False,
+    extra_inputs=("input_mean", "tokens"),
+)
 
 
 def _statistics(gram: torch.Tensor, input_mean: torch.Tensor | None, tokens: int | None) -> _Inputs:

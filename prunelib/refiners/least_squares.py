@@ -5,24 +5,23 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from prunelib import settings as base
 from prunelib.algebra.objective import check_layer, damped
 from prunelib.algebra.reconstruction import reconstruct
 from prunelib.masks.patterns import Pattern, check_mask
-from prunelib.methods.kept_weights import Survivors, survivors, the_better
-from prunelib.methods.refined import Progress, Refined, silent
-from prunelib.methods.registry import About, Holds
-
-ABOUT = About(
-    "keep the mask, move the kept weights to the least error by conjugate gradients",
-    source="Meng et al., [2406.07831](https://arxiv.org/abs/2406.07831), section 3.3",
-    moves_weights=True,
-    extras=("moved",),
-    holds=Holds(squares=5, weight_bytes=80),
+from prunelib.methods.contract import (
+    NOTHING_ELSE,
+    ExtraInputs,
+    MethodSettings,
+    Progress,
+    Refined,
+    Refiner,
+    silent,
 )
+from prunelib.methods.kept_weights import Survivors, survivors, the_better
+from prunelib.methods.workspace import Workspace
 
 
-class Settings(base.Settings):
+class Settings(MethodSettings):
     """Settings of least squares.
 
     Attributes
@@ -53,42 +52,30 @@ def refine(
     pattern: Pattern,
     settings: Settings = _DEFAULT,
     progress: Progress = silent,
-    *,
-    moved: torch.Tensor | None = None,
+    extra: ExtraInputs = NOTHING_ELSE,
+    threads: int | None = None,
 ) -> Refined:
-    """Move the kept weights to the least error ||W X - W' X||^2, W' zero outside the mask.
+    """Minimise ||W X - W' X||^2 over the kept weights, W' zero outside the mask.
+
+    Arguments and errors: :class:`prunelib.methods.contract.Refine`.
 
     A row that would end with a higher error than it came in with stays as it came: by rounding, or where ``damping``
-    minimises something else.
-
-    Parameters
-    ----------
-    weight
-        (rows, inputs), any float dtype. It is not changed.
-    gram
-        (inputs, inputs) float32, sum over tokens of x x^T.
-    mask
-        (rows, inputs) bool, True = kept, with the exact counts of the pattern.
-    progress
-        Told about all rows at once.
-    moved
-        (rows, inputs), 0 where pruned: kept weights to start from. None: the model's.
-
-    Returns
-    -------
-    Refined
-        With the same mask, and the weights.
-
-    Raises
-    ------
-    NumericalError
-        If a weight or Gram entry is NaN or infinite, or the shapes do not fit.
-    PatternError
-        If the mask does not have the pattern's counts.
+    minimises something else. ``extra.updated_weight`` is where the iterations start.
     """
     check_layer(weight, gram)
     check_mask(mask, weight, pattern)
-    before = survivors(weight if moved is None else moved, mask)
+    before = survivors(weight if extra.updated_weight is None else extra.updated_weight, mask)
     stop = (settings.iterations, settings.tolerance)
     after = reconstruct(weight, damped(gram, settings.damping), mask, before.weight, *stop)
     return the_better(weight, gram, before, Survivors(mask, after), progress)
+
+
+METHOD = Refiner(
+    settings=Settings,
+    refine=refine,
+    summary="keep the mask, move the kept weights to the least error by conjugate gradients",
+    source="Meng et al., [2406.07831](https://arxiv.org/abs/2406.07831), section 3.3",
+    updates_weights=True,
+    extra_inputs=("updated_weight",),
+    workspace=Workspace(squares=5, weight_bytes=80),
+)

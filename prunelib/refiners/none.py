@@ -4,16 +4,12 @@ from typing import Literal
 
 import torch
 
-from prunelib import settings as base
 from prunelib.algebra.objective import check_layer, row_losses
 from prunelib.masks.patterns import Pattern, check_mask
-from prunelib.methods.refined import Progress, Refined, silent
-from prunelib.methods.registry import About
-
-ABOUT = About("the warm start as it is")
+from prunelib.methods.contract import NOTHING_ELSE, ExtraInputs, MethodSettings, Progress, Refined, Refiner, silent
 
 
-class Settings(base.Settings):
+class Settings(MethodSettings):
     """There is nothing to set."""
 
     method: Literal["none"] = "none"
@@ -29,10 +25,19 @@ def refine(
     pattern: Pattern,
     settings: Settings = _DEFAULT,
     progress: Progress = silent,
+    extra: ExtraInputs = NOTHING_ELSE,
+    threads: int | None = None,
 ) -> Refined:
-    """Return the mask (rows, inputs) as it came, with its losses; raises as :func:`prunelib.sparseswaps`."""
+    """Return the mask as it came, with its losses; see :class:`prunelib.methods.contract.Refine`."""
     check_layer(weight, gram)
     check_mask(mask, weight, pattern)
     losses = row_losses(weight, gram, mask)
     progress(len(mask), float(losses.sum()), float(losses.sum()))
     return Refined(mask, losses, losses)
+
+
+METHOD = Refiner(
+    settings=Settings,
+    refine=refine,
+    summary="the warm start as it is",
+)

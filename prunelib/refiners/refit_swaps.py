@@ -15,30 +15,26 @@ from typing import Annotated, Literal, NamedTuple
 import torch
 from pydantic import Field
 
-from prunelib import settings as base
 from prunelib.algebra.objective import check_layer, damped
 from prunelib.algebra.reconstruction import reconstruct
 from prunelib.kernels import engine
 from prunelib.kernels.interface import RowResults
 from prunelib.kernels.results import together
 from prunelib.masks.patterns import Pattern, check_mask, swap_columns
-from prunelib.methods.kept_weights import Survivors, survivors, the_better
-from prunelib.methods.refined import Progress, Refined, silent
-from prunelib.methods.registry import About, Holds
-from prunelib.runtime.machine import machine
-
-ABOUT = About(
-    "swap a kept for a pruned weight as long as that lowers the error with the kept weights re-estimated: at each swap "
-    "the restored one, the others between sweeps; or with `refit: all` all of them at every swap, slower and lower",
-    source="this project, after Zimmer et al., [2512.10922](https://arxiv.org/abs/2512.10922), and Hazimeh & Mazumder, "
-    "[1803.01454](https://arxiv.org/abs/1803.01454)",
-    moves_weights=True,
-    extras=("moved",),
-    holds=Holds(squares=8, weight_bytes=104),
+from prunelib.methods.contract import (
+    NOTHING_ELSE,
+    ExtraInputs,
+    MethodSettings,
+    Progress,
+    Refined,
+    Refiner,
+    silent,
 )
+from prunelib.methods.kept_weights import Survivors, survivors, the_better
+from prunelib.methods.workspace import Workspace
 
 
-class Settings(base.Settings):
+class Settings(MethodSettings):
     """Settings of refit swaps.
 
     Attributes
@@ -82,46 +78,28 @@ def refine(
     pattern: Pattern,
     settings: Settings = _DEFAULT,
     progress: Progress = silent,
-    *,
-    moved: torch.Tensor | None = None,
+    extra: ExtraInputs = NOTHING_ELSE,
+    threads: int | None = None,
 ) -> Refined:
     """Swap kept for pruned weights, within a row or group, until no swap lowers the error of its row.
 
-    A row that would end with a higher error than it came in with stays as it came: by rounding, or where ``damping``
-    minimises something else.
+    Arguments and errors: :class:`prunelib.methods.contract.Refine`.
 
-    Parameters
-    ----------
-    weight
-        (rows, inputs), any float dtype. It is not changed.
-    gram
-        (inputs, inputs) float32, sum over tokens of x x^T.
-    mask
-        (rows, inputs) bool, True = kept, with the exact counts of the pattern.
-    progress
-        Told about all rows at once.
-    moved
-        (rows, inputs), 0 where pruned: kept weights as they came in, with which the error is compared, and from which
-        ``restored`` starts; ``all`` starts from the least-squares weights of ``mask``. None: the model's.
+    A row that would end with a higher error than it came in with stays as it came: by rounding, or where ``damping``
+    minimises something else. ``restored`` starts from ``extra.updated_weight``; ``all`` from the least-squares weights
+    of ``mask``. The error is compared with that of ``extra.updated_weight``.
 
     Returns
     -------
     Refined
-        With the same number kept in every row and group, and the least-squares weights; those of dead inputs are the
-        model's. ``optimal``, known for ``all``: no swap improves a row even with all its weights re-estimated.
-
-    Raises
-    ------
-    NumericalError
-        If a weight or Gram entry is NaN or infinite, or the shapes do not fit.
-    PatternError
-        If the mask does not have the pattern's counts.
+        With the least-squares weights; those of dead inputs are the model's. ``optimal``, known for ``all``: no swap
+        improves a row even with all its weights re-estimated.
     """
     check_layer(weight, gram)
     check_mask(mask, weight, pattern)
-    before = survivors(weight if moved is None else moved, mask)
+    before = survivors(weight if extra.updated_weight is None else extra.updated_weight, mask)
     layer, group = standardise(weight, damped(gram, settings.damping)), swap_columns(pattern, weight.shape[1])
-    results, x = _WAYS[settings.refit](layer, before, group)
+    results, x = _WAYS[settings.refit](layer, before, group, threads or torch.get_num_threads())
     after = survivors((x * layer.units).where(layer.alive, weight), results.mask.to(mask.device))
     ended = the_better(weight, gram, before, after, progress)
     taken = (ended.mask == after.mask).all(dim=1).cpu()
@@ -129,21 +107,37 @@ def refine(
     return replace(ended, swaps=results.swaps * taken, sweeps=results.sweeps, optimal=optimal)
 
 
-def _swap_restored(layer: Standardised, before: Survivors, group: int) -> tuple[RowResults, torch.Tensor]:
+METHOD = Refiner(
+    settings=Settings,
+    refine=refine,
+    summary=(
+        "swap a kept for a pruned weight as long as that lowers the error with the kept weights re-estimated: at each "
+        "swap the restored one, the others between sweeps; or with `refit: all` all of them at every swap, slower and "
+        "lower"
+    ),
+    source="this project, after Zimmer et al., [2512.10922](https://arxiv.org/abs/2512.10922), and Hazimeh & Mazumder, "
+    "[1803.01454](https://arxiv.org/abs/1803.01454)",
+    updates_weights=True,
+    extra_inputs=("updated_weight",),
+    workspace=Workspace(squares=8, weight_bytes=104),
+)
+
+
+def _swap_restored(layer: Standardised, before: Survivors, group: int, threads: int) -> tuple[RowResults, torch.Tensor]:
     """Swap with the restored weight re-estimated, and all of them at the end, when no thread swaps any more."""
     kernel = engine(layer.weight.device, "partial_refit_swaps")
     start = (before.weight / layer.units).where(layer.alive, 0)
-    swapped = kernel.swap_to_optimum(layer.weight, layer.gram, before.mask, start, group, machine().threads)
+    swapped = kernel.swap_to_optimum(layer.weight, layer.gram, before.mask, start, group, threads)
     results, x = _all_rows(swapped, before.mask)
     m = results.mask.to(x.device)
     return results, reconstruct(layer.weight, layer.gram, m, x, _ITERATIONS, _TOLERANCE)
 
 
-def _swap_all(layer: Standardised, before: Survivors, group: int) -> tuple[RowResults, torch.Tensor]:
+def _swap_all(layer: Standardised, before: Survivors, group: int, threads: int) -> tuple[RowResults, torch.Tensor]:
     """Swap with all weights re-estimated, on the processor: no GPU has a kernel for it."""
     layer_here = (each.cpu() for each in (layer.weight, layer.gram, before.mask))
     kernel = engine(torch.device("cpu"), "refit_swaps")
-    return _all_rows(kernel.swap_to_optimum(*layer_here, group, machine().threads), before.mask)
+    return _all_rows(kernel.swap_to_optimum(*layer_here, group, threads), before.mask)
 
 
 _WAYS = {"restored": _swap_restored, "all": _swap_all}

@@ -12,7 +12,6 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from prunelib import settings as base
 from prunelib.algebra.linalg import product
 from prunelib.algebra.objective import check_layer, row_losses
 from prunelib.errors import PatternError
@@ -21,20 +20,19 @@ from prunelib.kernels.interface import LOSS_TOLERANCE, ROUNDING
 from prunelib.kernels.results import together
 from prunelib.kernels.scaling import Equilibrated, equilibrate
 from prunelib.masks.patterns import Pattern, PerLayer, check_mask
-from prunelib.methods.refined import Progress, Refined, silent
-from prunelib.methods.registry import About, Holds
-from prunelib.runtime.machine import machine
-
-ABOUT = About(
-    "1-swaps within rows and exchanges between rows, in turn, until neither lowers the error of the whole matrix; that "
-    "of a row may rise",
-    patterns=("per_layer",),
-    limits="with counts for each row or group, no place can move to another row",
-    holds=Holds(squares=5, weight_bytes=72),
+from prunelib.methods.contract import (
+    NOTHING_ELSE,
+    ExtraInputs,
+    MethodSettings,
+    Progress,
+    Refined,
+    Refiner,
+    silent,
 )
+from prunelib.methods.workspace import Workspace
 
 
-class Settings(base.Settings):
+class Settings(MethodSettings):
     """There is nothing to set."""
 
     method: Literal["row_exchange"] = "row_exchange"
@@ -50,48 +48,46 @@ def refine(
     pattern: Pattern,
     settings: Settings = _DEFAULT,
     progress: Progress = silent,
+    extra: ExtraInputs = NOTHING_ELSE,
+    threads: int | None = None,
 ) -> Refined:
     """Swap within rows to their optimum, exchange between rows to theirs, and again, until neither finds any more.
 
-    Parameters
-    ----------
-    weight
-        (rows, inputs), any float dtype. It is not changed.
-    gram
-        (inputs, inputs) float32, sum over tokens of x x^T.
-    mask
-        (rows, inputs) bool, True = kept, with the exact count of the pattern.
-    pattern
-        ``PerLayer``.
-    progress
-        Told about all rows at the end.
+    Arguments and errors: :class:`prunelib.methods.contract.Refine`.
 
     Returns
     -------
     Refined
-        With the same number kept in the matrix. The sum of the losses falls, that of a row may rise. ``swaps`` counts
-        those within a row and the places it gave up to others; ``optimal``: no swap within the row and no exchange
-        between any two rows improves.
-
-    Raises
-    ------
-    NumericalError
-        If a weight or Gram entry is NaN or infinite, or the shapes do not fit.
-    PatternError
-        If the mask does not have the pattern's count, or the pattern is not ``PerLayer``.
+        The sum of the losses falls, that of a row may rise. ``swaps`` counts those within a row and the weights it gave
+        up to others; ``optimal``: no swap within the row and no exchange between any two rows improves.
     """
     check_layer(weight, gram)
     check_mask(mask, weight, pattern)
     if not isinstance(pattern, PerLayer):
         raise PatternError(f"row_exchange: pattern {pattern.label}, expected one per layer")
     refined = mask.clone()
-    swaps, sweeps, optimal = _alternate(equilibrate(weight, gram), refined)
+    swaps, sweeps, optimal = _alternate(equilibrate(weight, gram), refined, threads or torch.get_num_threads())
     before, after = (row_losses(weight, gram, m).cpu() for m in (mask, refined))
     progress(len(mask), float(before.sum()), float(after.sum()))
     return Refined(refined, before, after, swaps=swaps, sweeps=sweeps, optimal=optimal)
 
 
-def _alternate(scaled: Equilibrated, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+METHOD = Refiner(
+    settings=Settings,
+    refine=refine,
+    summary=(
+        "1-swaps within rows and exchanges between rows, in turn, until neither lowers the error of the whole matrix; "
+        "that of a row may rise"
+    ),
+    patterns=("per_layer",),
+    limits="with counts for each row or group, no place can move to another row",
+    workspace=Workspace(squares=5, weight_bytes=72),
+)
+
+
+def _alternate(
+    scaled: Equilibrated, mask: torch.Tensor, threads: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Swap and exchange in turn, changing the mask (rows, inputs); return swaps, sweeps and optimal of each row."""
     swap_to_optimum = engine(mask.device, "swaps").swap_to_optimum
     swaps, sweeps = torch.zeros((2, len(mask)), dtype=torch.int64)
@@ -99,7 +95,7 @@ def _alternate(scaled: Equilibrated, mask: torch.Tensor) -> tuple[torch.Tensor, 
     changed = torch.arange(len(mask))
     while len(changed):
         masks = mask[changed]
-        found = swap_to_optimum(scaled.weight[changed], scaled.gram, masks, mask.shape[1], machine().threads)
+        found = swap_to_optimum(scaled.weight[changed], scaled.gram, masks, mask.shape[1], threads)
         swapped = together(found, masks)
         mask[changed] = swapped.mask.to(mask.device)
         swaps[changed] += swapped.swaps

@@ -12,25 +12,26 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from prunelib import settings as base
 from prunelib.algebra.objective import check_layer, damped, row_losses
 from prunelib.masks.patterns import Pattern, check_mask, select
-from prunelib.methods.refined import Progress, Refined, silent
-from prunelib.methods.registry import About, Holds
+from prunelib.methods.contract import (
+    NOTHING_ELSE,
+    ExtraInputs,
+    MethodSettings,
+    Progress,
+    Refined,
+    Refiner,
+    silent,
+)
+from prunelib.methods.workspace import Workspace
 from prunelib.relaxation import frankwolfe, pairwise
 from prunelib.relaxation.convexity import plain_share, tight_share
 from prunelib.relaxation.problem import Relaxation, lower_bound, relax
 
-ABOUT = About(
-    "minimise a convex relaxation, whose optimum bounds what any mask can reach, and lead its masses to a mask",
-    source="Roux et al., [2510.13713](https://arxiv.org/abs/2510.13713)",
-    holds=Holds(squares=9, weight_bytes=32),
-)
-
 _BLOCK_ROWS = 1024  # at a time, where rows do not compete
 
 
-class Settings(base.Settings):
+class Settings(MethodSettings):
     """Settings of SparseFW.
 
     Attributes
@@ -73,42 +74,29 @@ def refine(
     pattern: Pattern,
     settings: Settings = _DEFAULT,
     progress: Progress = silent,
+    extra: ExtraInputs = NOTHING_ELSE,
+    threads: int | None = None,
 ) -> Refined:
     """Solve the relaxation from the mask on and round it; where no rounded iterate is better, the mask stays.
 
-    Parameters
-    ----------
-    weight
-        (rows, inputs), any float dtype. It is not changed.
-    gram
-        (inputs, inputs) float32, sum over tokens of x x^T.
-    mask
-        (rows, inputs) bool, True = kept, with the exact counts of the pattern.
-    pattern
-        Where its groups lie within rows, no row's error rises; ``PerLayer``: not that of the matrix.
-    progress
-        Told about rows as they are finished.
+    Takes a weight (rows, inputs) in any float dtype, its Gram matrix (inputs, inputs) float32 and a mask (rows, inputs)
+    bool with the exact counts of the pattern; arguments and errors in full: :class:`prunelib.methods.contract.Refine`.
 
     Returns
     -------
     Refined
-        With the best mask of all rounded iterates and the highest ``bound``.
-
-    Raises
-    ------
-    NumericalError
-        If a weight or Gram entry is NaN or infinite, or the shapes do not fit.
-    PatternError
-        If the mask does not have the pattern's counts.
+        With the best mask of all rounded iterates and the highest ``bound``. Where groups lie within rows, no row's
+        error rises; ``PerLayer``: not that of the matrix.
     """
     check_layer(weight, gram)
     check_mask(mask, weight, pattern)
     fixed = salient(weight, gram, mask, pattern, settings.alpha)
     share_of = tight_share if settings.relaxation == "tight" else plain_share
-    measured = optimised = relax(weight, gram, share_of(gram), fixed, pattern)
+    threads = threads or torch.get_num_threads()
+    measured = optimised = relax(weight, gram, share_of(gram), fixed, pattern, threads)
     if settings.damping:
         noisy = damped(gram, settings.damping)
-        optimised = relax(weight, noisy, share_of(noisy), fixed, pattern)
+        optimised = relax(weight, noisy, share_of(noisy), fixed, pattern, threads)
     parts = []
     for problems in torch.arange(measured.problems).split(_BLOCK_ROWS):
         rows = measured.rows(problems)
@@ -122,6 +110,15 @@ def refine(
         loss_after=torch.cat([best.losses for best in parts]),
         bound=sum(float(best.bound.sum()) for best in parts),
     )
+
+
+METHOD = Refiner(
+    settings=Settings,
+    refine=refine,
+    summary="minimise a convex relaxation, whose optimum bounds what any mask can reach, and lead its masses to a mask",
+    source="Roux et al., [2510.13713](https://arxiv.org/abs/2510.13713)",
+    workspace=Workspace(squares=9, weight_bytes=32),
+)
 
 
 def salient(

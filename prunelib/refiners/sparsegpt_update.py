@@ -9,24 +9,23 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from prunelib import settings as base
 from prunelib.algebra import obs
 from prunelib.algebra.objective import check_layer
 from prunelib.masks.patterns import Pattern, check_mask
-from prunelib.methods.kept_weights import Survivors, survivors, the_better
-from prunelib.methods.refined import Progress, Refined, silent
-from prunelib.methods.registry import About, Holds
-
-ABOUT = About(
-    "keep the mask; column by column, let the weights to the right make up for what is pruned",
-    source="Frantar & Alistarh, [2301.00774](https://arxiv.org/abs/2301.00774)",
-    moves_weights=True,
-    extras=("moved",),
-    holds=Holds(squares=9, weight_bytes=40),
+from prunelib.methods.contract import (
+    NOTHING_ELSE,
+    ExtraInputs,
+    MethodSettings,
+    Progress,
+    Refined,
+    Refiner,
+    silent,
 )
+from prunelib.methods.kept_weights import Survivors, survivors, the_better
+from prunelib.methods.workspace import Workspace
 
 
-class Settings(base.Settings):
+class Settings(MethodSettings):
     """``dampening``: added to the diagonal of the Hessian, relative to its mean; the paper's 0.01."""
 
     method: Literal["sparsegpt_update"] = "sparsegpt_update"
@@ -43,43 +42,35 @@ def refine(
     pattern: Pattern,
     settings: Settings = _DEFAULT,
     progress: Progress = silent,
-    *,
-    moved: torch.Tensor | None = None,
+    extra: ExtraInputs = NOTHING_ELSE,
+    threads: int | None = None,
 ) -> Refined:
     """Update the kept weights of the model by SparseGPT's one pass over the columns.
 
-    A row that would end with a higher error than it came in with stays as it came. The method has no such rule; such
-    rows are rare (unless ``moved`` is good).
+    Arguments and errors: :class:`prunelib.methods.contract.Refine`.
 
-    Parameters
-    ----------
-    weight
-        (rows, inputs), any float dtype. It is not changed.
-    gram
-        (inputs, inputs) float32, sum over tokens of x x^T.
-    mask
-        (rows, inputs) bool, True = kept, with the exact counts of the pattern.
-    progress
-        Told about all rows at once.
-    moved
-        (rows, inputs), 0 where pruned: kept weights as they came in. The update does not start from them, but from the
-        model's: they are what its error is compared with.
-
-    Returns
-    -------
-    Refined
-        With the same mask, and the weights.
+    A row that would end with a higher error than it came in with stays as it came. The paper has no such rule; such
+    rows are rare (unless ``extra.updated_weight``, with which the error is compared, is good). The update starts from
+    the model's weights.
 
     Raises
     ------
     NumericalError
-        If a weight or Gram entry is NaN or infinite, the shapes do not fit, or the Gram matrix is not positive definite
-        when damped.
-    PatternError
-        If the mask does not have the pattern's counts.
+        Also if the Gram matrix is not positive definite when damped.
     """
     check_layer(weight, gram)
     check_mask(mask, weight, pattern)
-    before = survivors(weight if moved is None else moved, mask)
+    before = survivors(weight if extra.updated_weight is None else extra.updated_weight, mask)
     after = obs.prune_columns(weight, gram, lambda columns, _: mask[:, columns], settings.dampening)
     return the_better(weight, gram, before, Survivors(*after), progress)
+
+
+METHOD = Refiner(
+    settings=Settings,
+    refine=refine,
+    summary="keep the mask; column by column, let the weights to the right make up for what is pruned",
+    source="Frantar & Alistarh, [2301.00774](https://arxiv.org/abs/2301.00774)",
+    updates_weights=True,
+    extra_inputs=("updated_weight",),
+    workspace=Workspace(squares=9, weight_bytes=40),
+)

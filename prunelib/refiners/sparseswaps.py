@@ -10,7 +10,6 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from prunelib import settings as base
 from prunelib.algebra.objective import check_layer, damped, row_losses
 from prunelib.errors import ParamsError
 from prunelib.kernels import engine
@@ -19,20 +18,10 @@ from prunelib.kernels.interface import RowResults
 from prunelib.kernels.results import Finished, refined, together, unscaled
 from prunelib.kernels.scaling import Equilibrated, equilibrate
 from prunelib.masks.patterns import Pattern, check_mask, swap_columns
-from prunelib.methods.refined import Progress, Refined, silent
-from prunelib.methods.registry import About
-from prunelib.runtime.machine import machine
-
-ABOUT = About(
-    "swap a kept for a pruned weight as long as that lowers the error: at most `max_swaps` best ones a row, or to the "
-    "1-swap optimum; `damping` and `held_out_every` guard against overfitting",
-    source="Zimmer et al., [2512.10922](https://arxiv.org/abs/2512.10922)",
-    extras=("held_out_gram",),
-    streams=True,
-)
+from prunelib.methods.contract import NOTHING_ELSE, ExtraInputs, MethodSettings, Progress, Refined, Refiner, silent
 
 
-class Settings(base.Settings):
+class Settings(MethodSettings):
     """Settings of SparseSwaps.
 
     Attributes
@@ -64,50 +53,43 @@ def refine(
     pattern: Pattern,
     settings: Settings = _DEFAULT,
     progress: Progress = silent,
-    *,
-    held_out_gram: torch.Tensor | None = None,
+    extra: ExtraInputs = NOTHING_ELSE,
+    threads: int | None = None,
 ) -> Refined:
-    """Swap kept for pruned weights, within the pattern's groups, as long as that lowers the pruning error.
+    """Swap kept for pruned weights, within a row or a group of M, as long as that lowers the pruning error.
 
-    Parameters
-    ----------
-    weight
-        (rows, inputs), any float dtype. It is not changed.
-    gram
-        (inputs, inputs) float32, sum over tokens of x x^T.
-    mask
-        (rows, inputs) bool, True = kept, with the exact counts of the pattern.
-    pattern
-        A swap stays within a row, for ``NOfM`` within a group of M.
-    progress
-        Told about rows as they are finished.
-    held_out_gram
-        (inputs, inputs) float32 of other tokens, for ``held_out_every``.
-
-    Returns
-    -------
-    Refined
-        With the same number kept in every group; on one device the same for any number of threads.
+    Takes a weight (rows, inputs) in any float dtype, its Gram matrix (inputs, inputs) float32 and a mask (rows, inputs)
+    bool with the exact counts of the pattern; arguments and errors in full: :class:`prunelib.methods.contract.Refine`.
 
     Raises
     ------
-    NumericalError
-        If a weight or Gram entry is NaN or infinite, or the shapes do not fit.
     ParamsError
-        If ``held_out_every`` is set without a ``held_out_gram``.
-    PatternError
-        If the mask does not have the pattern's counts.
+        If ``held_out_every`` is set and ``extra`` has no ``held_out_gram``.
     """
     check_layer(weight, gram)
     check_mask(mask, weight, pattern)
+    threads = threads or torch.get_num_threads()
     scaled = equilibrate(weight, damped(gram, settings.damping) if settings.damping else gram)
     group = swap_columns(pattern, weight.shape[1])
     if settings.held_out_every is None:
-        finished = _swap(scaled, mask, group, settings.max_swaps)
+        finished = _swap(scaled, mask, group, settings.max_swaps, threads)
     else:
-        finished = _swap_until_held_out_rises(scaled, mask, group, settings, weight, held_out_gram)
+        finished = _swap_until_held_out_rises(scaled, mask, group, settings, weight, extra.held_out_gram, threads)
     found = refined(unscaled(finished, scaled.loss_scale), mask, progress)
     return _measured(found, weight, gram, mask) if settings.damping else found
+
+
+METHOD = Refiner(
+    settings=Settings,
+    refine=refine,
+    summary=(
+        "swap a kept for a pruned weight as long as that lowers the error: at most `max_swaps` best ones a row, or to "
+        "the 1-swap optimum; `damping` and `held_out_every` guard against overfitting"
+    ),
+    source="Zimmer et al., [2512.10922](https://arxiv.org/abs/2512.10922)",
+    extra_inputs=("held_out_gram",),
+    accepts_cpu_gram=True,
+)
 
 
 def _measured(found: Refined, weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor) -> Refined:
@@ -116,12 +98,12 @@ def _measured(found: Refined, weight: torch.Tensor, gram: torch.Tensor, mask: to
     return replace(found, loss_before=before, loss_after=after)
 
 
-def _swap(scaled: Equilibrated, mask: torch.Tensor, group: int, max_swaps: int | None) -> Finished:
+def _swap(scaled: Equilibrated, mask: torch.Tensor, group: int, max_swaps: int | None, threads: int) -> Finished:
     kernels = engine(mask.device, "swaps")
     problem = (scaled.weight, scaled.gram, mask, group)
     if max_swaps is None:
-        return kernels.swap_to_optimum(*problem, machine().threads)  # type: ignore[no-any-return]
-    return kernels.swap_best(*problem, max_swaps, machine().threads)  # type: ignore[no-any-return]
+        return kernels.swap_to_optimum(*problem, threads)  # type: ignore[no-any-return]
+    return kernels.swap_best(*problem, max_swaps, threads)  # type: ignore[no-any-return]
 
 
 def _swap_until_held_out_rises(
@@ -131,6 +113,7 @@ def _swap_until_held_out_rises(
     settings: Settings,
     weight: torch.Tensor,
     held_out_gram: torch.Tensor | None,
+    threads: int,
 ) -> Finished:
     if held_out_gram is None or settings.held_out_every is None:
         raise ParamsError(f"held_out_every = {settings.held_out_every}: there is no Gram matrix of held-out tokens")
@@ -138,7 +121,7 @@ def _swap_until_held_out_rises(
 
     def swap_best(rows: torch.Tensor, masks: torch.Tensor, limit: int) -> RowResults:
         part = Equilibrated(scaled.weight[rows], scaled.gram, scaled.loss_scale[rows])
-        return together(_swap(part, masks, group, limit), masks)
+        return together(_swap(part, masks, group, limit, threads), masks)
 
     return swap_until_held_out_rises(
         swap_best, mask, weight, held_out_gram, settings.held_out_every, settings.max_swaps

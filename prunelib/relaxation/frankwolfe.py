@@ -12,7 +12,6 @@ import torch
 from prunelib.algebra.linalg import product
 from prunelib.kernels import engine
 from prunelib.relaxation.problem import Relaxation, dual_gap, evaluate
-from prunelib.runtime.machine import machine
 
 _EPOCH = 50  # iterations from one exact evaluation to the next
 
@@ -65,7 +64,7 @@ def iterates(
 
 def _advance(problem: Relaxation, mass: torch.Tensor, step_rule: StepRule, iterations: range) -> torch.Tensor:
     w, G, M = problem.weight, problem.gram, mass.float()
-    steps, threads = engine(w.device, "frank_wolfe"), machine().threads
+    steps, threads = engine(w.device, "frank_wolfe"), problem.threads
     linear = (problem.shift * w.double() ** 2).float()  # d w^2
     R = product((1 - mass) * w.double(), G.double()).float()
     for t in iterations:

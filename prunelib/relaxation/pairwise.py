@@ -12,7 +12,6 @@ import torch
 
 from prunelib.kernels import engine
 from prunelib.relaxation.problem import Relaxation, evaluate
-from prunelib.runtime.machine import machine
 
 _STAGES = 16  # of the path
 _SETTLED = 1e-4  # the dual gap, relative, at which a stage of the path ends early
@@ -98,7 +97,7 @@ def _descend(
     group, swaps = min(problem.size, mass.shape[1]), engine(mass.device, "relaxed_swaps")
     result = torch.empty_like(mass)
     for rows, part in swaps.descend(
-        problem.weight, problem.gram, shifts, mass, problem.fixed, group, price, tolerance, rounds, machine().threads
+        problem.weight, problem.gram, shifts, mass, problem.fixed, group, price, tolerance, rounds, problem.threads
     ):
         result[rows] = part
     return result

@@ -33,6 +33,8 @@ class Relaxation(NamedTuple):
         (rows,) float64: what turns losses of a row into those of the layer.
     size, keep
         Groups of ``size`` consecutive places, in each of which the masses sum to at most ``keep``.
+    threads
+        Worker threads of the kernels on the CPU.
     """
 
     weight: torch.Tensor
@@ -42,6 +44,7 @@ class Relaxation(NamedTuple):
     loss_scale: torch.Tensor
     size: int
     keep: int
+    threads: int
 
     @property
     def problems(self) -> int:
@@ -63,7 +66,12 @@ class Relaxation(NamedTuple):
 
 
 def relax(
-    weight: torch.Tensor, gram: torch.Tensor, share: torch.Tensor, fixed: torch.Tensor, pattern: Pattern
+    weight: torch.Tensor,
+    gram: torch.Tensor,
+    share: torch.Tensor,
+    fixed: torch.Tensor,
+    pattern: Pattern,
+    threads: int = 1,
 ) -> Relaxation:
     """The relaxation of a layer's weight (rows, inputs) and Gram matrix (inputs, inputs).
 
@@ -80,7 +88,7 @@ def relax(
         scaled = scaled._replace(weight=(scaled.weight * (loss_scale / largest).sqrt()[:, None]).float())
         loss_scale = largest.expand(len(weight))
     shift = share * scaled.gram.diagonal().double()
-    return Relaxation(scaled.weight, scaled.gram, shift, fixed, loss_scale, size, keep)
+    return Relaxation(scaled.weight, scaled.gram, shift, fixed, loss_scale, size, keep, threads)
 
 
 def evaluate(problem: Relaxation, mass: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,19 +7,15 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from prunelib import settings as base
 from prunelib.errors import ArtifactError, PatternError
 from prunelib.masks.packed import read_masks
 from prunelib.masks.patterns import Pattern, check_mask
-from prunelib.methods.registry import About
-from prunelib.model.layers import Layer
+from prunelib.methods.contract import MethodSettings, WarmStart
 from prunelib.model.weights import check_masks, open_shard
 from prunelib.runtime import store
 
-ABOUT = About("the masks in the safetensors file `path`: of another run, or of any other tool")
 
-
-class Settings(base.Settings):
+class Settings(MethodSettings):
     """Settings of given masks.
 
     Attributes
@@ -38,36 +34,34 @@ class Settings(base.Settings):
 
 
 def masks(
-    settings: Settings, layers: tuple[Layer, ...], patterns: Mapping[str, Pattern], model: str
+    settings: Settings, shapes: Mapping[str, tuple[int, int]], patterns: Mapping[str, Pattern], model: str
 ) -> Mapping[str, torch.Tensor]:
     """Read the masks (rows, inputs) bool of all layers, by layer name.
 
-    Parameters
-    ----------
-    layers
-        All prunable layers of the model.
-    patterns
-        By layer name: whose counts the masks must have.
-    model
-        The model's identity.
+    Arguments and errors: :class:`prunelib.methods.contract.ReadMasks`.
 
     Raises
     ------
     ArtifactError
-        If the file is missing, damaged, not the one of this hash, of another model, or holds other values than 0 and 1.
-    PatternError
-        If it has no mask for a layer or one that fits none, or a mask has the wrong shape or counts.
+        Also if the file is not the one of this hash, or has other values than 0 and 1.
     """
     path = Path(settings.path)
     _check_hash(path, settings.sha256)
     found = _read(path, model)
     try:
-        check_masks(layers, found)
+        check_masks(shapes, found)
     except PatternError as error:
         raise PatternError(f"{path}: {error}") from None
-    for layer in layers:
-        _check_counts(path, layer.name, found[layer.name], patterns[layer.name])
+    for name in shapes:
+        _check_counts(path, name, found[name], patterns[name])
     return found
+
+
+METHOD = WarmStart(
+    settings=Settings,
+    read=masks,
+    summary="the masks in the safetensors file `path`: of another run, or of any other tool",
+)
 
 
 def _check_hash(path: Path, expected: str) -> None:

@@ -7,13 +7,10 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from prunelib import settings as base
-from prunelib.methods.registry import About
-
-ABOUT = About("keep weights drawn at random")
+from prunelib.methods.contract import MethodSettings, WarmStart
 
 
-class Settings(base.Settings):
+class Settings(MethodSettings):
     """``seed``: of the draw."""
 
     method: Literal["random"] = "random"
@@ -33,6 +30,13 @@ def saliency(weight: torch.Tensor, gram: torch.Tensor | None = None, settings: S
     raw = np.random.Philox(key=int.from_bytes(key, "little")).random_raw(weight.numel())
     scores = (raw >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)  # 24 bits are what a float32 tells apart
     return torch.from_numpy(scores).view(weight.shape).to(weight.device)
+
+
+METHOD = WarmStart(
+    settings=Settings,
+    saliency=saliency,
+    summary="keep weights drawn at random",
+)
 
 
 def _bytes(weight: torch.Tensor) -> bytes:

@@ -5,13 +5,10 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from prunelib import settings as base
-from prunelib.methods.registry import About
-
-ABOUT = About("share of its row and column, times the norm to the power `exponent`", source="Zhang et al., ICLR 2024")
+from prunelib.methods.contract import MethodSettings, WarmStart
 
 
-class Settings(base.Settings):
+class Settings(MethodSettings):
     """``exponent``: the power a of the input's norm; the paper's 0.5."""
 
     method: Literal["ria"] = "ria"
@@ -29,6 +26,14 @@ def saliency(weight: torch.Tensor, gram: torch.Tensor, settings: Settings = _DEF
     size = weight.float().abs()
     relative = _share(size, dim=1) + _share(size, dim=0)
     return relative * gram.diagonal().float().sqrt() ** settings.exponent
+
+
+METHOD = WarmStart(
+    settings=Settings,
+    saliency=saliency,
+    summary="share of its row and column, times the norm to the power `exponent`",
+    source="Zhang et al., ICLR 2024",
+)
 
 
 def _share(size: torch.Tensor, dim: int) -> torch.Tensor:

@@ -14,19 +14,13 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from prunelib import settings as base
 from prunelib.algebra import obs
 from prunelib.algebra.objective import check_layer
 from prunelib.masks.patterns import NOfM, Pattern
-from prunelib.methods.registry import About
-
-ABOUT = About(
-    "keep what costs most to prune once the columns to the right have made up for it",
-    source="Frantar & Alistarh, [2301.00774](https://arxiv.org/abs/2301.00774)",
-)
+from prunelib.methods.contract import MethodSettings, WarmStart
 
 
-class Settings(base.Settings):
+class Settings(MethodSettings):
     """Settings of SparseGPT's mask; the defaults are the paper's.
 
     Attributes
@@ -60,6 +54,14 @@ def choose(weight: torch.Tensor, gram: torch.Tensor, pattern: Pattern, settings:
     choice = _choice(pattern, *weight.shape)
     mask, _ = obs.prune_columns(live, gram, choice, settings.dampening, *_block_and_width(pattern, settings.block))
     return mask
+
+
+METHOD = WarmStart(
+    settings=Settings,
+    choose=choose,
+    summary="keep what costs most to prune once the columns to the right have made up for it",
+    source="Frantar & Alistarh, [2301.00774](https://arxiv.org/abs/2301.00774)",
+)
 
 
 def _choice(pattern: Pattern, rows: int, inputs: int) -> obs.Choice:

@@ -55,13 +55,13 @@ def test_what_was_written_comes_back(written, index, layer):
 
 def test_further_statistics_come_back(written, layer):
     calibration = Calibration.open(written, "m")
-    statistics = calibration.statistics(layer)
-    assert statistics["tokens"] == TOKENS
-    assert statistics["held_out_gram"] is None
-    torch.testing.assert_close(statistics["input_mean"], torch.arange(32.0))
+    extra = calibration.extra_inputs(layer)
+    assert extra.tokens == TOKENS
+    assert extra.held_out_gram is None
+    torch.testing.assert_close(extra.input_mean, torch.arange(32.0))
     inputs, apart = {layer.gram: known(GRAM)}, {layer.gram: known(2 * GRAM)}
     write_grams(written, 0, (inputs, apart), {**calibration.provenance, "count": TOKENS, "held_out_count": 5})
-    torch.testing.assert_close(calibration.statistics(layer)["held_out_gram"], 2 * GRAM)
+    torch.testing.assert_close(calibration.extra_inputs(layer).held_out_gram, 2 * GRAM)
 
 
 def test_held_out_windows_are_part_of_the_identity(tmp_path):

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,9 +41,9 @@ def test_every_method_has_a_row_with_as_many_entries():
 
 
 def test_a_row_says_what_a_method_supports_and_moves(monkeypatch):
-    about = registry.About("|w| or less", source="me", patterns=("n_of_m", "per_row"), moves_weights=True)
-    monkeypatch.setattr("prunelib.refiners.none.ABOUT", about)
-    assert "`none` | \\|w\\| or less | `n_of_m`, `per_row` | move | me |" in methods.table()
+    stated = {"summary": "|w| or less", "source": "me", "patterns": ("n_of_m", "per_row"), "updates_weights": True}
+    monkeypatch.setattr("prunelib.refiners.none.METHOD", replace(registry.methods(refiners)["none"], **stated))
+    assert "`none` | \\|w\\| or less | `n_of_m`, `per_row` | updated | me |" in methods.table()
 
 
 def test_the_command_prints_the_table(monkeypatch, capsys):

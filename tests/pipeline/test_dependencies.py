@@ -14,7 +14,8 @@ FRAME = {
     "prunelib/calibration/side_stream.py",  # when inputs are read
     "prunelib/cell.py",
     "prunelib/errors.py",
-    "prunelib/methods/refined.py",
+    "prunelib/methods/contract.py",
+    "prunelib/methods/workspace.py",
     "prunelib/methods/registry.py",
     "prunelib/params.py",
     "prunelib/planning/checks.py",  # refuses to begin, or changes nothing

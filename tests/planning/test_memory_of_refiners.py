@@ -20,11 +20,12 @@ import torch
 
 from prunelib import NOfM, PerLayer, PerRow, refiners, select
 from prunelib.methods import registry
+from prunelib.methods.contract import ExtraInputs, silent
 
 name, kind, rows, inputs = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 method = registry.methods(refiners)[name]
 pattern = {"per_row": PerRow(sparsity=0.5), "per_layer": PerLayer(sparsity=0.5), "n_of_m": NOfM(keep=2, group=4)}[kind]
-settings = method.Settings(**{"damping": 0.01} if "damping" in method.Settings.model_fields else {})
+settings = method.settings(**{"damping": 0.01} if "damping" in method.settings.model_fields else {})
 
 
 def peak():
@@ -34,13 +35,13 @@ def peak():
 def refine(rows, inputs):
     x, weight = torch.randn(inputs + 100, inputs), torch.randn(rows, inputs)
     gram, mask = x.T @ x, select(weight.abs(), pattern)
-    known = {"input_mean": x.mean(dim=0), "tokens": len(x)} if "input_mean" in method.ABOUT.extras else {}
+    extra = ExtraInputs(input_mean=x.mean(dim=0), tokens=len(x))
     del x
     gc.collect()
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")
     before = peak()
-    method.refine(weight, gram, mask, pattern, settings, **known)
+    method.refine(weight, gram, mask, pattern, settings, silent, extra)
     return peak() - before
 
 
@@ -52,9 +53,9 @@ print(refine(rows, inputs))
 @pytest.mark.parametrize(("rows", "inputs"), [(32, 2048), pytest.param(6144, 512, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", registry.methods(refiners))
 def test_a_refiner_holds_what_it_says(name, rows, inputs):
-    about = registry.methods(refiners)[name].ABOUT
-    said = 4 * about.holds.squares * inputs**2 + about.holds.weight_bytes * rows * inputs
-    command = [sys.executable, "-c", RUN, name, about.patterns[0], str(rows), str(inputs)]
+    method = registry.methods(refiners)[name]
+    said = 4 * method.workspace.squares * inputs**2 + method.workspace.weight_bytes * rows * inputs
+    command = [sys.executable, "-c", RUN, name, method.patterns[0], str(rows), str(inputs)]
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}  # what is freed goes back at once
     held = int(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
     assert said / 4 - 20_000_000 < held < said + 20_000_000

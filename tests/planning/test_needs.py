@@ -89,8 +89,8 @@ def test_the_memory_of_the_stages_is_what_they_hold():
     assert calibrate.gpu == 2 * planned.other + block + grams + largest + states + batch + WAITING_BYTES
     assert calibrate.beside_gpu == grams + states + RUNTIME
     assert calibrate.without_gpu == block + grams + largest + states + batch + RUNTIME
-    assert refine.gpu == refining_bytes(planned.blocks, 1, work.holds) == 9 * largest + 104 * 4096 * 14336
-    assert work.holds == (refit_swaps.ABOUT.holds,)
+    assert refine.gpu == refining_bytes(planned.blocks, 1, work.workspaces) == 9 * largest + 104 * 4096 * 14336
+    assert work.workspaces == (refit_swaps.METHOD.workspace,)
     assert evaluate.gpu == 2 * planned.weights + batch
     assert evaluate.without_gpu - evaluate.gpu == evaluate.beside_gpu == RUNTIME
 
@@ -100,7 +100,7 @@ def test_inputs_that_come_about_leave_no_gram_matrices_and_join_the_stages():
     known, come_about = (memory(planned, work, **BUDGETS) for work in (dense, block))
     assert come_about[0].gpu == 0
     assert come_about[1].gpu == known[0].gpu + known[1].gpu
-    assert come_about[1].without_gpu == known[0].without_gpu + refining_bytes(planned.blocks, 1, dense.holds)
+    assert come_about[1].without_gpu == known[0].without_gpu + refining_bytes(planned.blocks, 1, dense.workspaces)
     assert come_about[2] == known[2]
     before, after = ({need.what: need.size for need in disk(planned, work)} for work in (dense, block))
     assert before.keys() - after.keys() == {"Gram matrices, seeds: 1"}

@@ -7,7 +7,7 @@ from strategies import PATTERNS, problem
 
 from prunelib import refiners, sparseswaps
 from prunelib.methods import registry
-from prunelib.methods.refined import silent
+from prunelib.methods.contract import NOTHING_ELSE, silent
 from prunelib.pruning.chains import Chain, outcome, run_chain, steps_of
 from prunelib.refiners.sparseswaps import Settings as SparseSwaps
 
@@ -17,7 +17,7 @@ def chain(*steps):
 
 
 def run(p, settings, progress=silent):
-    return run_chain(p.weight, p.gram, p.mask, p.pattern, settings, progress, {"held_out_gram": None})
+    return run_chain(p.weight, p.gram, p.mask, p.pattern, settings, progress, NOTHING_ELSE)
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_progress_is_told_about_every_row_once_a_step(layer):
 
 
 def test_masks_come_before_weights():
-    movers = {name for name, module in registry.methods(refiners).items() if module.ABOUT.moves_weights}
+    movers = {name for name, method in registry.methods(refiners).items() if method.updates_weights}
     assert "least_squares" in movers
     with pytest.raises(ValidationError, match="sparseswaps after least_squares"):
         chain("least_squares", "sparseswaps")

@@ -11,8 +11,8 @@ from prunelib.kernels import on_compilation
 from prunelib.masks.patterns import NOfM, PerLayer, PerRow, select
 from prunelib.params import load_params
 from prunelib.pruning.chains import run_chain, steps_of
-from prunelib.methods.refined import silent
-from prunelib.methods.registry import about
+from prunelib.methods.contract import silent
+from prunelib.methods import registry
 from prunelib import refiners
 from prunelib.pruning.warm_up import warm_up
 
@@ -22,7 +22,7 @@ statistics = {"input_mean": inputs.mean(dim=0), "tokens": 200, "held_out_gram": 
 patterns = (PerRow(sparsity=0.6), NOfM(keep=2, group=4), PerLayer(sparsity=0.6))
 for name, settings in load_params().refiners.items():
     for pattern in patterns:
-        if all(about(refiners, step).supports(pattern) for step in steps_of(settings)):
+        if all(registry.refiner(refiners, step).supports(pattern) for step in steps_of(settings)):
             warm_up(settings, pattern, cpu, [96], lambda: told.append(name))
             with on_compilation(cpu, lambda: late.append((name, pattern.kind))):
                 mask = select(weight.abs(), pattern)

@@ -7,11 +7,11 @@ import torch
 from safetensors.torch import save_file
 
 from prunelib import NOfM, PerLayer, PerRow, gram_matrix, ria, select, wanda, warmstarts
-from prunelib.errors import NumericalError, PatternError
+from prunelib.errors import PatternError
 from prunelib.masks.patterns import check_mask
 from prunelib.methods import registry
 from prunelib.model.layers import Layer
-from prunelib.pruning.warmstart import layer_mask, warmstart_masks
+from prunelib.pruning.warmstart import warmstart_masks
 from prunelib.runtime import store
 
 CPU = torch.device("cpu")
@@ -49,58 +49,38 @@ def model(tmp_path):
 @pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: pattern.label)
 @pytest.mark.parametrize(("name", "saliency"), [("wanda", wanda), ("ria", ria)])
 def test_a_ranking_keeps_the_most_salient_of_every_layer(model, name, saliency, pattern):
-    masks = warmstart_masks(*model, pattern, METHODS[name].Settings(), CPU)
+    masks = warmstart_masks(*model, pattern, METHODS[name].settings(), CPU)
     assert list(masks) == list(WEIGHTS)
     for layer, weight in WEIGHTS.items():
         assert torch.equal(masks[layer], select(saliency(weight, GRAMS[layer]), pattern))
 
 
-@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if not hasattr(method, "masks")])
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.read is None])
 def test_every_method_gives_every_layer_its_counts(model, name):
     for pattern in PATTERNS:
-        if pattern.kind in METHODS[name].ABOUT.patterns:
-            masks = warmstart_masks(*model, pattern, METHODS[name].Settings(), CPU)
+        if pattern.kind in METHODS[name].patterns:
+            masks = warmstart_masks(*model, pattern, METHODS[name].settings(), CPU)
             for layer, weight in WEIGHTS.items():
                 check_mask(masks[layer], weight, pattern)
 
 
 def test_random_layers_of_one_shape_differ_and_come_again(model):
-    first, again = (warmstart_masks(*model, PATTERNS[0], METHODS["random"].Settings(), CPU) for _ in range(2))
+    first, again = (warmstart_masks(*model, PATTERNS[0], METHODS["random"].settings(), CPU) for _ in range(2))
     assert not torch.equal(first["0.q"], first["0.out"])
     assert all(torch.equal(first[name], again[name]) for name in WEIGHTS)
 
 
 def test_given_masks_are_taken_from_their_file(model, tmp_path):
-    masks = warmstart_masks(*model, PATTERNS[2], METHODS["wanda"].Settings(), CPU)
+    masks = warmstart_masks(*model, PATTERNS[2], METHODS["wanda"].settings(), CPU)
     save_file(dict(masks), tmp_path / "given")
     path = tmp_path / "given"
-    settings = METHODS["given"].Settings(path=str(path), sha256=store.sha256_file(path))
+    settings = METHODS["given"].settings(path=str(path), sha256=store.sha256_file(path))
     found = warmstart_masks(*model, PATTERNS[2], settings, CPU)
     assert all(torch.equal(found[name], masks[name]) for name in WEIGHTS)
     with pytest.raises(PatternError, match=r"0\.q: mask: 8 of 8 groups do not keep exactly 1 of 4"):
         warmstart_masks(*model, NOfM(keep=1, group=4), settings, CPU)
 
 
-def test_a_method_may_choose_by_itself_but_not_miscount():
-    weight, pattern, seen = WEIGHTS["0.q"], PATTERNS[0], []
-
-    def choose(*arguments):
-        seen.append(arguments)
-        return torch.arange(8).expand(4, 8) < 4
-
-    mask = layer_mask(SimpleNamespace(choose=choose), weight, GRAMS["0.q"], pattern, "settings")
-    assert mask.sum() == 16
-    assert seen == [(weight, GRAMS["0.q"], pattern, "settings")]
-    with pytest.raises(PatternError, match="4 of 4 groups do not keep exactly 6 of 8"):
-        layer_mask(SimpleNamespace(choose=choose), weight, GRAMS["0.q"], PerRow(sparsity=0.25), "settings")
-
-
-def test_a_score_that_is_no_number_is_refused():
-    method = SimpleNamespace(saliency=lambda weight, gram, settings: weight * torch.nan)
-    with pytest.raises(NumericalError, match="scores: NaN"):
-        layer_mask(method, WEIGHTS["0.q"], GRAMS["0.q"], PATTERNS[0], None)
-
-
 def test_the_layer_that_a_pattern_does_not_fit_is_named(model):
     with pytest.raises(PatternError, match=r"0\.q: pattern 2:3: group 3 does not divide the layer's 8 inputs"):
-        warmstart_masks(*model, NOfM(keep=2, group=3), METHODS["wanda"].Settings(), CPU)
+        warmstart_masks(*model, NOfM(keep=2, group=3), METHODS["wanda"].settings(), CPU)

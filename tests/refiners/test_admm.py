@@ -12,6 +12,7 @@ from strategies import DEGENERATE, PATTERNS, PER_LAYER, problem, problems
 from prunelib import NOfM, PerLayer, PerRow
 from prunelib.algebra.objective import refit_losses
 from prunelib.masks.patterns import check_mask
+from prunelib.methods.contract import ExtraInputs
 from prunelib.methods.kept_weights import survivors
 from prunelib.refiners.admm import Settings, refine
 from prunelib.refiners.least_squares import refine as least_squares
@@ -69,7 +70,7 @@ def poor(p):
 def test_mask_and_weights_are_those_of_the_equations(pattern, values):
     p = problem(1, pattern, rows=6, inputs=24, tokens=80)
     mask, weight = admm(p.weight, p.gram, pattern, **values)
-    refined = refine(p.weight, p.gram, p.mask, pattern, Settings(**values), moved=poor(p))
+    refined = refine(p.weight, p.gram, p.mask, pattern, Settings(**values), extra=ExtraInputs(updated_weight=poor(p)))
     np.testing.assert_array_equal(refined.mask, mask)
     np.testing.assert_allclose(refined.weight, weight, rtol=1e-5, atol=1e-6)
 
@@ -79,7 +80,7 @@ def test_mask_and_weights_are_those_of_the_equations(pattern, values):
 def test_one_kept_or_one_pruned(pattern, rows):
     p = problem(2, pattern, rows, inputs=20, tokens=8)
     mask, weight = admm(p.weight, p.gram, pattern)
-    refined = refine(p.weight, p.gram, p.mask, pattern, moved=poor(p))
+    refined = refine(p.weight, p.gram, p.mask, pattern, extra=ExtraInputs(updated_weight=poor(p)))
     np.testing.assert_array_equal(refined.mask, mask)
     np.testing.assert_allclose(refined.weight, weight, rtol=1e-5, atol=1e-6)
 
@@ -101,7 +102,7 @@ def test_counts_are_exact_weights_finite_and_the_error_no_higher(p):
 
 def test_dead_inputs_are_pruned_first_and_else_keep_their_weights():
     p = problem(3, PerRow(sparsity=0.1), rows=5, inputs=30, tokens=100, degenerate="dead inputs")
-    refined = refine(p.weight, p.gram, p.mask, p.pattern, moved=poor(p))
+    refined = refine(p.weight, p.gram, p.mask, p.pattern, extra=ExtraInputs(updated_weight=poor(p)))
     dead = (p.gram.diagonal() == 0).expand_as(p.mask)
     assert refined.mask[~dead].all()
     kept = dead & refined.mask
@@ -113,8 +114,8 @@ def test_dead_inputs_are_pruned_first_and_else_keep_their_weights():
 def test_what_is_better_stays(pattern):
     p = problem(4, pattern, rows=6, inputs=40, tokens=300)
     first = refine(p.weight, p.gram, p.mask, pattern)
-    best = least_squares(p.weight, p.gram, first.mask, pattern, moved=first.weight)
-    again = refine(p.weight, p.gram, best.mask, pattern, moved=best.weight)
+    best = least_squares(p.weight, p.gram, first.mask, pattern, extra=ExtraInputs(updated_weight=first.weight))
+    again = refine(p.weight, p.gram, best.mask, pattern, extra=ExtraInputs(updated_weight=best.weight))
     assert (first.loss_after < first.loss_before).all()
     assert (best.loss_after < first.loss_after).all()
     torch.testing.assert_close(again.loss_before, best.loss_after)

@@ -8,6 +8,7 @@ from strategies import DEGENERATE, PATTERNS, problem, problems
 
 from prunelib import NOfM, PerLayer, PerRow, select
 from prunelib.errors import NumericalError, PatternError
+from prunelib.methods.contract import ExtraInputs
 from prunelib.refiners import dsnot
 from prunelib.refiners.dsnot import Settings, refine
 
@@ -52,7 +53,9 @@ def some_mean(p, seed):
 
 
 def refined(p, mean, given_settings):
-    return refine(p.weight, p.gram, p.mask, p.pattern, given_settings, input_mean=mean, tokens=TOKENS)
+    return refine(
+        p.weight, p.gram, p.mask, p.pattern, given_settings, extra=ExtraInputs(input_mean=mean, tokens=TOKENS)
+    )
 
 
 @settings(max_examples=150)
@@ -96,7 +99,9 @@ def test_a_row_of_four_by_hand():
     weight = torch.tensor([[3.0, -1.0, 2.0, -4.0]])
     mask = torch.tensor([[False, True, False, True]])  # eps = 5 E[x]: grow 0 (the larger), prune 1 (the less salient)
     gram, mean = 4 * torch.eye(4), torch.full((4,), 0.5)
-    found = refine(weight, gram, mask, PerRow(sparsity=0.5), Settings(max_cycles=1), input_mean=mean, tokens=4)
+    found = refine(
+        weight, gram, mask, PerRow(sparsity=0.5), Settings(max_cycles=1), extra=ExtraInputs(input_mean=mean, tokens=4)
+    )
     assert found.mask.tolist() == [[True, False, False, True]]
     assert found.swaps.tolist() == [1]
     assert (found.loss_before.tolist(), found.loss_after.tolist()) == ([52], [20])
@@ -105,7 +110,9 @@ def test_a_row_of_four_by_hand():
 def test_of_two_equal_gains_the_steadier_input_grows():
     weight, mask = torch.tensor([[1.0, 1.0, -1.0]]), torch.tensor([[False, False, True]])
     gram, mean = torch.diag(torch.tensor([9.0, 4.0, 4.0])), torch.full((3,), 0.5)
-    found = refine(weight, gram, mask, PerRow(sparsity=0.7), Settings(max_cycles=1), input_mean=mean, tokens=4)
+    found = refine(
+        weight, gram, mask, PerRow(sparsity=0.7), Settings(max_cycles=1), extra=ExtraInputs(input_mean=mean, tokens=4)
+    )
     assert found.mask.tolist() == [[False, True, False]]
 
 
@@ -113,7 +120,7 @@ def test_n_of_m_passes_over_a_group_with_nothing_to_prune():
     weight = torch.tensor([[9.0, 1.0, 2.0, -1.0]])  # 9 is best, but beside it stands no weight to prune
     mask = torch.tensor([[False, True, False, True]])
     gram, mean = 4 * torch.eye(4), torch.full((4,), 0.5)
-    found = refine(weight, gram, mask, NOfM(keep=1, group=2), input_mean=mean, tokens=4)
+    found = refine(weight, gram, mask, NOfM(keep=1, group=2), extra=ExtraInputs(input_mean=mean, tokens=4))
     assert found.mask.tolist() == [[False, True, True, False]]
 
 
@@ -123,7 +130,7 @@ def test_per_layer_keeps_the_number_of_every_row_empty_and_full_ones_too():
         torch.rand(6, 10, generator=torch.Generator().manual_seed(4)) + torch.tensor([9.0, 0, 0, 0, 0, -9])[:, None]
     )
     mask = select(scores, p.pattern)
-    found = refine(p.weight, p.gram, mask, p.pattern, input_mean=some_mean(p, 4), tokens=TOKENS)
+    found = refine(p.weight, p.gram, mask, p.pattern, extra=ExtraInputs(input_mean=some_mean(p, 4), tokens=TOKENS))
     assert torch.equal(found.mask.sum(dim=1), mask.sum(dim=1))
     assert {0, 10} <= set(mask.sum(dim=1).tolist())
     assert found.swaps.sum() > 0
@@ -154,7 +161,12 @@ def test_the_number_of_threads_and_the_size_of_chunks_change_nothing(monkeypatch
         monkeypatch.setattr(dsnot, "_CHUNK", 7)
         told = []
         other = refine(
-            p.weight, p.gram, p.mask, p.pattern, progress=lambda *x: told.append(x), input_mean=mean, tokens=TOKENS
+            p.weight,
+            p.gram,
+            p.mask,
+            p.pattern,
+            progress=lambda *x: told.append(x),
+            extra=ExtraInputs(input_mean=mean, tokens=TOKENS),
         )
     finally:
         torch.set_num_threads(threads)
@@ -171,13 +183,13 @@ def test_bad_input_is_refused_in_one_line():
     with pytest.raises(NumericalError, match="input_mean: missing"):
         refine(p.weight, p.gram, p.mask, p.pattern)
     with pytest.raises(NumericalError, match="tokens: missing"):
-        refine(p.weight, p.gram, p.mask, p.pattern, input_mean=mean)
+        refine(p.weight, p.gram, p.mask, p.pattern, extra=ExtraInputs(input_mean=mean))
     with pytest.raises(NumericalError, match=r"input_mean: shape \(4,\), expected \(8,\)"):
         refined(p, mean[:4], Settings())
     for wrong in (mean * torch.nan, mean + 1e6):
         with pytest.raises(NumericalError, match="not the mean of the Gram matrix's inputs over 50 tokens"):
             refined(p, wrong, Settings())
     with pytest.raises(PatternError, match="groups do not keep exactly 1 of 4"):
-        refine(p.weight, p.gram, ~p.mask, p.pattern, input_mean=mean, tokens=TOKENS)
+        refine(p.weight, p.gram, ~p.mask, p.pattern, extra=ExtraInputs(input_mean=mean, tokens=TOKENS))
     with pytest.raises(NumericalError, match="weight: NaN"):
-        refine(p.weight * torch.nan, p.gram, p.mask, p.pattern, input_mean=mean, tokens=TOKENS)
+        refine(p.weight * torch.nan, p.gram, p.mask, p.pattern, extra=ExtraInputs(input_mean=mean, tokens=TOKENS))

@@ -9,8 +9,8 @@ from strategies import DEGENERATE, PATTERNS, PER_LAYER, problem, problems
 from prunelib import PerLayer, PerRow
 from prunelib.algebra.objective import damped, refit_losses, row_losses
 from prunelib.algebra.reconstruction import reconstruct
+from prunelib.methods.contract import ExtraInputs, silent
 from prunelib.methods.kept_weights import Survivors, survivors, the_better
-from prunelib.methods.refined import silent
 from prunelib.refiners.least_squares import Settings, refine
 
 
@@ -101,8 +101,10 @@ def test_the_residual_is_as_low_as_asked(tolerance):
 def test_moved_weights_are_the_start_and_the_minimum_stays_the_minimum():
     p = problem(5, PATTERNS[2], rows=8, inputs=30, tokens=200)
     first = refine(p.weight, p.gram, p.mask, p.pattern, Settings(iterations=3))
-    second = refine(p.weight, p.gram, p.mask, p.pattern, moved=first.weight)
-    third = refine(p.weight, p.gram, p.mask, p.pattern, Settings(tolerance=1e-12), moved=second.weight)
+    second = refine(p.weight, p.gram, p.mask, p.pattern, extra=ExtraInputs(updated_weight=first.weight))
+    third = refine(
+        p.weight, p.gram, p.mask, p.pattern, Settings(tolerance=1e-12), extra=ExtraInputs(updated_weight=second.weight)
+    )
     torch.testing.assert_close(second.loss_before, first.loss_after)
     assert (second.loss_after < first.loss_after).all()
     assert_least(p, second)
@@ -165,13 +167,6 @@ def test_the_number_of_threads_changes_no_bit():
         weights.append(refine(p.weight, p.gram, p.mask, p.pattern).weight)
     torch.set_num_threads(before)
     assert torch.equal(*weights)
-
-
-def test_progress_hears_of_every_row_once():
-    p = problem(12, PATTERNS[2], rows=7, inputs=20, tokens=60)
-    told = []
-    refined = refine(p.weight, p.gram, p.mask, p.pattern, progress=lambda *figures: told.append(figures))
-    assert told == [(7, refined.loss_before.sum().item(), refined.loss_after.sum().item())]
 
 
 def test_each_row_ends_with_the_better_weights():

@@ -12,6 +12,7 @@ from strategies import DEGENERATE, PATTERNS, PER_LAYER, problem, problems
 from prunelib import NOfM, PerRow, magnitude, select, sparseswaps, wanda
 from prunelib.algebra.objective import refit_losses
 from prunelib.errors import NumericalError, PatternError
+from prunelib.methods.contract import ExtraInputs
 from prunelib.refiners import admm, least_squares, refit_swaps, sparsegpt_update
 
 HALF = PATTERNS[1]
@@ -125,7 +126,7 @@ def test_per_layer_every_row_keeps_its_number(pattern, way):
 def test_what_came_in_is_what_the_error_is_compared_with():
     p = problem(4, HALF, rows=5, inputs=24, tokens=80)
     moved = (p.weight * 1.1).masked_fill(~p.mask, 0)
-    plain, after_moved = refine(p), refine(p, moved=moved)
+    plain, after_moved = refine(p), refine(p, extra=ExtraInputs(updated_weight=moved))
     torch.testing.assert_close(plain.loss_before, refit_losses(p.weight, p.gram, p.weight * p.mask))
     torch.testing.assert_close(after_moved.loss_before, refit_losses(p.weight, p.gram, moved))
     torch.testing.assert_close(after_moved.weight, plain.weight, rtol=0, atol=0)
@@ -134,7 +135,9 @@ def test_what_came_in_is_what_the_error_is_compared_with():
 def test_a_second_time_changes_nothing():
     p = problem(5, HALF, rows=40, inputs=24, tokens=80)
     once = refine(p)
-    twice = refit_swaps.refine(p.weight, p.gram, once.mask, p.pattern, ALL, moved=once.weight)
+    twice = refit_swaps.refine(
+        p.weight, p.gram, once.mask, p.pattern, ALL, extra=ExtraInputs(updated_weight=once.weight)
+    )
     torch.testing.assert_close(twice.mask, once.mask)
     torch.testing.assert_close(twice.weight, once.weight)
     assert twice.swaps.sum() == 0
@@ -204,7 +207,9 @@ def test_progress_counts_every_row_and_sums_the_losses(way):
 def test_the_restored_weights_start_from_those_that_came_in():
     p = problem(14, HALF, rows=12, inputs=24, tokens=80)
     fitted = least_squares.refine(p.weight, p.gram, p.mask, p.pattern).weight
-    plain, after_moved = (refine(p, WAYS[0], **extras) for extras in ({}, {"moved": fitted}))
+    plain, after_moved = (
+        refine(p, WAYS[0], **extras) for extras in ({}, {"extra": ExtraInputs(updated_weight=fitted)})
+    )
     assert (plain.mask != after_moved.mask).any()
     assert (after_moved.loss_after <= after_moved.loss_before).all()
     assert after_moved.loss_after.sum() < 0.98 * after_moved.loss_before.sum()

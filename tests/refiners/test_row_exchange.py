@@ -84,13 +84,6 @@ def test_neither_the_number_of_threads_nor_the_dtype_changes_the_mask():
     torch.testing.assert_close(masks[0], masks[2])
 
 
-def test_all_rows_are_told_once():
-    p = problem(3, PER_LAYER[0], rows=70, inputs=20, tokens=60)
-    told = []
-    refined = refine(p.weight, p.gram, p.mask, p.pattern, progress=lambda *figures: told.append(figures))
-    assert told == [(70, float(refined.loss_before.sum()), float(refined.loss_after.sum()))]
-
-
 def test_patterns_with_counts_for_each_row_are_refused():
     weight = torch.randn(2, 16, generator=torch.Generator().manual_seed(0))
     pattern = PerRow(sparsity=0.5)

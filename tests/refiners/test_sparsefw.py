@@ -2,7 +2,6 @@
 
 from fractions import Fraction
 from itertools import combinations, product
-from types import SimpleNamespace
 
 import numpy as np
 import oracles
@@ -17,7 +16,6 @@ from prunelib import NOfM, PerLayer, PerRow, pruning_error
 from prunelib.algebra.objective import row_losses
 from prunelib.errors import NumericalError, PatternError
 from prunelib.refiners.sparsefw import Settings, refine, rounded, salient
-from prunelib.relaxation import pairwise
 
 PAPER = Settings(step="open_loop", relaxation="plain", rounding="largest", alpha=0.5, iterations=40, tolerance=0)
 METHODS = [
@@ -165,13 +163,12 @@ def test_rounding_keeps_as_much_mass_as_any_mask_that_has_what_is_fixed(p, seed,
 
 @pytest.mark.parametrize("pattern", [PATTERNS[2], PATTERNS[5], PER_LAYER[1]], ids=lambda pattern: pattern.label)
 @pytest.mark.parametrize("step", ["line_search", "pairwise"])
-def test_the_number_of_threads_changes_nothing(pattern, step, monkeypatch):
+def test_the_number_of_threads_changes_nothing(pattern, step):
     p = problem(4, pattern, rows=40, inputs=300 if isinstance(pattern, PerRow) else 44, tokens=400)
     threads, results = torch.get_num_threads(), []
     for count in (1, 3):
         torch.set_num_threads(count)
-        monkeypatch.setattr(pairwise, "machine", lambda count=count: SimpleNamespace(threads=count))
-        results.append(refine(p.weight, p.gram, p.mask, pattern, Settings(step=step, iterations=50)))
+        results.append(refine(p.weight, p.gram, p.mask, pattern, Settings(step=step, iterations=50), threads=count))
     torch.set_num_threads(threads)
     torch.testing.assert_close(results[0].mask, results[1].mask)
 

@@ -9,31 +9,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from strategies import DEGENERATE, PATTERNS, PER_LAYER, problem, problems
 
-from prunelib import NOfM, PerLayer, SparseSwaps, pruning_error, refiners, sparseswaps
+from prunelib import NOfM, SparseSwaps, pruning_error, sparseswaps
 from prunelib.algebra.objective import damped, row_losses
 from prunelib.errors import NumericalError, ParamsError, PatternError
-from prunelib.methods import registry
-
-METHODS = registry.methods(refiners)
-
-
-@pytest.mark.parametrize("method", METHODS)
-@settings(max_examples=80)
-@given(st.data())
-def test_refinement_never_raises_the_loss_and_keeps_every_count(method, data):
-    about = METHODS[method].ABOUT
-    p = data.draw(problems(patterns=[pattern for pattern in PATTERNS + PER_LAYER if pattern.kind in about.patterns]))
-    weight = p.weight.clone()
-    statistics = {"moved": None, "held_out_gram": None, "input_mean": torch.zeros(len(p.gram)), "tokens": 10}
-    extras = {name: statistics[name] for name in about.extras}
-    refined = METHODS[method].refine(p.weight, p.gram, p.mask, p.pattern, **extras)
-    torch.testing.assert_close(p.weight, weight, rtol=0, atol=0)
-    size, keep = p.pattern.groups(*p.mask.shape)
-    assert (refined.mask.reshape(-1, size).sum(dim=1) == keep).all()
-    if about.descends:
-        assert refined.loss_after.sum() <= refined.loss_before.sum()
-    if about.descends and not isinstance(p.pattern, PerLayer):
-        assert (refined.loss_after <= refined.loss_before).all()
+from prunelib.methods.contract import ExtraInputs
 
 
 @pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: pattern.label)
@@ -97,16 +76,6 @@ def test_bfloat16_weights_are_refined_as_the_float32_they_stand_for():
     )
 
 
-def test_progress_counts_every_row_and_sums_the_losses():
-    p = problem(12, PATTERNS[2], rows=70, inputs=20, tokens=60)
-    told = []
-    refined = sparseswaps(p.weight, p.gram, p.mask, p.pattern, progress=lambda *figures: told.append(figures))
-    rows, before, after = map(sum, zip(*told, strict=True))
-    assert rows == 70
-    assert before == pytest.approx(refined.loss_before.sum().item())
-    assert after == pytest.approx(refined.loss_after.sum().item())
-
-
 def test_without_numba_one_warning_names_the_loss_and_the_result_is_the_same(monkeypatch):
     p = problem(13, PATTERNS[2], rows=4, inputs=20, tokens=60)
     compiled = sparseswaps(p.weight, p.gram, p.mask, p.pattern, SparseSwaps(max_swaps=3))
@@ -129,7 +98,9 @@ def test_held_out_tokens_like_the_others_change_nothing(pattern, every, max_swap
     p = problem(15, pattern, rows=40, inputs=24, tokens=100)
     problem_ = (p.weight, p.gram, p.mask, pattern)
     plain = sparseswaps(*problem_, SparseSwaps(max_swaps=max_swaps or 10_000))
-    stopped = sparseswaps(*problem_, SparseSwaps(max_swaps=max_swaps, held_out_every=every), held_out_gram=p.gram)
+    stopped = sparseswaps(
+        *problem_, SparseSwaps(max_swaps=max_swaps, held_out_every=every), extra=ExtraInputs(held_out_gram=p.gram)
+    )
     for name in ("mask", "swaps", "loss_before", "loss_after", "optimal"):
         torch.testing.assert_close(getattr(stopped, name), getattr(plain, name))
     assert plain.swaps.sum() > 0
@@ -140,7 +111,7 @@ def test_held_out_tokens_like_the_others_change_nothing(pattern, every, max_swap
 def test_no_row_ends_worse_than_it_began_on_held_out_tokens(p, every, seed):
     held_out = other_gram(p, seed)
     settings_ = SparseSwaps(held_out_every=every)
-    refined = sparseswaps(p.weight, p.gram, p.mask, p.pattern, settings_, held_out_gram=held_out)
+    refined = sparseswaps(p.weight, p.gram, p.mask, p.pattern, settings_, extra=ExtraInputs(held_out_gram=held_out))
     assert (row_losses(p.weight, held_out, refined.mask) <= row_losses(p.weight, held_out, p.mask)).all()
     assert (refined.loss_after <= refined.loss_before).all()
     torch.testing.assert_close(refined.mask.sum(dim=1), p.mask.sum(dim=1))
@@ -151,7 +122,7 @@ def test_a_row_goes_back_to_its_best_mask_when_its_held_out_loss_rises(every):
     p = problem(16, PATTERNS[2], rows=12, inputs=24, tokens=60)
     held_out = p.gram + 30 * other_gram(p)
     settings_ = SparseSwaps(held_out_every=every)
-    refined = sparseswaps(p.weight, p.gram, p.mask, p.pattern, settings_, held_out_gram=held_out)
+    refined = sparseswaps(p.weight, p.gram, p.mask, p.pattern, settings_, extra=ExtraInputs(held_out_gram=held_out))
     w, G, H = p.weight.numpy(), p.gram.numpy(), held_out.numpy()
     for r in range(12):
         best = p.mask[r].numpy()
@@ -173,7 +144,7 @@ def test_held_out_stopping_needs_held_out_tokens():
     with pytest.raises(ParamsError, match="held_out_every = 2"):
         sparseswaps(p.weight, p.gram, p.mask, p.pattern, settings_)
     with pytest.raises(NumericalError, match="gram: shape"):
-        sparseswaps(p.weight, p.gram, p.mask, p.pattern, settings_, held_out_gram=p.gram[:4, :4])
+        sparseswaps(p.weight, p.gram, p.mask, p.pattern, settings_, extra=ExtraInputs(held_out_gram=p.gram[:4, :4]))
 
 
 @pytest.mark.parametrize("max_swaps", [3, None])
@@ -192,7 +163,13 @@ def test_damping_and_held_out_stopping_go_together():
     p = problem(19, PATTERNS[2], rows=40, inputs=24, tokens=12)
     settings_, held_out, told = SparseSwaps(damping=0.1, held_out_every=2, max_swaps=5), other_gram(p), []
     refined = sparseswaps(
-        p.weight, p.gram, p.mask, p.pattern, settings_, lambda *row: told.append(row), held_out_gram=held_out
+        p.weight,
+        p.gram,
+        p.mask,
+        p.pattern,
+        settings_,
+        lambda *row: told.append(row),
+        extra=ExtraInputs(held_out_gram=held_out),
     )
     assert (row_losses(p.weight, held_out, refined.mask) <= row_losses(p.weight, held_out, p.mask)).all()
     assert refined.swaps.max() == 5

@@ -11,6 +11,7 @@ from prunelib import NOfM, PerRow, select
 from prunelib.errors import ArtifactError, PatternError
 from prunelib.masks.packed import write_masks
 from prunelib.model.layers import Layer
+from prunelib.model.weights import shapes_of
 from prunelib.runtime import store
 from prunelib.warmstarts.given import Settings, masks
 
@@ -28,7 +29,7 @@ GIVEN = {
 
 def read(path, model="m", pattern=PATTERN):
     settings = Settings(path=str(path), sha256=store.sha256_file(path))
-    return masks(settings, LAYERS, {layer.name: pattern for layer in LAYERS}, model)
+    return masks(settings, shapes_of(LAYERS), {layer.name: pattern for layer in LAYERS}, model)
 
 
 @pytest.fixture
@@ -74,13 +75,13 @@ def test_another_artifact_is_refused(tmp_path):
 def test_another_file_is_refused_with_its_hash(plain):
     path = plain(GIVEN)
     with pytest.raises(ArtifactError, match=rf"sha256 is {store.sha256_file(path)}, params.yaml expects {'0' * 64}"):
-        masks(Settings(path=str(path), sha256="0" * 64), LAYERS, {}, "m")
+        masks(Settings(path=str(path), sha256="0" * 64), shapes_of(LAYERS), {}, "m")
 
 
 def test_a_file_that_is_missing_or_no_safetensors_is_refused(tmp_path):
     for path in (tmp_path / "none", tmp_path):
         with pytest.raises(ArtifactError, match="no such file"):
-            masks(Settings(path=str(path), sha256="0" * 64), LAYERS, {}, "m")
+            masks(Settings(path=str(path), sha256="0" * 64), shapes_of(LAYERS), {}, "m")
     torch.save(GIVEN, tmp_path / "pickle")
     with pytest.raises(ArtifactError, match="not a safetensors file"):
         read(tmp_path / "pickle")

@@ -6,7 +6,6 @@ from strategies import problems
 
 from prunelib import RiaSettings, magnitude, ria, select, wanda, warmstarts
 from prunelib.methods import registry
-from prunelib.pruning.warmstart import layer_mask
 
 
 @given(problems())
@@ -22,15 +21,15 @@ def test_saliencies_are_those_of_the_papers(p):
 
 @given(problems())
 def test_every_warm_start_keeps_exact_counts_on_degenerate_layers(p):
-    for module in layer_methods():
-        mask = layer_mask(module, p.weight, p.gram, p.pattern, module.Settings())
+    for method in layer_methods():
+        mask = method.layer_mask(p.weight, p.gram, p.pattern, method.settings())
         size, keep = p.pattern.groups(*p.weight.shape)
         assert (mask.view(-1, size).sum(-1) == keep).all()
 
 
 def layer_methods():
     """Those that look at one layer at a time, unlike masks that are given for all of a model."""
-    return [module for module in registry.methods(warmstarts).values() if not hasattr(module, "masks")]
+    return [method for method in registry.methods(warmstarts).values() if method.read is None]
 
 
 def test_a_zero_row_and_column_score_zero_and_not_nan():
@@ -60,4 +59,4 @@ def p_half():
 
 @pytest.mark.parametrize("name", ["magnitude", "wanda", "random", "ria"])
 def test_the_registry_is_the_folder(name):
-    assert registry.methods(warmstarts)[name].Settings().method == name
+    assert registry.methods(warmstarts)[name].settings().method == name

@@ -11,6 +11,7 @@ from prunelib.algebra.objective import refit_losses
 from prunelib.algebra.obs import prune_columns
 from prunelib.errors import NumericalError, PatternError
 from prunelib.masks.patterns import check_mask
+from prunelib.methods.contract import ExtraInputs
 from prunelib.refiners.least_squares import refine as least_squares
 from prunelib.refiners.sparsegpt_update import Settings as UpdateSettings
 from prunelib.refiners.sparsegpt_update import refine
@@ -183,8 +184,8 @@ def test_the_update_starts_from_the_models_weights_and_moved_is_what_it_must_bea
     p = problem(6, PATTERNS[1], rows=6, inputs=40, tokens=200)
     plain = refine(p.weight, p.gram, p.mask, p.pattern)
     best = least_squares(p.weight, p.gram, p.mask, p.pattern)
-    kept = refine(p.weight, p.gram, p.mask, p.pattern, moved=best.weight)
-    worst = refine(p.weight, p.gram, p.mask, p.pattern, moved=torch.zeros_like(p.weight))
+    kept = refine(p.weight, p.gram, p.mask, p.pattern, extra=ExtraInputs(updated_weight=best.weight))
+    worst = refine(p.weight, p.gram, p.mask, p.pattern, extra=ExtraInputs(updated_weight=torch.zeros_like(p.weight)))
     assert torch.equal(kept.weight, best.weight)
     torch.testing.assert_close(kept.loss_before, best.loss_after)
     assert torch.equal(worst.weight, plain.weight)

@@ -1,0 +1,277 @@
+"""The contract of a method: what a warm start and a refiner are given, what they return, and what they declare.
+
+Shapes, here and in every method::
+
+    weight   (rows, inputs), any float dtype, as :class:`torch.nn.Linear` has it; never changed
+    gram     (inputs, inputs) float32: sum over tokens of x x^T, x the layer's input
+    mask     (rows, inputs) bool, True = kept, with the exact counts of the pattern
+
+A method's module states only what differs. It ends in ``METHOD``, a :class:`WarmStart` or a :class:`Refiner`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+import torch
+
+from prunelib.masks.patterns import Pattern, check_mask, select
+from prunelib.methods.workspace import SWAPS, Workspace
+from prunelib.settings import Settings
+
+
+class MethodSettings(Settings):
+    """What params.yaml may say of a method; ``method`` is its name, that of its file."""
+
+    method: str
+
+
+S = TypeVar("S", bound=MethodSettings)
+S_contra = TypeVar("S_contra", bound=MethodSettings, contravariant=True)
+
+Progress = Callable[[int, float, float], None]
+"""Called as rows are finished, every row once: their number, the sums of their losses before and after."""
+
+
+def silent(rows: int, loss_before: float, loss_after: float) -> None:
+    """Ignore the progress."""
+
+
+class ExtraInputs(NamedTuple):
+    """What is known of a layer beyond weight, Gram matrix and mask; a refiner declares which of these it uses.
+
+    Attributes
+    ----------
+    updated_weight
+        (rows, inputs), 0 where pruned: the kept weights as the step before left them. None: the model's.
+    input_mean
+        (inputs,) float32: mean of the inputs over the calibration tokens.
+    tokens
+        Number of calibration tokens that the layer saw.
+    held_out_gram
+        (inputs, inputs) float32 of tokens that the calibration did not see. None: there are none.
+    """
+
+    updated_weight: torch.Tensor | None = None
+    input_mean: torch.Tensor | None = None
+    tokens: int | None = None
+    held_out_gram: torch.Tensor | None = None
+
+
+NOTHING_ELSE = ExtraInputs()
+
+
+@dataclass(frozen=True)
+class Refined:
+    """A refined mask and what is known of each row.
+
+    Attributes
+    ----------
+    mask
+        (rows, inputs) bool, True = kept.
+    loss_before, loss_after
+        (rows,) float64: pruning error of what came in and of what goes out.
+    weight
+        (rows, inputs) float32: the kept weights where they were updated, +0.0 where pruned; None: those of the model.
+    swaps, sweeps
+        (rows,) int64: swaps made and scans over all pairs; None where the refiner makes no swaps.
+    optimal
+        (rows,) bool: proven that no swap improves the row; None where the refiner proves nothing.
+    bound
+        No mask of the pattern over the model's weights has a lower pruning error of the whole matrix; None: unknown.
+    """
+
+    mask: torch.Tensor
+    loss_before: torch.Tensor
+    loss_after: torch.Tensor
+    weight: torch.Tensor | None = None
+    swaps: torch.Tensor | None = None
+    sweeps: torch.Tensor | None = None
+    optimal: torch.Tensor | None = None
+    bound: float | None = None
+
+
+class Refine(Protocol[S_contra]):
+    """Refine the mask of one layer."""
+
+    def __call__(
+        self,
+        weight: torch.Tensor,
+        gram: torch.Tensor,
+        mask: torch.Tensor,
+        pattern: Pattern,
+        settings: S_contra = ...,
+        progress: Progress = ...,
+        extra: ExtraInputs = ...,
+        threads: int | None = ...,
+    ) -> Refined:
+        """Return a better mask, or better kept weights.
+
+        Every group of the pattern keeps as many weights as before. On one device the result is the same bit for bit
+        for any number of threads.
+
+        Parameters
+        ----------
+        weight, gram, mask
+            On one device; the Gram matrix may be on the CPU where the refiner declares it. They are not changed.
+        progress
+            Called as rows are finished.
+        extra
+            Used are those that the refiner declares.
+        threads
+            Worker threads on the CPU; None: as many as torch has.
+
+        Raises
+        ------
+        NumericalError
+            If a weight or Gram entry is NaN or infinite, or the shapes do not fit.
+        PatternError
+            If the mask does not have the pattern's counts, or the method does not support the pattern.
+        """
+
+
+class Saliency(Protocol[S_contra]):
+    """Score the weights of one layer: those with the highest scores in each group of the pattern are kept."""
+
+    def __call__(self, weight: torch.Tensor, gram: torch.Tensor, settings: S_contra = ...) -> torch.Tensor:
+        """Return scores (rows, inputs) float32."""
+
+
+class Choose(Protocol[S_contra]):
+    """Choose the mask of one layer, where the choice is no ranking."""
+
+    def __call__(
+        self, weight: torch.Tensor, gram: torch.Tensor, pattern: Pattern, settings: S_contra = ...
+    ) -> torch.Tensor:
+        """Return a mask (rows, inputs) bool with the exact counts of the pattern.
+
+        Raises
+        ------
+        NumericalError
+            If a weight or Gram entry is NaN or infinite, or the shapes do not fit.
+        PatternError
+            If the pattern does not fit the number of inputs.
+        """
+
+
+class ReadMasks(Protocol[S_contra]):
+    """Read the masks of all layers at once, whatever their weights are."""
+
+    def __call__(
+        self,
+        settings: S_contra,
+        shapes: Mapping[str, tuple[int, int]],
+        patterns: Mapping[str, Pattern],
+        model: str,
+    ) -> Mapping[str, torch.Tensor]:
+        """Return masks (rows, inputs) bool by layer name.
+
+        Parameters
+        ----------
+        shapes, patterns
+            Rows and inputs, and the pattern, of every prunable layer by name.
+        model
+            The model's identity.
+
+        Raises
+        ------
+        ArtifactError
+            If what is read is missing, damaged, or of another model.
+        PatternError
+            If a mask is missing, or has the wrong shape or counts.
+        """
+
+
+ALL_PATTERNS = ("per_row", "per_layer", "n_of_m")
+
+
+@dataclass(frozen=True)
+class Method(Generic[S]):
+    """What every method declares.
+
+    Attributes
+    ----------
+    settings
+        The class of its settings.
+    summary, source
+        One line, and the paper.
+    patterns, supports_pattern, limits
+        The kinds of pattern that it supports, which of these it supports, and the reason why no others.
+    """
+
+    settings: type[S]
+    summary: str
+    source: str = ""
+    patterns: tuple[str, ...] = ALL_PATTERNS
+    supports_pattern: Callable[[Pattern], bool] = lambda _pattern: True
+    limits: str = ""
+
+    def supports(self, pattern: Pattern) -> bool:
+        """Whether it can be used with a pattern."""
+        return pattern.kind in self.patterns and self.supports_pattern(pattern)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmStart(Method[S]):
+    """A way to choose the first mask, by exactly one of three functions.
+
+    Attributes
+    ----------
+    saliency
+        Scores of a layer's weights; the highest of each group are kept.
+    choose
+        The mask of a layer.
+    read
+        The masks of all layers.
+    """
+
+    saliency: Saliency[S] | None = None
+    choose: Choose[S] | None = None
+    read: ReadMasks[S] | None = None
+
+    def layer_mask(self, weight: torch.Tensor, gram: torch.Tensor, pattern: Pattern, settings: S) -> torch.Tensor:
+        """Return the mask (rows, inputs) bool of one layer, by ``choose`` or ``saliency``.
+
+        Raises
+        ------
+        NumericalError
+            If a score is NaN.
+        PatternError
+            If the pattern does not fit the weight.
+        """
+        if self.choose is not None:
+            mask = self.choose(weight, gram, pattern, settings)
+        elif self.saliency is not None:
+            mask = select(self.saliency(weight, gram, settings), pattern)
+        else:
+            raise TypeError(f"{settings.method} reads the masks of all layers; it chooses none of a single layer")
+        check_mask(mask, weight, pattern)
+        return mask
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refiner(Method[S]):
+    """A way to improve a mask, or the kept weights.
+
+    Attributes
+    ----------
+    refine
+        The method itself.
+    updates_weights
+        Whether it also changes the weights that are kept.
+    monotone
+        Whether it never raises the pruning error of a matrix.
+    accepts_cpu_gram
+        Whether it takes a Gram matrix that is on the CPU, wherever the weight is.
+    extra_inputs
+        Which fields of :class:`ExtraInputs` it uses.
+    workspace
+        What it needs in memory where groups lie within rows; one group over the whole matrix needs some more.
+    """
+
+    refine: Refine[S]
+    updates_weights: bool = False
+    monotone: bool = True
+    accepts_cpu_gram: bool = False
+    extra_inputs: tuple[str, ...] = ()
+    workspace: Workspace = SWAPS
