@@ -1,6 +1,6 @@
 """Does a stage that is killed at random moments end as if it had not been? The default model, with SIGKILL.
 
-    python benchmarks/kills.py [--kills 50] [--seed 0]
+    python benchmarks/faults/kills.py [--kills 50] [--seed 0]
 
 Needs ``dvc repro`` to have run: what it made is what must come out. Works in scratch/kills, on one cell. Calibration,
 refinement and evaluation are killed in turn, each a few times before it may run through, until there were so many

@@ -1,6 +1,6 @@
 """How fast are the engines? Real layers of the default model, same start, in one run: ratios, losses, equal masks.
 
-    python benchmarks/refine.py [--rows 576] [--plain-rows 4] [--threads 2]
+    python benchmarks/speed/refine.py [--rows 576] [--plain-rows 4] [--threads 2]
 
 Needs ``dvc repro`` to have run (the model and its calibration). ``reference`` is the plain torch engine in float64 with
 all threads; it refines the first few of the rows, since it needs minutes for all. Times are for a row, the better of
@@ -152,7 +152,7 @@ def main() -> None:
     for whole in wholes:
         print("{matrices} matrices at 60%, threads {threads}: sweeps {seconds:.1f} s".format(**whole), end=", ")
         print("{times_best_swaps:.1f} times less than best, at {error_of_best_swaps:.4f} of the error".format(**whole))
-    target = Path(__file__).parent / "results" / "refine.json"
+    target = Path(__file__).parents[1] / "results" / "refine.json"
     target.write_text(json.dumps({**sizes, "records": records, "whole_model": wholes}, indent=2) + "\n")
 
 

@@ -1,6 +1,6 @@
 """How much of Wanda's mask should SparseFW fix? The share alpha of the paper, on real layers of the default model.
 
-    python benchmarks/alpha.py [--rows 64]
+    python benchmarks/experiments/alpha.py [--rows 64]
 
 Needs the default model and its calibration (``dvc repro``). The paper's relaxation and rounding, solved by pairwise
 steps, at 60% per row and 2:4; beside it the default of this project, which fixes nothing. Errors are means over layers,
@@ -58,7 +58,7 @@ def main() -> None:
             records.append({"pattern": label, "way": way, "error": error})
             table.add_row(label, way, f"{error:.4f}")
     Console(width=100).print(table)
-    target = Path(__file__).parent / "results" / "alpha.json"
+    target = Path(__file__).parents[1] / "results" / "alpha.json"
     target.write_text(json.dumps({"rows": arguments.rows, "records": records}, indent=2) + "\n")
 
 

@@ -1,6 +1,6 @@
 """The share of this machine's rate of matrix products that Gram accumulation reaches.
 
-    python benchmarks/gram.py [--device cuda]
+    python benchmarks/speed/gram.py [--device cuda]
 
 Counts d (d + 1) / 2 multiply-adds a token: the matrix is symmetric. The rate is that of one square product of torch in
 the same dtype, measured in the same run. The last column: a square layer runs on the same inputs in batches while their
@@ -101,7 +101,7 @@ def main() -> None:
         table.add_row(str(r["inputs"]), str(r["tokens"]), r["dtype"], *rates, f"{r['with_forward']:.2f}")
     Console(width=120).print(table)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    target = Path(__file__).parent / "results" / f"gram-{device.type}.json"
+    target = Path(__file__).parents[1] / "results" / f"gram-{device.type}.json"
     target.write_text(json.dumps({"device": name, "records": records}, indent=2) + "\n")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from prunelib.runtime.machine import machine
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 
 
 def write(name: str, figures: dict[str, Any]) -> None:

@@ -1,18 +1,20 @@
 """Seconds of refinement by every method of the comparison ``methods``, as its last run on this machine took.
 
     prunelib compare --comparison methods
-    python benchmarks/method_times.py
+    python benchmarks/speed/method_times.py
 
 Reads reports/methods/timing.csv, and writes benchmarks/results/method_times.json.
 """
 
 import csv
 import json
+import sys
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).parents[1] / "support"))
 import record
 
-TIMING = Path(__file__).parents[1] / "reports" / "methods" / "timing.csv"
+TIMING = Path(__file__).parents[2] / "reports" / "methods" / "timing.csv"
 
 
 def main() -> None:

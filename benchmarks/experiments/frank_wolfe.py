@@ -1,6 +1,6 @@
 """How soon does each step rule solve the relaxation? Real layers of the default model, same start, one run.
 
-    PRUNELIB_THREADS=1 python benchmarks/frank_wolfe.py [--rows 32]
+    PRUNELIB_THREADS=1 python benchmarks/experiments/frank_wolfe.py [--rows 32]
 
 Needs the default model and its calibration (``dvc repro``). The paper's relaxation at 60% per row from Wanda, with all
 weights free and with 90% fixed: 200 and 2000 open-loop iterations set a dual gap, over the relaxed loss and summed
@@ -142,7 +142,7 @@ def main() -> None:
         figures = (f"{r['relative_gap']:.2g}", f"{r['error']:.4f}", f"{r['times_open_loop']:.1f}")
         table.add_row(f"{r['alpha']:g}", str(r["step"]), iterations, *figures)
     Console(width=120).print(table)
-    target = Path(__file__).parent / "results" / "frank_wolfe.json"
+    target = Path(__file__).parents[1] / "results" / "frank_wolfe.json"
     target.write_text(json.dumps({"rows": arguments.rows, "records": records}, indent=2) + "\n")
 
 

@@ -1,6 +1,6 @@
 """What lowers the error further once kept weights may move, and what does it cost? Real layers of the default model.
 
-    python benchmarks/moved_weights.py [--rows 48] [--rounds 5]
+    python benchmarks/experiments/moved_weights.py [--rows 48] [--rounds 5]
 
 Needs the default model and its calibration (``dvc repro``). At 60% per row and 2:4: the baselines; refit swaps after
 plain swaps from Wanda; with all kept weights re-estimated at each swap; from other starts, and for each row the best of
@@ -179,7 +179,7 @@ def main() -> None:
     for r in records:
         table.add_row(r["pattern"], r["way"], f"{r['error']:.4f}", f"{r['times']:.2f}")
     Console(width=100).print(table)
-    target = Path(__file__).parent / "results" / "moved_weights.json"
+    target = Path(__file__).parents[1] / "results" / "moved_weights.json"
     target.write_text(json.dumps({**vars(arguments), "records": records}, indent=2) + "\n")
 
 

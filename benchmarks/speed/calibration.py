@@ -1,6 +1,6 @@
 """What calibration costs beyond what it must: its time against that of the plain forward and of the Gram products.
 
-    python benchmarks/calibration.py [--model FOLDER] [--samples 64]
+    python benchmarks/speed/calibration.py [--model FOLDER] [--samples 64]
 
 On as many windows as the default grid draws. The Gram products are counted, d (d + 1) / 2 multiply-adds a token for
 each distinct input, at this machine's rate of square products; the forward is the model's own over the same batches.
@@ -80,7 +80,7 @@ def main() -> None:
     table = Table("tokens", "forward, s", "Gram products, s", "calibration, s", "ratio")
     table.add_row(f"{windows.numel():,}", *(f"{value:.2f}" for value in record.values()))
     Console(width=100).print(table)
-    target = Path(__file__).parent / "results" / "calibration.json"
+    target = Path(__file__).parents[1] / "results" / "calibration.json"
     target.write_text(json.dumps({"tokens": windows.numel(), **record, "rounds": rounds}, indent=2) + "\n")
 
 

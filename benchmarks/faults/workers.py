@@ -1,6 +1,6 @@
 """The stages on Ray against the same in this process: bits, time, workers and nodes that are lost, and 16 workers.
 
-    python benchmarks/workers.py identical|kills|nodes|scaling     (needs prunelib[ray])
+    python benchmarks/faults/workers.py identical|kills|nodes|scaling     (needs prunelib[ray])
 
 ``identical`` runs calibration in four shards, refinement and evaluation of one cell of the default model in this
 process, and on a cluster with 2 and 4 workers of one thread, and compares all files and the times. ``kills`` refines a

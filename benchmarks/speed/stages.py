@@ -1,6 +1,6 @@
 """Seconds and peak memory of every stage: for the default model, and for one of 1B shape with random weights.
 
-    python benchmarks/stages.py [--hidden 2048] [--blocks 16]
+    python benchmarks/speed/stages.py [--hidden 2048] [--blocks 16]
 
 Needs ``dvc repro`` to have run: texts, tasks and the tokenizer are what it fetched. Works in scratch/stages, on one
 cell: the default settings and swaps to the optimum for the default model; for the large one, a Llama with SmolLM2's
