@@ -17,13 +17,11 @@ memory to masks there.
 """
 
 import argparse
-import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -47,6 +45,7 @@ from prunelib.refiners import block_moves, refit_swaps, sparsefw  # noqa: E402
 from prunelib.runtime.machine import machine  # noqa: E402
 
 sys.path.append(str(Path(__file__).parents[1] / "support"))
+from record import write_results  # noqa: E402
 from synthetic import Layer, random_gram, random_layer  # noqa: E402
 
 DEVICE = torch.device("cpu" if DRY else "cuda")
@@ -342,13 +341,12 @@ def main() -> None:
     parser.parse_args()
     started = time.perf_counter()
     device = "dry run" if DRY else torch.cuda.get_device_name()
-    report = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "device": device, "torch": torch.__version__}
+    report = {"device": device, "triton": triton.__version__}
 
     def keep(name: str, records: object) -> None:
         report.update({name: records, "seconds": time.perf_counter() - started})
         if not DRY:
-            target = Path(__file__).parents[1] / "results" / "gpu.json"
-            target.write_text(json.dumps(report, indent=2) + "\n")
+            write_results("gpu", report, device="cuda")
 
     keep("checks", [check(*shape, name) for shape in SIZES.checks for name in PATTERNS])
     wrong = ("rows_with_other_masks", "rows_not_optimal", "rows_with_wrong_losses")

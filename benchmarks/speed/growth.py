@@ -9,7 +9,6 @@ inputs, and is left out there.) Pairs that a scan may pass over count as scanned
 benchmarks/results/growth.json.
 """
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +26,7 @@ from prunelib.kernels.swaps import cpu, reference
 from prunelib.runtime.machine import available_cores
 
 sys.path.append(str(Path(__file__).parents[1] / "support"))
+from record import write_results
 from synthetic import Layer, random_gram, random_layer
 
 PATTERNS = {
@@ -123,8 +123,7 @@ def main() -> None:
         ratios = (f"{r['times_best_swaps']:.1f}", ratio)
         table.add_row(*map(str, case), f"{r['milliseconds_a_row']:.3g}", *counts, *ratios)
     Console(width=120).print(table)
-    target = Path(__file__).parents[1] / "results" / "growth.json"
-    target.write_text(json.dumps({"records": records}, indent=2) + "\n")
+    write_results("growth", {"records": records}, device="cpu")
 
 
 if __name__ == "__main__":

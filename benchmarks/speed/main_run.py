@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1] / "support"))
-import record
+from record import write_results
 
 PROJECT = Path(__file__).parents[2]
 
@@ -52,7 +52,7 @@ def main() -> None:
             "peak_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
             "refining_seconds": cells,
         }
-    record.write("main_run", figures)
+    write_results("main_run", figures)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1] / "support"))
-import record
+from record import write_results
 
 TIMING = Path(__file__).parents[2] / "reports" / "methods" / "timing.csv"
 
@@ -23,7 +23,7 @@ def main() -> None:
         rows = [row for row in csv.DictReader(stream) if row["seconds"]]
     machines = sorted({row["machine"] for row in rows})
     figures = {"machines": machines, "seconds": {row["cell"]: float(row["seconds"]) for row in rows}}
-    record.write("method_times", figures)
+    write_results("method_times", figures)
     print(json.dumps(figures, indent=2))
 
 
