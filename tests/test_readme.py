@@ -158,7 +158,7 @@ def test_what_calibration_costs_is_what_the_benchmark_found():
     record = benchmarked("calibration")
     said = " ".join(README.split())
     assert f"it takes {record['ratio']:.2f} times as long as the model's plain forward" in said
-    assert f"`python benchmarks/calibration.py`, {record['tokens']:,} tokens" in said
+    assert f"`python benchmarks/speed/calibration.py`, {record['tokens']:,} tokens" in said
     assert record["ratio"] <= 1.3
     shares = [each["share"] for each in benchmarked("gram-cpu")["records"]]
     assert f"alone reach {100 * min(shares):.0f}% to {100 * max(shares):.0f}% of that rate" in said

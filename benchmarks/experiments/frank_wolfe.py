@@ -1,6 +1,6 @@
 """How soon does each step rule solve the relaxation? Real layers of the default model, same start, one run.
 
-    PRUNELIB_THREADS=1 python benchmarks/frank_wolfe.py [--rows 32]
+    PRUNELIB_THREADS=1 python benchmarks/experiments/frank_wolfe.py [--rows 32]
 
 Needs the default model and its calibration (``dvc repro``). The paper's relaxation at 60% per row from Wanda, with all
 weights free and with 90% fixed: 200 and 2000 open-loop iterations set a dual gap, over the relaxed loss and summed
@@ -9,8 +9,8 @@ mask of the largest masses, relative to Wanda's. Prints a table and writes bench
 """
 
 import argparse
-import json
 import statistics
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +33,9 @@ from prunelib.relaxation.problem import Relaxation, dual_gap, evaluate, relax
 from prunelib.runtime.machine import machine
 from prunelib.sources.provenance import model_identity
 from prunelib.workflow import calibration_folder, model_folder
+
+sys.path.append(str(Path(__file__).parents[1] / "support"))
+from record import write_results
 
 CELL, BLOCKS = Cell(model="smollm2_135m", seed=0), (3, 20)
 KINDS = ("self_attn.q_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj")
@@ -142,8 +145,7 @@ def main() -> None:
         figures = (f"{r['relative_gap']:.2g}", f"{r['error']:.4f}", f"{r['times_open_loop']:.1f}")
         table.add_row(f"{r['alpha']:g}", str(r["step"]), iterations, *figures)
     Console(width=120).print(table)
-    target = Path(__file__).parent / "results" / "frank_wolfe.json"
-    target.write_text(json.dumps({"rows": arguments.rows, "records": records}, indent=2) + "\n")
+    write_results("frank_wolfe", {"rows": arguments.rows, "records": records}, device="cpu")
 
 
 if __name__ == "__main__":

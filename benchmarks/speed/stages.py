@@ -1,6 +1,6 @@
 """Seconds and peak memory of every stage: for the default model, and for one of 1B shape with random weights.
 
-    python benchmarks/stages.py [--hidden 2048] [--blocks 16]
+    python benchmarks/speed/stages.py [--hidden 2048] [--blocks 16]
 
 Needs ``dvc repro`` to have run: texts, tasks and the tokenizer are what it fetched. Works in scratch/stages, on one
 cell: the default settings and swaps to the optimum for the default model; for the large one, a Llama with SmolLM2's
@@ -9,7 +9,6 @@ large one, the median of five. Prints a table and writes benchmarks/results/stag
 """
 
 import argparse
-import json
 import os
 import shutil
 import subprocess
@@ -26,6 +25,9 @@ from rich.console import Console
 from rich.table import Table
 from ruamel.yaml import YAML
 from transformers import AutoConfig, AutoModelForCausalLM
+
+sys.path.append(str(Path(__file__).parents[1] / "support"))
+from record import write_results
 
 PROJECT = Path.cwd()
 COPY = PROJECT / "scratch" / "stages"
@@ -118,9 +120,8 @@ def main() -> None:
         table.add_row(record["model"], record["stage"], *figures)
     console = Console(width=100)
     console.print(table, f"large: {weights / 1e9:.2f} billion weights, planned in {plan_seconds:.2f} s", sep="\n")
-    target = PROJECT / "benchmarks" / "results" / "stages.json"
-    result = {**vars(arguments), "weights": weights, "plan_seconds": plan_seconds, "records": records}
-    target.write_text(json.dumps(result, indent=2) + "\n")
+    figures = {**vars(arguments), "weights": weights, "plan_seconds": plan_seconds, "records": records}
+    write_results("stages", figures)
 
 
 if __name__ == "__main__":

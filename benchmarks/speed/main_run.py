@@ -1,6 +1,6 @@
 """What ``make run`` takes from nothing: seconds, disk and memory of set-up and of the run, seconds of each refinement.
 
-    python benchmarks/main_run.py
+    python benchmarks/speed/main_run.py
 
 Clones the last commit into a temporary folder, with an empty DVC cache, and runs ``make run`` there. Packages that are
 in pip's cache are not downloaded again. Writes benchmarks/results/main_run.json.
@@ -10,13 +10,15 @@ import csv
 import os
 import resource
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
-import record
+sys.path.append(str(Path(__file__).parents[1] / "support"))
+from record import write_results
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[2]
 
 
 def timed(*words: str, folder: Path, environment: dict[str, str]) -> float:
@@ -50,7 +52,7 @@ def main() -> None:
             "peak_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,
             "refining_seconds": cells,
         }
-    record.write("main_run", figures)
+    write_results("main_run", figures)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What calibration costs beyond what it must: its time against that of the plain forward and of the Gram products.
 
-    python benchmarks/calibration.py [--model FOLDER] [--samples 64]
+    python benchmarks/speed/calibration.py [--model FOLDER] [--samples 64]
 
 On as many windows as the default grid draws. The Gram products are counted, d (d + 1) / 2 multiply-adds a token for
 each distinct input, at this machine's rate of square products; the forward is the model's own over the same batches.
@@ -9,7 +9,7 @@ benchmarks/results/calibration.json.
 """
 
 import argparse
-import json
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,6 +27,9 @@ from prunelib.calibration.assembly import Assembly
 from prunelib.calibration.settings import CalibrationSettings
 from prunelib.model.structure import find_layers, load_model
 from prunelib.runtime.machine import machine
+
+sys.path.append(str(Path(__file__).parents[1] / "support"))
+from record import write_results
 
 LENGTH, BATCH, ROUNDS, SIZE = 512, 4, 3, 2048
 
@@ -80,8 +83,7 @@ def main() -> None:
     table = Table("tokens", "forward, s", "Gram products, s", "calibration, s", "ratio")
     table.add_row(f"{windows.numel():,}", *(f"{value:.2f}" for value in record.values()))
     Console(width=100).print(table)
-    target = Path(__file__).parent / "results" / "calibration.json"
-    target.write_text(json.dumps({"tokens": windows.numel(), **record, "rounds": rounds}, indent=2) + "\n")
+    write_results("calibration", {"tokens": windows.numel(), **record, "rounds": rounds}, device="cpu")
 
 
 if __name__ == "__main__":

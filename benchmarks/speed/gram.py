@@ -1,6 +1,6 @@
 """The share of this machine's rate of matrix products that Gram accumulation reaches.
 
-    python benchmarks/gram.py [--device cuda]
+    python benchmarks/speed/gram.py [--device cuda]
 
 Counts d (d + 1) / 2 multiply-adds a token: the matrix is symmetric. The rate is that of one square product of torch in
 the same dtype, measured in the same run. The last column: a square layer runs on the same inputs in batches while their
@@ -9,7 +9,7 @@ and writes benchmarks/results/gram-DEVICE.json.
 """
 
 import argparse
-import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +21,9 @@ from rich.table import Table
 from prunelib.calibration.gram import GramSum, gram_matrix
 from prunelib.calibration.side_stream import Beside
 from prunelib.runtime.machine import machine
+
+sys.path.append(str(Path(__file__).parents[1] / "support"))
+from record import write_results
 
 CASES = {
     "cpu": ((576, 4096, torch.float32), (1536, 4096, torch.float32), (4096, 2048, torch.float32)),
@@ -101,8 +104,7 @@ def main() -> None:
         table.add_row(str(r["inputs"]), str(r["tokens"]), r["dtype"], *rates, f"{r['with_forward']:.2f}")
     Console(width=120).print(table)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    target = Path(__file__).parent / "results" / f"gram-{device.type}.json"
-    target.write_text(json.dumps({"device": name, "records": records}, indent=2) + "\n")
+    write_results(f"gram-{device.type}", {"device": name, "records": records}, device=str(device))
 
 
 if __name__ == "__main__":

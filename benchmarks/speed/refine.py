@@ -1,6 +1,6 @@
 """How fast are the engines? Real layers of the default model, same start, in one run: ratios, losses, equal masks.
 
-    python benchmarks/refine.py [--rows 576] [--plain-rows 4] [--threads 2]
+    python benchmarks/speed/refine.py [--rows 576] [--plain-rows 4] [--threads 2]
 
 Needs ``dvc repro`` to have run (the model and its calibration). ``reference`` is the plain torch engine in float64 with
 all threads; it refines the first few of the rows, since it needs minutes for all. Times are for a row, the better of
@@ -9,7 +9,7 @@ by one thread and by all. Prints a table and writes benchmarks/results/refine.js
 """
 
 import argparse
-import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -32,6 +32,9 @@ from prunelib.model.weights import read_weight
 from prunelib.runtime.machine import available_cores
 from prunelib.sources.provenance import model_identity
 from prunelib.workflow import calibration_folder, model_folder
+
+sys.path.append(str(Path(__file__).parents[1] / "support"))
+from record import write_results
 
 CELL = Cell(model="smollm2_135m", seed=0)
 LAYERS = ("model.layers.10.self_attn.q_proj", "model.layers.10.mlp.up_proj", "model.layers.10.mlp.down_proj")
@@ -152,8 +155,7 @@ def main() -> None:
     for whole in wholes:
         print("{matrices} matrices at 60%, threads {threads}: sweeps {seconds:.1f} s".format(**whole), end=", ")
         print("{times_best_swaps:.1f} times less than best, at {error_of_best_swaps:.4f} of the error".format(**whole))
-    target = Path(__file__).parent / "results" / "refine.json"
-    target.write_text(json.dumps({**sizes, "records": records, "whole_model": wholes}, indent=2) + "\n")
+    write_results("refine", {**sizes, "records": records, "whole_model": wholes}, device="cpu")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How much of Wanda's mask should SparseFW fix? The share alpha of the paper, on real layers of the default model.
 
-    python benchmarks/alpha.py [--rows 64]
+    python benchmarks/experiments/alpha.py [--rows 64]
 
 Needs the default model and its calibration (``dvc repro``). The paper's relaxation and rounding, solved by pairwise
 steps, at 60% per row and 2:4; beside it the default of this project, which fixes nothing. Errors are means over layers,
@@ -8,7 +8,7 @@ relative to Wanda's. Prints a table and writes benchmarks/results/alpha.json.
 """
 
 import argparse
-import json
+import sys
 from pathlib import Path
 from statistics import fmean
 
@@ -24,6 +24,9 @@ from prunelib.refiners import sparsefw
 from prunelib.runtime.machine import machine
 from prunelib.sources.provenance import model_identity
 from prunelib.workflow import calibration_folder, model_folder
+
+sys.path.append(str(Path(__file__).parents[1] / "support"))
+from record import write_results
 
 CELL, BLOCKS = Cell(model="smollm2_135m", seed=0), (3, 20)
 KINDS = ("self_attn.q_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj")
@@ -58,8 +61,7 @@ def main() -> None:
             records.append({"pattern": label, "way": way, "error": error})
             table.add_row(label, way, f"{error:.4f}")
     Console(width=100).print(table)
-    target = Path(__file__).parent / "results" / "alpha.json"
-    target.write_text(json.dumps({"rows": arguments.rows, "records": records}, indent=2) + "\n")
+    write_results("alpha", {"rows": arguments.rows, "records": records}, device="cpu")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How fast, and how right, is the GPU's engine? One command for a machine with an NVIDIA GPU, under eight minutes.
 
-    python benchmarks/gpu.py [--dry]
+    python benchmarks/speed/gpu.py [--dry]
 
 Random layers of real shapes: correlated Gram matrices (a decaying low-rank part and a diagonal, log-normal channel
 scales, a few outlier channels), Wanda masks, 60% per row and 2:4. First the GPU's engine of swaps is checked against
@@ -17,13 +17,11 @@ memory to masks there.
 """
 
 import argparse
-import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,7 +34,6 @@ import triton  # noqa: E402
 import triton.language as tl  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
-from synthetic import Layer, random_gram, random_layer  # noqa: E402
 
 from prunelib import NOfM, PerRow, sparseswaps  # noqa: E402
 from prunelib.algebra.objective import row_losses  # noqa: E402
@@ -46,6 +43,10 @@ from prunelib.kernels.results import together  # noqa: E402
 from prunelib.kernels.swaps import cpu, cuda, reference  # noqa: E402
 from prunelib.refiners import block_moves, refit_swaps, sparsefw  # noqa: E402
 from prunelib.runtime.machine import machine  # noqa: E402
+
+sys.path.append(str(Path(__file__).parents[1] / "support"))
+from record import write_results  # noqa: E402
+from synthetic import Layer, random_gram, random_layer  # noqa: E402
 
 DEVICE = torch.device("cpu" if DRY else "cuda")
 PATTERNS = {"60% per row": PerRow(sparsity=0.6), "2:4": NOfM(keep=2, group=4)}
@@ -340,13 +341,12 @@ def main() -> None:
     parser.parse_args()
     started = time.perf_counter()
     device = "dry run" if DRY else torch.cuda.get_device_name()
-    report = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "device": device, "torch": torch.__version__}
+    report = {"device": device, "triton": triton.__version__}
 
     def keep(name: str, records: object) -> None:
         report.update({name: records, "seconds": time.perf_counter() - started})
         if not DRY:
-            target = Path(__file__).parent / "results" / "gpu.json"
-            target.write_text(json.dumps(report, indent=2) + "\n")
+            write_results("gpu", report, device="cuda")
 
     keep("checks", [check(*shape, name) for shape in SIZES.checks for name in PATTERNS])
     wrong = ("rows_with_other_masks", "rows_not_optimal", "rows_with_wrong_losses")

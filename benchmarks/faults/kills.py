@@ -1,6 +1,6 @@
 """Does a stage that is killed at random moments end as if it had not been? The default model, with SIGKILL.
 
-    python benchmarks/kills.py [--kills 50] [--seed 0]
+    python benchmarks/faults/kills.py [--kills 50] [--seed 0]
 
 Needs ``dvc repro`` to have run: what it made is what must come out. Works in scratch/kills, on one cell. Calibration,
 refinement and evaluation are killed in turn, each a few times before it may run through, until there were so many
@@ -10,7 +10,6 @@ differs.
 
 import argparse
 import contextlib
-import json
 import os
 import random
 import shutil
@@ -22,6 +21,9 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+
+sys.path.append(str(Path(__file__).parents[1] / "support"))
+from record import write_results
 
 PROJECT = Path.cwd()
 COPY = PROJECT / "scratch" / "kills"
@@ -100,8 +102,7 @@ def main() -> None:
     for record in records:
         table.add_row(record["stage"], str(record["kills"]), str(record["files"]), str(len(record["different"])))
     Console(width=100).print(table)
-    target = PROJECT / "benchmarks" / "results" / "kills.json"
-    target.write_text(json.dumps({**vars(arguments), "records": records}, indent=2) + "\n")
+    write_results("kills", {**vars(arguments), "records": records})
     raise SystemExit(any(record["different"] for record in records))
 
 

@@ -1,6 +1,6 @@
 """The stages on Ray against the same in this process: bits, time, workers and nodes that are lost, and 16 workers.
 
-    python benchmarks/workers.py identical|kills|nodes|scaling     (needs prunelib[ray])
+    python benchmarks/faults/workers.py identical|kills|nodes|scaling     (needs prunelib[ray])
 
 ``identical`` runs calibration in four shards, refinement and evaluation of one cell of the default model in this
 process, and on a cluster with 2 and 4 workers of one thread, and compares all files and the times. ``kills`` refines a
@@ -10,7 +10,6 @@ All but the last need ``dvc repro`` to have run, and work in scratch/workers. Wr
 """
 
 import argparse
-import json
 import os
 import random
 import shutil
@@ -33,6 +32,9 @@ from rich.table import Table
 from ruamel.yaml import YAML
 
 from prunelib.runtime.tasks import run_tasks
+
+sys.path.append(str(Path(__file__).parents[1] / "support"))
+from record import write_results
 
 PROJECT = Path.cwd()
 COPY = PROJECT / "scratch" / "workers"
@@ -196,8 +198,7 @@ def main() -> None:
     for record in found["records"]:
         table.add_row(*(f"{value:.2f}" if isinstance(value, float) else str(value) for value in record.values()))
     Console(width=100).print(table)
-    target = PROJECT / "benchmarks" / "results" / f"workers-{measure}.json"
-    target.write_text(json.dumps(found, indent=2) + "\n")
+    write_results(f"workers-{measure}", found)
     raise SystemExit(not all(record.get("same", True) for record in found["records"]))
 
 

@@ -1,6 +1,6 @@
 """How does the compiled engine grow with inputs, rows, sparsity, pattern and threads? Random layers of real widths.
 
-    python benchmarks/growth.py
+    python benchmarks/speed/growth.py
 
 To the optimum from Wanda's mask, by sweeps within rows and by best swaps within groups; the same engine's best swaps
 there, on a few rows and one thread, with the sweeps' error relative to theirs; and the plain torch engine's way: its
@@ -9,7 +9,7 @@ inputs, and is left out there.) Pairs that a scan may pass over count as scanned
 benchmarks/results/growth.json.
 """
 
-import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,13 +18,16 @@ from typing import NamedTuple, TypeVar
 import torch
 from rich.console import Console
 from rich.table import Table
-from synthetic import Layer, random_gram, random_layer
 
 from prunelib import NOfM, PerRow
 from prunelib.kernels.interface import RowResults
 from prunelib.kernels.results import together
 from prunelib.kernels.swaps import cpu, reference
 from prunelib.runtime.machine import available_cores
+
+sys.path.append(str(Path(__file__).parents[1] / "support"))
+from record import write_results
+from synthetic import Layer, random_gram, random_layer
 
 PATTERNS = {
     "50% per row": PerRow(sparsity=0.5),
@@ -120,8 +123,7 @@ def main() -> None:
         ratios = (f"{r['times_best_swaps']:.1f}", ratio)
         table.add_row(*map(str, case), f"{r['milliseconds_a_row']:.3g}", *counts, *ratios)
     Console(width=120).print(table)
-    target = Path(__file__).parent / "results" / "growth.json"
-    target.write_text(json.dumps({"records": records}, indent=2) + "\n")
+    write_results("growth", {"records": records}, device="cpu")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What lowers the error further once kept weights may move, and what does it cost? Real layers of the default model.
 
-    python benchmarks/moved_weights.py [--rows 48] [--rounds 5]
+    python benchmarks/experiments/moved_weights.py [--rows 48] [--rounds 5]
 
 Needs the default model and its calibration (``dvc repro``). At 60% per row and 2:4: the baselines; refit swaps after
 plain swaps from Wanda; with all kept weights re-estimated at each swap; from other starts, and for each row the best of
@@ -10,7 +10,7 @@ Prints a table and writes benchmarks/results/moved_weights.json.
 """
 
 import argparse
-import json
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,6 +32,9 @@ from prunelib.runtime.machine import machine
 from prunelib.sources.provenance import model_identity
 from prunelib.warmstarts import magnitude, sparsegpt
 from prunelib.workflow import calibration_folder, model_folder
+
+sys.path.append(str(Path(__file__).parents[1] / "support"))
+from record import write_results
 
 CELL, BLOCKS = Cell(model="smollm2_135m", seed=0), (3, 20)
 KINDS = ("self_attn.q_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj")
@@ -179,8 +182,7 @@ def main() -> None:
     for r in records:
         table.add_row(r["pattern"], r["way"], f"{r['error']:.4f}", f"{r['times']:.2f}")
     Console(width=100).print(table)
-    target = Path(__file__).parent / "results" / "moved_weights.json"
-    target.write_text(json.dumps({**vars(arguments), "records": records}, indent=2) + "\n")
+    write_results("moved_weights", {**vars(arguments), "records": records}, device="cpu")
 
 
 if __name__ == "__main__":
