@@ -1,17 +1,20 @@
 """Linear algebra whose bits depend neither on the number of threads nor on global settings of precision.
 
-A library splits a long sum over its threads when a product has few rows, and a factorisation always: with other bits
-for another number of threads, a mask could change with the machine.
+A library splits a long sum over its threads when a product has few rows, and a factorisation always. Where a thread's
+share of rows or columns is no multiple of a vector's length, it may sum in another order. With other bits for another
+number of threads, a mask could change with the machine.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch.nn.functional import pad
 
 from prunelib.errors import NumericalError
 
 _PANEL = 256  # a sum as short as this is not split over threads
+_TILE = 16  # rows and columns; over multiples of it, a sum's order is the same for any number of threads
 
 
 def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
@@ -19,17 +22,21 @@ def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 
     The result is on the device of ``left`` and in its dtype; panels of ``right`` are brought to it one by one.
     """
+    rows, columns = len(left), right.shape[1]
+    if rows % _TILE:
+        left = pad(left, (0, 0, 0, -rows % _TILE))
     with true_float32():
-        result = left[:, :_PANEL] @ _brought(right[:_PANEL], left)
+        result = left[:, :_PANEL] @ _brought(right[:_PANEL], left)  # (rows, columns), each up to a multiple of _TILE
         for start in range(_PANEL, len(right), _PANEL):
             panel = slice(start, start + _PANEL)
             result.addmm_(left[:, panel], _brought(right[panel], left))
-    return result
+    return result[:rows, :columns].contiguous()
 
 
 def _brought(panel: torch.Tensor, left: torch.Tensor) -> torch.Tensor:
-    """A panel on the device and in the dtype of ``left``, converted there: fewer bytes travel."""
-    return panel.to(left.device).to(left.dtype)
+    """A panel in whole tiles, on the device and in the dtype of ``left``, converted there: fewer bytes travel."""
+    panel = panel.to(left.device).to(left.dtype)
+    return pad(panel, (0, -panel.shape[1] % _TILE)) if panel.shape[1] % _TILE else panel
 
 
 @contextmanager

@@ -50,6 +50,19 @@ def test_the_number_of_threads_changes_no_bit(dtype):
         assert all(torch.equal(one, another) for one, another in zip(results[0], other, strict=True))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("rows", [1, 5, 7, 11, 17, 40])
+@pytest.mark.parametrize("inputs", [24, 100, 300])
+def test_the_number_of_threads_changes_no_bit_of_a_product_of_any_size(dtype, rows, inputs):
+    A, H = matrices(rows, inputs, dtype)
+    before, results = torch.get_num_threads(), []
+    for threads in (1, 2, 3, 4, 8, 12):
+        torch.set_num_threads(threads)
+        results.append(product(A, H))
+    torch.set_num_threads(before)
+    assert all(torch.equal(results[0], other) for other in results[1:])
+
+
 @pytest.mark.usefixtures("precision")
 def test_global_matmul_settings_change_no_bit_of_a_product():
     A, H = matrices(300, 300, torch.float32)

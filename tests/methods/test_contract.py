@@ -34,8 +34,8 @@ def supported(method, patterns=EVERY_PATTERN):
     return [pattern for pattern in patterns if method.supports(pattern)]
 
 
-def some_layer(method, rows=6, inputs=24):
-    return problem(1, supported(method)[-1], rows=rows, inputs=inputs, tokens=80)
+def some_layer(method, rows=6):
+    return problem(1, supported(method)[-1], rows=rows, inputs=24, tokens=80)
 
 
 def test_each_method_is_named_after_its_file_and_of_its_kind():
@@ -98,7 +98,7 @@ def test_progress_hears_of_every_row_once(method):
 @of_refiners
 @pytest.mark.parametrize("threads", [2, 3])
 def test_the_number_of_threads_changes_no_bit(method, threads):
-    p, before = some_layer(method, rows=48, inputs=64), torch.get_num_threads()
+    p, before = some_layer(method, rows=40), torch.get_num_threads()
     one = refine(method, p, threads=1)
     try:
         torch.set_num_threads(threads)
