@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 from prunelib import settings as base
 from prunelib.algebra.linalg import inverse, product
 from prunelib.algebra.objective import check_layer, damped
-from prunelib.masks.patterns import NOfM, Pattern, PerLayer, check_mask, select
+from prunelib.masks.patterns import Pattern, check_mask, select
 from prunelib.methods.kept_weights import survivors, the_better
 from prunelib.methods.refined import Progress, Refined, silent
 from prunelib.methods.registry import About, Holds
@@ -140,8 +140,5 @@ def _largest(scores: torch.Tensor, pattern: Pattern, share: float) -> torch.Tens
     mask = select(scores, pattern)
     if share == 1:
         return mask
-    if isinstance(pattern, NOfM):
-        lighter: Pattern = PerLayer(sparsity=share * (1 - pattern.keep / pattern.group))
-    else:
-        lighter = type(pattern)(sparsity=share * pattern.sparsity)
+    lighter = pattern.with_sparsity(share * pattern.mean_sparsity)
     return select(scores.masked_fill(mask, torch.inf), lighter)

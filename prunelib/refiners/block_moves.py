@@ -11,7 +11,7 @@ from prunelib.errors import PatternError
 from prunelib.kernels import engine
 from prunelib.kernels.results import refined, unscaled
 from prunelib.kernels.scaling import equilibrate
-from prunelib.masks.patterns import NOfM, Pattern, check_mask
+from prunelib.masks.patterns import Pattern, check_mask
 from prunelib.methods.refined import Progress, Refined, silent
 from prunelib.methods.registry import About
 from prunelib.runtime.machine import machine
@@ -20,7 +20,7 @@ _MOST_PATTERNS = 1000
 
 
 def _has_few_patterns(pattern: Pattern) -> bool:
-    return isinstance(pattern, NOfM) and comb(pattern.group, pattern.keep) <= _MOST_PATTERNS
+    return pattern.column_groups is not None and comb(*pattern.column_groups) <= _MOST_PATTERNS
 
 
 ABOUT = About(
@@ -61,7 +61,7 @@ def refine(
     mask
         (rows, inputs) bool, True = kept, with the exact counts of the pattern.
     pattern
-        ``NOfM`` with at most 1,000 patterns a group.
+        Of groups of columns, with at most 1,000 patterns a group.
     progress
         Told about rows as they are finished.
 
@@ -76,7 +76,7 @@ def refine(
     NumericalError
         If a weight or Gram entry is NaN or infinite, or the shapes do not fit.
     PatternError
-        If the mask does not have the pattern's counts, or the pattern is not such an ``NOfM``.
+        If the mask does not have the pattern's counts, or the pattern is not such a one.
     """
     check_layer(weight, gram)
     check_mask(mask, weight, pattern)

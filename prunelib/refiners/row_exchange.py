@@ -20,7 +20,7 @@ from prunelib.kernels import engine
 from prunelib.kernels.interface import LOSS_TOLERANCE, ROUNDING
 from prunelib.kernels.results import together
 from prunelib.kernels.scaling import Equilibrated, equilibrate
-from prunelib.masks.patterns import Pattern, PerLayer, check_mask
+from prunelib.masks.patterns import Pattern, check_mask
 from prunelib.methods.refined import Progress, Refined, silent
 from prunelib.methods.registry import About, Holds
 from prunelib.runtime.machine import machine
@@ -62,7 +62,7 @@ def refine(
     mask
         (rows, inputs) bool, True = kept, with the exact count of the pattern.
     pattern
-        ``PerLayer``.
+        Of one group, the whole matrix.
     progress
         Told about all rows at the end.
 
@@ -78,11 +78,11 @@ def refine(
     NumericalError
         If a weight or Gram entry is NaN or infinite, or the shapes do not fit.
     PatternError
-        If the mask does not have the pattern's count, or the pattern is not ``PerLayer``.
+        If the mask does not have the pattern's count, or its groups lie within rows.
     """
     check_layer(weight, gram)
     check_mask(mask, weight, pattern)
-    if not isinstance(pattern, PerLayer):
+    if not pattern.spans_rows:
         raise PatternError(f"row_exchange: pattern {pattern.label}, expected one per layer")
     refined = mask.clone()
     swaps, sweeps, optimal = _alternate(equilibrate(weight, gram), refined)

@@ -1,3 +1,6 @@
+from fractions import Fraction
+from typing import get_args
+
 import oracles
 import pytest
 import torch
@@ -5,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from prunelib import NOfM, PerRow, select
+from prunelib import NOfM, PerLayer, PerRow, select
 from prunelib.errors import NumericalError, PatternError
-from prunelib.masks.patterns import check_mask
+from prunelib.masks.patterns import EXAMPLES, AnyPattern, check_mask
 
 
 @pytest.mark.parametrize(
@@ -76,3 +79,40 @@ def test_masks_with_other_counts_are_refused():
         check_mask(mask.float(), weight, pattern)
     with pytest.raises(PatternError, match="shape"):
         check_mask(mask, torch.rand(2, 12), pattern)
+
+
+def test_there_is_one_example_of_every_kind():
+    union, _ = get_args(AnyPattern)
+    assert tuple(type(example) for example in EXAMPLES) == get_args(union)
+
+
+def test_a_pattern_says_what_it_keeps_of_any_matrix():
+    assert [example.kept_share for example in EXAMPLES] == [Fraction(1, 2)] * 3
+    assert PerRow(sparsity=0.29).kept_share == Fraction(71, 100)
+    assert PerRow(sparsity=0.29).mean_sparsity == 0.29
+    assert NOfM(keep=1, group=3).kept_share == Fraction(1, 3)
+
+
+@pytest.mark.parametrize("pattern", EXAMPLES, ids=lambda pattern: pattern.label)
+def test_a_pattern_holds_in_the_weights_that_its_mask_keeps(pattern):
+    weight = torch.rand(4, 8) + 1
+    mask = select(weight, pattern)
+    assert pattern.holds_in(weight * mask)
+    assert not pattern.holds_in(weight)
+
+
+def test_sparse_units_multiply_2_4_alone():
+    patterns = [*EXAMPLES, NOfM(keep=1, group=4), NOfM(keep=4, group=8)]
+    assert [pattern.label for pattern in patterns if pattern.semi_structured] == ["2:4"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        (PerRow(sparsity=0.6), '{"kind":"per_row","sparsity":0.6,"allocation":null}'),
+        (PerLayer(sparsity=0.6), '{"kind":"per_layer","sparsity":0.6,"allocation":null}'),
+        (NOfM(keep=2, group=4), '{"kind":"n_of_m","keep":2,"group":4}'),
+    ],
+)
+def test_provenance_has_the_settings_of_params_yaml_in_their_order(pattern, text):
+    assert pattern.model_dump_json() == text
