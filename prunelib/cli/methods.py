@@ -7,6 +7,7 @@ from types import ModuleType
 
 from prunelib import refiners, warmstarts
 from prunelib.errors import ArtifactError, PruneError
+from prunelib.masks.patterns import EXAMPLES
 from prunelib.methods import registry
 from prunelib.runtime import store
 
@@ -27,8 +28,8 @@ def table() -> str:
 
 def _described(module: ModuleType) -> tuple[str, ...]:
     about: registry.About = module.ABOUT
-    everywhere = set(about.patterns) == set(registry.ALL_PATTERNS)
-    patterns = "all" if everywhere else ", ".join(f"`{kind}`" for kind in about.patterns)
+    kinds = [example.kind for example in EXAMPLES if about.supports(example)]
+    patterns = "all" if len(kinds) == len(EXAMPLES) else ", ".join(f"`{kind}`" for kind in kinds)
     return about.summary, patterns, "move" if about.moves_weights else "stay", about.source
 
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from prunelib.masks.patterns import Pattern
 
-ALL_PATTERNS = ("per_row", "per_layer", "n_of_m")
-
 
 class Holds(NamedTuple):
     """What a refiner has in memory at most beside a layer and its Gram matrix.
@@ -41,8 +39,8 @@ class About:
     ----------
     summary, source
         One line, and the paper.
-    patterns, takes, limits
-        The kinds of pattern that it supports, which of these it takes, and the reason why no others.
+    takes, limits
+        Which patterns it supports, by their properties, and the reason why no others.
     moves_weights
         Whether a refiner also changes the weights that are kept.
     descends
@@ -58,7 +56,6 @@ class About:
 
     summary: str
     source: str = ""
-    patterns: tuple[str, ...] = ALL_PATTERNS
     takes: "Callable[[Pattern], bool]" = lambda _pattern: True
     limits: str = ""
     moves_weights: bool = False
@@ -69,7 +66,7 @@ class About:
 
     def supports(self, pattern: "Pattern") -> bool:
         """Whether it can be used with a pattern."""
-        return pattern.kind in self.patterns and self.takes(pattern)
+        return self.takes(pattern)
 
 
 def methods(package: ModuleType) -> dict[str, ModuleType]:

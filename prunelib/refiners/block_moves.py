@@ -26,7 +26,6 @@ def _has_few_patterns(pattern: Pattern) -> bool:
 ABOUT = About(
     "give each group of M the best of all its patterns, group after group, until none improves: a 1-swap optimum, and "
     "more",
-    patterns=("n_of_m",),
     takes=_has_few_patterns,
     limits=f"it tries every pattern of a group: N:M with at most {_MOST_PATTERNS:,} patterns",
     streams=True,

@@ -28,7 +28,7 @@ from prunelib.runtime.machine import machine
 ABOUT = About(
     "1-swaps within rows and exchanges between rows, in turn, until neither lowers the error of the whole matrix; that "
     "of a row may rise",
-    patterns=("per_layer",),
+    takes=lambda pattern: pattern.spans_rows,
     limits="with counts for each row or group, no place can move to another row",
     holds=Holds(squares=5, weight_bytes=72),
 )

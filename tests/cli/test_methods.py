@@ -40,9 +40,9 @@ def test_every_method_has_a_row_with_as_many_entries():
 
 
 def test_a_row_says_what_a_method_supports_and_moves(monkeypatch):
-    about = registry.About("|w| or less", source="me", patterns=("n_of_m", "per_row"), moves_weights=True)
+    about = registry.About("|w| or less", source="me", takes=lambda pattern: not pattern.spans_rows, moves_weights=True)
     monkeypatch.setattr("prunelib.refiners.none.ABOUT", about)
-    assert "`none` | \\|w\\| or less | `n_of_m`, `per_row` | move | me |" in methods.table()
+    assert "`none` | \\|w\\| or less | `per_row`, `n_of_m` | move | me |" in methods.table()
 
 
 def test_the_command_prints_the_table(monkeypatch, capsys):

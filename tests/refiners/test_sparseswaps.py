@@ -22,7 +22,7 @@ METHODS = registry.methods(refiners)
 @given(st.data())
 def test_refinement_never_raises_the_loss_and_keeps_every_count(method, data):
     about = METHODS[method].ABOUT
-    p = data.draw(problems(patterns=[pattern for pattern in PATTERNS + PER_LAYER if pattern.kind in about.patterns]))
+    p = data.draw(problems(patterns=list(filter(about.supports, PATTERNS + PER_LAYER))))
     weight = p.weight.clone()
     statistics = {"moved": None, "held_out_gram": None, "input_mean": torch.zeros(len(p.gram)), "tokens": 10}
     extras = {name: statistics[name] for name in about.extras}
