@@ -8,9 +8,10 @@ the properties of :class:`Pattern`, never by the kind.
 """
 
 import math
+import re
 from abc import ABC, abstractmethod
 from fractions import Fraction
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -18,6 +19,8 @@ from pydantic import Field, model_validator
 from prunelib.errors import NumericalError, PatternError
 from prunelib.masks.allocation import LABELS, Allocation, Owl, Table
 from prunelib.settings import Settings
+
+_PERCENT = r"([0-9]{1,2}(?:\.[0-9]+)?(?:e-[0-9]{1,3})?)%"
 
 
 class Groups(NamedTuple):
@@ -36,11 +39,25 @@ class Pattern(Settings, ABC):
         Its name in params.yaml.
     spans_rows
         Whether one group is the whole matrix, so that rows compete; otherwise every group lies within a row.
+    text_form
+        What :meth:`from_text` reads, for the error message of :func:`parse_pattern`; empty: it reads no text.
     """
 
     spans_rows: ClassVar[bool] = False
+    text_form: ClassVar[str] = ""
 
     kind: str
+
+    @classmethod
+    def from_text(cls, text: str) -> Self | None:  # noqa: ARG003 - every pattern's signature
+        """Read the pattern as a person writes it; None: the text is not of this kind.
+
+        Raises
+        ------
+        ValueError
+            If a number in it is out of its range.
+        """
+        return None
 
     @property
     @abstractmethod
@@ -117,7 +134,15 @@ class _BySparsity(Pattern):
 class PerRow(_BySparsity):
     """Keep ``inputs - floor(inputs * sparsity)`` weights of every row; with an allocation, on average over layers."""
 
+    text_form: ClassVar[str] = "x% or x% per row with 0 < x < 100"
+
     kind: Literal["per_row"] = "per_row"
+
+    @classmethod
+    def from_text(cls, text: str) -> Self | None:
+        """Read ``60%`` or ``60% per row``."""
+        match = re.fullmatch(f"{_PERCENT}(?: per row)?", text)
+        return cls(sparsity=_of_percent(match[1])) if match else None
 
     @property
     def label(self) -> str:
@@ -136,7 +161,15 @@ class PerLayer(_BySparsity):
     """
 
     spans_rows: ClassVar[bool] = True
+    text_form: ClassVar[str] = "x% per layer with 0 < x < 100"
+
     kind: Literal["per_layer"] = "per_layer"
+
+    @classmethod
+    def from_text(cls, text: str) -> Self | None:
+        """Read ``60% per layer``."""
+        match = re.fullmatch(f"{_PERCENT} per layer", text)
+        return cls(sparsity=_of_percent(match[1])) if match else None
 
     @property
     def label(self) -> str:
@@ -151,6 +184,8 @@ class PerLayer(_BySparsity):
 class NOfM(Pattern):
     """Keep exactly ``keep`` of every ``group`` consecutive columns (2:4 is keep 2, group 4)."""
 
+    text_form: ClassVar[str] = "n:m with 0 < n < m"
+
     kind: Literal["n_of_m"] = "n_of_m"
     keep: Annotated[int, Field(ge=1)]
     group: Annotated[int, Field(ge=2)]
@@ -160,6 +195,12 @@ class NOfM(Pattern):
         if self.keep >= self.group:
             raise ValueError(f"keep must be less than group: {self.keep} of {self.group}")
         return self
+
+    @classmethod
+    def from_text(cls, text: str) -> Self | None:
+        """Read ``2:4``."""
+        match = re.fullmatch("([0-9]{1,9}):([0-9]{1,9})", text)
+        return cls(keep=int(match[1]), group=int(match[2])) if match else None
 
     @property
     def label(self) -> str:
@@ -198,7 +239,25 @@ AnyPattern = Annotated[PerRow | PerLayer | NOfM, Field(discriminator="kind")]
 """A pattern of params.yaml."""
 
 EXAMPLES: tuple[Pattern, ...] = (PerRow(sparsity=0.5), PerLayer(sparsity=0.5), NOfM(keep=2, group=4))
-"""One of each kind: the table of methods says which of them a method supports."""
+"""One of each kind: texts are read as these kinds, and the table of methods says which of them a method supports."""
+
+
+def parse_pattern(text: str) -> Pattern:
+    """Read a pattern as a person writes it: ``60%`` (per row), ``60% per row``, ``60% per layer`` or ``2:4``.
+
+    Raises
+    ------
+    PatternError
+        If the text is none of these, or a number in it is out of its range.
+    """
+    try:
+        for example in EXAMPLES:
+            if (pattern := example.from_text(text)) is not None:
+                return pattern
+    except ValueError:  # a number out of its range
+        pass
+    *forms, last = [example.text_form for example in EXAMPLES if example.text_form]
+    raise PatternError(f"pattern {text!r}: expected {', '.join(forms)}, or {last}")
 
 
 def _allocated(allocation: Owl | Table | None) -> str:
@@ -208,6 +267,11 @@ def _allocated(allocation: Owl | Table | None) -> str:
 def _sparsity(keep: int, size: int) -> float:
     """The sparsity that keeps exactly ``keep`` of ``size``: a little too high, for what it prunes is rounded down."""
     return math.nextafter((size - keep) / size, 1)
+
+
+def _of_percent(number: str) -> float:
+    """The share of a percentage, in exact fractions: 29% are 0.29."""
+    return float(Fraction(number) / 100)
 
 
 def _kept_of(size: int, sparsity: float) -> Groups:
