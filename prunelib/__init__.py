@@ -5,7 +5,7 @@ Legend, used everywhere
 weight      (rows, inputs): one output a row, as ``torch.nn.Linear.weight``
 gram        (inputs, inputs) float32: sum over tokens of x x^T, x the layer's input
 mask        (rows, inputs) bool: True = kept; "n of m" means *keep n*
-pattern     :class:`PerRow`, :class:`PerLayer` or :class:`NOfM`
+pattern     :class:`PerRow`, :class:`PerLayer` or :class:`NOfM`; from text by :func:`parse_pattern`
 loss        pruning error ||W X - (M*W) X||_F^2 = sum over rows of p^T G p, with p = (1 - m) * w
 
 What is named here is loaded when it is first used, so that what needs no torch (the command ``plan``) does not wait.
@@ -30,6 +30,7 @@ __all__ = [
     "gram_matrix",
     "magnitude",
     "output_energy",
+    "parse_pattern",
     "pruning_error",
     "ria",
     "row_losses",

@@ -4,7 +4,7 @@
 
 from prunelib.algebra.objective import output_energy, pruning_error, row_losses
 from prunelib.calibration.gram import gram_matrix
-from prunelib.masks.patterns import NOfM, PerLayer, PerRow, select
+from prunelib.masks.patterns import NOfM, PerLayer, PerRow, parse_pattern, select
 from prunelib.methods.contract import ExtraInputs, Refined
 from prunelib.refiners.sparsefw import Settings as SparseFW
 from prunelib.refiners.sparsefw import refine as sparsefw

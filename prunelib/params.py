@@ -18,7 +18,7 @@ from prunelib.evaluation.local_tasks import STOCK_NAMES
 from prunelib.evaluation.perplexity import PerplexitySettings
 from prunelib.evaluation.zeroshot import TasksSettings
 from prunelib.masks.allocation import Owl
-from prunelib.masks.patterns import NOfM, PerLayer, PerRow
+from prunelib.masks.patterns import AnyPattern
 from prunelib.methods import registry
 from prunelib.pruning.chains import Chain, steps_of
 from prunelib.settings import Settings
@@ -117,7 +117,7 @@ class Params(Settings):
     texts: dict[Name, TextSource]
     tasks: TaskSource
     calibration: CalibrationSettings
-    patterns: dict[Name, Annotated[PerRow | PerLayer | NOfM, Field(discriminator="kind")]]
+    patterns: dict[Name, AnyPattern]
     warmstarts: Annotated[dict[Name, AnyWarmStart], BeforeValidator(_with_method)]
     refiners: Annotated[dict[Name, AnyRefiner], BeforeValidator(_with_method)]
     evaluation: EvaluationSettings
@@ -164,8 +164,7 @@ class Params(Settings):
     @model_validator(mode="after")
     def _allocations_are_known_beforehand(self) -> "Params":
         for name in self.grid.patterns:
-            allocation = getattr(self.patterns[name], "allocation", None)
-            if isinstance(allocation, Owl) and self.calibration.propagation != "dense":
+            if isinstance(self.patterns[name].layer_allocation, Owl) and self.calibration.propagation != "dense":
                 raise ValueError(
                     f"patterns.{name}: OWL looks at all blocks before any is pruned, which needs "
                     f"calibration.propagation = dense, found {self.calibration.propagation}"

@@ -7,7 +7,6 @@ from prunelib.cell import Cell
 from prunelib.evaluation.pruned import mean_errors
 from prunelib.export.card import model_card
 from prunelib.export.folder import check_groups, export_model
-from prunelib.masks.patterns import NOfM
 from prunelib.masks.pruned import read_pruned
 from prunelib.model.layers import read_index
 from prunelib.params import Params
@@ -23,7 +22,7 @@ def export(params: Params, model: str, seed: int, pattern: str, warmstart: str, 
     pruned = read_pruned(workflow.refined_folder(cell), made_from)
     card = model_card(model, made_from, _figures(Cell(model=model)), _figures(cell))
     export_model(folder, to, index, pruned, {**made_from, "cell": cell.model_dump()}, card)
-    if isinstance(chosen, NOfM):
+    if chosen.column_groups:
         print(check_groups(to, index.layers, chosen))  # noqa: T201 - what the user is to see
 
 

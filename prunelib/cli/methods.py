@@ -7,8 +7,9 @@ from typing import Any
 
 from prunelib import refiners, warmstarts
 from prunelib.errors import ArtifactError, PruneError
+from prunelib.masks.patterns import EXAMPLES
 from prunelib.methods import registry
-from prunelib.methods.contract import ALL_PATTERNS, Method, Refiner
+from prunelib.methods.contract import Method, Refiner
 from prunelib.runtime import store
 
 README = Path("README.md")
@@ -27,8 +28,8 @@ def table() -> str:
 
 
 def _described(method: Method[Any]) -> tuple[str, ...]:
-    everywhere = set(method.patterns) == set(ALL_PATTERNS)
-    patterns = "all" if everywhere else ", ".join(f"`{kind}`" for kind in method.patterns)
+    kinds = [example.kind for example in EXAMPLES if method.supports(example)]
+    patterns = "all" if len(kinds) == len(EXAMPLES) else ", ".join(f"`{kind}`" for kind in kinds)
     updates = isinstance(method, Refiner) and method.updates_weights
     return method.summary, patterns, "updated" if updates else "the model's", method.source
 

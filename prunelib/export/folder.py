@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from prunelib.errors import ArtifactError, ModelError
 from prunelib.export.semi_structured import has_sparse_units, unconvertible
 from prunelib.masks.packed import write_masks
-from prunelib.masks.patterns import NOfM
+from prunelib.masks.patterns import Pattern
 from prunelib.masks.pruned import MASKS_FILE, Pruned
 from prunelib.model.layers import Layer, LayerIndex
 from prunelib.model.weights import (
@@ -72,13 +72,13 @@ def export_model(
         write_json(scratch / _PROVENANCE_FILE, {**provenance, "kind": _KIND})
 
 
-def check_groups(folder: Path, layers: Sequence[Layer], pattern: NOfM) -> str:
-    """Check that an exported folder keeps at most n of every m weights, and what a GPU's sparse units make of it.
+def check_groups(folder: Path, layers: Sequence[Layer], pattern: Pattern) -> str:
+    """Check that no group of an exported folder keeps more weights than its pattern, and try a GPU's sparse units.
 
     Returns
     -------
     str
-        A line that says what was checked: on a GPU that has such units, also whether they take 2:4 weights.
+        A line that says what was checked: on a GPU that has such units, also whether they take semi-structured weights.
 
     Raises
     ------
@@ -86,11 +86,12 @@ def check_groups(folder: Path, layers: Sequence[Layer], pattern: NOfM) -> str:
         Naming a layer with more weights in a group.
     """
     refused: dict[str, str] = {}
-    units = (pattern.keep, pattern.group) == (2, 4) and has_sparse_units()
+    units = pattern.semi_structured and has_sparse_units()
     for layer in layers:
         weight = read_weight(folder, layer)
-        if (weight.reshape(-1, pattern.group) != 0).sum(dim=-1).max() > pattern.keep:
-            raise ModelError(f"{folder}: {layer.name} keeps more than {pattern.keep} of {pattern.group} weights")
+        if not pattern.holds_in(weight):
+            size, keep = pattern.groups(*weight.shape)
+            raise ModelError(f"{folder}: {layer.name} keeps more than {keep} of {size} weights")
         if units and (reason := unconvertible(weight.to("cuda", torch.bfloat16))):
             refused[layer.name] = reason
     line = f"{pattern.label} holds in all {len(layers)} matrices"

@@ -182,9 +182,6 @@ class ReadMasks(Protocol[S_contra]):
         """
 
 
-ALL_PATTERNS = ("per_row", "per_layer", "n_of_m")
-
-
 @dataclass(frozen=True)
 class Method(Generic[S]):
     """What every method declares.
@@ -195,20 +192,15 @@ class Method(Generic[S]):
         The class of its settings.
     summary, source
         One line, and the paper.
-    patterns, supports_pattern, limits
-        The kinds of pattern that it supports, which of these it supports, and the reason why no others.
+    supports, limits
+        Which patterns it supports, by their properties, and the reason why no others.
     """
 
     settings: type[S]
     summary: str
     source: str = ""
-    patterns: tuple[str, ...] = ALL_PATTERNS
-    supports_pattern: Callable[[Pattern], bool] = lambda _pattern: True
+    supports: Callable[[Pattern], bool] = lambda _pattern: True
     limits: str = ""
-
-    def supports(self, pattern: Pattern) -> bool:
-        """Whether it can be used with a pattern."""
-        return pattern.kind in self.patterns and self.supports_pattern(pattern)
 
 
 @dataclass(frozen=True, kw_only=True)

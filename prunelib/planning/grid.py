@@ -1,11 +1,9 @@
 """What the grids of params.yaml ask of one model."""
 
 from collections.abc import Sequence
-from fractions import Fraction
 from itertools import product
 
 from prunelib import refiners
-from prunelib.masks.patterns import NOfM, Pattern
 from prunelib.methods import registry
 from prunelib.methods.contract import MethodSettings, Refiner
 from prunelib.params import Params
@@ -31,7 +29,7 @@ def workload(runs: Sequence[Params], model: str) -> Workload:
     return Workload(
         seeds=len({seed for seed, *_ in cells}),
         starts=len({cell[:3] for cell in cells}),
-        cells=tuple((_kept(params.patterns[pattern]), _moves(params, refiner)) for _, pattern, _, refiner in cells),
+        cells=tuple((params.patterns[pattern].kept_share, _moves(params, refiner)) for _, pattern, _, refiner in cells),
         workspaces=tuple(dict.fromkeys(step.workspace for refiner in sorted(used) for step in _steps(params, refiner))),
         gram_sets=2 if calibration.held_out_samples else 1,
         propagation=calibration.propagation,
@@ -42,13 +40,6 @@ def workload(runs: Sequence[Params], model: str) -> Workload:
         evaluation_batch=perplexity.batch * perplexity.length,
         dtype=params.models[model].dtype,
     )
-
-
-def _kept(pattern: Pattern) -> Fraction:
-    """The share of weights that a pattern keeps."""
-    if isinstance(pattern, NOfM):
-        return Fraction(pattern.keep, pattern.group)
-    return 1 - Fraction(str(pattern.sparsity))
 
 
 def _moves(params: Params, refiner: str) -> bool:

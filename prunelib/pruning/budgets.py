@@ -15,7 +15,7 @@ import torch
 from prunelib.calibration.artifact import Calibration
 from prunelib.errors import PatternError
 from prunelib.masks.allocation import Owl, Table
-from prunelib.masks.patterns import NOfM, Pattern, PerLayer, PerRow
+from prunelib.masks.patterns import Pattern
 from prunelib.model.layers import Layer
 from prunelib.model.weights import read_weight
 from prunelib.warmstarts.wanda import saliency
@@ -40,18 +40,18 @@ def layer_patterns(folder: Path, calibration: Calibration, pattern: Pattern) -> 
         If the allocation cannot be had with the total kept exact.
     """
     layers = calibration.index.layers
-    if isinstance(pattern, NOfM) or pattern.allocation is None:
+    allocation = pattern.layer_allocation
+    if allocation is None:
         return {layer.name: pattern for layer in layers}
-    if isinstance(pattern.allocation, Owl):
-        blocks, owl = range(calibration.index.blocks), pattern.allocation
-        outliers = [outlier_share(folder, calibration, block, owl) for block in blocks]
-        return balanced(layers, pattern, owl_shares(layers, outliers, pattern.sparsity, owl))
-    return tabled(layers, pattern, pattern.allocation)
+    if isinstance(allocation, Table):
+        return tabled(layers, pattern, allocation)
+    outliers = [outlier_share(folder, calibration, block, allocation) for block in range(calibration.index.blocks)]
+    return balanced(layers, pattern, owl_shares(layers, outliers, pattern.mean_sparsity, allocation))
 
 
 def patterns_of(masks: Mapping[str, torch.Tensor], pattern: Pattern) -> dict[str, Pattern]:
     """The pattern of every layer, by name, as it is found in masks (rows, inputs) bool of this pattern."""
-    if isinstance(pattern, NOfM) or pattern.allocation is None:
+    if pattern.layer_allocation is None:
         return dict.fromkeys(masks, pattern)
     found: dict[str, Pattern] = {}
     for name in masks:
@@ -76,7 +76,7 @@ def owl_shares(layers: Iterable[Layer], outliers: Sequence[float], sparsity: flo
     return {layer.name: 1 - sparsity + raised[layer.block] - fmean(raised) for layer in layers}
 
 
-def tabled(layers: Sequence[Layer], pattern: PerRow | PerLayer, table: Table) -> dict[str, Pattern]:
+def tabled(layers: Sequence[Layer], pattern: Pattern, table: Table) -> dict[str, Pattern]:
     """The layers' patterns with the sparsities of a table; layers that are not in it share what is left.
 
     Raises
@@ -87,17 +87,13 @@ def tabled(layers: Sequence[Layer], pattern: PerRow | PerLayer, table: Table) ->
     fitting = {layer.name: [key for key in table.sparsities if fnmatchcase(layer.name, key)] for layer in layers}
     if unused := table.sparsities.keys() - {key for keys in fitting.values() for key in keys}:
         raise PatternError(f"allocation.sparsities: {min(unused)!r} fits no layer, such as {layers[0].name}")
-    named: dict[str, Pattern] = {
-        name: pattern.model_copy(update={"sparsity": table.sparsities[keys[0]], "allocation": None})
-        for name, keys in fitting.items()
-        if keys
-    }
+    named = {name: pattern.with_sparsity(table.sparsities[keys[0]]) for name, keys in fitting.items() if keys}
     others = [layer for layer in layers if layer.name not in named]
     kept = sum(_kept(layer, named[layer.name]) for layer in layers if layer.name in named)
     left = _total(layers, pattern) - kept
     if not others and left:
         raise PatternError(
-            f"allocation.sparsities: it keeps {kept:,} weights, but sparsity = {pattern.sparsity} keeps "
+            f"allocation.sparsities: it keeps {kept:,} weights, but sparsity = {pattern.mean_sparsity} keeps "
             f"{kept + left:,}; leave a layer out, which then makes up for it"
         )
     size = sum(layer.rows * layer.inputs for layer in others)
@@ -106,9 +102,7 @@ def tabled(layers: Sequence[Layer], pattern: PerRow | PerLayer, table: Table) ->
     return {**named, **balanced(others, pattern, {layer.name: left / size for layer in others}, left)}
 
 
-def balanced(
-    layers: Sequence[Layer], pattern: PerRow | PerLayer, shares: Shares, total: int | None = None
-) -> dict[str, Pattern]:
+def balanced(layers: Sequence[Layer], pattern: Pattern, shares: Shares, total: int | None = None) -> dict[str, Pattern]:
     """Patterns as near to these shares as they can be, that together keep a total.
 
     Parameters

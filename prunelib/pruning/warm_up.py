@@ -9,7 +9,7 @@ from functools import cache
 import torch
 
 from prunelib.kernels import on_compilation
-from prunelib.masks.patterns import NOfM, Pattern, select
+from prunelib.masks.patterns import Pattern, select
 from prunelib.methods.contract import ExtraInputs, MethodSettings, silent
 from prunelib.pruning.chains import run_chain
 
@@ -23,7 +23,7 @@ def warm_up(
     widths: Iterable[int],
     tell: Callable[[], None] = lambda: None,
 ) -> None:
-    """Refine a few random rows, once a process, with the method and the kind of pattern that the work will have.
+    """Refine a few random rows, once a process, with the method and the groups that the work will have.
 
     Parameters
     ----------
@@ -38,12 +38,12 @@ def warm_up(
     tell
         Called when a kernel begins to compile.
     """
-    group = pattern.group if isinstance(pattern, NOfM) else 1
+    group = pattern.column_groups.size if pattern.column_groups else 1
     chosen = sorted(set(widths)) if device.type == "cuda" else [group * -(-_ROWS // group)]
-    kind = pattern if isinstance(pattern, NOfM) else type(pattern)(sparsity=0.5)
+    sample = pattern if pattern.column_groups else pattern.with_sparsity(0.5)
     with on_compilation(device, tell):
         for width in chosen:
-            _refine_random_rows(settings, kind, device, width)
+            _refine_random_rows(settings, sample, device, width)
 
 
 @cache

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 
 from prunelib.algebra.linalg import inverse, product
 from prunelib.algebra.objective import check_layer, damped
-from prunelib.masks.patterns import NOfM, Pattern, PerLayer, check_mask, select
+from prunelib.masks.patterns import Pattern, check_mask, select
 from prunelib.methods.contract import (
     NOTHING_ELSE,
     ExtraInputs,
@@ -127,8 +127,5 @@ def _largest(scores: torch.Tensor, pattern: Pattern, share: float) -> torch.Tens
     mask = select(scores, pattern)
     if share == 1:
         return mask
-    if isinstance(pattern, NOfM):
-        lighter: Pattern = PerLayer(sparsity=share * (1 - pattern.keep / pattern.group))
-    else:
-        lighter = type(pattern)(sparsity=share * pattern.sparsity)
+    lighter = pattern.with_sparsity(share * pattern.mean_sparsity)
     return select(scores.masked_fill(mask, torch.inf), lighter)

@@ -10,14 +10,14 @@ from prunelib.errors import PatternError
 from prunelib.kernels import engine
 from prunelib.kernels.results import refined, unscaled
 from prunelib.kernels.scaling import equilibrate
-from prunelib.masks.patterns import NOfM, Pattern, check_mask
+from prunelib.masks.patterns import Pattern, check_mask
 from prunelib.methods.contract import NOTHING_ELSE, ExtraInputs, MethodSettings, Progress, Refined, Refiner, silent
 
 _MOST_PATTERNS = 1000
 
 
 def _has_few_patterns(pattern: Pattern) -> bool:
-    return isinstance(pattern, NOfM) and comb(pattern.group, pattern.keep) <= _MOST_PATTERNS
+    return pattern.column_groups is not None and comb(*pattern.column_groups) <= _MOST_PATTERNS
 
 
 class Settings(MethodSettings):
@@ -68,8 +68,7 @@ METHOD = Refiner(
         "give each group of M the best of all its patterns, group after group, until none improves: a 1-swap optimum, "
         "and more"
     ),
-    patterns=("n_of_m",),
-    supports_pattern=_has_few_patterns,
+    supports=_has_few_patterns,
     limits=f"it tries every pattern of a group: N:M with at most {_MOST_PATTERNS:,} patterns",
     accepts_cpu_gram=True,
 )

@@ -19,7 +19,7 @@ from prunelib.kernels import engine
 from prunelib.kernels.interface import LOSS_TOLERANCE, ROUNDING
 from prunelib.kernels.results import together
 from prunelib.kernels.scaling import Equilibrated, equilibrate
-from prunelib.masks.patterns import Pattern, PerLayer, check_mask
+from prunelib.masks.patterns import Pattern, check_mask
 from prunelib.methods.contract import (
     NOTHING_ELSE,
     ExtraInputs,
@@ -63,7 +63,7 @@ def refine(
     """
     check_layer(weight, gram)
     check_mask(mask, weight, pattern)
-    if not isinstance(pattern, PerLayer):
+    if not pattern.spans_rows:
         raise PatternError(f"row_exchange: pattern {pattern.label}, expected one per layer")
     refined = mask.clone()
     swaps, sweeps, optimal = _alternate(equilibrate(weight, gram), refined, threads or torch.get_num_threads())
@@ -79,7 +79,7 @@ METHOD = Refiner(
         "1-swaps within rows and exchanges between rows, in turn, until neither lowers the error of the whole matrix; "
         "that of a row may rise"
     ),
-    patterns=("per_layer",),
+    supports=lambda pattern: pattern.spans_rows,
     limits="with counts for each row or group, no place can move to another row",
     workspace=Workspace(squares=5, weight_bytes=72),
 )

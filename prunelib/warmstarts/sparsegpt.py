@@ -16,7 +16,7 @@ from pydantic import Field
 
 from prunelib.algebra import obs
 from prunelib.algebra.objective import check_layer
-from prunelib.masks.patterns import NOfM, Pattern
+from prunelib.masks.patterns import Pattern
 from prunelib.methods.contract import MethodSettings, WarmStart
 
 
@@ -82,13 +82,16 @@ def _choice(pattern: Pattern, rows: int, inputs: int) -> obs.Choice:
         block = costs[:, : columns.stop - columns.start]
         return _costliest(block.reshape(1, -1), torch.tensor([[count]])).reshape(block.shape)
 
-    return {"n_of_m": of_group, "per_row": of_row, "per_layer": of_layer}[pattern.kind]
+    if pattern.spans_rows:
+        return of_layer
+    return of_group if pattern.column_groups else of_row
 
 
 def _block_and_width(pattern: Pattern, block: int) -> tuple[int, int]:
     """Columns that are updated, and whose mask is chosen, together: N:M chooses group by group."""
-    if isinstance(pattern, NOfM):
-        return max(1, block // pattern.group) * pattern.group, pattern.group
+    if pattern.column_groups:
+        group = pattern.column_groups.size
+        return max(1, block // group) * group, group
     return block, block
 
 

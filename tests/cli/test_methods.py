@@ -41,9 +41,10 @@ def test_every_method_has_a_row_with_as_many_entries():
 
 
 def test_a_row_says_what_a_method_supports_and_moves(monkeypatch):
-    stated = {"summary": "|w| or less", "source": "me", "patterns": ("n_of_m", "per_row"), "updates_weights": True}
+    stated = {"summary": "|w| or less", "source": "me", "updates_weights": True}
+    stated["supports"] = lambda pattern: not pattern.spans_rows
     monkeypatch.setattr("prunelib.refiners.none.METHOD", replace(registry.methods(refiners)["none"], **stated))
-    assert "`none` | \\|w\\| or less | `n_of_m`, `per_row` | updated | me |" in methods.table()
+    assert "`none` | \\|w\\| or less | `per_row`, `n_of_m` | updated | me |" in methods.table()
 
 
 def test_the_command_prints_the_table(monkeypatch, capsys):

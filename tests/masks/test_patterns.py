@@ -1,3 +1,6 @@
+from fractions import Fraction
+from typing import get_args
+
 import oracles
 import pytest
 import torch
@@ -5,9 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from prunelib import NOfM, PerRow, select
+from prunelib import NOfM, PerLayer, PerRow, parse_pattern, select
 from prunelib.errors import NumericalError, PatternError
-from prunelib.masks.patterns import check_mask
+from prunelib.masks.patterns import EXAMPLES, AnyPattern, check_mask
+
+SPARSITIES = st.integers(1, 999_999).map(lambda number: number / 1_000_000)  # percentages of six digits
+N_OF_M = st.integers(2, 10_000).flatmap(
+    lambda group: st.builds(NOfM, keep=st.integers(1, group - 1), group=st.just(group))
+)
 
 
 @pytest.mark.parametrize(
@@ -76,3 +84,85 @@ def test_masks_with_other_counts_are_refused():
         check_mask(mask.float(), weight, pattern)
     with pytest.raises(PatternError, match="shape"):
         check_mask(mask, torch.rand(2, 12), pattern)
+
+
+@pytest.mark.parametrize(
+    ("text", "pattern"),
+    [
+        ("60%", PerRow(sparsity=0.6)),
+        ("29%", PerRow(sparsity=0.29)),
+        ("50% per row", PerRow(sparsity=0.5)),
+        ("12.5% per layer", PerLayer(sparsity=0.125)),
+        ("2:4", NOfM(keep=2, group=4)),
+    ],
+)
+def test_patterns_are_read_as_a_person_writes_them(text, pattern):
+    assert parse_pattern(text) == pattern
+
+
+@given(st.one_of(st.builds(PerRow, sparsity=SPARSITIES), st.builds(PerLayer, sparsity=SPARSITIES), N_OF_M))
+def test_a_label_is_read_back_as_its_pattern(pattern):
+    assert parse_pattern(pattern.label) == pattern
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "60", "0.6", "0%", "100%", "150%", "-5%", "nan%", "60% per column", "60% per row, OWL", " 60%", "60%\n"),
+        *("4:4", "0:4", "2:1", "2-4", "2:4:8", "1e9:2e9", "\u0662:\u0664"),
+        *("99.9999999999999999999% per layer", "1e-999%", "1e-999999999%", f"0.{'1' * 5000}%"),
+    ],
+)
+def test_other_texts_are_refused_in_one_line(text):
+    with pytest.raises(PatternError) as caught:
+        parse_pattern(text)
+    assert str(caught.value) == (
+        f"pattern {text!r}: expected x% or x% per row with 0 < x < 100, x% per layer with 0 < x < 100, "
+        "or n:m with 0 < n < m"
+    )
+
+
+@given(st.text(max_size=20) | st.from_regex(r"[0-9.:%e-]{1,8}( per row| per layer)?", fullmatch=True))
+def test_any_text_is_read_or_refused(text):
+    try:
+        pattern = parse_pattern(text)
+    except PatternError:
+        return
+    assert isinstance(pattern, PerRow | PerLayer | NOfM)
+
+
+def test_there_is_one_example_of_every_kind():
+    union, _ = get_args(AnyPattern)
+    assert tuple(type(example) for example in EXAMPLES) == get_args(union)
+
+
+def test_a_pattern_says_what_it_keeps_of_any_matrix():
+    assert [example.kept_share for example in EXAMPLES] == [Fraction(1, 2)] * 3
+    assert PerRow(sparsity=0.29).kept_share == Fraction(71, 100)
+    assert PerRow(sparsity=0.29).mean_sparsity == 0.29
+    assert NOfM(keep=1, group=3).kept_share == Fraction(1, 3)
+
+
+@pytest.mark.parametrize("pattern", EXAMPLES, ids=lambda pattern: pattern.label)
+def test_a_pattern_holds_in_the_weights_that_its_mask_keeps(pattern):
+    weight = torch.rand(4, 8) + 1
+    mask = select(weight, pattern)
+    assert pattern.holds_in(weight * mask)
+    assert not pattern.holds_in(weight)
+
+
+def test_sparse_units_multiply_2_4_alone():
+    patterns = [*EXAMPLES, NOfM(keep=1, group=4), NOfM(keep=4, group=8)]
+    assert [pattern.label for pattern in patterns if pattern.semi_structured] == ["2:4"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        (PerRow(sparsity=0.6), '{"kind":"per_row","sparsity":0.6,"allocation":null}'),
+        (PerLayer(sparsity=0.6), '{"kind":"per_layer","sparsity":0.6,"allocation":null}'),
+        (NOfM(keep=2, group=4), '{"kind":"n_of_m","keep":2,"group":4}'),
+    ],
+)
+def test_provenance_has_the_settings_of_params_yaml_in_their_order(pattern, text):
+    assert pattern.model_dump_json() == text

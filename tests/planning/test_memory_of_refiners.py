@@ -18,13 +18,14 @@ import sys
 
 import torch
 
-from prunelib import NOfM, PerLayer, PerRow, refiners, select
+from prunelib import refiners, select
+from prunelib.masks.patterns import EXAMPLES
 from prunelib.methods import registry
 from prunelib.methods.contract import ExtraInputs, silent
 
-name, kind, rows, inputs = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+name, rows, inputs = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 method = registry.methods(refiners)[name]
-pattern = {"per_row": PerRow(sparsity=0.5), "per_layer": PerLayer(sparsity=0.5), "n_of_m": NOfM(keep=2, group=4)}[kind]
+pattern = next(filter(method.supports, EXAMPLES))
 settings = method.settings(**{"damping": 0.01} if "damping" in method.settings.model_fields else {})
 
 
@@ -55,7 +56,7 @@ print(refine(rows, inputs))
 def test_a_refiner_holds_what_it_says(name, rows, inputs):
     method = registry.methods(refiners)[name]
     said = 4 * method.workspace.squares * inputs**2 + method.workspace.weight_bytes * rows * inputs
-    command = [sys.executable, "-c", RUN, name, method.patterns[0], str(rows), str(inputs)]
+    command = [sys.executable, "-c", RUN, name, str(rows), str(inputs)]
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}  # what is freed goes back at once
     held = int(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
     assert said / 4 - 20_000_000 < held < said + 20_000_000

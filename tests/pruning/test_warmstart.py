@@ -58,7 +58,7 @@ def test_a_ranking_keeps_the_most_salient_of_every_layer(model, name, saliency, 
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.read is None])
 def test_every_method_gives_every_layer_its_counts(model, name):
     for pattern in PATTERNS:
-        if pattern.kind in METHODS[name].patterns:
+        if METHODS[name].supports(pattern):
             masks = warmstart_masks(*model, pattern, METHODS[name].settings(), CPU)
             for layer, weight in WEIGHTS.items():
                 check_mask(masks[layer], weight, pattern)
