@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numba import njit
 from numba.extending import intrinsic
+
+from prunelib.kernels.interface import RowResults
 
 T = TypeVar("T")
 
@@ -24,6 +26,25 @@ _CHUNK_ROWS = 32
 _TILE_BYTES = 512 * 1024  # as much of G as fits the core's cache
 _TILE_COLUMNS = 2048
 _TILE_ROWS = _TILE_BYTES // (4 * _TILE_COLUMNS)
+
+
+class Figures(NamedTuple):
+    """Views of :class:`RowResults`, for kernels to fill in.
+
+    mask is (rows, inputs) bool; swaps and sweeps int64, loss_before and loss_after float64, optimal bool: (rows,) each.
+    """
+
+    mask: np.ndarray
+    swaps: np.ndarray
+    sweeps: np.ndarray
+    loss_before: np.ndarray
+    loss_after: np.ndarray
+    optimal: np.ndarray
+
+    @classmethod
+    def of(cls, results: RowResults) -> "Figures":
+        """View results on the CPU without a copy."""
+        return cls(**{name: getattr(results, name).numpy() for name in cls._fields})
 
 
 def tile_rows(gram: np.ndarray) -> int:

@@ -65,10 +65,14 @@ def _continued(before: RowResults, after: RowResults) -> RowResults:
 
 def _either(choice: torch.Tensor, chosen: RowResults, other: RowResults) -> RowResults:
     """Row by row the one or the other: ``choice`` (rows,) bool."""
-    pairs = ((getattr(chosen, field.name), getattr(other, field.name)) for field in fields(RowResults))
-    return RowResults(*(torch.where(choice[:, None] if one.ndim > 1 else choice, one, two) for one, two in pairs))
+
+    def either(one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
+        return torch.where(choice[:, None] if one.ndim > 1 else choice, one, two)
+
+    names = [field.name for field in fields(RowResults)]
+    return RowResults(**{name: either(getattr(chosen, name), getattr(other, name)) for name in names})
 
 
 def _of(results: RowResults, rows: torch.Tensor) -> RowResults:
     """The results of some rows: ``rows`` (rows,) bool."""
-    return RowResults(*(getattr(results, field.name)[rows] for field in fields(RowResults)))
+    return RowResults(**{field.name: getattr(results, field.name)[rows] for field in fields(RowResults)})

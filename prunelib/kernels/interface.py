@@ -17,7 +17,7 @@ rounding could feign (``ROUNDING`` times the size of its terms). Among equal swa
 lowest j. A row that an engine gives up on is not marked optimal.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 
@@ -61,4 +61,15 @@ class RowResults:
         swaps, sweeps = torch.zeros((2, rows), dtype=torch.int64)
         loss_before, loss_after = torch.zeros((2, rows), dtype=torch.float64)
         optimal = torch.zeros(rows, dtype=torch.bool)
-        return cls(mask.to("cpu", copy=True), swaps, sweeps, loss_before, loss_after, optimal)
+        return cls(
+            mask=mask.to("cpu", copy=True),
+            swaps=swaps,
+            sweeps=sweeps,
+            loss_before=loss_before,
+            loss_after=loss_after,
+            optimal=optimal,
+        )
+
+    def cpu(self) -> "RowResults":
+        """Copy what is on a GPU to the CPU."""
+        return RowResults(**{field.name: getattr(self, field.name).cpu() for field in fields(self)})

@@ -57,8 +57,14 @@ def descend(engine, p, shifts=None, mass=None, fixed=None, price=None, tolerance
     mass = p.mask.double() if mass is None else mass
     fixed = torch.zeros_like(p.mask) if fixed is None else fixed
     device = DEVICE if "cuda" in engine.__name__ else "cpu"
-    given = [tensor.to(device) for tensor in (weight, gram, shifts, mass, fixed)]
-    parts = engine.descend(*given, p.group, price, tolerance, rounds, threads)
+    operands = reference.Operands(
+        weight=weight.to(device),
+        gram=gram.to(device),
+        shifts=shifts.to(device),
+        mass=mass.to(device),
+        fixed=fixed.to(device),
+    )
+    parts = engine.descend(operands, p.group, price, tolerance, rounds, threads)
     return torch.cat([part.cpu() for _, part in sorted(parts, key=lambda part: part[0].start)])
 
 

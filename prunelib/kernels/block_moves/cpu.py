@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from prunelib.kernels.block_moves.moves import moves_of
-from prunelib.kernels.cpu_common import compiled, correlate_rows, in_chunks, loss
+from prunelib.kernels.cpu_common import Figures, compiled, correlate_rows, in_chunks, loss
 from prunelib.kernels.interface import LOSS_TOLERANCE, MAX_SWEEPS, ROUNDING, RowResults
 from prunelib.masks.patterns import Groups
 
@@ -30,10 +30,10 @@ def move_to_optimum(
 
     def work(rows: slice) -> tuple[slice, RowResults]:
         results = RowResults.untouched(mask[rows])
-        masks, *figures = (figure.numpy() for figure in vars(results).values())
+        figures = Figures.of(results)
         column, (v, alone) = np.empty(groups.size, np.int64), np.empty((2, groups.size))
-        terms = _Terms(column, v, alone, np.empty((groups.size, groups.size)))
-        _optimise(weights[rows], grams, masks, groups.keep, moves, terms, *figures)
+        terms = _Terms(column=column, v=v, alone=alone, pair=np.empty((groups.size, groups.size)))
+        _optimise(weights[rows], grams, figures, groups.keep, moves, terms)
         return rows, results
 
     return in_chunks(work, len(mask), threads)
@@ -49,18 +49,19 @@ class _Terms(NamedTuple):
 
 
 @compiled
-def _optimise(weight, gram, mask, keep, moves, terms, made, sweeps, loss_before, loss_after, optimal):
+def _optimise(weight, gram, figures, keep, moves, terms):
     """Sweep over the groups of each row until a sweep under a c computed anew changes none."""
+    mask, sweeps, optimal = figures.mask, figures.sweeps, figures.optimal
     corrs, rows = np.empty(weight.shape, np.float64), np.arange(len(weight))
     while rows.size > 0:
         correlate_rows(np.where(mask, np.float32(0.0), weight), rows, gram, corrs)
         for r in rows:
             w, m, corr = weight[r], mask[r], corrs[r]
             if sweeps[r] == 0:
-                loss_before[r] = loss(w, m, corr)
+                figures.loss_before[r] = loss(w, m, corr)
             changed, visits = _sweep_until_still(w, gram, m, corr, keep, moves, terms)
-            loss_after[r] = loss(w, m, corr)
-            made[r] += changed
+            figures.loss_after[r] = loss(w, m, corr)
+            figures.swaps[r] += changed
             sweeps[r] += visits
             optimal[r] = changed == 0
         rows = np.flatnonzero(~optimal & (sweeps < MAX_SWEEPS))

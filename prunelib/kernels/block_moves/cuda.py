@@ -38,7 +38,7 @@ def move_to_optimum(
 
 
 class Rows(NamedTuple):
-    """A chunk of rows and their state, in the order in which the kernel takes it.
+    """A chunk of rows and their state; a field has the name of the kernel's parameter.
 
     weight (rows, inputs) and gram (inputs, inputs) are float32; order (rows, inputs) int32 is what
     :mod:`.block_move_kernels` says; places (moves, most) and number (moves,) int32 are the moves; the others are
@@ -64,20 +64,39 @@ def _begin(
     moved, sweeps = torch.zeros((2, len(weight)), dtype=torch.int64, device=weight.device)
     loss_before, loss_after = torch.zeros((2, len(weight)), dtype=torch.float64, device=weight.device)
     optimal = torch.zeros_like(moved, dtype=torch.bool)
-    return Rows(weight, gram, order, places, number, moved, sweeps, loss_before, loss_after, optimal)
+    return Rows(
+        weight=weight,
+        gram=gram,
+        order=order,
+        places=places,
+        number=number,
+        moved=moved,
+        sweeps=sweeps,
+        loss_before=loss_before,
+        loss_after=loss_after,
+        optimal=optimal,
+    )
 
 
 def _finish(state: Rows, groups: Groups) -> RowResults:
     """Let rows settle again and again, each time under a c computed anew, until none moves."""
     rows = torch.arange(len(state.weight), device=state.weight.device)
-    sizes = (len(state.gram), *groups, *state.places.shape)
+    moves, most = state.places.shape
+    sizes = {"inputs": len(state.gram), "size": groups.size, "keep": groups.keep, "moves": moves, "most": most}
     while len(rows):
         corr = correlate(state.weight[rows].masked_fill_(_mask(state.order[rows], groups), 0), state.gram)
-        block_move_kernels.settle[(len(rows),)](rows, corr, *state, MAX_SWEEPS, *sizes, **_looks(sizes[-2]), **_TILE)
+        block_move_kernels.settle[(len(rows),)](
+            rows=rows, corr=corr, **state._asdict(), limit=MAX_SWEEPS, **sizes, **_looks(moves), **_TILE
+        )
         rows = rows[~state.optimal[rows] & (state.sweeps[rows] < MAX_SWEEPS)]
-    mask = _mask(state.order, groups)
-    figures = (mask, state.moved, state.sweeps, state.loss_before, state.loss_after, state.optimal)
-    return RowResults(*(figure.cpu() for figure in figures))
+    return RowResults(
+        mask=_mask(state.order, groups),
+        swaps=state.moved,
+        sweeps=state.sweeps,
+        loss_before=state.loss_before,
+        loss_after=state.loss_after,
+        optimal=state.optimal,
+    ).cpu()
 
 
 def _looks(moves: int) -> dict[str, int]:

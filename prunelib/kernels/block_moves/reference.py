@@ -66,8 +66,10 @@ def _sweep(w: torch.Tensor, G: torch.Tensor, m: torch.Tensor, patterns: torch.Te
         moves += made
         sweeps += active
         optimal |= active & (made == 0)
-    figures = (m, moves, sweeps, loss_before, row_losses(w, G, m), optimal)
-    return RowResults(*(figure.cpu() for figure in figures))
+    losses = row_losses(w, G, m)
+    return RowResults(
+        mask=m, swaps=moves, sweeps=sweeps, loss_before=loss_before, loss_after=losses, optimal=optimal
+    ).cpu()
 
 
 def pattern_changes(

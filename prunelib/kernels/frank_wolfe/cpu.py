@@ -3,6 +3,8 @@
 Torch is as fast for all else: curvatures, and groups that span rows. Of equal gradients the lower place is taken.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 
@@ -30,25 +32,51 @@ def direction(
     """As :func:`prunelib.kernels.frank_wolfe.reference.direction`."""
     if weight.shape[1] % size:
         return plain.direction(weight, linear, residual, mass, fixed, size, keep, threads)
-    found = Direction(torch.empty_like(mass), torch.empty_like(mass), torch.empty(len(mass), dtype=torch.float64))
-    given = [tensor.numpy() for tensor in (weight, linear, residual, mass, fixed)]
-    taken = [tensor.numpy() for tensor in found]
+    slope = torch.empty(len(mass), dtype=torch.float64)
+    found = Direction(toward=torch.empty_like(mass), pruned=torch.empty_like(mass), slope=slope)
+    whole = _Rows(
+        weight=weight.numpy(),
+        linear=linear.numpy(),
+        residual=residual.numpy(),
+        mass=mass.numpy(),
+        fixed=fixed.numpy(),
+        toward=found.toward.numpy(),
+        pruned=found.pruned.numpy(),
+        slope=found.slope.numpy(),
+    )
 
     def work(rows: slice) -> None:
-        _direct(*(array[rows] for array in given), size, keep, *(array[rows] for array in taken))
+        _direct(_Rows(**{name: array[rows] for name, array in whole._asdict().items()}), size, keep)
 
     for _ in in_chunks(work, len(mass), threads, -(-len(mass) // threads)):
         pass
     return found
 
 
+class _Rows(NamedTuple):
+    """Some rows: what their direction depends on, and the fields of :class:`Direction` to set.
+
+    fixed is (rows, inputs) bool, slope (rows,) float64; all others are (rows, inputs) float32.
+    """
+
+    weight: np.ndarray
+    linear: np.ndarray
+    residual: np.ndarray
+    mass: np.ndarray
+    fixed: np.ndarray
+    toward: np.ndarray
+    pruned: np.ndarray
+    slope: np.ndarray
+
+
 @compiled
-def _direct(weight, linear, residual, mass, fixed, size, keep, toward, pruned, slope):
+def _direct(rows, size, keep):
     """Set the direction of some rows."""
+    weight, mass, fixed, toward = rows.weight, rows.mass, rows.fixed, rows.toward
     inputs = weight.shape[1]
     gradient, keys, least = np.empty(inputs, np.float32), np.empty(inputs, np.int32), np.empty(inputs, np.bool_)
     for r in range(len(weight)):
-        _set_gradient(weight[r], linear[r], residual[r], mass[r], gradient)
+        _set_gradient(weight[r], rows.linear[r], rows.residual[r], mass[r], gradient)
         _order(gradient, fixed[r], keys)
         for start in range(0, inputs, size):
             group = slice(start, start + size)
@@ -57,7 +85,7 @@ def _direct(weight, linear, residual, mass, fixed, size, keep, toward, pruned, s
             else:
                 _mark_least(keys[group], keep, least[group])
         _set_vertex(gradient, fixed[r], least, toward[r])
-        slope[r] = _turn(gradient, weight[r], mass[r], toward[r], pruned[r])
+        rows.slope[r] = _turn(gradient, weight[r], mass[r], toward[r], rows.pruned[r])
 
 
 @compiled

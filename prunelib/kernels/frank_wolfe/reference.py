@@ -31,7 +31,8 @@ def direction(
     del threads  # torch has its own
     gradient = linear * (1 - 2 * mass) - 2 * weight * residual
     toward = vertex(gradient, fixed, size, keep) - mass
-    return Direction(toward, toward * weight, -(gradient * toward).sum(dim=1, dtype=torch.float64))
+    slope = -(gradient * toward).sum(dim=1, dtype=torch.float64)
+    return Direction(toward=toward, pruned=toward * weight, slope=slope)
 
 
 def curvature(

@@ -11,6 +11,7 @@ import torch
 
 from prunelib.kernels.cpu_common import (
     BLOCKED,
+    Figures,
     compiled,
     correlate_rows,
     first_of,
@@ -32,12 +33,22 @@ def swap_to_optimum(
 
     def work(rows: slice) -> tuple[slice, RowResults, torch.Tensor]:
         results = RowResults.untouched(mask[rows])
-        masks, *figures = (figure.numpy() for figure in vars(results).values())
-        x, corr = start[rows].numpy().copy(), np.empty(masks.shape, np.float64)
-        corr32, closed, gain = np.zeros((3, *masks.shape), np.float32)
-        scratch = np.empty(masks.shape[1], np.float64)
-        chunk = _Rows(weights[rows], grams, diag, masks, x, corr, corr32, closed, gain, scratch, group)
-        _refine(chunk, tile_rows(grams), *figures)
+        figures, x = Figures.of(results), start[rows].numpy().copy()
+        corr32, closed, gain = np.zeros((3, *x.shape), np.float32)
+        chunk = _Rows(
+            weight=weights[rows],
+            gram=grams,
+            diag=diag,
+            mask=figures.mask,
+            x=x,
+            corr=np.empty(x.shape, np.float64),
+            corr32=corr32,
+            closed=closed,
+            gain=gain,
+            scratch=np.empty(x.shape[1], np.float64),
+            group=group,
+        )
+        _refine(chunk, figures, tile_rows(grams))
         return rows, results, torch.from_numpy(x)
 
     return in_chunks(work, len(mask), threads)
@@ -65,13 +76,14 @@ class _Rows(NamedTuple):
 
 
 @compiled
-def _refine(rows, tile, swaps, sweeps, loss_before, loss_after, optimal):
+def _refine(rows, figures, tile):
+    swaps, sweeps, optimal = figures.swaps, figures.sweeps, figures.optimal
     active = np.ones(len(rows.mask), np.bool_)
     correlate_rows(rows.weight - rows.x, np.arange(active.size), rows.gram, rows.corr)
     for r in range(active.size):
         rows.closed[r] = np.where(rows.mask[r], np.float32(BLOCKED), np.float32(0.0))
         rows.corr32[r] = rows.corr[r]
-        loss_before[r] = _loss(rows, r)
+        figures.loss_before[r] = _loss(rows, r)
     while active.any():
         _scan(rows, active, tile)
         for r in np.flatnonzero(active):
@@ -83,7 +95,7 @@ def _refine(rows, tile, swaps, sweeps, loss_before, loss_after, optimal):
             if made > 0:
                 _descend(rows, r)
     for r in range(active.size):
-        loss_after[r] = _loss(rows, r)
+        figures.loss_after[r] = _loss(rows, r)
 
 
 @compiled

@@ -43,7 +43,7 @@ def swap_to_optimum(
 
 
 class _Rows(NamedTuple):
-    """A chunk of rows and their state, what :mod:`.refit_kernels` says, in the order in which they are visited.
+    """A chunk of rows and their state (:mod:`.cuda_kernels`); a field has the name of the kernels' parameter.
 
     weight and x are (rows, inputs) float64, closed (rows, inputs) float32, gram (inputs, inputs) float32, inverse
     (inputs,) float64; the others are (rows,).
@@ -68,7 +68,18 @@ def _begin(weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, start: 
     loss_before, loss_after = torch.zeros((2, len(mask)), dtype=torch.float64, device=mask.device)
     optimal = torch.zeros_like(swaps, dtype=torch.bool)
     x, inverse = start.clone(memory_format=torch.contiguous_format), 1 / gram.diagonal().double()
-    return _Rows(weight, gram, inverse, x, closed, swaps, sweeps, loss_before, loss_after, optimal)
+    return _Rows(
+        weight=weight,
+        gram=gram,
+        inverse=inverse,
+        x=x,
+        closed=closed,
+        swaps=swaps,
+        sweeps=sweeps,
+        loss_before=loss_before,
+        loss_after=loss_after,
+        optimal=optimal,
+    )
 
 
 def _finish(state: _Rows, group: int) -> RowResults:
@@ -85,15 +96,23 @@ def _finish(state: _Rows, group: int) -> RowResults:
         last = rows[given_up]
         state.loss_after[last] = ((state.weight[last] - state.x[last]) * corr[given_up]).sum(dim=1).clamp(min=0)
         rows, corr = rows[~given_up], corr[~given_up]
-    figures = (state.closed == torch.inf, state.swaps, state.sweeps, state.loss_before, state.loss_after, state.optimal)
-    return RowResults(*(figure.cpu() for figure in figures))
+    return RowResults(
+        mask=state.closed == torch.inf,
+        swaps=state.swaps,
+        sweeps=state.sweeps,
+        loss_before=state.loss_before,
+        loss_after=state.loss_after,
+        optimal=state.optimal,
+    ).cpu()
 
 
 def _sweep(rows: torch.Tensor, corr: torch.Tensor, state: _Rows, group: int) -> None:
     """Find what each weight's best swap could bring, and make those that improve."""
     inputs = len(state.gram)
     least = _scan(rows, corr, state, group)
-    refit_kernels.visit[(len(rows),)](rows, corr, least, *state, inputs, group, **whole_row(inputs))
+    refit_kernels.visit[(len(rows),)](
+        rows=rows, corr=corr, least=least, **state._asdict(), inputs=inputs, group=group, **whole_row(inputs)
+    )
 
 
 def _scan(rows: torch.Tensor, corr: torch.Tensor, state: _Rows, group: int) -> torch.Tensor:
@@ -102,13 +121,22 @@ def _scan(rows: torch.Tensor, corr: torch.Tensor, state: _Rows, group: int) -> t
     target: torch.Tensor = torch.empty(corr.shape, device=corr.device)
     least = torch.empty_like(target)
     torch.mul(corr, scale, out=target)
-    operands = (rows, state.x, state.gram, scale.float(), state.closed, target, least)
+    operands = {
+        "rows": rows,
+        "x": state.x,
+        "gram": state.gram,
+        "scale": scale.float(),
+        "closed": state.closed,
+        "target": target,
+        "least": least,
+        "inputs": inputs,
+    }
     if group < inputs:
         grid = (len(rows), triton.cdiv(inputs, _GROUPS_TILE["KEPT"]))
-        refit_kernels.scan_groups[grid](*operands, inputs, group, **_GROUPS_TILE)
+        refit_kernels.scan_groups[grid](**operands, group=group, **_GROUPS_TILE)
     else:
         grid = (triton.cdiv(len(rows), TILE["ROWS"]), triton.cdiv(inputs, TILE["KEPT"]))
-        refit_kernels.scan_rows[grid](*operands, len(rows), inputs, **TILE)
+        refit_kernels.scan_rows[grid](**operands, count=len(rows), **TILE)
     return least
 
 
@@ -116,8 +144,11 @@ def _descend(rows: torch.Tensor, corr: torch.Tensor, state: _Rows) -> None:
     """Move each kept weight of the numbered ``rows`` (n,) in turn to its best; changes their corr (n, inputs)."""
     inputs, width = len(state.gram), DESCENT["COORDINATES"]
     steps = torch.empty((len(rows), width), dtype=torch.float64, device=corr.device)
-    operands = (rows, corr, state.gram, state.inverse, state.x, state.closed, steps, len(rows))
+    operands = {name: getattr(state, name) for name in ("gram", "inverse", "x", "closed")}
+    programs = triton.cdiv(len(rows), DESCENT["ROWS"])
     for first in range(0, inputs, width):
-        refit_kernels.descend[(triton.cdiv(len(rows), DESCENT["ROWS"]),)](*operands, first, inputs, **DESCENT)
+        refit_kernels.descend[(programs,)](
+            rows=rows, corr=corr, **operands, steps=steps, count=len(rows), first=first, inputs=inputs, **DESCENT
+        )
         strip = state.gram[first : first + width].double()
         corr.addmm_(steps[:, : len(strip)], strip, alpha=-1)

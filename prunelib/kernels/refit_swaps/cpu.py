@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from prunelib.kernels.cpu_common import BLOCKED, compiled, correlate, first_of, in_chunks, lesser, places_of
+from prunelib.kernels.cpu_common import BLOCKED, Figures, compiled, correlate, first_of, in_chunks, lesser, places_of
 from prunelib.kernels.interface import MAX_SWEEPS, RowResults
 from prunelib.kernels.refit_swaps.reference import IMPROVEMENT, LEAST_SCHUR
 
@@ -30,9 +30,9 @@ def swap_to_optimum(
 
     def work(rows: slice) -> tuple[slice, RowResults, torch.Tensor]:
         results = RowResults.untouched(mask[rows])
-        masks, *figures = (figure.numpy() for figure in vars(results).values())
-        x = np.zeros(masks.shape)
-        _refine(weights[rows], grams, masks, group, x, *figures)
+        figures = Figures.of(results)
+        x = np.zeros(figures.mask.shape)
+        _refine(weights[rows], grams, group, x, figures)
         return rows, results, torch.from_numpy(x)
 
     return in_chunks(work, len(mask), threads)
@@ -61,18 +61,19 @@ class _Tableau(NamedTuple):
 
 
 @compiled
-def _refine(weight, gram, mask, group, x, swaps, sweeps, loss_before, loss_after, optimal):
+def _refine(weight, gram, group, x, figures):
+    swaps, sweeps, optimal = figures.swaps, figures.sweeps, figures.optimal
     for r in range(len(weight)):
         w = weight[r]
-        t = _tableau(w, gram, mask[r], group)
-        loss_before[r] = _settle(t, w)
+        t = _tableau(w, gram, figures.mask[r], group)
+        figures.loss_before[r] = _settle(t, w)
         threshold = IMPROVEMENT * (w * w).sum()
         while sweeps[r] < MAX_SWEEPS and not optimal[r]:
             made = _sweep(t, threshold)
             sweeps[r] += 1
             swaps[r] += made
             optimal[r] = made == 0
-        loss_after[r] = _settle(t, w)
+        figures.loss_after[r] = _settle(t, w)
         for u in t.columns:
             x[r, u] = t.state[u]
 
@@ -90,7 +91,19 @@ def _tableau(w, gram, mask, group):
         schur[j] = gram[j, j]
     correlate(w, np.arange(inputs), gram, state)
     pending = np.zeros(1, np.int64)
-    t = _Tableau(gram, mask, columns, body, factors, pivots, pending, state, schur, scratch, group)
+    t = _Tableau(
+        gram=gram,
+        mask=mask,
+        columns=columns,
+        body=body,
+        factors=factors,
+        pivots=pivots,
+        pending=pending,
+        state=state,
+        schur=schur,
+        scratch=scratch,
+        group=group,
+    )
     for s in range(columns.size):
         row = _next_pivot(t)
         _stored_row(t, s, row)

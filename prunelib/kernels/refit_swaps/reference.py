@@ -63,8 +63,11 @@ def _swap_rows(w: torch.Tensor, G: torch.Tensor, m: torch.Tensor, group: int) ->
         m[r, u], m[r, j] = False, True
         swaps += active
     x = least_squares(w, G, m)[1]
-    figures = (m, swaps, sweeps, loss_before, _losses(w, G, x), optimal)
-    return RowResults(*(figure.cpu() for figure in figures)), x
+    losses = _losses(w, G, x)
+    results = RowResults(
+        mask=m, swaps=swaps, sweeps=sweeps, loss_before=loss_before, loss_after=losses, optimal=optimal
+    )
+    return results.cpu(), x
 
 
 def _losses(w: torch.Tensor, G: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

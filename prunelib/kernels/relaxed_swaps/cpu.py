@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from prunelib.kernels.cpu_common import BLOCKED, compiled, correlate, first_of, in_chunks, lesser
-from prunelib.kernels.relaxed_swaps.reference import FLAT, NEAR, OUTSIDE, PAIRS
+from prunelib.kernels.relaxed_swaps.reference import FLAT, NEAR, OUTSIDE, PAIRS, Operands
 
 _FLAT, _NEAR = np.float32(FLAT), np.float32(NEAR)
 _FEW = 32  # as few are sorted faster than parted
@@ -20,30 +20,28 @@ _SHUT = np.float32(BLOCKED / 2)  # whoever is above has nothing to give
 
 
 def descend(
-    weight: torch.Tensor,
-    gram: torch.Tensor,
-    shifts: torch.Tensor,
-    mass: torch.Tensor,
-    fixed: torch.Tensor,
-    group: int,
-    price: float | None,
-    tolerance: float,
-    rounds: int,
-    threads: int,
+    operands: Operands, group: int, price: float | None, tolerance: float, rounds: int, threads: int
 ) -> Iterator[tuple[slice, torch.Tensor]]:
     """Make relaxed swaps on one objective after the other; see :mod:`prunelib.kernels.relaxed_swaps.reference`.
 
     There is a ``price`` only where groups are whole rows.
     """
+    gram, mass = operands.gram, operands.mass
     columns = torch.arange(len(gram)).reshape(-1, group).T.flatten()  # of each place
     ordered = gram.contiguous() if group == len(gram) else gram[columns[:, None], columns]
-    grams, objectives = ordered.numpy(), shifts[:, columns].numpy()
+    grams, objectives = ordered.numpy(), operands.shifts[:, columns].numpy()
     blocks = _blocks(grams, group)
-    trade = (-1.0, 0.0) if price is None else (price, OUTSIDE)
+    settings = _Settings(
+        price=-1.0 if price is None else price,
+        outside=0.0 if price is None else OUTSIDE,
+        tolerance=tolerance,
+        rounds=rounds,
+    )
 
     def work(rows: slice) -> tuple[slice, torch.Tensor]:
-        weights, masses, locked = (given[rows][:, columns].numpy() for given in (weight, mass, fixed))
-        _descend(_empty(grams, blocks), weights, objectives, masses, locked, *trade, tolerance, rounds)
+        given = (operands.weight, mass, operands.fixed)
+        weights, masses, fixed = (tensor[rows][:, columns].numpy() for tensor in given)
+        _descend(_empty(grams, blocks), weights, objectives, masses, fixed, settings)
         return rows, torch.empty_like(mass[rows]).index_copy_(1, columns, torch.from_numpy(masses))
 
     return in_chunks(work, len(mass), threads)
@@ -56,6 +54,15 @@ def _blocks(gram: np.ndarray, group: int) -> np.ndarray:
         return np.empty((group, group, 0), np.float32)
     places = np.arange(len(gram)).reshape(group, groups)
     return gram[places[:, None], places[None]]
+
+
+class _Settings(NamedTuple):
+    """Settings of a descent; price is negative without one, outside the mass and the room of the outside."""
+
+    price: float
+    outside: float
+    tolerance: float
+    rounds: int
 
 
 class _Row(NamedTuple):
@@ -95,35 +102,59 @@ class _Row(NamedTuple):
 def _empty(gram, blocks):
     """Room for the state of one row."""
     inputs, groups = len(gram), len(gram) // len(blocks)
-    exact, fast = np.zeros((5, inputs + 1), np.float64), np.zeros((6, inputs + 1), np.float32)
-    pairs, of_givers = np.zeros((2, groups), np.int32), np.zeros((5, groups), np.float32)
-    fixed, interaction = np.zeros(inputs + 1, np.bool_), np.zeros(blocks.shape[1:], np.float32)
-    return _Row(gram, blocks, *exact, *fast, fixed, *pairs, *of_givers, interaction)
+    weight, mass, room, corr, moved = np.zeros((5, inputs + 1), np.float64)
+    weight32, gradient, energy, closed, room32, drops = np.zeros((6, inputs + 1), np.float32)
+    givers, takers = np.zeros((2, groups), np.int32)
+    promised, least, twice, own, given = np.zeros((5, groups), np.float32)
+    return _Row(
+        gram=gram,
+        blocks=blocks,
+        weight=weight,
+        mass=mass,
+        room=room,
+        corr=corr,
+        moved=moved,
+        weight32=weight32,
+        gradient=gradient,
+        energy=energy,
+        closed=closed,
+        open=room32,
+        drops=drops,
+        fixed=np.zeros(inputs + 1, np.bool_),
+        givers=givers,
+        takers=takers,
+        promised=promised,
+        least=least,
+        twice=twice,
+        own=own,
+        given=given,
+        interaction=np.zeros(blocks.shape[1:], np.float32),
+    )
 
 
 @compiled
-def _descend(row, weights, shifts, masses, fixed, price, outside, tolerance, rounds):
+def _descend(row, weights, shifts, masses, fixed, settings):
     inputs = weights.shape[1]
     pairs = max(1, inputs // PAIRS)
     for r in range(len(weights)):
-        _begin(row, weights[r], masses[r], fixed[r], price, outside)
+        _begin(row, weights[r], masses[r], fixed[r], settings)
         for shift in shifts:
             _set_objective(row, shift)
-            for _ in range(rounds):
-                loss, gap = _certify(row, price)
-                if gap <= tolerance * loss or not _round(row, pairs):
+            for _ in range(settings.rounds):
+                loss, gap = _certify(row, settings.price)
+                if gap <= settings.tolerance * loss or not _round(row, pairs):
                     break
         masses[r] = np.minimum(row.mass[:inputs], 1.0)
 
 
 @compiled
-def _begin(row, w, m, fixed, price, outside):
-    """Set the masses and c = G p; the outside holds ``outside`` and has as much room."""
+def _begin(row, w, m, fixed, settings):
+    """Set the masses and c = G p, and the mass, the room and the gradient of the outside."""
     inputs = w.size
     row.weight[:inputs], row.weight32[:inputs], row.mass[:inputs], row.fixed[:inputs] = w, w, m, fixed
     row.room[:inputs] = 1.0 - m
-    row.mass[inputs], row.room[inputs] = outside, outside
-    row.gradient[inputs] = -price
+    row.mass[inputs], row.room[inputs] = settings.outside, settings.outside
+    row.gradient[inputs] = -settings.price
     pruned = (1.0 - m) * w
     correlate(pruned, np.flatnonzero(pruned), row.gram, row.corr[:inputs])
     for j in range(inputs + 1):

@@ -1,6 +1,7 @@
 """Relaxed swaps in plain torch, the specification of the compiled backends."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 
@@ -12,43 +13,41 @@ OUTSIDE = 1e30
 """Mass and room of the outside, to which groups sell and from which they buy."""
 
 
+class Operands(NamedTuple):
+    """The tensors of a descent, as :mod:`prunelib.kernels.relaxed_swaps` describes them.
+
+    weight is (rows, inputs) float32, gram (inputs, inputs) float32, shifts (stages, inputs) float64, mass
+    (rows, inputs) float64 and fixed (rows, inputs) bool.
+    """
+
+    weight: torch.Tensor
+    gram: torch.Tensor
+    shifts: torch.Tensor
+    mass: torch.Tensor
+    fixed: torch.Tensor
+
+
 def descend(
-    weight: torch.Tensor,
-    gram: torch.Tensor,
-    shifts: torch.Tensor,
-    mass: torch.Tensor,
-    fixed: torch.Tensor,
-    group: int,
-    price: float | None,
-    tolerance: float,
-    rounds: int,
-    threads: int,
+    operands: Operands, group: int, price: float | None, tolerance: float, rounds: int, threads: int
 ) -> Iterator[tuple[slice, torch.Tensor]]:
     """Make relaxed swaps on one objective after the other; see the module."""
     del threads  # torch has its own
-    rows = _Rows(weight, gram, mass, fixed, group, price)
-    for shift in shifts:
+    rows = _Rows(operands, group, price)
+    for shift in operands.shifts:
         rows.shift = _padded(shift)
         for _ in range(rounds):
             open_rows = rows.gap() > tolerance * rows.loss()
             if not open_rows.any():
                 break
             rows.make_round(open_rows)
-    yield slice(0, len(weight)), rows.mass[:, :-1].clamp(max=1)
+    yield slice(0, len(operands.weight)), rows.mass[:, :-1].clamp(max=1)
 
 
 class _Rows:
     """Rows and their state, in float64; the outside is one more column, of weight 0."""
 
-    def __init__(
-        self,
-        weight: torch.Tensor,
-        gram: torch.Tensor,
-        mass: torch.Tensor,
-        fixed: torch.Tensor,
-        group: int,
-        price: float | None,
-    ) -> None:
+    def __init__(self, operands: Operands, group: int, price: float | None) -> None:
+        weight, gram, _, mass, fixed = operands
         inputs = weight.shape[1]
         self.w, self.mass, self.room = (_padded(value.double()) for value in (weight, mass, 1 - mass))
         self.G = torch.nn.functional.pad(gram.double(), (0, 1, 0, 1))

@@ -22,6 +22,7 @@ import torch
 
 from prunelib.kernels.cpu_common import (
     BLOCKED,
+    Figures,
     compiled,
     correlate_rows,
     first_of,
@@ -95,15 +96,15 @@ def _refine(
 
     def work(rows: slice) -> tuple[slice, RowResults]:
         results = RowResults.untouched(mask[rows])
-        masks, *figures = (figure.numpy() for figure in vars(results).values())
-        shape, count = masks.shape, len(masks)
+        figures = Figures.of(results)
+        count, inputs = shape = figures.mask.shape
         chunk = _Rows(
             weight=weights[rows],
             gram=grams,
             diag=diag,
             norm=np.sqrt(diag),
             reach=reach,
-            mask=masks,
+            mask=figures.mask,
             corr=np.empty(shape),
             restore=np.empty(shape, np.float32),
             least=np.empty(count, np.float32),
@@ -112,9 +113,9 @@ def _refine(
             promising=np.empty(shape, np.bool_),
             gain=np.empty(shape, np.float32),
             margin=np.zeros(shape, np.float32),
-            scratch=np.empty(shape[1]),
+            scratch=np.empty(inputs),
         )
-        kernel(chunk, limit, tile_rows(grams), *figures)
+        kernel(chunk, figures, limit, tile_rows(grams))
         return rows, results
 
     return in_chunks(work, len(mask), threads)
@@ -133,44 +134,46 @@ def _reach(gram: torch.Tensor) -> torch.Tensor:
 
 
 @compiled
-def _swap_best(rows, max_swaps, tile, swaps, sweeps, loss_before, loss_after, optimal):
-    active = _begin(rows, loss_before, loss_after)
+def _swap_best(rows, figures, max_swaps, tile):
+    swaps, sweeps, optimal, losses = figures.swaps, figures.sweeps, figures.optimal, figures.loss_after
+    active = _begin(rows, figures)
     while active.any():
         _scan(rows, rows.mask, active, tile)
         for r in np.flatnonzero(active):
             sweeps[r] += 1
-            u, j = _best_pair(rows, r, loss_after[r])
+            u, j = _best_pair(rows, r, losses[r])
             optimal[r] = u < 0
             active[r] = u >= 0 and swaps[r] < max_swaps
             if active[r]:
                 _swap(rows, r, u, j)
                 swaps[r] += 1
-                loss_after[r] = loss(rows.weight[r], rows.mask[r], rows.corr[r])
+                losses[r] = loss(rows.weight[r], rows.mask[r], rows.corr[r])
 
 
 @compiled
-def _sweep(rows, max_sweeps, tile, swaps, sweeps, loss_before, loss_after, optimal):
-    active = _begin(rows, loss_before, loss_after)
+def _sweep(rows, figures, max_sweeps, tile):
+    swaps, sweeps, optimal, losses = figures.swaps, figures.sweeps, figures.optimal, figures.loss_after
+    active = _begin(rows, figures)
     while active.any():
         _set_promising(rows, active)
         _scan(rows, rows.promising, active, tile)
         for r in np.flatnonzero(active):
             sweeps[r] += 1
-            made = _visit(rows, r, loss_after[r])
+            made = _visit(rows, r, losses[r])
             swaps[r] += made
-            loss_after[r] = loss(rows.weight[r], rows.mask[r], rows.corr[r])
+            losses[r] = loss(rows.weight[r], rows.mask[r], rows.corr[r])
             optimal[r] = made == 0
             active[r] = made > 0 and sweeps[r] < max_sweeps
 
 
 @compiled
-def _begin(rows, loss_before, loss_after):
+def _begin(rows, figures):
     """Set c = G p and b of every row, and its loss; return which rows are active: all."""
     pruned = np.where(rows.mask, np.float32(0.0), rows.weight)
     correlate_rows(pruned, np.arange(len(pruned)), rows.gram, rows.corr)
     for r in range(len(pruned)):
         _move(rows, r, 0, 0.0, 0, 0.0)  # c stays, b follows from it
-        loss_before[r] = loss_after[r] = loss(rows.weight[r], rows.mask[r], rows.corr[r])
+        figures.loss_before[r] = figures.loss_after[r] = loss(rows.weight[r], rows.mask[r], rows.corr[r])
     return np.ones(len(pruned), np.bool_)
 
 

@@ -10,7 +10,17 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from prunelib.kernels.cpu_common import BLOCKED, compiled, correlate_rows, first_of, in_chunks, inlined, lesser, loss
+from prunelib.kernels.cpu_common import (
+    BLOCKED,
+    Figures,
+    compiled,
+    correlate_rows,
+    first_of,
+    in_chunks,
+    inlined,
+    lesser,
+    loss,
+)
 from prunelib.kernels.interface import LOSS_TOLERANCE, ROUNDING, RowResults
 
 
@@ -23,8 +33,7 @@ def swap_best(
 
     def work(rows: slice) -> tuple[slice, RowResults]:
         results = RowResults.untouched(mask[rows])
-        masks, *figures = (figure.numpy() for figure in vars(results).values())
-        _swap_best(weights[rows], grams, bands, masks, max_swaps, *figures)
+        _swap_best(weights[rows], grams, bands, Figures.of(results), max_swaps)
         return rows, results
 
     return in_chunks(work, len(mask), threads)
@@ -60,25 +69,37 @@ class _Row(NamedTuple):
 
 
 @compiled
-def _swap_best(weight, gram, bands, mask, max_swaps, swaps, sweeps, loss_before, loss_after, optimal):
+def _swap_best(weight, gram, bands, figures, max_swaps):
+    mask, swaps, sweeps = figures.mask, figures.swaps, figures.sweeps
+    optimal, losses = figures.optimal, figures.loss_after
     inputs, interaction = len(gram), np.zeros(bands.shape)
     w, energy, corrs = np.empty(inputs), np.empty(inputs), np.empty(weight.shape)
     prune, restore, gain = np.empty(inputs), np.empty(inputs), np.empty(inputs)
     correlate_rows(np.where(mask, np.float32(0.0), weight), np.arange(len(weight)), gram, corrs)
     for r in range(len(weight)):
         w[:], corr = weight[r], corrs[r]
-        row = _Row(w, gram, mask[r], energy, corr, prune, restore, gain, interaction)
+        row = _Row(
+            weight=w,
+            gram=gram,
+            mask=mask[r],
+            energy=energy,
+            corr=corr,
+            prune=prune,
+            restore=restore,
+            gain=gain,
+            interaction=interaction,
+        )
         _begin(row, bands)
-        loss_before[r] = loss_after[r] = loss(w, row.mask, corr)
+        figures.loss_before[r] = losses[r] = loss(w, row.mask, corr)
         while True:
             sweeps[r] += 1
-            u, j = _best_pair(row, loss_after[r])
+            u, j = _best_pair(row, losses[r])
             optimal[r] = u < 0
             if optimal[r] or swaps[r] == max_swaps:
                 break
             _swap(row, u, j)
             swaps[r] += 1
-            loss_after[r] = loss(w, row.mask, corr)
+            losses[r] = loss(w, row.mask, corr)
 
 
 @compiled

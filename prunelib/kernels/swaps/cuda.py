@@ -41,7 +41,7 @@ def swap_to_optimum(
 
 
 class Rows(NamedTuple):
-    """A chunk of rows and their state, in the order in which the kernels take it.
+    """A chunk of rows and their state; a field has the name of the kernels' parameter.
 
     weight (rows, inputs), gram (inputs, inputs) and its diagonal (inputs,) are float32; corr is c = G p, (rows, inputs)
     float64; restore and least, (rows, inputs) float32, are what :mod:`.swap_kernels` says; the others are (rows,).
@@ -85,8 +85,29 @@ def begin(weight: torch.Tensor, gram: torch.Tensor, diagonal: torch.Tensor, mask
     loss = torch.empty(len(mask), dtype=torch.float64, device=weight.device)
     swaps, sweeps = torch.zeros((2, len(mask)), dtype=torch.int64, device=weight.device)
     optimal, active = torch.zeros_like(loss, dtype=torch.bool), torch.ones_like(loss, dtype=torch.bool)
-    swap_kernels.begin[(len(mask),)](weight, mask.contiguous(), diagonal, corr, restore, loss, len(gram), **_BEGIN_TILE)
-    return Rows(active, weight, gram, diagonal, corr, restore, least, loss, swaps, sweeps, optimal)
+    swap_kernels.begin[(len(mask),)](
+        weight=weight,
+        mask=mask.contiguous(),
+        diagonal=diagonal,
+        corr=corr,
+        restore=restore,
+        loss=loss,
+        inputs=len(gram),
+        **_BEGIN_TILE,
+    )
+    return Rows(
+        active=active,
+        weight=weight,
+        gram=gram,
+        diagonal=diagonal,
+        corr=corr,
+        restore=restore,
+        least=least,
+        loss=loss,
+        swaps=swaps,
+        sweeps=sweeps,
+        optimal=optimal,
+    )
 
 
 def _finish(state: Rows, decide: triton.JITFunction, group: int, limit: int, steps: int) -> RowResults:
@@ -97,21 +118,29 @@ def _finish(state: Rows, decide: triton.JITFunction, group: int, limit: int, ste
     while len(rows):
         for _ in range(steps):
             scan(rows, state, group)
-            decide[(len(rows),)](rows, *state, inputs, group, limit, **whole_row(inputs))
+            decide[(len(rows),)](
+                rows=rows, **state._asdict(), inputs=inputs, group=group, limit=limit, **whole_row(inputs)
+            )
         rows = rows[state.active[rows]]
-    figures = (state.restore == torch.inf, state.swaps, state.sweeps, loss_before, state.loss, state.optimal)
-    return RowResults(*(figure.cpu() for figure in figures))
+    return RowResults(
+        mask=state.restore == torch.inf,
+        swaps=state.swaps,
+        sweeps=state.sweeps,
+        loss_before=loss_before,
+        loss_after=state.loss,
+        optimal=state.optimal,
+    ).cpu()
 
 
 def scan(rows: torch.Tensor, state: Rows, group: int) -> None:
     """Set ``least`` of the numbered ``rows`` (n,) that are active."""
     inputs = len(state.gram)
-    operands = (state.active, state.weight, state.gram, state.restore, state.least, inputs)
+    operands = {name: getattr(state, name) for name in ("active", "weight", "gram", "restore", "least")}
     if group < inputs:
         grid = (len(rows), triton.cdiv(inputs, _GROUPS_TILE["KEPT"]))
-        scan_kernels.scan_groups[grid](rows, *operands, group, **_GROUPS_TILE)
+        scan_kernels.scan_groups[grid](rows=rows, **operands, inputs=inputs, group=group, **_GROUPS_TILE)
     else:
         blocks = triton.cdiv(len(rows), TILE["ROWS"])
         repeated = torch.cat([rows, rows[-1:].expand(blocks * TILE["ROWS"] - len(rows))])
         grid = (blocks, triton.cdiv(inputs, TILE["KEPT"]))
-        scan_kernels.scan_rows[grid](repeated, *operands, **TILE)
+        scan_kernels.scan_rows[grid](rows=repeated, **operands, inputs=inputs, **TILE)

@@ -59,8 +59,10 @@ def _swap_rows(w: torch.Tensor, G: torch.Tensor, m: torch.Tensor, group: int, ma
         r, u, j = active.nonzero()[:, 0], best[active, 0] // inputs, best[active, 0] % inputs
         m[r, u], m[r, j] = False, True
         swaps += active
-    figures = (m, swaps, sweeps, loss_before, _losses(w, G, m), optimal)
-    return RowResults(*(figure.cpu() for figure in figures))
+    losses = _losses(w, G, m)
+    return RowResults(
+        mask=m, swaps=swaps, sweeps=sweeps, loss_before=loss_before, loss_after=losses, optimal=optimal
+    ).cpu()
 
 
 def _losses(w: torch.Tensor, G: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
