@@ -1,12 +1,7 @@
-"""Block moves, compiled: what :mod:`prunelib.kernels.block_moves.reference` specifies, in float64 throughout.
+"""Block moves on the CPU, compiled by numba, in float64 throughout.
 
-A group's patterns are visited as moves from the one it has: as many kept places pruned as pruned places restored. With
-v_k = w_k for a kept and -w_k for a pruned place, the move of a set D of places changes the row's loss by
-
-    sum over k in D of  v_k (2 c_k + v_k G_kk)   +   sum over pairs k, l in D of  2 v_k v_l G_kl
-
-so that both kinds of terms are worked out once for all moves of a group. Written for places in the order "kept, then
-pruned", the moves are the same for every group.
+The terms of dL, those of one column and those of a pair, are computed once for all moves of a group. Moves are lists of
+positions in the order "kept columns, then pruned ones" (:mod:`.moves`), so that one list serves every group.
 """
 
 from collections.abc import Iterator
@@ -24,7 +19,7 @@ from prunelib.masks.patterns import Groups
 def move_to_optimum(
     weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, groups: Groups, threads: int
 ) -> Iterator[tuple[slice, RowResults]]:
-    """Give each group of each row in turn its best pattern; see :mod:`prunelib.kernels.block_moves.reference`."""
+    """Give each group of each row in turn its best pattern; see :mod:`prunelib.kernels.block_moves`."""
     weights, grams = weight.contiguous().numpy(), gram.contiguous().numpy()
     moves = moves_of(groups)
 

@@ -25,7 +25,7 @@ _TILE = {"TILE": 512, "num_warps": 4}
 def move_to_optimum(
     weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, groups: Groups, threads: int
 ) -> Iterator[tuple[slice, RowResults]]:
-    """Give each group of each row in turn its best pattern; see :mod:`prunelib.kernels.block_moves.reference`."""
+    """Give each group of each row in turn its best pattern; see :mod:`prunelib.kernels.block_moves`."""
     del threads  # of the processor
     gram = gram.contiguous()
     places, number = (torch.from_numpy(array).to(weight.device, torch.int32) for array in moves_of(groups))

@@ -1,4 +1,4 @@
-"""Block moves in plain torch: every pattern of a group of columns, evaluated as its definition says."""
+"""Block moves in plain torch, the specification of the compiled backends: every pattern of a group is evaluated."""
 
 from collections.abc import Iterator
 from itertools import combinations
@@ -15,24 +15,7 @@ _CHUNK_BYTES = 128 * 1024 * 1024
 def move_to_optimum(
     weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, groups: Groups, threads: int
 ) -> Iterator[tuple[slice, RowResults]]:
-    """Give each group of each row in turn its best pattern, until no group improves.
-
-    Parameters
-    ----------
-    weight, gram, mask
-        (rows, inputs) float32, (inputs, inputs) float32 and (rows, inputs) bool, equilibrated
-        (:mod:`prunelib.kernels.scaling`).
-    groups
-        ``size`` consecutive columns, ``keep`` of them kept.
-    threads
-        Worker threads of engines that have their own.
-
-    Yields
-    ------
-    tuple
-        Rows and their results as they are finished, in any order: ``swaps`` counts the groups changed, ``sweeps`` the
-        visits to all groups. A move counts as an improvement by the rule of :mod:`prunelib.kernels.interface`.
-    """
+    """Give each group of each row in turn its best pattern, until none improves; see the package."""
     del threads  # torch has its own
     patterns = _patterns(groups).to(weight.device)
     chunk = max(1, _CHUNK_BYTES // (8 * len(patterns) * groups.size**2))

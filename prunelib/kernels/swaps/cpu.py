@@ -41,7 +41,7 @@ _STRIP = 256  # rows of a Gram matrix that are looked at at once
 def swap_best(
     weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, group: int, max_swaps: int, threads: int
 ) -> Iterator[tuple[slice, RowResults]]:
-    """Make the best swap of each row, at most ``max_swaps`` times; see :mod:`prunelib.kernels.interface`."""
+    """Make the best swap of each row, at most ``max_swaps`` times; see :mod:`prunelib.kernels.swaps`."""
     if group < len(gram):
         return group_swaps.swap_best(weight, gram, mask, group, max_swaps, threads)
     return _refine(_swap_best, weight, gram, np.empty(0, np.float32), mask, max_swaps, threads)
@@ -50,7 +50,7 @@ def swap_best(
 def swap_to_optimum(
     weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, group: int, threads: int
 ) -> Iterator[tuple[slice, RowResults]]:
-    """Swap until no swap improves a row; see :mod:`prunelib.kernels.interface`."""
+    """Swap until no swap improves a row; see :mod:`prunelib.kernels.swaps`."""
     if group < len(gram):
         return group_swaps.swap_best(weight, gram, mask, group, MAX_SWEEPS, threads)
     return _refine(_sweep, weight, gram, _reach(gram).numpy(), mask, MAX_SWEEPS, threads)

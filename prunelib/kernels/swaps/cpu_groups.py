@@ -27,7 +27,7 @@ from prunelib.kernels.interface import LOSS_TOLERANCE, ROUNDING, RowResults
 def swap_best(
     weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, group: int, max_swaps: int, threads: int
 ) -> Iterator[tuple[slice, RowResults]]:
-    """Make the best swap of each row, at most ``max_swaps`` times; see :mod:`prunelib.kernels.interface`."""
+    """Make the best swap of each row, at most ``max_swaps`` times; see :mod:`prunelib.kernels.swaps`."""
     weights, grams = weight.contiguous().numpy(), gram.contiguous().numpy()
     bands = _bands(grams, group)
 

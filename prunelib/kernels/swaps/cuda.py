@@ -26,7 +26,7 @@ _SWAPS_BETWEEN_LOOKS = 4
 def swap_best(
     weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, group: int, max_swaps: int, threads: int
 ) -> Iterator[tuple[slice, RowResults]]:
-    """Make the best swap of each row, at most ``max_swaps`` times; see :mod:`prunelib.kernels.interface`."""
+    """Make the best swap of each row, at most ``max_swaps`` times; see :mod:`prunelib.kernels.swaps`."""
     del threads  # of the processor
     return _refine(swap_kernels.make_best_swap, weight, gram, mask, group, max_swaps, _SWAPS_BETWEEN_LOOKS)
 
@@ -34,7 +34,7 @@ def swap_best(
 def swap_to_optimum(
     weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, group: int, threads: int
 ) -> Iterator[tuple[slice, RowResults]]:
-    """Swap until no swap improves a row; see :mod:`prunelib.kernels.interface`."""
+    """Swap until no swap improves a row; see :mod:`prunelib.kernels.swaps`."""
     if group < len(gram):
         return swap_best(weight, gram, mask, group, MAX_SWEEPS, threads)
     return _refine(swap_kernels.visit, weight, gram, mask, group, MAX_SWEEPS, 1)

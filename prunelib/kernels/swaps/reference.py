@@ -12,7 +12,7 @@ _CHUNK_BYTES = 128 * 1024 * 1024
 def swap_best(
     weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, group: int, max_swaps: int, threads: int
 ) -> Iterator[tuple[slice, RowResults]]:
-    """Make the best swap of each row, at most ``max_swaps`` times; see :mod:`prunelib.kernels.interface`."""
+    """Make the best swap of each row, at most ``max_swaps`` times; see :mod:`prunelib.kernels.swaps`."""
     del threads  # torch has its own
     rows, inputs = weight.shape
     chunk = max(1, _CHUNK_BYTES // (8 * inputs * inputs))
@@ -24,7 +24,7 @@ def swap_best(
 def swap_to_optimum(
     weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, group: int, threads: int
 ) -> Iterator[tuple[slice, RowResults]]:
-    """Make the best swap of each row until none improves; see :mod:`prunelib.kernels.interface`."""
+    """Make the best swap of each row until none improves; see :mod:`prunelib.kernels.swaps`."""
     return swap_best(weight, gram, mask, group, MAX_SWEEPS, threads)
 
 
