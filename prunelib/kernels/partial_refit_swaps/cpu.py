@@ -15,9 +15,9 @@ from prunelib.kernels.cpu_common import (
     compiled,
     correlate_rows,
     first_of,
+    group_columns,
     in_chunks,
     lesser,
-    places_of,
     tile_rows,
 )
 from prunelib.kernels.interface import FLOAT32_ROUNDING, MAX_SWEEPS, RowResults
@@ -156,7 +156,7 @@ def _least_restores(kept, x, gram, corr, closed, scale, group, gain):
 
 @compiled
 def _least_restore(u, xu, row, corr, closed, scale, group):
-    places = places_of(group, u)
+    places = group_columns(group, u)
     row, corr, closed, scale = row[places], corr[places], closed[places], scale[places]
     least = np.float32(BLOCKED)
     for j in range(row.size):
@@ -189,7 +189,7 @@ def _visit(rows, r):
 @compiled
 def _best_swap(rows, r, u):
     """The least exact change from pruning u, and the j (the lowest of equals) to restore for it."""
-    places = places_of(rows.group, u)
+    places = group_columns(rows.group, u)
     row, corr, closed = rows.gram[u, places], rows.corr[r, places], rows.closed[r, places]
     diag, changes, xu, least = rows.diag[places], rows.scratch[places], rows.x[r, u], BLOCKED
     for j in range(row.size):

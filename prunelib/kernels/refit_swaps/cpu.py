@@ -15,7 +15,16 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from prunelib.kernels.cpu_common import BLOCKED, Figures, compiled, correlate, first_of, in_chunks, lesser, places_of
+from prunelib.kernels.cpu_common import (
+    BLOCKED,
+    Figures,
+    compiled,
+    correlate,
+    first_of,
+    group_columns,
+    in_chunks,
+    lesser,
+)
 from prunelib.kernels.interface import MAX_SWEEPS, RowResults
 from prunelib.kernels.refit_swaps.reference import IMPROVEMENT, LEAST_SCHUR
 
@@ -247,7 +256,7 @@ def _sweep(t, threshold):
 @compiled
 def _best_swap(t, u, row):
     """The least change from pruning u, whose row of T is given, and the j (the lowest of equals) to restore for it."""
-    places = places_of(t.group, u)
+    places = group_columns(t.group, u)
     h = -1.0 / row[u]
     step = t.state[u] * h
     a, r, schur = row[places], t.state[places], t.schur[places]
