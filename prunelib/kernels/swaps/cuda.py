@@ -1,7 +1,7 @@
-"""Swaps on a GPU: :mod:`.scan_kernels` look at all pairs, :mod:`.swap_kernels` decide row by row.
+"""Swaps on a GPU: kernels of :mod:`.cuda_scan` scan all pairs, those of :mod:`.cuda_kernels` decide row by row.
 
-Beside the weight and the Gram matrix, the device holds 16 bytes for each weight of a chunk (at most a quarter of the
-rows) and a strip of the Gram matrix in float64.
+Device memory in addition to the weight and the Gram matrix: 16 bytes for each weight of a chunk (at most a quarter of
+the rows), and a strip of the Gram matrix in float64.
 """
 
 from collections.abc import Iterator
@@ -16,10 +16,11 @@ from prunelib.kernels.swaps import cuda_kernels as swap_kernels
 from prunelib.kernels.swaps import cuda_scan as scan_kernels
 
 TILE = {"ROWS": 16, "KEPT": 128, "PRUNED": 4, "num_warps": 2}
-"""What one program scans. A thread holds 32 pairs of a row and a kept column in registers."""
+"""What one program scans: each thread has 32 (row, kept column) pairs in registers."""
 
 _BEGIN_TILE = {"TILE": 1024, "num_warps": 8}
 _GROUPS_TILE = {"KEPT": 256, "num_warps": 2}
+# To ask which rows are active waits for the GPU, so several best swaps are launched before it.
 _SWAPS_BETWEEN_LOOKS = 4
 
 
@@ -27,7 +28,7 @@ def swap_best(
     weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, group: int, max_swaps: int, threads: int
 ) -> Iterator[tuple[slice, RowResults]]:
     """Make the best swap of each row, at most ``max_swaps`` times; see :mod:`prunelib.kernels.swaps`."""
-    del threads  # of the processor
+    del threads  # of the CPU
     return _refine(swap_kernels.make_best_swap, weight, gram, mask, group, max_swaps, _SWAPS_BETWEEN_LOOKS)
 
 
@@ -44,7 +45,7 @@ class Rows(NamedTuple):
     """A chunk of rows and their state; a field has the name of the kernels' parameter.
 
     weight (rows, inputs), gram (inputs, inputs) and its diagonal (inputs,) are float32; corr is c = G p, (rows, inputs)
-    float64; restore and least, (rows, inputs) float32, are what :mod:`.swap_kernels` says; the others are (rows,).
+    float64; restore and least, (rows, inputs) float32, are described in :mod:`.cuda_kernels`; the others are (rows,).
     """
 
     active: torch.Tensor
@@ -79,7 +80,7 @@ def _refine(
 
 
 def begin(weight: torch.Tensor, gram: torch.Tensor, diagonal: torch.Tensor, mask: torch.Tensor) -> Rows:
-    """The state of all rows before the first scan."""
+    """Set up the state of all rows before the first scan."""
     corr = correlate(weight * ~mask, gram)
     restore, least = torch.empty((2, *weight.shape), device=weight.device)
     loss = torch.empty(len(mask), dtype=torch.float64, device=weight.device)
@@ -111,7 +112,7 @@ def begin(weight: torch.Tensor, gram: torch.Tensor, diagonal: torch.Tensor, mask
 
 
 def _finish(state: Rows, decide: triton.JITFunction, group: int, limit: int, steps: int) -> RowResults:
-    """Scan and decide until no row is active; after every so many steps the rows that are done are left out."""
+    """Scan and decide until no row is active; after every ``steps`` launches rows that are done are dropped."""
     inputs = len(state.gram)
     loss_before = state.loss.clone()
     rows = torch.arange(len(state.loss), device=state.loss.device)
@@ -141,6 +142,7 @@ def scan(rows: torch.Tensor, state: Rows, group: int) -> None:
         scan_kernels.scan_groups[grid](rows=rows, **operands, inputs=inputs, group=group, **_GROUPS_TILE)
     else:
         blocks = triton.cdiv(len(rows), TILE["ROWS"])
+        # The last row again, to fill the last block: each program reads whole blocks of rows.
         repeated = torch.cat([rows, rows[-1:].expand(blocks * TILE["ROWS"] - len(rows))])
         grid = (blocks, triton.cdiv(inputs, TILE["KEPT"]))
         scan_kernels.scan_rows[grid](rows=repeated, **operands, inputs=inputs, **TILE)

@@ -6,7 +6,7 @@ import torch
 
 from prunelib.kernels.interface import LOSS_TOLERANCE, MAX_SWEEPS, ROUNDING, RowResults
 
-_CHUNK_BYTES = 128 * 1024 * 1024
+_CHUNK_BYTES = 128 * 1024 * 1024  # of one float64 value for each pair of a chunk's rows
 
 
 def swap_best(
@@ -29,12 +29,12 @@ def swap_to_optimum(
 
 
 def swap_changes(w: torch.Tensor, G: torch.Tensor, m: torch.Tensor, group: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The loss change of every swap, (rows, u, j) float64, infinite where impossible; and the rounding it may carry."""
-    c = (w * ~m) @ G
+    """Compute dL(u, j), (rows, u, j) float64, infinite where impossible; and the bound of its rounding error."""
+    c = (w * ~m) @ G  # (rows, inputs)
     energy = w**2 * G.diagonal()
     a = 2 * w * c + energy
     b = -2 * w * c + energy
-    interaction = 2 * w[:, :, None] * w[:, None, :] * G
+    interaction = 2 * w[:, :, None] * w[:, None, :] * G  # (rows, u, j)
     change = a[:, :, None] + b[:, None, :] - interaction
     rounding = ROUNDING * (a.abs()[:, :, None] + b.abs()[:, None, :] + interaction.abs())
     groups = torch.arange(w.shape[1], device=w.device) // group
@@ -50,7 +50,7 @@ def _swap_rows(w: torch.Tensor, G: torch.Tensor, m: torch.Tensor, group: int, ma
     optimal = torch.zeros_like(active)
     while active.any():
         change, rounding = (value.flatten(1) for value in swap_changes(w, G, m, group))
-        best = change.argmin(dim=1, keepdim=True)
+        best = change.argmin(dim=1, keepdim=True)  # (rows, 1), of the flattened pairs: the lowest u, then j, of equals
         threshold = LOSS_TOLERANCE * _losses(w, G, m) + rounding.gather(1, best)[:, 0]
         improves = change.gather(1, best)[:, 0] < -threshold
         sweeps += active
@@ -66,6 +66,6 @@ def _swap_rows(w: torch.Tensor, G: torch.Tensor, m: torch.Tensor, group: int, ma
 
 
 def _losses(w: torch.Tensor, G: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
-    """p^T G p of each row, (rows,)."""
+    """Compute p^T G p of each row, (rows,)."""
     p = w * ~m
     return ((p @ G) * p).sum(dim=1).clamp(min=0)
