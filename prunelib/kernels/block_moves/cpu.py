@@ -35,7 +35,10 @@ def move_to_optimum(
 
 
 class _Terms(NamedTuple):
-    """Of one group, kept before pruned: columns, v and v (2 c + v G_kk) of each, (size,), and pairs 2 v_k v_l G_kl."""
+    """Terms of one group by position, kept before pruned.
+
+    column, v and alone = v (2 c + v G_kk) are (size,); pair is 2 v_k v_l G_kl, (size, size), its upper triangle set.
+    """
 
     column: np.ndarray
     v: np.ndarray
@@ -45,10 +48,11 @@ class _Terms(NamedTuple):
 
 @compiled
 def _optimise(weight, gram, figures, keep, moves, terms):
-    """Sweep over the groups of each row until a sweep under a c computed anew changes none."""
+    """Sweep over the groups of each row until a sweep that begins with a c computed anew changes none."""
     mask, sweeps, optimal = figures.mask, figures.sweeps, figures.optimal
     corrs, rows = np.empty(weight.shape, np.float64), np.arange(len(weight))
     while rows.size > 0:
+        # A row is optimal only under a c computed anew, without the rounding errors of its updates.
         correlate_rows(np.where(mask, np.float32(0.0), weight), rows, gram, corrs)
         for r in rows:
             w, m, corr = weight[r], mask[r], corrs[r]
@@ -64,7 +68,7 @@ def _optimise(weight, gram, figures, keep, moves, terms):
 
 @compiled
 def _sweep_until_still(w, gram, m, corr, keep, moves, terms):
-    """Sweep until nothing changes, with a c that is only updated; return how many groups changed in how many sweeps."""
+    """Sweep until nothing changes, with a c that is only updated; return the numbers of changes and of sweeps."""
     made, sweeps, changed = 0, 0, 1
     while changed > 0 and sweeps < MAX_SWEEPS:
         changed = _sweep(w, gram, m, corr, keep, moves, terms, loss(w, m, corr))
@@ -75,7 +79,7 @@ def _sweep_until_still(w, gram, m, corr, keep, moves, terms):
 
 @compiled
 def _sweep(w, gram, m, corr, keep, moves, terms, current):
-    """Give each group its best pattern under the current c; return how many changed."""
+    """Give each group its best pattern under the current c; return the number of groups changed."""
     changed = 0
     for start in range(0, w.size, terms.column.size):
         _set_terms(w, gram, m, corr, start, keep, terms)
@@ -106,7 +110,7 @@ def _set_terms(w, gram, m, corr, start, keep, terms):
 
 @compiled
 def _best_move(moves, terms):
-    """The move of the least change, the first of equals, and its change."""
+    """Find the move with the least change, the first of equals, and its change."""
     best, least = 0, np.inf
     for n in range(len(moves.number)):
         change = 0.0
@@ -122,7 +126,7 @@ def _best_move(moves, terms):
 
 @compiled
 def _rounding(places, terms):
-    """What rounding may feign in the change of a move."""
+    """Bound the rounding error of a move's change."""
     size = 0.0
     for i in range(places.size):
         size += abs(terms.alone[places[i]])
@@ -133,7 +137,7 @@ def _rounding(places, terms):
 
 @compiled
 def _move(places, terms, gram, m, corr):
-    """Turn the places of a move over: c += v_k G[:, k] for each."""
+    """Flip the columns of a move: c += v_k G[:, k] for each."""
     for place in places:
         k, v = terms.column[place], terms.v[place]
         row = gram[k]

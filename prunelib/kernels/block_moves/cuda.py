@@ -1,7 +1,7 @@
-"""Block moves on a GPU: what :mod:`prunelib.kernels.block_moves.reference` specifies, in float64 throughout.
+"""Block moves on a GPU, in float64 throughout.
 
-Beside the weight and the Gram matrix, the device holds at most 24 bytes for each weight of a chunk (at most a quarter
-of the rows) and a strip of the Gram matrix in float64.
+Device memory in addition to the weight and the Gram matrix: at most 24 bytes for each weight of a chunk (at most a
+quarter of the rows), and a strip of the Gram matrix in float64.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from prunelib.kernels.interface import MAX_SWEEPS, RowResults
 from prunelib.masks.patterns import Groups
 
 _AT_ONCE = 256
-"""Moves that a program values at once, of as many groups as they are."""
+"""Pairs of a group and a move that a program evaluates at once: with few moves, several groups."""
 
 _TILE = {"TILE": 512, "num_warps": 4}
 
@@ -26,7 +26,7 @@ def move_to_optimum(
     weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, groups: Groups, threads: int
 ) -> Iterator[tuple[slice, RowResults]]:
     """Give each group of each row in turn its best pattern; see :mod:`prunelib.kernels.block_moves`."""
-    del threads  # of the processor
+    del threads  # of the CPU
     gram = gram.contiguous()
     places, number = (torch.from_numpy(array).to(weight.device, torch.int32) for array in moves_of(groups))
 
@@ -40,9 +40,8 @@ def move_to_optimum(
 class Rows(NamedTuple):
     """A chunk of rows and their state; a field has the name of the kernel's parameter.
 
-    weight (rows, inputs) and gram (inputs, inputs) are float32; order (rows, inputs) int32 is what
-    :mod:`.block_move_kernels` says; places (moves, most) and number (moves,) int32 are the moves; the others are
-    (rows,).
+    weight (rows, inputs) and gram (inputs, inputs) are float32; order (rows, inputs) int32 is described in
+    :mod:`.cuda_kernels`; places (moves, most) and number (moves,) int32 are the moves; the others are (rows,).
     """
 
     weight: torch.Tensor
@@ -60,7 +59,7 @@ class Rows(NamedTuple):
 def _begin(
     weight: torch.Tensor, gram: torch.Tensor, order: torch.Tensor, places: torch.Tensor, number: torch.Tensor
 ) -> Rows:
-    """The state of all rows before the first sweep."""
+    """Set up the state of all rows before the first sweep."""
     moved, sweeps = torch.zeros((2, len(weight)), dtype=torch.int64, device=weight.device)
     loss_before, loss_after = torch.zeros((2, len(weight)), dtype=torch.float64, device=weight.device)
     optimal = torch.zeros_like(moved, dtype=torch.bool)
@@ -79,7 +78,7 @@ def _begin(
 
 
 def _finish(state: Rows, groups: Groups) -> RowResults:
-    """Let rows settle again and again, each time under a c computed anew, until none moves."""
+    """Launch the kernel, each time with a c computed anew, until it moves no group of any row."""
     rows = torch.arange(len(state.weight), device=state.weight.device)
     moves, most = state.places.shape
     sizes = {"inputs": len(state.gram), "size": groups.size, "keep": groups.keep, "moves": moves, "most": most}
@@ -100,19 +99,20 @@ def _finish(state: Rows, groups: Groups) -> RowResults:
 
 
 def _looks(moves: int) -> dict[str, int]:
-    """How many moves, of how many groups, a program values at once."""
+    """Return the numbers of groups and of moves that a program evaluates at once."""
     at_once = min(_AT_ONCE, triton.next_power_of_2(moves))
     return {"GROUPS": _AT_ONCE // at_once, "MOVES": at_once}
 
 
 def _order(mask: torch.Tensor, groups: Groups) -> torch.Tensor:
-    """The columns of each group, those kept before those pruned, (rows, inputs) int32."""
+    """Compute the columns of each group, those kept before those pruned, (rows, inputs) int32."""
+    # (rows, groups, size); stable, so that kept and pruned columns are each in ascending order
     places = mask.logical_not().byte().reshape(len(mask), -1, groups.size).argsort(dim=2, stable=True)
-    starts = torch.arange(0, mask.shape[1], groups.size, device=mask.device)
+    starts = torch.arange(0, mask.shape[1], groups.size, device=mask.device)  # (groups,)
     return (places + starts[:, None]).flatten(1).int()
 
 
 def _mask(order: torch.Tensor, groups: Groups) -> torch.Tensor:
-    """The mask (rows, inputs) bool that an order stands for."""
-    kept = order.view(len(order), -1, groups.size)[:, :, : groups.keep].flatten(1)
+    """Compute the mask (rows, inputs) bool of an order."""
+    kept = order.view(len(order), -1, groups.size)[:, :, : groups.keep].flatten(1)  # (rows, groups * keep)
     return torch.zeros_like(order, dtype=torch.bool).scatter_(1, kept.long(), value=True)

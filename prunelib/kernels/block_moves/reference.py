@@ -9,7 +9,7 @@ from prunelib.algebra.objective import row_losses
 from prunelib.kernels.interface import LOSS_TOLERANCE, MAX_SWEEPS, ROUNDING, RowResults
 from prunelib.masks.patterns import Groups
 
-_CHUNK_BYTES = 128 * 1024 * 1024
+_CHUNK_BYTES = 128 * 1024 * 1024  # of one float64 value for each pair of columns, of each pattern and row of a chunk
 
 
 def move_to_optimum(
@@ -25,7 +25,7 @@ def move_to_optimum(
 
 
 def _patterns(groups: Groups) -> torch.Tensor:
-    """All masks of a group, (patterns, size) bool."""
+    """List all masks of a group, (patterns, size) bool."""
     kept = torch.tensor(list(combinations(range(groups.size), groups.keep)))
     return torch.zeros(len(kept), groups.size, dtype=torch.bool).scatter_(1, kept, value=True)
 
@@ -58,14 +58,14 @@ def _sweep(w: torch.Tensor, G: torch.Tensor, m: torch.Tensor, patterns: torch.Te
 def pattern_changes(
     w: torch.Tensor, G: torch.Tensor, m: torch.Tensor, group: slice, patterns: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The change of each row's loss by each pattern of a group of columns, and the rounding it may carry.
+    """Compute the change of each row's loss by each pattern of a group of columns, and the bound of its rounding error.
 
     With d the change of p in the group: 2 d^T c + d^T G d, for c = G p; (rows, patterns) float64 each.
     """
-    c = (w * ~m) @ G[:, group]
-    d = (m[:, None, group].double() - patterns.double()) * w[:, None, group]
+    c = (w * ~m) @ G[:, group]  # (rows, size)
+    d = (m[:, None, group].double() - patterns.double()) * w[:, None, group]  # (rows, patterns, size)
     energies = G[group, group].diagonal()
     alone = d * (2 * c[:, None] + d * energies)
-    pairs = d[..., :, None] * d[..., None, :] * (G[group, group] - energies.diag())
+    pairs = d[..., :, None] * d[..., None, :] * (G[group, group] - energies.diag())  # (rows, patterns, size, size)
     rounding = ROUNDING * (alone.abs().sum(dim=-1) + pairs.abs().sum(dim=(-2, -1)))
     return alone.sum(dim=-1) + pairs.sum(dim=(-2, -1)), rounding
