@@ -1,6 +1,6 @@
-"""Frank-Wolfe steps on a GPU: what stands around the product, in one pass over each row.
+"""Frank-Wolfe steps on a GPU: all but the matrix product, in one pass over each row.
 
-Where groups span rows, the plain engine does it. Of equal gradients the lower place is taken.
+Groups that span rows are left to the reference. Of equal gradients the lower column is taken.
 """
 
 import torch
@@ -49,7 +49,7 @@ def curvature(
     weight: torch.Tensor, linear: torch.Tensor, toward: torch.Tensor, change: torch.Tensor, threads: int
 ) -> torch.Tensor:
     """As :func:`prunelib.kernels.frank_wolfe.reference.curvature`."""
-    del threads  # of the processor
+    del threads  # of the CPU
     rows, inputs = weight.shape
     found = torch.empty(rows, dtype=torch.float64, device=weight.device)
     with torch.cuda.device_of(weight):
