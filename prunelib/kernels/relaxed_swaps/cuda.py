@@ -1,7 +1,7 @@
-"""Relaxed swaps on a GPU: :mod:`.relaxed_swap_kernels` take a row through all objectives, many rows at once.
+"""Relaxed swaps on a GPU: one launch minimises all objectives of a chunk of rows.
 
-Beside the weight and the Gram matrix, the device holds 20 bytes for each weight of a chunk, and a strip of the Gram
-matrix in float64.
+Device memory in addition to the weight and the Gram matrix: 20 bytes for each weight of a chunk, and a strip of the
+Gram matrix in float64.
 """
 
 from collections.abc import Iterator
@@ -17,8 +17,8 @@ from prunelib.kernels.relaxed_swaps.reference import PAIRS, Operands
 def descend(
     operands: Operands, group: int, price: float | None, tolerance: float, rounds: int, threads: int
 ) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Make relaxed swaps on one objective after the other; see :mod:`prunelib.kernels.relaxed_swaps.reference`."""
-    del threads  # of the processor
+    """Make relaxed swaps on one objective after the other; see :mod:`prunelib.kernels.relaxed_swaps`."""
+    del threads  # of the CPU
     inputs, mass = len(operands.gram), operands.mass
     gram, shifts = operands.gram.contiguous(), operands.shifts.contiguous()
     diagonal = gram.diagonal().contiguous()
@@ -50,5 +50,5 @@ def descend(
 
 
 def _groups(inputs: int, group: int) -> dict[str, int]:
-    """How a program holds the groups of a row."""
+    """Launch settings of a program that has a row in registers as (GROUPS, PLACES)."""
     return {"GROUPS": triton.next_power_of_2(inputs // group), "PLACES": triton.next_power_of_2(group)}
