@@ -1,4 +1,4 @@
-"""What the GPU's engines hold on the device: their tensors counted on the processor, with kernels that do nothing."""
+"""Device memory of the CUDA backends: their tensors are counted on the CPU, with kernels that do nothing."""
 
 import pytest
 from strategies import problem

@@ -1,4 +1,4 @@
-"""The engines of relaxed swaps against optimality conditions, and against each other."""
+"""The backends of relaxed swaps against optimality conditions, and against each other."""
 
 import importlib
 from typing import NamedTuple
@@ -45,13 +45,13 @@ def effort(engine):
 
 
 def layer(p):
-    """Weights and Gram matrix as engines get them."""
+    """Weights and Gram matrix as backends get them."""
     scaled = equilibrate(p.weight, p.gram)
     return scaled.weight, scaled.gram
 
 
 def descend(engine, p, shifts=None, mass=None, fixed=None, price=None, tolerance=1e-4, rounds=3000, threads=1):
-    """All rows of an engine's results, in order."""
+    """All rows of a backend's results, in order."""
     weight, gram = layer(p)
     shifts = torch.zeros(1, len(gram), dtype=torch.float64) if shifts is None else shifts
     mass = p.mask.double() if mass is None else mass
@@ -127,7 +127,7 @@ def test_masses_stay_feasible_losses_fall_and_the_gap_closes(engine):
 
 @pytest.mark.parametrize("engine", COMPILED, indirect=True)
 def test_the_engines_reach_the_same_optimum(engine):
-    """Follows from their gaps, so few examples do; the plain engine takes seconds for one."""
+    """Follows from their gaps, so few examples do; the reference takes seconds for one."""
     examples, tolerance, slack, rounds = effort(engine)
 
     @settings(max_examples=min(examples, 8))

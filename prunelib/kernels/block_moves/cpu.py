@@ -84,8 +84,8 @@ def _sweep(w, gram, m, corr, keep, moves, terms, current):
     for start in range(0, w.size, terms.column.size):
         _set_terms(w, gram, m, corr, start, keep, terms)
         best, change = _best_move(moves, terms)
-        if change < -(LOSS_TOLERANCE * current + _rounding(moves.places[best, : moves.number[best]], terms)):
-            _move(moves.places[best, : moves.number[best]], terms, gram, m, corr)
+        if change < -(LOSS_TOLERANCE * current + _rounding(moves.positions[best, : moves.number[best]], terms)):
+            _move(moves.positions[best, : moves.number[best]], terms, gram, m, corr)
             current = max(current + change, 0.0)
             changed += 1
     return changed
@@ -96,16 +96,16 @@ def _set_terms(w, gram, m, corr, start, keep, terms):
     """Set the terms of the group that begins at column ``start``."""
     kept, pruned = 0, keep
     for k in range(start, start + terms.column.size):
-        place = kept if m[k] else pruned
+        position = kept if m[k] else pruned
         kept, pruned = kept + m[k], pruned + (not m[k])
-        terms.column[place] = k
-    for place in range(terms.column.size):
-        k = terms.column[place]
-        v = np.float64(w[k]) if place < keep else -np.float64(w[k])
-        terms.v[place] = v
-        terms.alone[place] = v * (2.0 * corr[k] + v * gram[k, k])
-        for other in range(place):
-            terms.pair[other, place] = 2.0 * v * terms.v[other] * gram[k, terms.column[other]]
+        terms.column[position] = k
+    for position in range(terms.column.size):
+        k = terms.column[position]
+        v = np.float64(w[k]) if position < keep else -np.float64(w[k])
+        terms.v[position] = v
+        terms.alone[position] = v * (2.0 * corr[k] + v * gram[k, k])
+        for other in range(position):
+            terms.pair[other, position] = 2.0 * v * terms.v[other] * gram[k, terms.column[other]]
 
 
 @compiled
@@ -115,31 +115,31 @@ def _best_move(moves, terms):
     for n in range(len(moves.number)):
         change = 0.0
         for i in range(moves.number[n]):
-            place = moves.places[n, i]
-            change += terms.alone[place]
+            position = moves.positions[n, i]
+            change += terms.alone[position]
             for j in range(i):
-                change += terms.pair[moves.places[n, j], place]
+                change += terms.pair[moves.positions[n, j], position]
         if change < least:
             best, least = n, change
     return best, least
 
 
 @compiled
-def _rounding(places, terms):
+def _rounding(positions, terms):
     """Bound the rounding error of a move's change."""
     size = 0.0
-    for i in range(places.size):
-        size += abs(terms.alone[places[i]])
+    for i in range(positions.size):
+        size += abs(terms.alone[positions[i]])
         for j in range(i):
-            size += abs(terms.pair[places[j], places[i]])
+            size += abs(terms.pair[positions[j], positions[i]])
     return ROUNDING * size
 
 
 @compiled
-def _move(places, terms, gram, m, corr):
+def _move(positions, terms, gram, m, corr):
     """Flip the columns of a move: c += v_k G[:, k] for each."""
-    for place in places:
-        k, v = terms.column[place], terms.v[place]
+    for position in positions:
+        k, v = terms.column[position], terms.v[position]
         row = gram[k]
         m[k] = not m[k]
         for i in range(corr.size):

@@ -28,10 +28,10 @@ def move_to_optimum(
     """Give each group of each row in turn its best pattern; see :mod:`prunelib.kernels.block_moves`."""
     del threads  # of the CPU
     gram = gram.contiguous()
-    places, number = (torch.from_numpy(array).to(weight.device, torch.int32) for array in moves_of(groups))
+    positions, number = (torch.from_numpy(array).to(weight.device, torch.int32) for array in moves_of(groups))
 
     def work(part: slice) -> tuple[slice, RowResults]:
-        rows = _begin(weight[part].contiguous(), gram, _order(mask[part], groups), places, number)
+        rows = _begin(weight[part].contiguous(), gram, _order(mask[part], groups), positions, number)
         return part, _finish(rows, groups)
 
     return in_chunks(work, weight)
@@ -41,13 +41,13 @@ class Rows(NamedTuple):
     """A chunk of rows and their state; a field has the name of the kernel's parameter.
 
     weight (rows, inputs) and gram (inputs, inputs) are float32; order (rows, inputs) int32 is described in
-    :mod:`.cuda_kernels`; places (moves, most) and number (moves,) int32 are the moves; the others are (rows,).
+    :mod:`.cuda_kernels`; positions (moves, most) and number (moves,) int32 are the moves; the others are (rows,).
     """
 
     weight: torch.Tensor
     gram: torch.Tensor
     order: torch.Tensor
-    places: torch.Tensor
+    positions: torch.Tensor
     number: torch.Tensor
     moved: torch.Tensor
     sweeps: torch.Tensor
@@ -57,7 +57,7 @@ class Rows(NamedTuple):
 
 
 def _begin(
-    weight: torch.Tensor, gram: torch.Tensor, order: torch.Tensor, places: torch.Tensor, number: torch.Tensor
+    weight: torch.Tensor, gram: torch.Tensor, order: torch.Tensor, positions: torch.Tensor, number: torch.Tensor
 ) -> Rows:
     """Set up the state of all rows before the first sweep."""
     moved, sweeps = torch.zeros((2, len(weight)), dtype=torch.int64, device=weight.device)
@@ -67,7 +67,7 @@ def _begin(
         weight=weight,
         gram=gram,
         order=order,
-        places=places,
+        positions=positions,
         number=number,
         moved=moved,
         sweeps=sweeps,
@@ -80,7 +80,7 @@ def _begin(
 def _finish(state: Rows, groups: Groups) -> RowResults:
     """Launch the kernel, each time with a c computed anew, until it moves no group of any row."""
     rows = torch.arange(len(state.weight), device=state.weight.device)
-    moves, most = state.places.shape
+    moves, most = state.positions.shape
     sizes = {"inputs": len(state.gram), "size": groups.size, "keep": groups.keep, "moves": moves, "most": most}
     while len(rows):
         corr = correlate(state.weight[rows].masked_fill_(_mask(state.order[rows], groups), 0), state.gram)
@@ -107,9 +107,9 @@ def _looks(moves: int) -> dict[str, int]:
 def _order(mask: torch.Tensor, groups: Groups) -> torch.Tensor:
     """Compute the columns of each group, those kept before those pruned, (rows, inputs) int32."""
     # (rows, groups, size); stable, so that kept and pruned columns are each in ascending order
-    places = mask.logical_not().byte().reshape(len(mask), -1, groups.size).argsort(dim=2, stable=True)
+    positions = mask.logical_not().byte().reshape(len(mask), -1, groups.size).argsort(dim=2, stable=True)
     starts = torch.arange(0, mask.shape[1], groups.size, device=mask.device)  # (groups,)
-    return (places + starts[:, None]).flatten(1).int()
+    return (positions + starts[:, None]).flatten(1).int()
 
 
 def _mask(order: torch.Tensor, groups: Groups) -> torch.Tensor:

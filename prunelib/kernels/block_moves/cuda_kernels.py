@@ -21,7 +21,7 @@ _ROUNDING = tl.constexpr(ROUNDING)
 
 @triton.jit(do_not_specialize=["limit"])
 def settle(
-    rows, corr, weight, gram, order, places, number, moved, sweeps, loss_before, loss_after, optimal, limit,
+    rows, corr, weight, gram, order, positions, number, moved, sweeps, loss_before, loss_after, optimal, limit,
     inputs: tl.constexpr, size: tl.constexpr, keep: tl.constexpr, moves: tl.constexpr, most: tl.constexpr,
     GROUPS: tl.constexpr, MOVES: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
@@ -37,11 +37,25 @@ def settle(
         changed, start = 0, 0
         while start < inputs // size:
             ahead, move, change = _first_improving(
-                start, loss, weight, gram, corr, order, places, number, inputs, size, keep, moves, most, GROUPS, MOVES
+                start,
+                loss,
+                weight,
+                gram,
+                corr,
+                order,
+                positions,
+                number,
+                inputs,
+                size,
+                keep,
+                moves,
+                most,
+                GROUPS,
+                MOVES,
             )
             start += ahead
             if ahead < GROUPS:
-                _move(start * size, places + move * most, tl.load(number + move),
+                _move(start * size, positions + move * most, tl.load(number + move),
                       weight, gram, corr, order, inputs, keep, TILE)  # fmt: skip
                 loss = tl.maximum(loss + change, 0.0)
                 changed += 1
@@ -60,9 +74,9 @@ def _loss(weight, corr, order, inputs: tl.constexpr, size: tl.constexpr, keep: t
     """Compute the row's loss p^T c."""
     losses = tl.zeros((TILE,), tl.float64)
     for start in range(0, inputs, TILE):
-        places = start + tl.arange(0, TILE)
-        pruned = (places < inputs) & (places % size >= keep)
-        columns = tl.load(order + places, mask=pruned, other=0)
+        positions = start + tl.arange(0, TILE)
+        pruned = (positions < inputs) & (positions % size >= keep)
+        columns = tl.load(order + positions, mask=pruned, other=0)
         w = tl.load(weight + columns, mask=pruned, other=0.0).to(tl.float64)
         losses += w * tl.load(corr + columns, mask=pruned, other=0.0)
     return tl.maximum(tl.sum(losses, 0), 0.0)
@@ -70,13 +84,13 @@ def _loss(weight, corr, order, inputs: tl.constexpr, size: tl.constexpr, keep: t
 
 @triton.jit
 def _first_improving(
-    start, loss, weight, gram, corr, order, places, number,
+    start, loss, weight, gram, corr, order, positions, number,
     inputs: tl.constexpr, size: tl.constexpr, keep: tl.constexpr, moves: tl.constexpr, most: tl.constexpr,
     GROUPS: tl.constexpr, MOVES: tl.constexpr,
 ):  # fmt: skip
     """Find how far after ``start`` the first improving group is (GROUPS: none), its best move and the move's change."""
     change, terms, move = _best_moves(
-        start, weight, gram, corr, order, places, number, inputs, size, keep, moves, most, GROUPS, MOVES
+        start, weight, gram, corr, order, positions, number, inputs, size, keep, moves, most, GROUPS, MOVES
     )
     groups = tl.arange(0, GROUPS)
     ahead = tl.min(tl.where(change < -(loss * _TOLERANCE + terms * _ROUNDING), groups, GROUPS), 0)
@@ -86,7 +100,7 @@ def _first_improving(
 
 @triton.jit
 def _best_moves(
-    start, weight, gram, corr, order, places, number,
+    start, weight, gram, corr, order, positions, number,
     inputs: tl.constexpr, size: tl.constexpr, keep: tl.constexpr, moves: tl.constexpr, most: tl.constexpr,
     GROUPS: tl.constexpr, MOVES: tl.constexpr,
 ):  # fmt: skip
@@ -102,7 +116,7 @@ def _best_moves(
     for first in range(0, moves, MOVES):
         n = first + tl.arange(0, MOVES)
         change, its_terms = _changes(
-            groups, n, weight, gram, corr, order, places, number, inputs, size, keep, moves, most
+            groups, n, weight, gram, corr, order, positions, number, inputs, size, keep, moves, most
         )
         better = change < least
         least = tl.where(better, change, least)
@@ -115,20 +129,20 @@ def _best_moves(
 
 @triton.jit
 def _changes(
-    groups, n, weight, gram, corr, order, places, number,
+    groups, n, weight, gram, corr, order, positions, number,
     inputs: tl.constexpr, size: tl.constexpr, keep: tl.constexpr, moves: tl.constexpr, most: tl.constexpr,
 ):  # fmt: skip
     """Compute dL of moves n in groups, and the sum of the magnitudes of its terms, (groups, moves) float64 each."""
     change = tl.zeros((groups.shape[0], n.shape[0]), tl.float64)
     terms = tl.zeros((groups.shape[0], n.shape[0]), tl.float64)
     for i in range(most):
-        k, vk = _column(i, groups, n, weight, order, places, number, size, keep, moves, most)  # (groups, moves)
+        k, vk = _column(i, groups, n, weight, order, positions, number, size, keep, moves, most)  # (groups, moves)
         row = gram + k.to(tl.int64) * inputs
         alone = vk * (2.0 * tl.load(corr + k) + vk * tl.load(row + k))
         change += alone
         terms += tl.abs(alone)
         for j in range(i):
-            l, vl = _column(j, groups, n, weight, order, places, number, size, keep, moves, most)
+            l, vl = _column(j, groups, n, weight, order, positions, number, size, keep, moves, most)
             pair = 2.0 * vk * vl * tl.load(row + l)
             change += pair
             terms += tl.abs(pair)
@@ -137,21 +151,21 @@ def _changes(
 
 @triton.jit
 def _column(
-    i, groups, n, weight, order, places, number,
+    i, groups, n, weight, order, positions, number,
     size: tl.constexpr, keep: tl.constexpr, moves: tl.constexpr, most: tl.constexpr,
 ):  # fmt: skip
     """Find the i-th column k that moves n flip in groups, and v_k; beyond the last one, column 0 and v = 0."""
     turned = i < tl.load(number + n, mask=n < moves, other=0)
-    place = tl.load(places + n * most + i, mask=turned, other=0)
+    position = tl.load(positions + n * most + i, mask=turned, other=0)
     here = (groups >= 0)[:, None] & turned[None, :]  # (groups, moves)
-    k = tl.load(order + (groups * size)[:, None] + place[None, :], mask=here, other=0)
+    k = tl.load(order + (groups * size)[:, None] + position[None, :], mask=here, other=0)
     w = tl.load(weight + k, mask=here, other=0.0).to(tl.float64)
-    return k, tl.where((place < keep)[None, :], w, -w)
+    return k, tl.where((position < keep)[None, :], w, -w)
 
 
 @triton.jit
 def _move(
-    start, places, count, weight, gram, corr, order, inputs: tl.constexpr, keep: tl.constexpr, TILE: tl.constexpr
+    start, positions, count, weight, gram, corr, order, inputs: tl.constexpr, keep: tl.constexpr, TILE: tl.constexpr
 ):
     """Flip the ``count`` columns of a move in the group that begins at ``start``: c += v_k G[:, k] for each."""
     for first in range(0, inputs, TILE):
@@ -160,10 +174,10 @@ def _move(
         c = tl.load(corr + columns, mask=inside, other=0.0)
         i = 0
         while i < count:
-            place = tl.load(places + i)
-            k = tl.load(order + start + place)
+            position = tl.load(positions + i)
+            k = tl.load(order + start + position)
             w = tl.load(weight + k).to(tl.float64)
-            v = tl.where(place < keep, w, -w)
+            v = tl.where(position < keep, w, -w)
             c += v * tl.load(gram + k.to(tl.int64) * inputs + columns, mask=inside, other=0.0)
             i += 1
         tl.store(corr + columns, c, mask=inside)
@@ -171,7 +185,7 @@ def _move(
     i = 0
     # The first half of a move's columns is pruned, the second restored: they exchange positions.
     while i < count // 2:
-        out, back = order + start + tl.load(places + i), order + start + tl.load(places + count // 2 + i)
+        out, back = order + start + tl.load(positions + i), order + start + tl.load(positions + count // 2 + i)
         u, j = tl.load(out), tl.load(back)
         tl.debug_barrier()
         tl.store(out, j)

@@ -12,12 +12,12 @@ from prunelib.masks.patterns import Groups
 
 
 class Moves(NamedTuple):
-    """The positions that each move flips: places (moves, most) int64, padded with 0, and number (moves,) of them.
+    """The positions that each move flips: positions (moves, most) int64, padded with 0, and number (moves,) of them.
 
     The first half of a move's positions are pruned, the second half restored.
     """
 
-    places: np.ndarray
+    positions: np.ndarray
     number: np.ndarray
 
 
@@ -28,7 +28,7 @@ def moves_of(groups: Groups) -> Moves:
     found = [
         out + back for n in range(1, most + 1) for out, back in product(combinations(kept, n), combinations(pruned, n))
     ]
-    places = np.zeros((len(found), 2 * most), np.int64)
-    for row, move in zip(places, found, strict=True):
+    positions = np.zeros((len(found), 2 * most), np.int64)
+    for row, move in zip(positions, found, strict=True):
         row[: len(move)] = move
-    return Moves(places, np.array([len(move) for move in found]))
+    return Moves(positions, np.array([len(move) for move in found]))

@@ -41,8 +41,8 @@ def direct_groups(
     kept = tl.load(fixed + columns, mask=inside, other=0) != 0
     before, free = tl.zeros((BLOCK,), tl.int32), tl.zeros((BLOCK,), tl.int32) + keep
     # Ranks by comparing all pairs of a group: position by position, each entry against one other of its group.
-    for place in range(group):
-        other = columns - columns % group + place  # (BLOCK,)
+    for position in range(group):
+        other = columns - columns % group + position  # (BLOCK,)
         _, _, h = _gradient(weight, linear, residual, mass, other, inside)
         locked = tl.load(fixed + other, mask=inside, other=0) != 0
         free -= locked.to(tl.int32)

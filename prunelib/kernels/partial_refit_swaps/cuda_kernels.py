@@ -55,8 +55,8 @@ def scan_groups(
     inside = u < inputs
     xs = tl.load(x + r * inputs + u, mask=inside, other=0.0).to(tl.float32)
     found = tl.full((KEPT,), INFINITY, tl.float32)
-    for place in range(group):
-        j = u - u % group + place
+    for position in range(group):
+        j = u - u % group + position
         g = tl.load(gram + u.to(tl.int64) * inputs + j, mask=inside, other=0.0)
         s = tl.load(scale + j, mask=inside, other=0.0)
         c = tl.load(target + n * inputs + j, mask=inside, other=0.0)
@@ -79,7 +79,7 @@ def visit(
     r = tl.load(rows + n)
     weight, x, closed, corr = weight + r * inputs, x + r * inputs, closed + r * inputs, corr + n * inputs
     columns = tl.arange(0, BLOCK)
-    loss, threshold, gain, reach = _promises(weight, gram, x, closed, corr, least + n * inputs, columns, inputs)
+    loss, threshold, gain, reach = _gains(weight, gram, x, closed, corr, least + n * inputs, columns, inputs)
     made = 0
     lowest, u = tl.min(gain, 0, return_indices=True)
     while lowest < reach - threshold:
@@ -99,7 +99,7 @@ def visit(
 
 
 @triton.jit
-def _promises(weight, gram, x, closed, corr, least, columns, inputs: tl.constexpr):
+def _gains(weight, gram, x, closed, corr, least, columns, inputs: tl.constexpr):
     """Compute the row's loss, the threshold of an improvement, the least change of each u and its rounding bound."""
     inside = columns < inputs
     w = tl.load(weight + columns, mask=inside, other=0.0)
@@ -107,8 +107,8 @@ def _promises(weight, gram, x, closed, corr, least, columns, inputs: tl.constexp
     c = tl.load(corr + columns, mask=inside, other=0.0)
     d = tl.load(gram + columns.to(tl.int64) * (inputs + 1), mask=inside, other=0.0)
     kept = tl.load(closed + columns, mask=inside, other=0.0) == INFINITY
-    promised = tl.load(least + columns, mask=inside, other=INFINITY)
-    gain = tl.where(kept, prune_term(xs, d, c).to(tl.float32) + promised, INFINITY)
+    found = tl.load(least + columns, mask=inside, other=INFINITY)
+    gain = tl.where(kept, prune_term(xs, d, c).to(tl.float32) + found, INFINITY)
     size = tl.max(tl.abs(c).to(tl.float32), 0) + 2.0 * tl.max(tl.abs(xs).to(tl.float32), 0)
     loss = tl.maximum(tl.sum((w - xs) * c, 0), 0.0)
     return loss, tl.sum(w * w, 0) * _IMPROVEMENT, gain, size * FLOAT32_ROUNDING * size
@@ -121,8 +121,8 @@ def _best_swap(u, gram, inverse, x, closed, corr, inputs: tl.constexpr, group: t
     row, xu = gram + u.to(tl.int64) * inputs, tl.load(x + u)
     changes, columns = tl.full((TILE,), INFINITY, tl.float64), tl.zeros((TILE,), tl.int32)
     for start in range(0, group, TILE):
-        place = start + tl.arange(0, TILE)
-        near, j = place < group, low + place
+        position = start + tl.arange(0, TILE)
+        near, j = position < group, low + position
         restored = tl.load(corr + j, mask=near, other=0.0) + xu * tl.load(row + j, mask=near, other=0.0)
         shut = tl.load(closed + j, mask=near, other=INFINITY)
         change = shut - restored * restored * tl.load(inverse + j, mask=near, other=0.0)
@@ -164,8 +164,8 @@ def descend(
     """
     n = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     r = tl.load(rows + n, mask=n < count, other=0)
-    places = tl.arange(0, COORDINATES)
-    columns = first + places
+    positions = tl.arange(0, COORDINATES)
+    columns = first + positions
     inside = (n < count)[:, None] & (columns < inputs)[None, :]
     c = tl.load(corr + (n * inputs)[:, None] + columns[None, :], mask=inside, other=0.0)  # (ROWS, COORDINATES)
     here = (r * inputs)[:, None] + columns[None, :]
@@ -176,8 +176,8 @@ def descend(
         its_c = tl.gather(tl.where(kept, c, 0.0), tl.full((ROWS, 1), k, tl.int32), 1)
         # (ROWS, 1); 0 for a weight that is not kept
         step = its_c * tl.load(inverse + i)
-        moved = tl.where((places == k)[None, :], step, moved)
+        moved = tl.where((positions == k)[None, :], step, moved)
         g = tl.load(gram + i.to(tl.int64) * inputs + columns, mask=columns < inputs, other=0.0)
         c -= step * g[None, :]
     tl.store(x + here, tl.load(x + here, mask=inside, other=0.0) + moved, mask=inside)
-    tl.store(steps + (n * COORDINATES)[:, None] + places[None, :], moved, mask=(n < count)[:, None])
+    tl.store(steps + (n * COORDINATES)[:, None] + positions[None, :], moved, mask=(n < count)[:, None])

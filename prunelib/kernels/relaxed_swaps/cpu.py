@@ -72,7 +72,7 @@ class _Row(NamedTuple):
     gram (inputs, inputs) and blocks (:func:`_blocks`) are float32; weight, mass, room, corr = G p and moved = d w^2 are
     (inputs + 1,) float64. weight32, gradient, energy (the curvature along one mass), closed (BLOCKED for a column
     without mass to give, else 0), open (the mass it may take) and drops are (inputs + 1,) float32, for choosing pairs.
-    fixed (inputs + 1,) is bool. givers and takers (groups,) int32 are the pair of each group, promised (groups,)
+    fixed (inputs + 1,) is bool. givers and takers (groups,) int32 are the pair of each group, best (groups,)
     float32 its drop. Of the givers, a scan over groups needs least = -gradient, twice = 2 w, own = energy and
     given = mass, (groups,), and interaction, G with each column of the group, (group, groups), all float32.
     """
@@ -93,7 +93,7 @@ class _Row(NamedTuple):
     fixed: np.ndarray
     givers: np.ndarray
     takers: np.ndarray
-    promised: np.ndarray
+    best: np.ndarray
     least: np.ndarray
     twice: np.ndarray
     own: np.ndarray
@@ -107,7 +107,7 @@ def _empty(gram, blocks):
     weight, mass, room, corr, moved = np.zeros((5, inputs + 1), np.float64)
     weight32, gradient, energy, closed, room32, drops = np.zeros((6, inputs + 1), np.float32)
     givers, takers = np.zeros((2, groups), np.int32)
-    promised, least, twice, own, given = np.zeros((5, groups), np.float32)
+    best, least, twice, own, given = np.zeros((5, groups), np.float32)
     return _Row(
         gram=gram,
         blocks=blocks,
@@ -125,7 +125,7 @@ def _empty(gram, blocks):
         fixed=np.zeros(inputs + 1, np.bool_),
         givers=givers,
         takers=takers,
-        promised=promised,
+        best=best,
         least=least,
         twice=twice,
         own=own,
@@ -192,7 +192,7 @@ def _slope(row, j):
 @compiled
 def _certify(row, price):
     """Compute the relaxed loss and the dual gap, max <gradient, m - v> over the polytope, with a price over the box."""
-    inputs, groups = row.weight.size - 1, row.promised.size
+    inputs, groups = row.weight.size - 1, row.best.size
     loss, gap = 0.0, 0.0
     gradient = np.empty(inputs // groups)
     for q in range(groups):
@@ -238,11 +238,11 @@ def _round(row, pairs):
     """Scan and make the pairs with the largest drops, until ``pairs`` are found; return whether there were any."""
     found = 0
     while found < pairs:
-        largest = _scan(row) if row.promised.size == 1 else _scan_groups(row)
+        largest = _scan(row) if row.best.size == 1 else _scan_groups(row)
         if largest <= 0:
             break
-        for q in range(row.promised.size):
-            if row.promised[q] >= _NEAR * largest:
+        for q in range(row.best.size):
+            if row.best[q] >= _NEAR * largest:
                 _swap(row, row.givers[q], row.takers[q])
                 found += 1
     return found > 0
@@ -255,13 +255,13 @@ def _scan(row):
     i = _giver(row.gradient[:outside], row.closed[:outside])
     if row.closed[outside] == 0 and (row.closed[i] > 0 or row.gradient[outside] > row.gradient[i]):
         i = outside
-    row.givers[0], row.promised[0] = i, 0.0
+    row.givers[0], row.best[0] = i, 0.0
     if row.closed[i] == 0:
-        row.takers[0], row.promised[0] = _taker(row, i)
+        row.takers[0], row.best[0] = _taker(row, i)
         earned = _earned(row, i)
-        if earned > row.promised[0]:
-            row.takers[0], row.promised[0] = outside, earned
-    return row.promised[0]
+        if earned > row.best[0]:
+            row.takers[0], row.best[0] = outside, earned
+    return row.best[0]
 
 
 @compiled
@@ -308,7 +308,7 @@ def _drop(slope, curvature, mass, room):
 @compiled
 def _scan_groups(row):
     """Find the pair of each group and its drop, all groups side by side; return the largest drop."""
-    group, groups = row.blocks.shape[0], row.promised.size
+    group, groups = row.blocks.shape[0], row.best.size
     row.givers[:], row.least[:] = 0, 2.0 * BLOCKED
     for t in range(group):
         columns = slice(t * groups, (t + 1) * groups)
@@ -318,17 +318,17 @@ def _scan_groups(row):
         _note_givers(row.givers, t, row.weight32[columns], row.energy[columns], row.mass[columns], row)
         for s in range(group):
             _note_interaction(row.givers, t, row.blocks[t, s], row.interaction[s])
-    row.takers[:], row.promised[:] = 0, 0.0
+    row.takers[:], row.best[:] = 0, 0.0
     for s in range(group):
         columns = slice(s * groups, (s + 1) * groups)
         w, gradient, energy, room = row.weight32[columns], row.gradient[columns], row.energy[columns], row.open[columns]
         _offer_takers(row, w, gradient, energy, room, row.interaction[s], s)
     largest = np.float32(0.0)
     for q in range(groups):
-        row.promised[q] = row.promised[q] if row.least[q] < _SHUT else np.float32(0.0)
+        row.best[q] = row.best[q] if row.least[q] < _SHUT else np.float32(0.0)
         row.givers[q] = row.givers[q] * groups + q
         row.takers[q] = row.takers[q] * groups + q
-        largest = -lesser(-largest, -row.promised[q])
+        largest = -lesser(-largest, -row.best[q])
     return largest
 
 
@@ -363,13 +363,13 @@ def _note_interaction(givers, t, block, interaction):
 @compiled
 def _offer_takers(row, w, gradient, energy, room, interaction, s):
     """Make column s of each group the taker where its drop is the largest so far."""
-    takers, promised, least, twice, own, given = row.takers, row.promised, row.least, row.twice, row.own, row.given
+    takers, best, least, twice, own, given = row.takers, row.best, row.least, row.twice, row.own, row.given
     for q in range(takers.size):
         curvature = own[q] + energy[q] - twice[q] * w[q] * interaction[q]
         drop = -_drop(-least[q] - gradient[q], curvature, given[q], room[q])
-        better = drop > promised[q]
+        better = drop > best[q]
         takers[q] = np.int32(s) if better else takers[q]
-        promised[q] = drop if better else promised[q]
+        best[q] = drop if better else best[q]
 
 
 @compiled

@@ -50,5 +50,5 @@ def descend(
 
 
 def _groups(inputs: int, group: int) -> dict[str, int]:
-    """Launch settings of a program that has a row in registers as (GROUPS, PLACES)."""
-    return {"GROUPS": triton.next_power_of_2(inputs // group), "PLACES": triton.next_power_of_2(group)}
+    """Launch settings of a program that has a row in registers as (GROUPS, COLUMNS)."""
+    return {"GROUPS": triton.next_power_of_2(inputs // group), "COLUMNS": triton.next_power_of_2(group)}

@@ -22,7 +22,7 @@ _OUTSIDE = tl.constexpr(OUTSIDE)
 def descend(
     weight, gram, diagonal, shifts, fixed, mass, corr, gradient, stages, price, tolerance, rounds,
     pairs: tl.constexpr, inputs: tl.constexpr, group: tl.constexpr, PRICED: tl.constexpr,
-    GROUPS: tl.constexpr, PLACES: tl.constexpr, TILE: tl.constexpr,
+    GROUPS: tl.constexpr, COLUMNS: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """Make the relaxed swaps of a row on one objective after the other."""
     row = tl.program_id(0).to(tl.int64) * inputs
@@ -37,11 +37,11 @@ def descend(
         while (made > 0) & (left > 0):
             made, left = 0, left - 1
             loss = _loss(weight, shift, mass, corr, inputs, TILE)
-            gap = _gap(fixed, mass, gradient, price, inputs, group, PRICED, GROUPS, PLACES)
+            gap = _gap(fixed, mass, gradient, price, inputs, group, PRICED, GROUPS, COLUMNS)
             if gap > tolerance * loss:
                 made = _make_round(
                     weight, gram, diagonal, shift, fixed, mass, corr, gradient, price,
-                    pairs, inputs, group, PRICED, GROUPS, PLACES, TILE,
+                    pairs, inputs, group, PRICED, GROUPS, COLUMNS, TILE,
                 )  # fmt: skip
         stage += 1
 
@@ -50,18 +50,18 @@ def descend(
 def _make_round(
     weight, gram, diagonal, shift, fixed, mass, corr, gradient, price,
     pairs: tl.constexpr, inputs: tl.constexpr, group: tl.constexpr, PRICED: tl.constexpr,
-    GROUPS: tl.constexpr, PLACES: tl.constexpr, TILE: tl.constexpr,
+    GROUPS: tl.constexpr, COLUMNS: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """Scan and make the pairs with the largest drops, until ``pairs`` are found; return their number."""
     groups = tl.arange(0, GROUPS)
     found, largest = 0, 1.0
     while (found < pairs) & (largest > 0.0):
-        promised, givers, takers = _scan(
-            weight, gram, diagonal, shift, fixed, mass, gradient, price, inputs, group, PRICED, GROUPS, PLACES
+        best, givers, takers = _scan(
+            weight, gram, diagonal, shift, fixed, mass, gradient, price, inputs, group, PRICED, GROUPS, COLUMNS
         )
         tl.debug_barrier()  # the state may change only when all threads have read it
-        largest = tl.max(promised, 0)
-        near = (promised > 0.0) & (promised >= largest * _NEAR)
+        largest = tl.max(best, 0)
+        near = (best > 0.0) & (best >= largest * _NEAR)
         # One pair after the other, in the order of the groups: each changes the c of the next.
         q = tl.min(tl.where(near, groups, GROUPS), 0)
         while q < GROUPS:
@@ -76,10 +76,10 @@ def _make_round(
 @triton.jit
 def _scan(
     weight, gram, diagonal, shift, fixed, mass, gradient, price,
-    inputs: tl.constexpr, group: tl.constexpr, PRICED: tl.constexpr, GROUPS: tl.constexpr, PLACES: tl.constexpr,
+    inputs: tl.constexpr, group: tl.constexpr, PRICED: tl.constexpr, GROUPS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Find the best pair of each group: its drop, its giver and its taker, (GROUPS,) each."""
-    columns, inside = _columns(inputs, group, GROUPS, PLACES)  # (GROUPS, PLACES)
+    columns, inside = _columns(inputs, group, GROUPS, COLUMNS)  # (GROUPS, COLUMNS)
     w = tl.load(weight + columns, mask=inside, other=0.0)
     g = tl.load(gradient + columns, mask=inside, other=0.0)
     m = tl.load(mass + columns, mask=inside, other=0.0)
@@ -96,24 +96,24 @@ def _scan(
     mi = tl.load(mass + givers, mask=real, other=_OUTSIDE).to(tl.float32)
     own = _energy(wi, diagonal, shift, givers, real)
     there = givers.to(tl.int64)[:, None] * inputs + columns
-    interaction = tl.load(gram + there, mask=inside & real[:, None], other=0.0)  # (GROUPS, PLACES)
+    interaction = tl.load(gram + there, mask=inside & real[:, None], other=0.0)  # (GROUPS, COLUMNS)
     slope = tl.maximum(top[:, None] - g, 0.0)
     curvature = own[:, None] + energy - 2.0 * wi[:, None] * w * interaction
     room = tl.where(movable, 1.0 - m, 0.0).to(tl.float32)
     drops = _drop(slope, curvature, tl.minimum(room, mi[:, None]))
-    promised, at = tl.max(tl.where(movable & gives[:, None], drops, 0.0), 1, return_indices=True)
+    best, at = tl.max(tl.where(movable & gives[:, None], drops, 0.0), 1, return_indices=True)
     takers = tl.arange(0, GROUPS) * group + at
     if PRICED:
         earned = tl.where(real, _drop(tl.maximum(top + price, 0.0), own, mi), 0.0)
-        takers, promised = tl.where(earned > promised, inputs, takers), tl.maximum(earned, promised)
-    return promised, givers, takers
+        takers, best = tl.where(earned > best, inputs, takers), tl.maximum(earned, best)
+    return best, givers, takers
 
 
 @triton.jit
-def _columns(inputs: tl.constexpr, group: tl.constexpr, GROUPS: tl.constexpr, PLACES: tl.constexpr):
-    """Compute the columns of all groups, (GROUPS, PLACES), and which of them exist."""
-    groups, places = tl.arange(0, GROUPS)[:, None], tl.arange(0, PLACES)[None, :]
-    return groups * group + places, (places < group) & (groups < inputs // group)
+def _columns(inputs: tl.constexpr, group: tl.constexpr, GROUPS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Compute the columns of all groups, (GROUPS, COLUMNS), and which of them exist."""
+    groups, positions = tl.arange(0, GROUPS)[:, None], tl.arange(0, COLUMNS)[None, :]
+    return groups * group + positions, (positions < group) & (groups < inputs // group)
 
 
 @triton.jit
@@ -133,8 +133,8 @@ def _drop(slope, curvature, most):
 @triton.jit
 def _swap(i, j, weight, gram, diagonal, shift, mass, corr, gradient, price, inputs: tl.constexpr, TILE: tl.constexpr):
     """Move mass from i to j, by the exact line search within their bounds."""
-    wi, mi, own_i, slope_i = _place(i, weight, diagonal, shift, mass, corr, price, inputs)
-    wj, mj, own_j, slope_j = _place(j, weight, diagonal, shift, mass, corr, price, inputs)
+    wi, mi, own_i, slope_i = _column(i, weight, diagonal, shift, mass, corr, price, inputs)
+    wj, mj, own_j, slope_j = _column(j, weight, diagonal, shift, mass, corr, price, inputs)
     both = (i < inputs) & (j < inputs)
     interaction = tl.load(gram + i.to(tl.int64) * inputs + j, mask=both, other=0.0).to(tl.float64)
     curvature = own_i + own_j - 2.0 * wi * wj * interaction
@@ -151,7 +151,7 @@ def _swap(i, j, weight, gram, diagonal, shift, mass, corr, gradient, price, inpu
 
 
 @triton.jit
-def _place(k, weight, diagonal, shift, mass, corr, price, inputs: tl.constexpr):
+def _column(k, weight, diagonal, shift, mass, corr, price, inputs: tl.constexpr):
     """Load the weight and the mass of column k, and compute its curvature and slope, in float64."""
     inside = k < inputs
     w = tl.load(weight + k, mask=inside, other=0.0).to(tl.float64)
@@ -199,10 +199,10 @@ def _loss(weight, shift, mass, corr, inputs: tl.constexpr, TILE: tl.constexpr):
 @triton.jit
 def _gap(
     fixed, mass, gradient, price,
-    inputs: tl.constexpr, group: tl.constexpr, PRICED: tl.constexpr, GROUPS: tl.constexpr, PLACES: tl.constexpr,
+    inputs: tl.constexpr, group: tl.constexpr, PRICED: tl.constexpr, GROUPS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """Compute the dual gap, the largest <gradient, m - v> over the polytope, or with a price over the box."""
-    columns, inside = _columns(inputs, group, GROUPS, PLACES)  # (GROUPS, PLACES)
+    columns, inside = _columns(inputs, group, GROUPS, COLUMNS)  # (GROUPS, COLUMNS)
     movable = inside & (tl.load(fixed + columns, mask=inside, other=1) == 0)
     g = tl.load(gradient + columns, mask=movable, other=0.0)
     m = tl.load(mass + columns, mask=movable, other=0.0)

@@ -121,9 +121,9 @@ class _Rows:
         step = torch.minimum(self.mass[r, i], self.room[r, j])
         # Along a concave edge (curvature <= 0) the whole step is taken.
         step = torch.where(2 * curvature * step > slope, slope / (2 * curvature), step) * (slope > 0)
-        for place, sign in ((i, -1), (j, 1)):
-            self.mass[r, place] += sign * step
-            self.room[r, place] -= sign * step
+        for column, sign in ((i, -1), (j, 1)):
+            self.mass[r, column] += sign * step
+            self.room[r, column] -= sign * step
         self.c[r] += (step * wi)[:, None] * G[i] - (step * wj)[:, None] * G[j]
 
 

@@ -153,7 +153,7 @@ def _best_partner(
     prune = prune_term(wu, tl.load(diagonal + u).to(tl.float64), tl.load(corr + u))
     # The least change of each lane over all tiles, and its column; one reduction at the end finds the lowest j.
     changes = tl.full((TILE,), INFINITY, tl.float64)
-    places = tl.zeros((TILE,), tl.int32)
+    best_columns = tl.zeros((TILE,), tl.int32)
     for start in range(0, inputs, TILE):
         columns = start + tl.arange(0, TILE)
         near = _near(u, columns, inputs, group)
@@ -163,10 +163,10 @@ def _best_partner(
         c = tl.load(corr + columns, mask=near, other=0.0)
         g = tl.load(gram + u.to(tl.int64) * inputs + columns, mask=near, other=0.0).to(tl.float64)
         change = tl.where(possible, _restore_term(w, d, c) - 2.0 * wu * (w * g), INFINITY)
-        places = tl.where(change < changes, columns, places)
+        best_columns = tl.where(change < changes, columns, best_columns)
         changes = tl.minimum(change, changes)
     least = tl.min(changes, 0)
-    j = tl.min(tl.where(changes == least, places, inputs), 0)
+    j = tl.min(tl.where(changes == least, best_columns, inputs), 0)
     wj, dj = tl.load(weight + j).to(tl.float64), tl.load(diagonal + j).to(tl.float64)
     terms = tl.abs(prune) + tl.abs(_restore_term(wj, dj, tl.load(corr + j))) + tl.abs(least)
     return prune + least, j, terms * _ROUNDING

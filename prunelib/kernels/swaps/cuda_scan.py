@@ -55,8 +55,8 @@ def scan_groups(
     inside = u < inputs
     x = -2.0 * tl.load(weight + r * inputs + u, mask=inside, other=0.0)
     found = tl.full((KEPT,), INFINITY, tl.float32)
-    for place in range(group):
-        j = u - u % group + place  # (KEPT,), the same position of each group
+    for position in range(group):
+        j = u - u % group + position  # (KEPT,), the same position of each group
         g = tl.load(gram + u.to(tl.int64) * inputs + j, mask=inside, other=0.0)
         w = tl.load(weight + r * inputs + j, mask=inside, other=0.0)
         b = tl.load(restore + r * inputs + j, mask=inside, other=INFINITY)
