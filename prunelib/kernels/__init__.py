@@ -1,8 +1,8 @@
-"""The inner loops: one interface (:mod:`.interface`), several engines, chosen by where the tensors are.
+"""The inner loops: one folder an operation, one interface (:mod:`.interface`), backends chosen by the tensors' device.
 
 reference   plain torch on any device, the specification of the others
 cpu         compiled by numba
-cuda        compiled by triton
+cuda        compiled by Triton
 """
 
 import importlib
@@ -19,9 +19,9 @@ _COMPILERS = {"cpu": "numba", "cuda": "triton"}
 
 
 def engine(device: torch.device, operation: str) -> ModuleType:
-    """The fastest engine's module of an operation: the one compiled for the kind of device, else the plain one.
+    """Import the fastest backend of an operation: the one compiled for the kind of device, else the reference.
 
-    Where the machine's settings ask for the plain one, it is that.
+    The machine's settings can select the reference on every device.
 
     Raises
     ------
@@ -43,10 +43,10 @@ def engine(device: torch.device, operation: str) -> ModuleType:
 
 
 @contextmanager
-def on_compilation(device: torch.device, tell: Callable[[], None]) -> Iterator[None]:
-    """While open, call ``tell`` once when a kernel begins to compile; on a GPU at once: Triton does not say when."""
+def on_compilation(device: torch.device, notify: Callable[[], None]) -> Iterator[None]:
+    """Call ``notify`` once when a kernel begins to compile; on a GPU at once, as Triton has no such event."""
     if device.type == "cuda":
-        tell()
+        notify()
     try:
         from numba.core import event  # noqa: PLC0415 - without numba there is nothing to compile on a CPU
     except ImportError:
@@ -54,12 +54,12 @@ def on_compilation(device: torch.device, tell: Callable[[], None]) -> Iterator[N
         return
 
     class Listener(event.Listener):
-        told = False
+        notified = False
 
         def on_start(self, _event: event.Event) -> None:
-            if not self.told:
-                self.told = True
-                tell()
+            if not self.notified:
+                self.notified = True
+                notify()
 
         def on_end(self, _event: event.Event) -> None:
             pass

@@ -1,10 +1,10 @@
-"""What kernels share: constants, a term of the loss, and the lowest of a row's floats without a sort.
+"""Shared by the Triton kernels: constants, a term of the loss, and the k lowest floats of a row without a sort.
 
-Floats keep their order as integers once the magnitude bits of negative ones are turned around, and 32 halvings of the
-integers' range find the one that so many entries do not exceed.
+The bits of floats, read as integers, have the order of the floats once the magnitude bits of negative ones are
+inverted. The k-th lowest is then found by bisection: 32 halvings of the range of int32.
 
-A constant stands on the right of a product with a tensor. On the left, Triton's interpreter makes a ``constexpr`` of
-the product, and since Triton 3.7 a comparison refuses a ``constexpr`` that holds a tensor.
+A constant is the right factor of a product with a tensor. With the constant as the left one, Triton's interpreter makes
+a ``constexpr`` of the product, and since Triton 3.7 a comparison rejects a ``constexpr`` whose value is a tensor.
 """
 
 import triton
@@ -20,27 +20,29 @@ HIGHEST = tl.constexpr(2**31 - 1)
 
 @triton.jit
 def prune_term(w, d, c):
-    """What pruning a weight w adds to the loss, of a diagonal entry d and a correlation c."""
+    """Compute a_u, the change of the loss when a weight w alone is pruned; d is G_uu and c is c_u."""
     return w * (w * d + 2.0 * c)
 
 
 @triton.jit
 def ordered(values):
-    """Integers in the order of floats; -0 counts as 0."""
+    """Map floats to integers of the same order; -0 counts as 0."""
+    # -0 + 0 is +0, so that equal floats become equal integers.
     bits = (values + 0.0).to(tl.int32, bitcast=True)
     return tl.where(bits < 0, bits ^ HIGHEST, bits)
 
 
 @triton.jit
 def thresholds(keys, counts):
-    """For each row of keys the least integer that at least ``counts`` of them do not exceed; the least of all for none.
+    """Find for each row the least integer that at least ``counts`` of its keys do not exceed; for 0, the least of all.
 
     keys is (rows, n) in the range of int32, counts (rows,).
     """
+    # int64, since the sum of the two ends overflows int32.
     low = tl.zeros_like(counts).to(tl.int64) + LOWEST
     high = tl.zeros_like(counts).to(tl.int64) + HIGHEST
     for _ in range(32):
-        middle = (low + high) >> 1
+        middle = (low + high) >> 1  # (rows,)
         enough = tl.sum((keys <= middle[:, None]).to(tl.int32), 1) >= counts
         high = tl.where(enough, middle, high)
         low = tl.where(enough | (low >= high), low, middle + 1)

@@ -1,4 +1,4 @@
-"""Best swaps in rounds, which a row leaves when its loss on held-out tokens rises."""
+"""Early stopping: best swaps in rounds; a row stops when its loss on held-out tokens rises."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
@@ -9,7 +9,7 @@ from prunelib.algebra.objective import row_losses
 from prunelib.kernels.interface import RowResults
 
 SwapBest = Callable[[torch.Tensor, torch.Tensor, int], RowResults]
-"""Called with numbers of rows (n,), their masks (n, inputs) and how many best swaps to make at most."""
+"""Called with the indices of rows (n,), their masks (n, inputs) and the largest number of best swaps to make."""
 
 
 def swap_until_held_out_rises(
@@ -20,7 +20,7 @@ def swap_until_held_out_rises(
     every: int,
     max_swaps: int | None,
 ) -> Iterator[tuple[torch.Tensor, RowResults]]:
-    """Swap ``every`` times, then look at the held-out losses; rows where they rose go back to their best mask and stop.
+    """Swap ``every`` times, then compute held-out losses; a row whose loss rose returns to its best mask and stops.
 
     Parameters
     ----------
@@ -29,17 +29,18 @@ def swap_until_held_out_rises(
     held_out_gram
         (inputs, inputs), of the held-out tokens.
     max_swaps
-        At most so many swaps a row; None: until no swap improves it.
+        Largest number of swaps of a row; None: until no swap improves it.
 
     Yields
     ------
     tuple
-        Numbers of rows and their results, as they stop. A row that went back is not optimal, and the swaps that it took
-        back are not counted; its scans are.
+        Indices of rows and their results, as they stop. A row that returned to an earlier mask is not optimal; the
+        swaps that were undone are not counted, their scans are.
     """
     gram = held_out_gram.to(weight.device)
     rows = torch.arange(len(mask))
-    best, least = swap_best(rows, mask, 0), row_losses(weight, gram, mask).cpu()
+    # No swaps: sets the losses and finds rows that are optimal as they come.
+    best, least = swap_best(rows, mask, 0), row_losses(weight, gram, mask).cpu()  # least: (rows,)
     made = 0
     while len(rows):
         limit = every if max_swaps is None else min(every, max_swaps - made)
@@ -54,7 +55,7 @@ def swap_until_held_out_rises(
 
 
 def _continued(before: RowResults, after: RowResults) -> RowResults:
-    """A round as the continuation of the rounds before it."""
+    """Add the counts of the rounds before to those of a round."""
     return replace(
         after,
         swaps=before.swaps + after.swaps,
@@ -64,11 +65,15 @@ def _continued(before: RowResults, after: RowResults) -> RowResults:
 
 
 def _either(choice: torch.Tensor, chosen: RowResults, other: RowResults) -> RowResults:
-    """Row by row the one or the other: ``choice`` (rows,) bool."""
-    pairs = ((getattr(chosen, field.name), getattr(other, field.name)) for field in fields(RowResults))
-    return RowResults(*(torch.where(choice[:, None] if one.ndim > 1 else choice, one, two) for one, two in pairs))
+    """Take ``chosen`` for the rows where ``choice`` (rows,) is True, else ``other``."""
+
+    def either(one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
+        return torch.where(choice[:, None] if one.ndim > 1 else choice, one, two)
+
+    names = [field.name for field in fields(RowResults)]
+    return RowResults(**{name: either(getattr(chosen, name), getattr(other, name)) for name in names})
 
 
 def _of(results: RowResults, rows: torch.Tensor) -> RowResults:
-    """The results of some rows: ``rows`` (rows,) bool."""
-    return RowResults(*(getattr(results, field.name)[rows] for field in fields(RowResults)))
+    """Select the results of some rows, ``rows`` (rows,) bool."""
+    return RowResults(**{field.name: getattr(results, field.name)[rows] for field in fields(RowResults)})

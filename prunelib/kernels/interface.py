@@ -1,23 +1,27 @@
-"""What every engine takes and gives, and when a swap counts as an improvement.
+"""What every backend takes and gives, and when a change of a mask counts as an improvement.
 
-An engine is a module with two functions, generators that yield ``(rows, results)`` as slices of rows are finished, in
-any order::
+A backend is a module of an operation's package: ``reference`` (plain torch, the specification), ``cpu`` (numba) or
+``cuda`` (Triton). The package's docstring derives the operation's formulas and names the functions of its backends. A
+function that refines rows is a generator that yields ``(rows, results)``, a slice of rows and their
+:class:`RowResults`, with every row once and in any order. It takes
 
-    swap_best(weight, gram, mask, group, max_swaps, threads)      the papers' algorithm: one best swap at a time
-    swap_to_optimum(weight, gram, mask, group, threads)           until no swap improves
+weight
+    (rows, inputs) float32.
+gram
+    (inputs, inputs) float32. Both are equilibrated (:mod:`prunelib.kernels.scaling`) unless the package says otherwise.
+mask
+    (rows, inputs) bool, True = kept.
+group
+    Swaps stay within ``group`` consecutive columns; ``group == inputs``: the whole row.
+threads
+    Threads of a CPU backend; the other backends ignore it.
 
-To the optimum of a whole row an engine may take many swaps between two scans, in any order, which is faster. Within
-groups it makes best swaps: sweeps end higher there.
-
-weight (rows, inputs) float32 and gram (inputs, inputs) float32 are equilibrated (:mod:`prunelib.kernels.scaling`); mask
-(rows, inputs) bool; swaps stay within ``group`` consecutive columns (``group == inputs``: the whole row).
-
-A swap is made only if it lowers the loss by more than ``LOSS_TOLERANCE`` of the row's loss and by more than what
-rounding could feign (``ROUNDING`` times the size of its terms). Among equal swaps the lowest u is taken, then the
-lowest j. A row that an engine gives up on is not marked optimal.
+A change is made only if it lowers the row's loss by more than ``LOSS_TOLERANCE`` times the loss plus the rounding-error
+bound, ``ROUNDING`` times the sum of the magnitudes of the change's terms. Without the two, rounding errors alone could
+make a row swap forever. Refit swaps have a threshold of their own (:mod:`prunelib.kernels.refit_swaps.reference`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 
@@ -25,10 +29,10 @@ LOSS_TOLERANCE = 1e-10
 ROUNDING = 1e-14
 
 FLOAT32_ROUNDING = 4e-7
-"""Bounds the relative rounding of a short float32 expression."""
+"""Bounds the relative rounding error of a short float32 expression."""
 
 MAX_SWEEPS = 10_000
-"""After so many scans an engine gives a row up."""
+"""Scans after which a row is returned as it is, with ``optimal`` False."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +44,10 @@ class RowResults:
     mask
         (rows, inputs) bool.
     swaps, sweeps
-        (rows,) int64: swaps made, and scans over all pairs; a scan may pass over pairs that cannot improve.
+        (rows,) int64: swaps made, and scans over all pairs; a scan may skip pairs that cannot improve.
     loss_before, loss_after
-        (rows,) float64: p^T G p of the mask that came in and of the one that goes out.
+        (rows,) float64: the loss with the mask that came in and with the one that goes out; p^T G p, or with weights
+        x other than w on the kept columns (w - x)^T G (w - x).
     optimal
         (rows,) bool: the last scan found no swap that improves.
     """
@@ -56,9 +61,20 @@ class RowResults:
 
     @classmethod
     def untouched(cls, mask: torch.Tensor) -> "RowResults":
-        """Rows with a copy of this mask on the processor, no swaps and no losses yet."""
+        """Begin with a copy of a mask (rows, inputs) on the CPU, no swaps and no losses."""
         rows = len(mask)
         swaps, sweeps = torch.zeros((2, rows), dtype=torch.int64)
         loss_before, loss_after = torch.zeros((2, rows), dtype=torch.float64)
         optimal = torch.zeros(rows, dtype=torch.bool)
-        return cls(mask.to("cpu", copy=True), swaps, sweeps, loss_before, loss_after, optimal)
+        return cls(
+            mask=mask.to("cpu", copy=True),
+            swaps=swaps,
+            sweeps=sweeps,
+            loss_before=loss_before,
+            loss_after=loss_after,
+            optimal=optimal,
+        )
+
+    def cpu(self) -> "RowResults":
+        """Copy what is on a GPU to the CPU."""
+        return RowResults(**{field.name: getattr(self, field.name).cpu() for field in fields(self)})

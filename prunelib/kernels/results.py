@@ -1,4 +1,4 @@
-"""Rows as engines finish them: in the layer's own units, told to whoever waits, and put together."""
+"""Results as backends yield them: losses in the layer's own units, progress, and all rows in one record."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
@@ -10,11 +10,11 @@ from prunelib.methods.contract import Progress, Refined
 
 Rows = slice | torch.Tensor
 Finished = Iterable[tuple[Rows, RowResults]]
-"""Which rows, as a slice or their numbers, and what became of them; every row once, in any order."""
+"""Rows, as a slice or their indices, and their results; every row once, in any order."""
 
 
 def unscaled(finished: Finished, loss_scale: torch.Tensor) -> Iterator[tuple[Rows, RowResults]]:
-    """The same results with losses times ``loss_scale`` (rows,), those of the layer before it was equilibrated."""
+    """Multiply losses by ``loss_scale`` (rows,), which gives those of the layer before it was equilibrated."""
     loss_scale = loss_scale.cpu()
     for rows, part in finished:
         scale = loss_scale[rows]
@@ -22,7 +22,7 @@ def unscaled(finished: Finished, loss_scale: torch.Tensor) -> Iterator[tuple[Row
 
 
 def together(finished: Finished, mask: torch.Tensor) -> RowResults:
-    """All rows of a mask (rows, inputs) in order."""
+    """Collect the results of all rows of a mask (rows, inputs), in the order of the rows."""
     results = RowResults.untouched(mask)
     for rows, part in finished:
         for field in fields(RowResults):
@@ -31,8 +31,8 @@ def together(finished: Finished, mask: torch.Tensor) -> RowResults:
 
 
 def refined(finished: Finished, mask: torch.Tensor, progress: Progress) -> Refined:
-    """All rows of a mask (rows, inputs) in order, each told to ``progress`` as it is finished."""
-    results = together(_told(finished, progress), mask)
+    """Collect the results of all rows of a mask (rows, inputs), and call ``progress`` as rows are finished."""
+    results = together(_reported(finished, progress), mask)
     return Refined(
         mask=results.mask.to(mask.device),
         loss_before=results.loss_before,
@@ -43,7 +43,7 @@ def refined(finished: Finished, mask: torch.Tensor, progress: Progress) -> Refin
     )
 
 
-def _told(finished: Finished, progress: Progress) -> Iterator[tuple[Rows, RowResults]]:
+def _reported(finished: Finished, progress: Progress) -> Iterator[tuple[Rows, RowResults]]:
     for rows, part in finished:
         progress(len(part.mask), float(part.loss_before.sum()), float(part.loss_after.sum()))
         yield rows, part

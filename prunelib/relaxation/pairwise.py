@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 from prunelib.kernels import engine
+from prunelib.kernels.relaxed_swaps.reference import Operands
 from prunelib.relaxation.problem import Relaxation, evaluate
 
 _STAGES = 16  # of the path
@@ -96,8 +97,7 @@ def _descend(
     """Run the engine for relaxed swaps over all rows."""
     group, swaps = min(problem.size, mass.shape[1]), engine(mass.device, "relaxed_swaps")
     result = torch.empty_like(mass)
-    for rows, part in swaps.descend(
-        problem.weight, problem.gram, shifts, mass, problem.fixed, group, price, tolerance, rounds, problem.threads
-    ):
+    operands = Operands(weight=problem.weight, gram=problem.gram, shifts=shifts, mass=mass, fixed=problem.fixed)
+    for rows, part in swaps.descend(operands, group, price, tolerance, rounds, problem.threads):
         result[rows] = part
     return result

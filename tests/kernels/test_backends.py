@@ -1,4 +1,4 @@
-"""Which engine is chosen, and what is said where the fast one cannot be used."""
+"""Which backend is chosen, and what is said where the fast one cannot be used."""
 
 import subprocess
 import sys

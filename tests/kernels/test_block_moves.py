@@ -1,4 +1,4 @@
-"""Block moves: the engines against brute force, against each other, and against swaps."""
+"""Block moves: the backends against brute force, against each other, and against swaps."""
 
 import numpy as np
 import oracles

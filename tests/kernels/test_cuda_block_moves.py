@@ -1,4 +1,4 @@
-"""Block moves of the GPU's engine: on a GPU, else in Triton's interpreter, small and slow."""
+"""Block moves of the CUDA backend: on a GPU, else in Triton's interpreter, small and slow."""
 
 import numpy as np
 import oracles

@@ -25,7 +25,7 @@ from prunelib.kernels.cuda_chunks import row_block, whole_row
 
 TYPES = dict(rows="*i64", active="*i1", weight="*fp32", gram="*fp32", diagonal="*fp32", corr="*fp64", restore="*fp32",
     least="*fp32", loss="*fp64", swaps="*i64", sweeps="*i64", optimal="*i1", mask="*i1", limit="i32",
-    order="*i32", places="*i32", number="*i32", moved="*i64", loss_before="*fp64", loss_after="*fp64",
+    order="*i32", positions="*i32", number="*i32", moved="*i64", loss_before="*fp64", loss_after="*fp64",
     count="i32", first="i32", x="*fp64", inverse="*fp64", scale="*fp32", closed="*fp32", target="*fp32", steps="*fp64",
     linear="*fp32", residual="*fp32", mass="*fp32", fixed="*i1", toward="*fp32", pruned="*fp32", slope="*fp64",
     keep="i32", change="*fp32", found="*fp64", shifts="*fp64", gradient="*fp32", stages="i32", price="fp32",

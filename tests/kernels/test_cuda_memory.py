@@ -1,4 +1,4 @@
-"""What the GPU's engines hold on the device: their tensors counted on the processor, with kernels that do nothing."""
+"""Device memory of the CUDA backends: their tensors are counted on the CPU, with kernels that do nothing."""
 
 import pytest
 from strategies import problem
@@ -22,7 +22,7 @@ ROW60, NM24 = PerRow(sparsity=0.6), NOfM(keep=2, group=4)
 
 
 class Kernel:
-    """Takes launches and does nothing, but for ending the rows whose flags stand at a place among the operands."""
+    """Takes launches and does nothing, except to set the operand ``flags`` so that rows end."""
 
     def __init__(self, flags=None, ended=True):
         self.flags, self.ended = flags, ended
@@ -30,7 +30,7 @@ class Kernel:
     def __getitem__(self, grid):
         return self.launch
 
-    def launch(self, *operands, **settings):
+    def launch(self, **operands):
         if self.flags is not None:
             operands[self.flags].fill_(self.ended)
 
@@ -43,8 +43,8 @@ def small(monkeypatch):
     for module, name in ((swap_kernels, "begin"), (scan_kernels, "scan_rows"), (scan_kernels, "scan_groups")):
         monkeypatch.setattr(module, name, Kernel())
     for name in ("visit", "make_best_swap"):
-        monkeypatch.setattr(swap_kernels, name, Kernel(1 + swaps.Rows._fields.index("active"), ended=False))
-    monkeypatch.setattr(block_move_kernels, "settle", Kernel(2 + block_moves.Rows._fields.index("optimal")))
+        monkeypatch.setattr(swap_kernels, name, Kernel("active", ended=False))
+    monkeypatch.setattr(block_move_kernels, "settle", Kernel("optimal"))
 
 
 def peak_bytes(run):

@@ -1,4 +1,4 @@
-"""Partial refit swaps of the GPU's engine: on a GPU, else in Triton's interpreter, small and slow."""
+"""Partial refit swaps of the CUDA backend: on a GPU, else in Triton's interpreter, small and slow."""
 
 import oracles
 import pytest
@@ -34,7 +34,7 @@ def _small_tiles(monkeypatch):
 
 
 def optimum(p, start=None, of=cuda):
-    """All rows of an engine's results, in order, and the layer as it got it."""
+    """All rows of a backend's results, in order, and the layer as it got it."""
     layer = standardise(p.weight, p.gram)
     start = layer.weight * p.mask if start is None else start
     operands = (operand.to(DEVICE) for operand in (layer.weight, layer.gram, p.mask, start))

@@ -1,4 +1,4 @@
-"""The GPU's engine against brute force and the plain engine: on a GPU, else in Triton's interpreter, small and slow."""
+"""The CUDA backend against brute force and the reference: on a GPU, else in Triton's interpreter, small and slow."""
 
 import numpy as np
 import oracles

@@ -1,4 +1,4 @@
-"""The engines of Frank-Wolfe steps against the definitions, in float64."""
+"""The backends of Frank-Wolfe steps against the definitions, in float64."""
 
 import importlib
 
@@ -35,12 +35,12 @@ def operands(p, seed=0):
 
 
 def on(engine, tensors):
-    """Tensors where an engine works."""
+    """Tensors where a backend works."""
     return [tensor.to(DEVICE if "cuda" in engine.__name__ else "cpu") for tensor in tensors]
 
 
 def direct(engine, given, pattern):
-    """The direction, on the processor."""
+    """The direction, on the CPU."""
     size, keep = pattern.groups(*given[0].shape)
     return [part.cpu() for part in engine.direction(*on(engine, given), size, keep, 1)]
 

@@ -1,4 +1,4 @@
-"""Rows that need more scans than an engine makes: given up, not marked optimal, their masks as far as they came."""
+"""Rows that need more scans than a backend makes are returned as they are by then, not marked optimal."""
 
 import importlib
 import os

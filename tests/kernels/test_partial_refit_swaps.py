@@ -1,4 +1,4 @@
-"""The engines of partial refit swaps against brute force, and against each other."""
+"""The backends of partial refit swaps against brute force, and against each other."""
 
 import oracles
 import pytest
@@ -16,7 +16,7 @@ ENGINES = [cpu, reference]
 
 
 def optimum(engine, p, start=None, threads=1):
-    """All rows of an engine's results, in order, and the layer as it got it."""
+    """All rows of a backend's results, in order, and the layer as it got it."""
     layer = standardise(p.weight, p.gram)
     start = layer.weight * p.mask if start is None else start
     parts = engine.swap_to_optimum(layer.weight, layer.gram, p.mask, start, p.group, threads)

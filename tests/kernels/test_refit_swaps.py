@@ -1,4 +1,4 @@
-"""The engines of refit swaps against brute force, and against each other."""
+"""The backends of refit swaps against brute force, and against each other."""
 
 import numpy as np
 import oracles
@@ -43,13 +43,13 @@ def best_swaps(w, G, m, group):
 
 
 def standardised(p):
-    """The layer as engines get it, and as oracles read it."""
+    """The layer as backends get it, and as oracles read it."""
     layer = standardise(p.weight, p.gram)
     return layer, layer.weight.numpy(), layer.gram.double().numpy()
 
 
 def optimum(engine, p, threads=1):
-    """All rows of an engine's results, in order."""
+    """All rows of a backend's results, in order."""
     layer = standardise(p.weight, p.gram)
     parts = engine.swap_to_optimum(layer.weight, layer.gram, p.mask, p.group, threads)
     ordered = [(results, x) for _, results, x in sorted(parts, key=lambda part: part[0].start)]

@@ -1,4 +1,4 @@
-"""The engines of relaxed swaps against optimality conditions, and against each other."""
+"""The backends of relaxed swaps against optimality conditions, and against each other."""
 
 import importlib
 from typing import NamedTuple
@@ -45,20 +45,26 @@ def effort(engine):
 
 
 def layer(p):
-    """Weights and Gram matrix as engines get them."""
+    """Weights and Gram matrix as backends get them."""
     scaled = equilibrate(p.weight, p.gram)
     return scaled.weight, scaled.gram
 
 
 def descend(engine, p, shifts=None, mass=None, fixed=None, price=None, tolerance=1e-4, rounds=3000, threads=1):
-    """All rows of an engine's results, in order."""
+    """All rows of a backend's results, in order."""
     weight, gram = layer(p)
     shifts = torch.zeros(1, len(gram), dtype=torch.float64) if shifts is None else shifts
     mass = p.mask.double() if mass is None else mass
     fixed = torch.zeros_like(p.mask) if fixed is None else fixed
     device = DEVICE if "cuda" in engine.__name__ else "cpu"
-    given = [tensor.to(device) for tensor in (weight, gram, shifts, mass, fixed)]
-    parts = engine.descend(*given, p.group, price, tolerance, rounds, threads)
+    operands = reference.Operands(
+        weight=weight.to(device),
+        gram=gram.to(device),
+        shifts=shifts.to(device),
+        mass=mass.to(device),
+        fixed=fixed.to(device),
+    )
+    parts = engine.descend(operands, p.group, price, tolerance, rounds, threads)
     return torch.cat([part.cpu() for _, part in sorted(parts, key=lambda part: part[0].start)])
 
 
@@ -121,7 +127,7 @@ def test_masses_stay_feasible_losses_fall_and_the_gap_closes(engine):
 
 @pytest.mark.parametrize("engine", COMPILED, indirect=True)
 def test_the_engines_reach_the_same_optimum(engine):
-    """Follows from their gaps, so few examples do; the plain engine takes seconds for one."""
+    """Follows from their gaps, so few examples do; the reference takes seconds for one."""
     examples, tolerance, slack, rounds = effort(engine)
 
     @settings(max_examples=min(examples, 8))

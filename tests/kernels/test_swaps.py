@@ -1,4 +1,4 @@
-"""The engines against brute force, and against each other."""
+"""The backends against brute force, and against each other."""
 
 import numpy as np
 import oracles

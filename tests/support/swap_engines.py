@@ -1,4 +1,4 @@
-"""What the tests of every engine for swaps share: layers with a known answer, and results put together."""
+"""What the tests of every backend for swaps share: layers with a known answer, and results put together."""
 
 import torch
 from strategies import PATTERNS, Problem, problem
@@ -7,7 +7,7 @@ from prunelib import PerRow
 
 
 def finished(parts):
-    """All rows of an engine's results, in order."""
+    """All rows of a backend's results, in order."""
     ordered = [result for _, result in sorted(parts, key=lambda part: part[0].start)]
     return {name: torch.cat([getattr(result, name) for result in ordered]) for name in vars(ordered[0])}
 

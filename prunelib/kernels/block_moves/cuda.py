@@ -1,7 +1,7 @@
-"""Block moves on a GPU: what :mod:`prunelib.kernels.block_moves.reference` specifies, in float64 throughout.
+"""Block moves on a GPU, in float64 throughout.
 
-Beside the weight and the Gram matrix, the device holds at most 24 bytes for each weight of a chunk (at most a quarter
-of the rows) and a strip of the Gram matrix in float64.
+Device memory in addition to the weight and the Gram matrix: at most 24 bytes for each weight of a chunk (at most a
+quarter of the rows), and a strip of the Gram matrix in float64.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from prunelib.kernels.interface import MAX_SWEEPS, RowResults
 from prunelib.masks.patterns import Groups
 
 _AT_ONCE = 256
-"""Moves that a program values at once, of as many groups as they are."""
+"""Pairs of a group and a move that a program evaluates at once: with few moves, several groups."""
 
 _TILE = {"TILE": 512, "num_warps": 4}
 
@@ -25,30 +25,29 @@ _TILE = {"TILE": 512, "num_warps": 4}
 def move_to_optimum(
     weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, groups: Groups, threads: int
 ) -> Iterator[tuple[slice, RowResults]]:
-    """Give each group of each row in turn its best pattern; see :mod:`prunelib.kernels.block_moves.reference`."""
-    del threads  # of the processor
+    """Give each group of each row in turn its best pattern; see :mod:`prunelib.kernels.block_moves`."""
+    del threads  # of the CPU
     gram = gram.contiguous()
-    places, number = (torch.from_numpy(array).to(weight.device, torch.int32) for array in moves_of(groups))
+    positions, number = (torch.from_numpy(array).to(weight.device, torch.int32) for array in moves_of(groups))
 
     def work(part: slice) -> tuple[slice, RowResults]:
-        rows = _begin(weight[part].contiguous(), gram, _order(mask[part], groups), places, number)
+        rows = _begin(weight[part].contiguous(), gram, _order(mask[part], groups), positions, number)
         return part, _finish(rows, groups)
 
     return in_chunks(work, weight)
 
 
 class Rows(NamedTuple):
-    """A chunk of rows and their state, in the order in which the kernel takes it.
+    """A chunk of rows and their state; a field has the name of the kernel's parameter.
 
-    weight (rows, inputs) and gram (inputs, inputs) are float32; order (rows, inputs) int32 is what
-    :mod:`.block_move_kernels` says; places (moves, most) and number (moves,) int32 are the moves; the others are
-    (rows,).
+    weight (rows, inputs) and gram (inputs, inputs) are float32; order (rows, inputs) int32 is described in
+    :mod:`.cuda_kernels`; positions (moves, most) and number (moves,) int32 are the moves; the others are (rows,).
     """
 
     weight: torch.Tensor
     gram: torch.Tensor
     order: torch.Tensor
-    places: torch.Tensor
+    positions: torch.Tensor
     number: torch.Tensor
     moved: torch.Tensor
     sweeps: torch.Tensor
@@ -58,42 +57,62 @@ class Rows(NamedTuple):
 
 
 def _begin(
-    weight: torch.Tensor, gram: torch.Tensor, order: torch.Tensor, places: torch.Tensor, number: torch.Tensor
+    weight: torch.Tensor, gram: torch.Tensor, order: torch.Tensor, positions: torch.Tensor, number: torch.Tensor
 ) -> Rows:
-    """The state of all rows before the first sweep."""
+    """Set up the state of all rows before the first sweep."""
     moved, sweeps = torch.zeros((2, len(weight)), dtype=torch.int64, device=weight.device)
     loss_before, loss_after = torch.zeros((2, len(weight)), dtype=torch.float64, device=weight.device)
     optimal = torch.zeros_like(moved, dtype=torch.bool)
-    return Rows(weight, gram, order, places, number, moved, sweeps, loss_before, loss_after, optimal)
+    return Rows(
+        weight=weight,
+        gram=gram,
+        order=order,
+        positions=positions,
+        number=number,
+        moved=moved,
+        sweeps=sweeps,
+        loss_before=loss_before,
+        loss_after=loss_after,
+        optimal=optimal,
+    )
 
 
 def _finish(state: Rows, groups: Groups) -> RowResults:
-    """Let rows settle again and again, each time under a c computed anew, until none moves."""
+    """Launch the kernel, each time with a c computed anew, until it moves no group of any row."""
     rows = torch.arange(len(state.weight), device=state.weight.device)
-    sizes = (len(state.gram), *groups, *state.places.shape)
+    moves, most = state.positions.shape
+    sizes = {"inputs": len(state.gram), "size": groups.size, "keep": groups.keep, "moves": moves, "most": most}
     while len(rows):
         corr = correlate(state.weight[rows].masked_fill_(_mask(state.order[rows], groups), 0), state.gram)
-        block_move_kernels.settle[(len(rows),)](rows, corr, *state, MAX_SWEEPS, *sizes, **_looks(sizes[-2]), **_TILE)
+        block_move_kernels.settle[(len(rows),)](
+            rows=rows, corr=corr, **state._asdict(), limit=MAX_SWEEPS, **sizes, **_looks(moves), **_TILE
+        )
         rows = rows[~state.optimal[rows] & (state.sweeps[rows] < MAX_SWEEPS)]
-    mask = _mask(state.order, groups)
-    figures = (mask, state.moved, state.sweeps, state.loss_before, state.loss_after, state.optimal)
-    return RowResults(*(figure.cpu() for figure in figures))
+    return RowResults(
+        mask=_mask(state.order, groups),
+        swaps=state.moved,
+        sweeps=state.sweeps,
+        loss_before=state.loss_before,
+        loss_after=state.loss_after,
+        optimal=state.optimal,
+    ).cpu()
 
 
 def _looks(moves: int) -> dict[str, int]:
-    """How many moves, of how many groups, a program values at once."""
+    """Return the numbers of groups and of moves that a program evaluates at once."""
     at_once = min(_AT_ONCE, triton.next_power_of_2(moves))
     return {"GROUPS": _AT_ONCE // at_once, "MOVES": at_once}
 
 
 def _order(mask: torch.Tensor, groups: Groups) -> torch.Tensor:
-    """The columns of each group, those kept before those pruned, (rows, inputs) int32."""
-    places = mask.logical_not().byte().reshape(len(mask), -1, groups.size).argsort(dim=2, stable=True)
-    starts = torch.arange(0, mask.shape[1], groups.size, device=mask.device)
-    return (places + starts[:, None]).flatten(1).int()
+    """Compute the columns of each group, those kept before those pruned, (rows, inputs) int32."""
+    # (rows, groups, size); stable, so that kept and pruned columns are each in ascending order
+    positions = mask.logical_not().byte().reshape(len(mask), -1, groups.size).argsort(dim=2, stable=True)
+    starts = torch.arange(0, mask.shape[1], groups.size, device=mask.device)  # (groups,)
+    return (positions + starts[:, None]).flatten(1).int()
 
 
 def _mask(order: torch.Tensor, groups: Groups) -> torch.Tensor:
-    """The mask (rows, inputs) bool that an order stands for."""
-    kept = order.view(len(order), -1, groups.size)[:, :, : groups.keep].flatten(1)
+    """Compute the mask (rows, inputs) bool of an order."""
+    kept = order.view(len(order), -1, groups.size)[:, :, : groups.keep].flatten(1)  # (rows, groups * keep)
     return torch.zeros_like(order, dtype=torch.bool).scatter_(1, kept.long(), value=True)

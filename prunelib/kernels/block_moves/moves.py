@@ -1,4 +1,7 @@
-"""Moves: how a group of n of m gets from one pattern to another, the same for all groups."""
+"""Moves: all ways from one pattern of a group to another, as positions, the same for all groups.
+
+Positions number the columns of a group in the order "kept, then pruned": position 0 is the first kept column.
+"""
 
 from itertools import combinations, product
 from typing import NamedTuple
@@ -9,23 +12,23 @@ from prunelib.masks.patterns import Groups
 
 
 class Moves(NamedTuple):
-    """Each move's places in the order "kept, then pruned": places (moves, most) int64, filled up; and their number.
+    """The positions that each move flips: positions (moves, most) int64, padded with 0, and number (moves,) of them.
 
-    The first half of a move's places are pruned, the second half restored.
+    The first half of a move's positions are pruned, the second half restored.
     """
 
-    places: np.ndarray
+    positions: np.ndarray
     number: np.ndarray
 
 
 def moves_of(groups: Groups) -> Moves:
-    """All moves of a group, those of the fewest places first."""
+    """List all moves of a group, those that flip the fewest columns first."""
     kept, pruned = range(groups.keep), range(groups.keep, groups.size)
     most = min(len(kept), len(pruned))
     found = [
         out + back for n in range(1, most + 1) for out, back in product(combinations(kept, n), combinations(pruned, n))
     ]
-    places = np.zeros((len(found), 2 * most), np.int64)
-    for row, move in zip(places, found, strict=True):
+    positions = np.zeros((len(found), 2 * most), np.int64)
+    for row, move in zip(positions, found, strict=True):
         row[: len(move)] = move
-    return Moves(places, np.array([len(move) for move in found]))
+    return Moves(positions, np.array([len(move) for move in found]))

@@ -1,4 +1,4 @@
-"""Block moves in plain torch: every pattern of a group of columns, evaluated as its definition says."""
+"""Block moves in plain torch, the specification of the compiled backends: every pattern of a group is evaluated."""
 
 from collections.abc import Iterator
 from itertools import combinations
@@ -9,30 +9,13 @@ from prunelib.algebra.objective import row_losses
 from prunelib.kernels.interface import LOSS_TOLERANCE, MAX_SWEEPS, ROUNDING, RowResults
 from prunelib.masks.patterns import Groups
 
-_CHUNK_BYTES = 128 * 1024 * 1024
+_CHUNK_BYTES = 128 * 1024 * 1024  # of one float64 value for each pair of columns, of each pattern and row of a chunk
 
 
 def move_to_optimum(
     weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, groups: Groups, threads: int
 ) -> Iterator[tuple[slice, RowResults]]:
-    """Give each group of each row in turn its best pattern, until no group improves.
-
-    Parameters
-    ----------
-    weight, gram, mask
-        (rows, inputs) float32, (inputs, inputs) float32 and (rows, inputs) bool, equilibrated
-        (:mod:`prunelib.kernels.scaling`).
-    groups
-        ``size`` consecutive columns, ``keep`` of them kept.
-    threads
-        Worker threads of engines that have their own.
-
-    Yields
-    ------
-    tuple
-        Rows and their results as they are finished, in any order: ``swaps`` counts the groups changed, ``sweeps`` the
-        visits to all groups. A move counts as an improvement by the rule of :mod:`prunelib.kernels.interface`.
-    """
+    """Give each group of each row in turn its best pattern, until none improves; see the package."""
     del threads  # torch has its own
     patterns = _patterns(groups).to(weight.device)
     chunk = max(1, _CHUNK_BYTES // (8 * len(patterns) * groups.size**2))
@@ -42,7 +25,7 @@ def move_to_optimum(
 
 
 def _patterns(groups: Groups) -> torch.Tensor:
-    """All masks of a group, (patterns, size) bool."""
+    """List all masks of a group, (patterns, size) bool."""
     kept = torch.tensor(list(combinations(range(groups.size), groups.keep)))
     return torch.zeros(len(kept), groups.size, dtype=torch.bool).scatter_(1, kept, value=True)
 
@@ -66,21 +49,23 @@ def _sweep(w: torch.Tensor, G: torch.Tensor, m: torch.Tensor, patterns: torch.Te
         moves += made
         sweeps += active
         optimal |= active & (made == 0)
-    figures = (m, moves, sweeps, loss_before, row_losses(w, G, m), optimal)
-    return RowResults(*(figure.cpu() for figure in figures))
+    losses = row_losses(w, G, m)
+    return RowResults(
+        mask=m, swaps=moves, sweeps=sweeps, loss_before=loss_before, loss_after=losses, optimal=optimal
+    ).cpu()
 
 
 def pattern_changes(
     w: torch.Tensor, G: torch.Tensor, m: torch.Tensor, group: slice, patterns: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The change of each row's loss by each pattern of a group of columns, and the rounding it may carry.
+    """Compute the change of each row's loss by each pattern of a group of columns, and the bound of its rounding error.
 
     With d the change of p in the group: 2 d^T c + d^T G d, for c = G p; (rows, patterns) float64 each.
     """
-    c = (w * ~m) @ G[:, group]
-    d = (m[:, None, group].double() - patterns.double()) * w[:, None, group]
+    c = (w * ~m) @ G[:, group]  # (rows, size)
+    d = (m[:, None, group].double() - patterns.double()) * w[:, None, group]  # (rows, patterns, size)
     energies = G[group, group].diagonal()
     alone = d * (2 * c[:, None] + d * energies)
-    pairs = d[..., :, None] * d[..., None, :] * (G[group, group] - energies.diag())
+    pairs = d[..., :, None] * d[..., None, :] * (G[group, group] - energies.diag())  # (rows, patterns, size, size)
     rounding = ROUNDING * (alone.abs().sum(dim=-1) + pairs.abs().sum(dim=(-2, -1)))
     return alone.sum(dim=-1) + pairs.sum(dim=(-2, -1)), rounding

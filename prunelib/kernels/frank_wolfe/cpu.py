@@ -1,7 +1,9 @@
-"""Frank-Wolfe steps, compiled: gradient, vertex and slope in one pass over each row.
+"""Frank-Wolfe steps on the CPU, compiled by numba: gradient, vertex and slope in one pass over each row.
 
-Torch is as fast for all else: curvatures, and groups that span rows. Of equal gradients the lower place is taken.
+Torch is as fast for curvatures and for groups that span rows. Of equal gradients the lower column is taken.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +16,7 @@ __all__ = ["curvature", "direction"]
 
 _MAGNITUDE = np.int32(2**31 - 1)  # the bits of a float but its sign
 _BEFORE_ALL = np.int32(-(2**31))
-_RANKED = 16  # places of a group, up to which comparing all pairs is faster than halving
+_RANKED = 16  # size of a group up to which comparing all pairs is faster than bisection
 
 
 def direction(
@@ -30,25 +32,51 @@ def direction(
     """As :func:`prunelib.kernels.frank_wolfe.reference.direction`."""
     if weight.shape[1] % size:
         return plain.direction(weight, linear, residual, mass, fixed, size, keep, threads)
-    found = Direction(torch.empty_like(mass), torch.empty_like(mass), torch.empty(len(mass), dtype=torch.float64))
-    given = [tensor.numpy() for tensor in (weight, linear, residual, mass, fixed)]
-    taken = [tensor.numpy() for tensor in found]
+    slope = torch.empty(len(mass), dtype=torch.float64)
+    found = Direction(toward=torch.empty_like(mass), pruned=torch.empty_like(mass), slope=slope)
+    whole = _Rows(
+        weight=weight.numpy(),
+        linear=linear.numpy(),
+        residual=residual.numpy(),
+        mass=mass.numpy(),
+        fixed=fixed.numpy(),
+        toward=found.toward.numpy(),
+        pruned=found.pruned.numpy(),
+        slope=found.slope.numpy(),
+    )
 
     def work(rows: slice) -> None:
-        _direct(*(array[rows] for array in given), size, keep, *(array[rows] for array in taken))
+        _direct(_Rows(**{name: array[rows] for name, array in whole._asdict().items()}), size, keep)
 
     for _ in in_chunks(work, len(mass), threads, -(-len(mass) // threads)):
         pass
     return found
 
 
+class _Rows(NamedTuple):
+    """Some rows: what their direction depends on, and the fields of :class:`Direction` to set.
+
+    fixed is (rows, inputs) bool, slope (rows,) float64; all others are (rows, inputs) float32.
+    """
+
+    weight: np.ndarray
+    linear: np.ndarray
+    residual: np.ndarray
+    mass: np.ndarray
+    fixed: np.ndarray
+    toward: np.ndarray
+    pruned: np.ndarray
+    slope: np.ndarray
+
+
 @compiled
-def _direct(weight, linear, residual, mass, fixed, size, keep, toward, pruned, slope):
+def _direct(rows, size, keep):
     """Set the direction of some rows."""
+    weight, mass, fixed, toward = rows.weight, rows.mass, rows.fixed, rows.toward
     inputs = weight.shape[1]
     gradient, keys, least = np.empty(inputs, np.float32), np.empty(inputs, np.int32), np.empty(inputs, np.bool_)
     for r in range(len(weight)):
-        _set_gradient(weight[r], linear[r], residual[r], mass[r], gradient)
+        _set_gradient(weight[r], rows.linear[r], rows.residual[r], mass[r], gradient)
         _order(gradient, fixed[r], keys)
         for start in range(0, inputs, size):
             group = slice(start, start + size)
@@ -57,19 +85,21 @@ def _direct(weight, linear, residual, mass, fixed, size, keep, toward, pruned, s
             else:
                 _mark_least(keys[group], keep, least[group])
         _set_vertex(gradient, fixed[r], least, toward[r])
-        slope[r] = _turn(gradient, weight[r], mass[r], toward[r], pruned[r])
+        rows.slope[r] = _turn(gradient, weight[r], mass[r], toward[r], rows.pruned[r])
 
 
 @compiled
 def _set_gradient(w, linear, residual, m, gradient):
     one, two = np.float32(1.0), np.float32(2.0)
     for j in range(w.size):
-        gradient[j] = linear[j] * (one - two * m[j]) - two * w[j] * residual[j] + np.float32(0.0)  # no -0
+        # + 0 turns -0 into +0: as integers the two would differ.
+        gradient[j] = linear[j] * (one - two * m[j]) - two * w[j] * residual[j] + np.float32(0.0)
 
 
 @compiled
 def _order(gradient, fixed, keys):
-    """Set integers in the order of the gradient, what is fixed before all."""
+    """Set integers in the order of the gradient, those of fixed entries below all others."""
+    # The bits of floats have the order of the floats once the magnitude bits of negative ones are inverted.
     bits = gradient.view(np.int32)
     for j in range(keys.size):
         ordered = bits[j] ^ _MAGNITUDE if bits[j] < 0 else bits[j]
@@ -78,7 +108,7 @@ def _order(gradient, fixed, keys):
 
 @compiled
 def _rank(keys, number, least):
-    """Mark the least so many keys of a small group, by comparing all pairs."""
+    """Mark the ``number`` least keys of a small group, by comparing all pairs."""
     for i in range(keys.size):
         before = 0
         for j in range(keys.size):
@@ -88,7 +118,7 @@ def _rank(keys, number, least):
 
 @compiled
 def _mark_least(keys, number, least):
-    """Mark the least so many keys: those below the last of them, and of those equal to it the first."""
+    """Mark the ``number`` least keys: those below the last of them, and the first of those equal to it."""
     threshold = _threshold(keys, number)
     for j in range(keys.size):
         least[j] = keys[j] < threshold
@@ -101,7 +131,8 @@ def _mark_least(keys, number, least):
 
 @compiled
 def _threshold(keys, count):
-    """The least integer that at least so many keys do not exceed, by halving: faster than a partition, with SIMD."""
+    """Find the least integer that at least ``count`` keys do not exceed."""
+    # Bisection over the range of int32: its counts are SIMD loops, twice as fast as a partition.
     low, high = np.int64(_BEFORE_ALL), np.int64(_MAGNITUDE)
     while low < high:
         middle = (low + high) >> 1
@@ -123,7 +154,7 @@ def _set_vertex(gradient, fixed, least, ones):
 
 @compiled
 def _turn(gradient, w, m, toward, pruned):
-    """Make the vertex in ``toward`` the way there, set what it prunes, and return the slope along it."""
+    """Replace the vertex in ``toward`` by the direction to it, set pruned = w times that; return the slope."""
     slope = 0.0
     for j in range(w.size):
         d = toward[j] - m[j]

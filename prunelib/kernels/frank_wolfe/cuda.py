@@ -1,6 +1,6 @@
-"""Frank-Wolfe steps on a GPU: what stands around the product, in one pass over each row.
+"""Frank-Wolfe steps on a GPU: all but the matrix product, in one pass over each row.
 
-Where groups span rows, the plain engine does it. Of equal gradients the lower place is taken.
+Groups that span rows are left to the reference. Of equal gradients the lower column is taken.
 """
 
 import torch
@@ -26,13 +26,22 @@ def direction(
     if size > inputs:
         return plain.direction(weight, linear, residual, mass, fixed, size, keep, threads)
     slope = torch.empty(rows, dtype=torch.float64, device=mass.device)
-    found = Direction(torch.empty_like(mass), torch.empty_like(mass), slope)
-    operands = (weight, linear, residual, mass, fixed, *found, keep, inputs)
+    found = Direction(toward=torch.empty_like(mass), pruned=torch.empty_like(mass), slope=slope)
+    operands = {
+        "weight": weight,
+        "linear": linear,
+        "residual": residual,
+        "mass": mass,
+        "fixed": fixed,
+        **found._asdict(),
+        "keep": keep,
+        "inputs": inputs,
+    }
     with torch.cuda.device_of(weight):
         if size == inputs:
-            frank_wolfe_kernels.direct_rows[(rows,)](*operands, **row_block(inputs))
+            frank_wolfe_kernels.direct_rows[(rows,)](**operands, **row_block(inputs))
         else:
-            frank_wolfe_kernels.direct_groups[(rows,)](*operands, size, **row_block(inputs))
+            frank_wolfe_kernels.direct_groups[(rows,)](**operands, group=size, **row_block(inputs))
     return found
 
 
@@ -40,9 +49,17 @@ def curvature(
     weight: torch.Tensor, linear: torch.Tensor, toward: torch.Tensor, change: torch.Tensor, threads: int
 ) -> torch.Tensor:
     """As :func:`prunelib.kernels.frank_wolfe.reference.curvature`."""
-    del threads  # of the processor
+    del threads  # of the CPU
     rows, inputs = weight.shape
     found = torch.empty(rows, dtype=torch.float64, device=weight.device)
     with torch.cuda.device_of(weight):
-        frank_wolfe_kernels.bend[(rows,)](weight, linear, toward, change, found, inputs, **row_block(inputs))
+        frank_wolfe_kernels.bend[(rows,)](
+            weight=weight,
+            linear=linear,
+            toward=toward,
+            change=change,
+            found=found,
+            inputs=inputs,
+            **row_block(inputs),
+        )
     return found

@@ -1,4 +1,4 @@
-"""Frank-Wolfe steps, one program for a row, which stays in registers from the gradient to the vertex."""
+"""Frank-Wolfe steps, one program a row; the row stays in registers from the gradient to the vertex."""
 
 import triton
 import triton.language as tl
@@ -18,9 +18,10 @@ def direct_rows(
     w, m, g = _gradient(weight + row, linear + row, residual + row, mass + row, columns, inside)
     kept = inside & (tl.load(fixed + row + columns, mask=inside, other=0) != 0)
     keys = tl.where(inside & ~kept, ordered(g), HIGHEST)
-    free = keep - tl.sum(kept.to(tl.int32), 0)
+    free = keep - tl.sum(kept.to(tl.int32), 0)  # fixed entries are kept first
     threshold = tl.sum(thresholds(keys[None, :], tl.zeros((1,), tl.int32) + free), 0)
     below, equal = keys < threshold, keys == threshold
+    # Of keys equal to the threshold, the first are taken until the budget is used.
     left = free - tl.sum(below.to(tl.int32), 0)
     taken = below | (equal & (tl.cumsum(equal.to(tl.int32), 0) <= left))
     _turn(w, m, g, kept, taken, toward + row, pruned + row, slope, columns, inside)
@@ -39,18 +40,19 @@ def direct_groups(
     w, m, g = _gradient(weight, linear, residual, mass, columns, inside)
     kept = tl.load(fixed + columns, mask=inside, other=0) != 0
     before, free = tl.zeros((BLOCK,), tl.int32), tl.zeros((BLOCK,), tl.int32) + keep
-    for place in range(group):
-        other = columns - columns % group + place
+    # Ranks by comparing all pairs of a group: position by position, each entry against one other of its group.
+    for position in range(group):
+        other = columns - columns % group + position  # (BLOCK,)
         _, _, h = _gradient(weight, linear, residual, mass, other, inside)
-        shut = tl.load(fixed + other, mask=inside, other=0) != 0
-        free -= shut.to(tl.int32)
-        before += (~shut & ((h < g) | ((h == g) & (other < columns)))).to(tl.int32)
+        locked = tl.load(fixed + other, mask=inside, other=0) != 0
+        free -= locked.to(tl.int32)
+        before += (~locked & ((h < g) | ((h == g) & (other < columns)))).to(tl.int32)
     _turn(w, m, g, kept, before < free, toward + row, pruned + row, slope, columns, inside)
 
 
 @triton.jit
 def _turn(w, m, g, kept, taken, toward, pruned, slope, columns, inside):
-    """Set the way from m to the vertex, what it prunes, and the slope along it."""
+    """Set the direction from m to the vertex, that times w, and the slope along it."""
     d = tl.where(kept | (taken & (g < 0.0)), 1.0, 0.0) - m
     tl.store(toward + columns, d, mask=inside)
     tl.store(pruned + columns, d * w, mask=inside)
@@ -72,7 +74,7 @@ def bend(weight, linear, toward, change, found, inputs: tl.constexpr, BLOCK: tl.
 
 @triton.jit
 def _gradient(weight, linear, residual, mass, columns, inside):
-    """Weights, masses and gradient at some columns of a row."""
+    """Load weights and masses at some columns of a row, and compute the gradient there; (BLOCK,) each."""
     w = tl.load(weight + columns, mask=inside, other=0.0)
     m = tl.load(mass + columns, mask=inside, other=0.0)
     r = tl.load(residual + columns, mask=inside, other=0.0)

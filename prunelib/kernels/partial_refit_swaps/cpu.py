@@ -1,6 +1,7 @@
-"""Partial refit swaps, compiled: float32 finds which weights may leave, float64 decides.
+"""Partial refit swaps on the CPU, compiled by numba: float32 finds the u that may improve, float64 decides.
 
-Rows are scanned in chunks, tile by tile of G. A row's result depends neither on its chunk nor on the number of threads.
+Rows are scanned in chunks, tile by tile of G: a tile that fits the core's cache is read by all rows of a chunk. A row's
+result depends neither on its chunk nor on the number of threads.
 """
 
 from collections.abc import Iterator
@@ -11,12 +12,13 @@ import torch
 
 from prunelib.kernels.cpu_common import (
     BLOCKED,
+    Figures,
     compiled,
     correlate_rows,
     first_of,
+    group_columns,
     in_chunks,
     lesser,
-    places_of,
     tile_rows,
 )
 from prunelib.kernels.interface import FLOAT32_ROUNDING, MAX_SWEEPS, RowResults
@@ -32,12 +34,22 @@ def swap_to_optimum(
 
     def work(rows: slice) -> tuple[slice, RowResults, torch.Tensor]:
         results = RowResults.untouched(mask[rows])
-        masks, *figures = (figure.numpy() for figure in vars(results).values())
-        x, corr = start[rows].numpy().copy(), np.empty(masks.shape, np.float64)
-        corr32, closed, gain = np.zeros((3, *masks.shape), np.float32)
-        scratch = np.empty(masks.shape[1], np.float64)
-        chunk = _Rows(weights[rows], grams, diag, masks, x, corr, corr32, closed, gain, scratch, group)
-        _refine(chunk, tile_rows(grams), *figures)
+        figures, x = Figures.of(results), start[rows].numpy().copy()
+        corr32, closed, gain = np.zeros((3, *x.shape), np.float32)
+        chunk = _Rows(
+            weight=weights[rows],
+            gram=grams,
+            diag=diag,
+            mask=figures.mask,
+            x=x,
+            corr=np.empty(x.shape, np.float64),
+            corr32=corr32,
+            closed=closed,
+            gain=gain,
+            scratch=np.empty(x.shape[1], np.float64),
+            group=group,
+        )
+        _refine(chunk, figures, tile_rows(grams))
         return rows, results, torch.from_numpy(x)
 
     return in_chunks(work, len(mask), threads)
@@ -65,13 +77,15 @@ class _Rows(NamedTuple):
 
 
 @compiled
-def _refine(rows, tile, swaps, sweeps, loss_before, loss_after, optimal):
+def _refine(rows, figures, tile):
+    """Sweep over all rows of a chunk and descend, until a sweep makes no swap."""
+    swaps, sweeps, optimal = figures.swaps, figures.sweeps, figures.optimal
     active = np.ones(len(rows.mask), np.bool_)
     correlate_rows(rows.weight - rows.x, np.arange(active.size), rows.gram, rows.corr)
     for r in range(active.size):
         rows.closed[r] = np.where(rows.mask[r], np.float32(BLOCKED), np.float32(0.0))
         rows.corr32[r] = rows.corr[r]
-        loss_before[r] = _loss(rows, r)
+        figures.loss_before[r] = _loss(rows, r)
     while active.any():
         _scan(rows, active, tile)
         for r in np.flatnonzero(active):
@@ -83,12 +97,12 @@ def _refine(rows, tile, swaps, sweeps, loss_before, loss_after, optimal):
             if made > 0:
                 _descend(rows, r)
     for r in range(active.size):
-        loss_after[r] = _loss(rows, r)
+        figures.loss_after[r] = _loss(rows, r)
 
 
 @compiled
 def _loss(rows, r):
-    """The row's loss e^T c with e = w - x."""
+    """Compute the row's loss e^T c with e = w - x."""
     return max(((rows.weight[r] - rows.x[r]) * rows.corr[r]).sum(), 0.0)
 
 
@@ -114,7 +128,7 @@ def _scan(rows, active, tile):
 
 @compiled
 def _prune_term(x, guu, cu):
-    """The change from pruning u alone, 2 x_u c_u + x_u^2 G_uu."""
+    """Compute the change from pruning u alone, 2 x_u c_u + x_u^2 G_uu."""
     return x * (x * guu + 2.0 * cu)
 
 
@@ -122,6 +136,7 @@ def _prune_term(x, guu, cu):
 def _least_restores(kept, x, gram, corr, closed, scale, group, gain):
     """Set gain[u] = -max_j (c_j + x_u G_uj)^2 / G_jj over the group of each u; over a whole row, four u at a time."""
     whole = kept.size - kept.size % 4 if group == x.size else 0
+    # Four u at a time: c_j, closed_j and the scale are loaded once for four pairs.
     for k in range(0, whole, 4):
         u0, u1, u2, u3 = kept[k], kept[k + 1], kept[k + 2], kept[k + 3]
         g0, g1, g2, g3 = gram[u0], gram[u1], gram[u2], gram[u3]
@@ -144,8 +159,9 @@ def _least_restores(kept, x, gram, corr, closed, scale, group, gain):
 
 @compiled
 def _least_restore(u, xu, row, corr, closed, scale, group):
-    places = places_of(group, u)
-    row, corr, closed, scale = row[places], corr[places], closed[places], scale[places]
+    """Compute -max_j (c_j + x_u G_uj)^2 / G_jj over the group of u, in float32."""
+    near = group_columns(group, u)
+    row, corr, closed, scale = row[near], corr[near], closed[near], scale[near]
     least = np.float32(BLOCKED)
     for j in range(row.size):
         t = (corr[j] + xu * row[j]) * scale[j]
@@ -155,14 +171,16 @@ def _least_restore(u, xu, row, corr, closed, scale, group):
 
 @compiled
 def _visit(rows, r):
-    """Visit each u that has a swap which improves, best first, and make its best swap now; return their number."""
+    """Visit each u with a swap that improves, best first, make its best swap now; return the number of swaps."""
     gain, threshold = rows.gain[r], IMPROVEMENT * (rows.weight[r] ** 2).sum()
     size = np.abs(rows.corr32[r]).max() + 2.0 * np.abs(rows.x[r]).max()
+    # size^2 bounds the magnitude of the terms of every gain, so that no other u can improve.
     candidates = np.flatnonzero(gain < FLOAT32_ROUNDING * size * size)
     change = np.zeros(candidates.size)
     for k in range(candidates.size):
         change[k], _ = _best_swap(rows, r, candidates[k])
     made = 0
+    # Mergesort is stable: of equal changes the lower u comes first.
     for k in np.argsort(change, kind="mergesort"):
         if change[k] >= -threshold:
             break
@@ -176,15 +194,15 @@ def _visit(rows, r):
 
 @compiled
 def _best_swap(rows, r, u):
-    """The least exact change from pruning u, and the j (the lowest of equals) to restore for it."""
-    places = places_of(rows.group, u)
-    row, corr, closed = rows.gram[u, places], rows.corr[r, places], rows.closed[r, places]
-    diag, changes, xu, least = rows.diag[places], rows.scratch[places], rows.x[r, u], BLOCKED
+    """Find in float64 the least change from pruning u, and its j, the lowest of equals."""
+    near = group_columns(rows.group, u)
+    row, corr, closed = rows.gram[u, near], rows.corr[r, near], rows.closed[r, near]
+    diag, changes, xu, least = rows.diag[near], rows.scratch[near], rows.x[r, u], BLOCKED
     for j in range(row.size):
         restored = corr[j] + xu * row[j]
         changes[j] = closed[j] - restored * restored / diag[j]
         least = lesser(changes[j], least)
-    j = places.start + first_of(changes, least)
+    j = near.start + first_of(changes, least)
     return _prune_term(xu, rows.diag[u], rows.corr[r, u]) + least, j
 
 
@@ -204,7 +222,7 @@ def _swap(rows, r, u, j):
 
 @compiled
 def _descend(rows, r):
-    """Move each kept weight in turn to its best, DESCENTS times."""
+    """Take the best step of each kept weight in turn, DESCENTS times."""
     x, corr = rows.x[r], rows.corr[r]
     kept = np.flatnonzero(rows.mask[r])
     for _ in range(DESCENTS):

@@ -1,9 +1,10 @@
 """Partial refit swaps: scans in float32, decisions and descents in float64.
 
 State of a row: x is its weights, 0 where pruned; corr is c = G (w - x); closed is infinite where kept, else 0. For a
-scan, target is c_j G_jj^-1/2 and least[u] becomes min_j -(c_j + x_u G_uj)^2 / G_jj over the pruned j, the best that
-pruning u could bring less what it costs; both are float32. Rows are named by a list: corr, target and least hold those
-of the list alone. scale is G_jj^-1/2 in float32, inverse is 1 / G_jj in float64.
+scan, target is c_j G_jj^-1/2 and least[u] becomes min_j -(c_j + x_u G_uj)^2 / G_jj over the pruned j, the least change
+from pruning u less the cost of pruning it alone; both are float32. scale is G_jj^-1/2 in float32, inverse is 1 / G_jj
+in float64. ``rows`` lists the indices of the rows to work on: corr, target and least have one row for each of these,
+all other arrays one for each row of the chunk.
 """
 
 import triton
@@ -22,8 +23,8 @@ def scan_rows(
 ):  # fmt: skip
     """Set least of ROWS rows and KEPT columns u, over all j, PRUNED at a time. G is read as G[j, u].
 
-    A pair takes two fused multiply-adds and a minimum; which j are pruned is in the operands. A tile of G serves a
-    block of rows from registers. The last row fills the last block up.
+    A pair takes two fused multiply-adds and a minimum; closed excludes the kept j. A tile of G in registers is used for
+    a block of rows. The last row is repeated to fill the last block.
     """
     n = tl.minimum(tl.program_id(0) * ROWS + tl.arange(0, ROWS), count - 1).to(tl.int64)
     r = tl.load(rows + n)
@@ -37,8 +38,8 @@ def scan_rows(
         g = tl.load(gram + j.to(tl.int64)[:, None] * inputs + u[None, :], mask=within & inside, other=0.0)
         g *= tl.load(scale + j, mask=j < inputs, other=0.0)[:, None]
         c = tl.load(target + (n * inputs)[None, :] + j[:, None], mask=within, other=0.0)
-        shut = tl.load(closed + (r * inputs)[None, :] + j[:, None], mask=within, other=INFINITY)
-        restored = c[:, :, None] + xs[None, :, :] * g[:, None, :]
+        shut = tl.load(closed + (r * inputs)[None, :] + j[:, None], mask=within, other=INFINITY)  # (PRUNED, ROWS)
+        restored = c[:, :, None] + xs[None, :, :] * g[:, None, :]  # (PRUNED, ROWS, KEPT)
         found = tl.minimum(found, tl.min(shut[:, :, None] - restored * restored, axis=0))
     tl.store(least + (n * inputs)[:, None] + u[None, :], found, mask=inside)
 
@@ -54,8 +55,8 @@ def scan_groups(
     inside = u < inputs
     xs = tl.load(x + r * inputs + u, mask=inside, other=0.0).to(tl.float32)
     found = tl.full((KEPT,), INFINITY, tl.float32)
-    for place in range(group):
-        j = u - u % group + place
+    for position in range(group):
+        j = u - u % group + position
         g = tl.load(gram + u.to(tl.int64) * inputs + j, mask=inside, other=0.0)
         s = tl.load(scale + j, mask=inside, other=0.0)
         c = tl.load(target + n * inputs + j, mask=inside, other=0.0)
@@ -70,15 +71,15 @@ def visit(
     rows, corr, least, weight, gram, inverse, x, closed, swaps, sweeps, loss_before, loss_after, optimal,
     inputs: tl.constexpr, group: tl.constexpr, BLOCK: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
-    """Visit the u of a row that may have a swap which improves, the best first, and make the best of each that does.
+    """Visit the u of a row that may improve, the best first, and make the best swap of each that does.
 
-    A row in which no swap is made is optimal, and the loss it came with is its last.
+    A row in which no swap is made is optimal, and its loss at the start of this sweep is final.
     """
     n = tl.program_id(0).to(tl.int64)
     r = tl.load(rows + n)
     weight, x, closed, corr = weight + r * inputs, x + r * inputs, closed + r * inputs, corr + n * inputs
     columns = tl.arange(0, BLOCK)
-    loss, threshold, gain, reach = _promises(weight, gram, x, closed, corr, least + n * inputs, columns, inputs)
+    loss, threshold, gain, reach = _gains(weight, gram, x, closed, corr, least + n * inputs, columns, inputs)
     made = 0
     lowest, u = tl.min(gain, 0, return_indices=True)
     while lowest < reach - threshold:
@@ -98,16 +99,16 @@ def visit(
 
 
 @triton.jit
-def _promises(weight, gram, x, closed, corr, least, columns, inputs: tl.constexpr):
-    """The row's loss, by how much a swap must improve it, the best change for each u, and what rounding may add."""
+def _gains(weight, gram, x, closed, corr, least, columns, inputs: tl.constexpr):
+    """Compute the row's loss, the threshold of an improvement, the least change of each u and its rounding bound."""
     inside = columns < inputs
     w = tl.load(weight + columns, mask=inside, other=0.0)
     xs = tl.load(x + columns, mask=inside, other=0.0)
     c = tl.load(corr + columns, mask=inside, other=0.0)
     d = tl.load(gram + columns.to(tl.int64) * (inputs + 1), mask=inside, other=0.0)
     kept = tl.load(closed + columns, mask=inside, other=0.0) == INFINITY
-    promised = tl.load(least + columns, mask=inside, other=INFINITY)
-    gain = tl.where(kept, prune_term(xs, d, c).to(tl.float32) + promised, INFINITY)
+    found = tl.load(least + columns, mask=inside, other=INFINITY)
+    gain = tl.where(kept, prune_term(xs, d, c).to(tl.float32) + found, INFINITY)
     size = tl.max(tl.abs(c).to(tl.float32), 0) + 2.0 * tl.max(tl.abs(xs).to(tl.float32), 0)
     loss = tl.maximum(tl.sum((w - xs) * c, 0), 0.0)
     return loss, tl.sum(w * w, 0) * _IMPROVEMENT, gain, size * FLOAT32_ROUNDING * size
@@ -115,13 +116,13 @@ def _promises(weight, gram, x, closed, corr, least, columns, inputs: tl.constexp
 
 @triton.jit
 def _best_swap(u, gram, inverse, x, closed, corr, inputs: tl.constexpr, group: tl.constexpr, TILE: tl.constexpr):
-    """The least exact change from pruning u, and the j (the lowest of equals) to restore for it."""
-    low = 0 if group == inputs else u - u % group  # a whole row's is a constant, which keeps loads wide
+    """Find in float64 the least change from pruning u, and its j, the lowest of equals."""
+    low = 0 if group == inputs else u - u % group  # for a whole row a constant, which keeps loads wide
     row, xu = gram + u.to(tl.int64) * inputs, tl.load(x + u)
     changes, columns = tl.full((TILE,), INFINITY, tl.float64), tl.zeros((TILE,), tl.int32)
     for start in range(0, group, TILE):
-        place = start + tl.arange(0, TILE)
-        near, j = place < group, low + place
+        position = start + tl.arange(0, TILE)
+        near, j = position < group, low + position
         restored = tl.load(corr + j, mask=near, other=0.0) + xu * tl.load(row + j, mask=near, other=0.0)
         shut = tl.load(closed + j, mask=near, other=INFINITY)
         change = shut - restored * restored * tl.load(inverse + j, mask=near, other=0.0)
@@ -157,25 +158,26 @@ def descend(
     rows, corr, gram, inverse, x, closed, steps, count, first,
     inputs: tl.constexpr, ROWS: tl.constexpr, COORDINATES: tl.constexpr,
 ):  # fmt: skip
-    """Move each kept weight of COORDINATES columns, from ``first`` on, in turn to its best, and note the steps.
+    """Take the best step of each kept weight of COORDINATES columns in turn, from ``first`` on; store the steps.
 
-    Within the program the c of these columns follows each step; all of c, as stored, is then c - steps G[columns].
+    Within the program c is updated at these columns alone. The caller then updates all of c: c - steps G[columns].
     """
     n = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     r = tl.load(rows + n, mask=n < count, other=0)
-    places = tl.arange(0, COORDINATES)
-    columns = first + places
+    positions = tl.arange(0, COORDINATES)
+    columns = first + positions
     inside = (n < count)[:, None] & (columns < inputs)[None, :]
-    c = tl.load(corr + (n * inputs)[:, None] + columns[None, :], mask=inside, other=0.0)
+    c = tl.load(corr + (n * inputs)[:, None] + columns[None, :], mask=inside, other=0.0)  # (ROWS, COORDINATES)
     here = (r * inputs)[:, None] + columns[None, :]
     kept = tl.load(closed + here, mask=inside, other=0.0) == INFINITY
     moved = tl.zeros((ROWS, COORDINATES), tl.float64)
     for k in range(COORDINATES):
         i = tl.minimum(first + k, inputs - 1)  # beyond the last column nothing is kept
         its_c = tl.gather(tl.where(kept, c, 0.0), tl.full((ROWS, 1), k, tl.int32), 1)
+        # (ROWS, 1); 0 for a weight that is not kept
         step = its_c * tl.load(inverse + i)
-        moved = tl.where((places == k)[None, :], step, moved)
+        moved = tl.where((positions == k)[None, :], step, moved)
         g = tl.load(gram + i.to(tl.int64) * inputs + columns, mask=columns < inputs, other=0.0)
         c -= step * g[None, :]
     tl.store(x + here, tl.load(x + here, mask=inside, other=0.0) + moved, mask=inside)
-    tl.store(steps + (n * COORDINATES)[:, None] + places[None, :], moved, mask=(n < count)[:, None])
+    tl.store(steps + (n * COORDINATES)[:, None] + positions[None, :], moved, mask=(n < count)[:, None])

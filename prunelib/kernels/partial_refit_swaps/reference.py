@@ -7,7 +7,7 @@ import torch
 from prunelib.kernels.interface import MAX_SWEEPS, RowResults
 from prunelib.kernels.refit_swaps.reference import IMPROVEMENT
 
-DESCENTS = 2
+DESCENTS = 2  # passes over the kept weights after a sweep that made swaps
 
 
 def swap_to_optimum(
@@ -34,7 +34,7 @@ def swap_to_optimum(
 def swap_changes(
     x: torch.Tensor, c: torch.Tensor, G: torch.Tensor, m: torch.Tensor, group: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """dL(u, j) of every swap of a row, infinite where impossible, and the new x_j; both (u, j) float64."""
+    """Compute dL(u, j) of every swap of a row, infinite where impossible, and the new x_j; both (u, j) float64."""
     groups = torch.arange(len(x), device=x.device) // group
     possible = m[:, None] & ~m & (groups[:, None] == groups)
     restored = (c + x[:, None] * G) / G.diagonal()
@@ -51,11 +51,11 @@ class _Row:
         self.threshold = IMPROVEMENT * float(w @ w)
 
     def loss(self) -> torch.Tensor:
-        """e^T G e."""
+        """Compute e^T G e."""
         return ((self.w - self.x) * self.c).sum().clamp(min=0)
 
     def sweep(self) -> int:
-        """One sweep, and the descents after it; returns the number of swaps."""
+        """Sweep once and descend; return the number of swaps."""
         gains = swap_changes(self.x, self.c, self.G, self.m, self.group)[0].min(dim=1).values
         candidates = (gains < -self.threshold).nonzero()[:, 0]
         made = sum(self._visit(int(u)) for u in candidates[gains[candidates].argsort(stable=True)])
@@ -65,6 +65,7 @@ class _Row:
         return made
 
     def _visit(self, u: int) -> bool:
+        """Make the best swap that prunes u if it improves; return whether it was made."""
         changes, restored = swap_changes(self.x, self.c, self.G, self.m, self.group)
         change, j = changes[u].min(dim=0)
         if change >= -self.threshold:
@@ -76,5 +77,6 @@ class _Row:
         return True
 
     def _move(self, i: int | torch.Tensor, value: torch.Tensor) -> None:
+        """Set x_i, and c with it."""
         self.c -= (value - self.x[i]) * self.G[i]
         self.x[i] = value

@@ -1,15 +1,16 @@
-"""Refit swaps: the exact value of every swap with all kept weights re-estimated, from one inverse a row.
+"""Refit swaps: the exact change of the least-squares loss by every swap, with all kept weights re-estimated.
 
-For a row w with kept columns S, H = G_SS^-1, least-squares weights x = H (G w)_S and r = G (w - x), to prune u and
-restore j changes the least-squares loss e^T G e, e = w - x, by
+For a row w with kept columns S and pruned columns P, H = G_SS^-1, least-squares weights x = H (G w)_S and
+r = G (w - x), to prune u and restore j changes the least-squares loss e^T G e, e = w - x, by
 
     dL(u, j) = x_u^2 / H_uu - (r_j + A_ju x_u / H_uu)^2 / (D_j + A_ju^2 / H_uu)
 
-    A = G_PS H       how the kept columns stand in for the pruned ones
-    D = diag(G_PP - A G_SP)       what of them no kept column can say
+    A = G_PS H                     coefficients of the kept columns that approximate each pruned one
+    D = diag(G_PP - A G_SP)        squared norm of the part of each pruned column that no kept one explains
 
-What it costs to prune u alone is Optimal Brain Surgeon's (Hassibi & Stork, 1993); the second term is what restoring j
-then gains, from the Schur complement of j. An engine is a module with a generator that yields ``(rows, results, x)``::
+The first term is the cost of pruning u alone, Optimal Brain Surgeon's (Hassibi & Stork, 1993); the second is what
+restoring j then gains, from the Schur complement of j. A backend has one function, a generator that yields
+``(rows, results, x)``::
 
     swap_to_optimum(weight, gram, mask, group, threads)       until no swap lowers the least-squares loss
 

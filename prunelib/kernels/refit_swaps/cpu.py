@@ -1,12 +1,13 @@
-"""Refit swaps, compiled: each row keeps a tableau from which the exact value of every swap is read off.
+"""Refit swaps on the CPU, compiled by numba: the change of every swap is read off a tableau of the row.
 
 With S the kept columns, P the pruned ones and H = G_SS^-1, the tableau of the sweep operator (Goodnight, 1979) is
 
     T_SS = -H        T_SP = H G_SP        T_PP = G_PP - G_PS H G_SP
 
 and pruning or restoring column p is a pivot on p: a rank-one change T_ij -= T_ip T_pj / T_pp of everything outside row
-and column p. Only the rows of kept columns are stored, and the diagonal of T_PP. The changes of the stored rows are
-collected and then subtracted together, eight at a time. All is float64 but G.
+and column p. Only the rows of kept columns and the diagonal of T_PP are stored. The rank-one changes of the stored rows
+are collected and subtracted several at a time, so that a row is read and written once for eight of them. G is float32,
+all else float64.
 """
 
 from collections.abc import Iterator
@@ -15,11 +16,20 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from prunelib.kernels.cpu_common import BLOCKED, compiled, correlate, first_of, in_chunks, lesser, places_of
+from prunelib.kernels.cpu_common import (
+    BLOCKED,
+    Figures,
+    compiled,
+    correlate,
+    first_of,
+    group_columns,
+    in_chunks,
+    lesser,
+)
 from prunelib.kernels.interface import MAX_SWEEPS, RowResults
 from prunelib.kernels.refit_swaps.reference import IMPROVEMENT, LEAST_SCHUR
 
-_PIVOTS = 32  # a multiple of 8
+_PIVOTS = 32  # collected at most before they are subtracted; a multiple of 8
 
 
 def swap_to_optimum(
@@ -30,21 +40,22 @@ def swap_to_optimum(
 
     def work(rows: slice) -> tuple[slice, RowResults, torch.Tensor]:
         results = RowResults.untouched(mask[rows])
-        masks, *figures = (figure.numpy() for figure in vars(results).values())
-        x = np.zeros(masks.shape)
-        _refine(weights[rows], grams, masks, group, x, *figures)
+        figures = Figures.of(results)
+        x = np.zeros(figures.mask.shape)
+        _refine(weights[rows], grams, group, x, figures)
         return rows, results, torch.from_numpy(x)
 
     return in_chunks(work, len(mask), threads)
 
 
 class _Tableau(NamedTuple):
-    """The tableau of one row, all float64 but gram and mask.
+    """The tableau of one row, all float64 except gram (float32), mask (bool), and columns and pending (int64).
 
-    body[s] is row columns[s] of T, (even, inputs), without what is pending: the sum of factors[n, s] * pivots[n] over
-    the first pending[0] pivots. Beyond the kept columns, body may have one more row, of zeros. state is x on the kept
-    and r = G (w - x) on the pruned columns, schur the diagonal of T_PP (blocked where kept), both (inputs,) and up to
-    date.
+    body[s] is row columns[s] of T, (even, inputs), before the pending changes are subtracted: the sum of
+    factors[n, s] * pivots[n] over the first pending[0] pivots; factors is (_PIVOTS, even), pivots (_PIVOTS, inputs).
+    With an odd number of kept columns body has one more row, of zeros, since rows are updated in pairs. state is x on
+    the kept and r = G (w - x) on the pruned columns, schur the diagonal of T_PP (BLOCKED where kept), both (inputs,)
+    and up to date. scratch is (inputs,).
     """
 
     gram: np.ndarray
@@ -61,25 +72,26 @@ class _Tableau(NamedTuple):
 
 
 @compiled
-def _refine(weight, gram, mask, group, x, swaps, sweeps, loss_before, loss_after, optimal):
+def _refine(weight, gram, group, x, figures):
+    swaps, sweeps, optimal = figures.swaps, figures.sweeps, figures.optimal
     for r in range(len(weight)):
         w = weight[r]
-        t = _tableau(w, gram, mask[r], group)
-        loss_before[r] = _settle(t, w)
+        t = _tableau(w, gram, figures.mask[r], group)
+        figures.loss_before[r] = _settle(t, w)
         threshold = IMPROVEMENT * (w * w).sum()
         while sweeps[r] < MAX_SWEEPS and not optimal[r]:
             made = _sweep(t, threshold)
             sweeps[r] += 1
             swaps[r] += made
             optimal[r] = made == 0
-        loss_after[r] = _settle(t, w)
+        figures.loss_after[r] = _settle(t, w)
         for u in t.columns:
             x[r, u] = t.state[u]
 
 
 @compiled
 def _tableau(w, gram, mask, group):
-    """The tableau of a row: that of no kept columns, in which all are then restored one by one."""
+    """Build the tableau of a row: begin with that of no kept columns and restore them one by one."""
     inputs, columns = w.size, np.flatnonzero(mask)
     even = columns.size + columns.size % 2
     body, factors, pivots = np.zeros((even, inputs)), np.zeros((_PIVOTS, even)), np.zeros((_PIVOTS, inputs))
@@ -90,7 +102,19 @@ def _tableau(w, gram, mask, group):
         schur[j] = gram[j, j]
     correlate(w, np.arange(inputs), gram, state)
     pending = np.zeros(1, np.int64)
-    t = _Tableau(gram, mask, columns, body, factors, pivots, pending, state, schur, scratch, group)
+    t = _Tableau(
+        gram=gram,
+        mask=mask,
+        columns=columns,
+        body=body,
+        factors=factors,
+        pivots=pivots,
+        pending=pending,
+        state=state,
+        schur=schur,
+        scratch=scratch,
+        group=group,
+    )
     for s in range(columns.size):
         row = _next_pivot(t)
         _stored_row(t, s, row)
@@ -100,7 +124,7 @@ def _tableau(w, gram, mask, group):
 
 @compiled
 def _next_pivot(t):
-    """Where the row of the next pivot goes."""
+    """Return the array in t.pivots for the row of the next pivot."""
     if t.pending[0] == _PIVOTS:
         _subtract_pending(t)
     return t.pivots[t.pending[0]]
@@ -118,7 +142,10 @@ def _stored_row(t, s, row):
 
 @compiled
 def _pruned_row(t, j, row):
-    """Set row to row j of T: -y on the kept columns with y = -H G_Sj, G (e_j + y) on the pruned."""
+    """Set row to row j of T: -y on the kept columns with y = -H G_Sj, and G (e_j + y) on the pruned ones.
+
+    Rows of pruned columns are not stored: this costs one product with G for each swap.
+    """
     y = t.scratch
     for s in range(t.columns.size):
         u = t.columns[s]
@@ -148,7 +175,7 @@ def _pivot(t, row, p, at, sign):
 
 @compiled
 def _restore(t, s, j, row):
-    """Let column j, whose row is the next pivot, enter in slot s."""
+    """Restore column j, whose row is the next pivot, into slot s."""
     at = max(row[j], LEAST_SCHUR)
     _pivot(t, row, j, at, 1.0)
     for i in range(row.size):
@@ -160,7 +187,7 @@ def _restore(t, s, j, row):
 
 @compiled
 def _prune(t, s, row):
-    """Let the column in slot s, whose row is the next pivot, leave."""
+    """Prune the column in slot s, whose row is the next pivot."""
     u = t.columns[s]
     at = row[u]
     _pivot(t, row, u, at, -1.0)
@@ -169,6 +196,8 @@ def _prune(t, s, row):
 
 @compiled
 def _subtract_pending(t):
+    """Subtract the pending changes from the rows of body, two rows and eight pivots at a time."""
+    # The number of pivots is rounded up to a multiple of eight: those beyond the pending ones have a factor of 0.
     t.factors[t.pending[0] :] = 0.0
     for s in range(0, len(t.body), 2):
         for n in range(0, t.pending[0], 8):
@@ -194,9 +223,9 @@ def _subtract_eight(a, f, b, g, pivots, n):
 
 @compiled
 def _settle(t, w):
-    """Take out of x and r what rounding has left: r = G (w - x), x += H r_S; return the loss."""
+    """Correct x and r for the rounding errors of updates: r = G (w - x), x += H r_S; return the loss."""
     _subtract_pending(t)
-    e, r = w.copy(), np.empty(w.size)
+    e, r = w.copy(), np.empty(w.size)  # (inputs,)
     for u in t.columns:
         e[u] -= t.state[u]
     correlate(e, np.arange(w.size), t.gram, r)
@@ -210,13 +239,14 @@ def _settle(t, w):
 
 @compiled
 def _sweep(t, threshold):
-    """Value all swaps, visit each u that may improve, best first, and make its best swap; return their number."""
+    """Evaluate all swaps, visit each u that improves, best first, make its best swap; return the number of swaps."""
     _subtract_pending(t)
     change = np.empty(t.columns.size)
     for s in range(change.size):
         change[s], _ = _best_swap(t, t.columns[s], t.body[s])
     candidates = np.flatnonzero(change < -threshold)
     made = 0
+    # Mergesort is stable: of equal changes the lower slot comes first.
     for s in candidates[np.argsort(change[candidates], kind="mergesort")]:
         row = _next_pivot(t)
         _stored_row(t, s, row)
@@ -233,15 +263,16 @@ def _sweep(t, threshold):
 
 @compiled
 def _best_swap(t, u, row):
-    """The least change from pruning u, whose row of T is given, and the j (the lowest of equals) to restore for it."""
-    places = places_of(t.group, u)
+    """Find the least change from pruning u, whose row of T is given, and its j, the lowest of equals."""
+    near = group_columns(t.group, u)
     h = -1.0 / row[u]
     step = t.state[u] * h
-    a, r, schur = row[places], t.state[places], t.schur[places]
+    # T_uj is A_ju and T_uu is -H_uu; schur is BLOCKED where kept, which makes the change of a kept j nearly 0.
+    a, r, schur = row[near], t.state[near], t.schur[near]
     changes = t.scratch[: a.size]
     least = 0.0
     for j in range(a.size):
         residual = r[j] + step * a[j]
         changes[j] = -(residual * residual) / (schur[j] + h * a[j] * a[j])
         least = lesser(changes[j], least)
-    return step * t.state[u] + least, places.start + first_of(changes, least)
+    return step * t.state[u] + least, near.start + first_of(changes, least)

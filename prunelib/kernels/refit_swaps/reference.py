@@ -10,9 +10,9 @@ IMPROVEMENT = 1e-8
 """A swap is made only if it lowers the loss by more than this share of |w|^2."""
 
 LEAST_SCHUR = 1e-7
-"""Takes the place of a D_j that rounding has made smaller."""
+"""Replaces a D_j that rounding has made smaller: D_j is a divisor."""
 
-_CHUNK_BYTES = 64 * 1024 * 1024
+_CHUNK_BYTES = 64 * 1024 * 1024  # of one float64 value for each pair of a chunk's rows
 
 
 def swap_to_optimum(
@@ -28,11 +28,11 @@ def swap_to_optimum(
 
 
 def swap_changes(w: torch.Tensor, G: torch.Tensor, m: torch.Tensor, group: int) -> torch.Tensor:
-    """The loss change dL(u, j) of every swap, (rows, u, j) float64, infinite where impossible."""
+    """Compute dL(u, j) of every swap, (rows, u, j) float64, infinite where impossible."""
     H, x = least_squares(w, G, m)
-    r = (w - x) @ G
+    r = (w - x) @ G  # (rows, inputs)
     A = H @ G  # (rows, u, j)
-    D = (G.diagonal() - (A * G).sum(dim=1)).clamp(min=LEAST_SCHUR)
+    D = (G.diagonal() - (A * G).sum(dim=1)).clamp(min=LEAST_SCHUR)  # (rows, j)
     h = 1 / torch.where(m, H.diagonal(dim1=1, dim2=2), 1)
     prune = x**2 * h
     restore = (r[:, None, :] + A * (x * h)[:, :, None]) ** 2 / (D[:, None, :] + A**2 * h[:, :, None])
@@ -42,7 +42,8 @@ def swap_changes(w: torch.Tensor, G: torch.Tensor, m: torch.Tensor, group: int) 
 
 
 def least_squares(w: torch.Tensor, G: torch.Tensor, m: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The inverse H of G_SS, (rows, inputs, inputs) with 0 outside S, and x = H G w, (rows, inputs)."""
+    """Compute the inverse H of G_SS, (rows, inputs, inputs) with 0 outside S, and x = H G w, (rows, inputs)."""
+    # With the identity outside S all rows are inverted as one batch, whatever their numbers of kept weights.
     kept = m[:, :, None] & m[:, None, :]
     H = torch.linalg.inv(torch.where(kept, G, torch.eye(len(G)).to(G))) * kept
     return H, (H @ (w @ G)[:, :, None])[:, :, 0]
@@ -63,11 +64,14 @@ def _swap_rows(w: torch.Tensor, G: torch.Tensor, m: torch.Tensor, group: int) ->
         m[r, u], m[r, j] = False, True
         swaps += active
     x = least_squares(w, G, m)[1]
-    figures = (m, swaps, sweeps, loss_before, _losses(w, G, x), optimal)
-    return RowResults(*(figure.cpu() for figure in figures)), x
+    losses = _losses(w, G, x)
+    results = RowResults(
+        mask=m, swaps=swaps, sweeps=sweeps, loss_before=loss_before, loss_after=losses, optimal=optimal
+    )
+    return results.cpu(), x
 
 
 def _losses(w: torch.Tensor, G: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """e^T G e of each row with e = w - x, (rows,)."""
+    """Compute e^T G e of each row with e = w - x, (rows,)."""
     e = w - x
     return ((e @ G) * e).sum(dim=1).clamp(min=0)

@@ -1,8 +1,9 @@
-"""Relaxed swaps, compiled: pairs are chosen in float32 with SIMD, and made in float64.
+"""Relaxed swaps on the CPU, compiled by numba: pairs are chosen in float32 with SIMD, steps are made in float64.
 
-The first places of all groups lie side by side, then the second ones, and so on: place t of group q is t * groups + q.
-Within a whole row that changes nothing; with many groups, SIMD goes over these. A row's result depends neither on its
-chunk nor on the number of threads.
+Columns are reordered: the first columns of all groups, then the second ones, and so on, so that column t of group q is
+at position t * groups + q. For one group, the whole row, that is the order as it was; with many groups, a SIMD loop
+runs over the groups, since a single group is too short for SIMD. A row's result depends neither on its chunk nor on the
+number of threads.
 """
 
 from collections.abc import Iterator
@@ -12,60 +13,68 @@ import numpy as np
 import torch
 
 from prunelib.kernels.cpu_common import BLOCKED, compiled, correlate, first_of, in_chunks, lesser
-from prunelib.kernels.relaxed_swaps.reference import FLAT, NEAR, OUTSIDE, PAIRS
+from prunelib.kernels.relaxed_swaps.reference import FLAT, NEAR, OUTSIDE, PAIRS, Operands
 
 _FLAT, _NEAR = np.float32(FLAT), np.float32(NEAR)
-_FEW = 32  # as few are sorted faster than parted
-_SHUT = np.float32(BLOCKED / 2)  # whoever is above has nothing to give
+_FEW = 32  # number of values up to which sorting is faster than a partition
+_SHUT = np.float32(BLOCKED / 2)  # above it a group has no giver
 
 
 def descend(
-    weight: torch.Tensor,
-    gram: torch.Tensor,
-    shifts: torch.Tensor,
-    mass: torch.Tensor,
-    fixed: torch.Tensor,
-    group: int,
-    price: float | None,
-    tolerance: float,
-    rounds: int,
-    threads: int,
+    operands: Operands, group: int, price: float | None, tolerance: float, rounds: int, threads: int
 ) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Make relaxed swaps on one objective after the other; see :mod:`prunelib.kernels.relaxed_swaps.reference`.
+    """Make relaxed swaps on one objective after the other; see :mod:`prunelib.kernels.relaxed_swaps`.
 
-    There is a ``price`` only where groups are whole rows.
+    A ``price`` requires that groups are whole rows.
     """
-    columns = torch.arange(len(gram)).reshape(-1, group).T.flatten()  # of each place
+    gram, mass = operands.gram, operands.mass
+    columns = torch.arange(len(gram)).reshape(-1, group).T.flatten()  # (inputs,), the column at each position
     ordered = gram.contiguous() if group == len(gram) else gram[columns[:, None], columns]
-    grams, objectives = ordered.numpy(), shifts[:, columns].numpy()
+    grams, objectives = ordered.numpy(), operands.shifts[:, columns].numpy()
     blocks = _blocks(grams, group)
-    trade = (-1.0, 0.0) if price is None else (price, OUTSIDE)
+    settings = _Settings(
+        price=-1.0 if price is None else price,
+        outside=0.0 if price is None else OUTSIDE,
+        tolerance=tolerance,
+        rounds=rounds,
+    )
 
     def work(rows: slice) -> tuple[slice, torch.Tensor]:
-        weights, masses, locked = (given[rows][:, columns].numpy() for given in (weight, mass, fixed))
-        _descend(_empty(grams, blocks), weights, objectives, masses, locked, *trade, tolerance, rounds)
+        given = (operands.weight, mass, operands.fixed)
+        weights, masses, fixed = (tensor[rows][:, columns].numpy() for tensor in given)
+        _descend(_empty(grams, blocks), weights, objectives, masses, fixed, settings)
         return rows, torch.empty_like(mass[rows]).index_copy_(1, columns, torch.from_numpy(masses))
 
     return in_chunks(work, len(mass), threads)
 
 
 def _blocks(gram: np.ndarray, group: int) -> np.ndarray:
-    """G between places s and t of group q at [s, t, q], (group, group, groups) float32; of whole rows nothing."""
+    """Gather G between columns s and t of group q at [s, t, q], (group, group, groups); empty for whole rows."""
     groups = len(gram) // group
     if groups == 1:
         return np.empty((group, group, 0), np.float32)
-    places = np.arange(len(gram)).reshape(group, groups)
-    return gram[places[:, None], places[None]]
+    positions = np.arange(len(gram)).reshape(group, groups)
+    return gram[positions[:, None], positions[None]]
+
+
+class _Settings(NamedTuple):
+    """Settings of a descent; price is negative without one, outside the mass and the room of the outside."""
+
+    price: float
+    outside: float
+    tolerance: float
+    rounds: int
 
 
 class _Row(NamedTuple):
-    """One row and its state; the outside is its last place, of weight 0.
+    """One row and its state; the outside is its last column, of weight 0.
 
     gram (inputs, inputs) and blocks (:func:`_blocks`) are float32; weight, mass, room, corr = G p and moved = d w^2 are
-    (inputs + 1,) float64. weight32, gradient, energy (the curvature along one mass), closed (BLOCKED for what has
-    nothing to give), open (what it may take) and drops are (inputs + 1,) float32, for choosing pairs. fixed
-    (inputs + 1,) is bool; givers and takers (groups,) int32 hold the pair of each group, and promised its drop; least,
-    twice, own, given and interaction (group, groups) are what a scan over groups knows of the givers, float32.
+    (inputs + 1,) float64. weight32, gradient, energy (the curvature along one mass), closed (BLOCKED for a column
+    without mass to give, else 0), open (the mass it may take) and drops are (inputs + 1,) float32, for choosing pairs.
+    fixed (inputs + 1,) is bool. givers and takers (groups,) int32 are the pair of each group, best (groups,)
+    float32 its drop. Of the givers, a scan over groups needs least = -gradient, twice = 2 w, own = energy and
+    given = mass, (groups,), and interaction, G with each column of the group, (group, groups), all float32.
     """
 
     gram: np.ndarray
@@ -84,7 +93,7 @@ class _Row(NamedTuple):
     fixed: np.ndarray
     givers: np.ndarray
     takers: np.ndarray
-    promised: np.ndarray
+    best: np.ndarray
     least: np.ndarray
     twice: np.ndarray
     own: np.ndarray
@@ -93,37 +102,62 @@ class _Row(NamedTuple):
 
 
 def _empty(gram, blocks):
-    """Room for the state of one row."""
+    """Allocate the state of one row."""
     inputs, groups = len(gram), len(gram) // len(blocks)
-    exact, fast = np.zeros((5, inputs + 1), np.float64), np.zeros((6, inputs + 1), np.float32)
-    pairs, of_givers = np.zeros((2, groups), np.int32), np.zeros((5, groups), np.float32)
-    fixed, interaction = np.zeros(inputs + 1, np.bool_), np.zeros(blocks.shape[1:], np.float32)
-    return _Row(gram, blocks, *exact, *fast, fixed, *pairs, *of_givers, interaction)
+    weight, mass, room, corr, moved = np.zeros((5, inputs + 1), np.float64)
+    weight32, gradient, energy, closed, room32, drops = np.zeros((6, inputs + 1), np.float32)
+    givers, takers = np.zeros((2, groups), np.int32)
+    best, least, twice, own, given = np.zeros((5, groups), np.float32)
+    return _Row(
+        gram=gram,
+        blocks=blocks,
+        weight=weight,
+        mass=mass,
+        room=room,
+        corr=corr,
+        moved=moved,
+        weight32=weight32,
+        gradient=gradient,
+        energy=energy,
+        closed=closed,
+        open=room32,
+        drops=drops,
+        fixed=np.zeros(inputs + 1, np.bool_),
+        givers=givers,
+        takers=takers,
+        best=best,
+        least=least,
+        twice=twice,
+        own=own,
+        given=given,
+        interaction=np.zeros(blocks.shape[1:], np.float32),
+    )
 
 
 @compiled
-def _descend(row, weights, shifts, masses, fixed, price, outside, tolerance, rounds):
+def _descend(row, weights, shifts, masses, fixed, settings):
+    """Make the relaxed swaps of some rows, one row after the other; changes masses."""
     inputs = weights.shape[1]
     pairs = max(1, inputs // PAIRS)
     for r in range(len(weights)):
-        _begin(row, weights[r], masses[r], fixed[r], price, outside)
+        _begin(row, weights[r], masses[r], fixed[r], settings)
         for shift in shifts:
             _set_objective(row, shift)
-            for _ in range(rounds):
-                loss, gap = _certify(row, price)
-                if gap <= tolerance * loss or not _round(row, pairs):
+            for _ in range(settings.rounds):
+                loss, gap = _certify(row, settings.price)
+                if gap <= settings.tolerance * loss or not _round(row, pairs):
                     break
         masses[r] = np.minimum(row.mass[:inputs], 1.0)
 
 
 @compiled
-def _begin(row, w, m, fixed, price, outside):
-    """Set the masses and c = G p; the outside holds ``outside`` and has as much room."""
+def _begin(row, w, m, fixed, settings):
+    """Set the masses and c = G p, and the mass, the room and the gradient of the outside."""
     inputs = w.size
     row.weight[:inputs], row.weight32[:inputs], row.mass[:inputs], row.fixed[:inputs] = w, w, m, fixed
     row.room[:inputs] = 1.0 - m
-    row.mass[inputs], row.room[inputs] = outside, outside
-    row.gradient[inputs] = -price
+    row.mass[inputs], row.room[inputs] = settings.outside, settings.outside
+    row.gradient[inputs] = -settings.price
     pruned = (1.0 - m) * w
     correlate(pruned, np.flatnonzero(pruned), row.gram, row.corr[:inputs])
     for j in range(inputs + 1):
@@ -132,7 +166,7 @@ def _begin(row, w, m, fixed, price, outside):
 
 @compiled
 def _open(row, j):
-    """Say what place j may give and take."""
+    """Set what column j may give and take."""
     row.closed[j] = BLOCKED if row.fixed[j] or row.mass[j] <= 0 else 0.0
     row.open[j] = 0.0 if row.fixed[j] else row.room[j]
 
@@ -149,7 +183,7 @@ def _set_objective(row, shift):
 
 @compiled
 def _slope(row, j):
-    """df/dm_j = d w^2 (1 - 2 m) - 2 w c in float64; for the outside what mass earns there."""
+    """Compute df/dm_j = d w^2 (1 - 2 m) - 2 w c in float64; for the outside it is minus the price."""
     if j == row.weight.size - 1:
         return np.float64(row.gradient[j])
     return row.moved[j] * (1.0 - 2.0 * row.mass[j]) - 2.0 * row.weight[j] * row.corr[j]
@@ -157,8 +191,8 @@ def _slope(row, j):
 
 @compiled
 def _certify(row, price):
-    """The relaxed loss, and the dual gap: largest <gradient, m - v> over the polytope, or with a price over the box."""
-    inputs, groups = row.weight.size - 1, row.promised.size
+    """Compute the relaxed loss and the dual gap, max <gradient, m - v> over the polytope, with a price over the box."""
+    inputs, groups = row.weight.size - 1, row.best.size
     loss, gap = 0.0, 0.0
     gradient = np.empty(inputs // groups)
     for q in range(groups):
@@ -176,7 +210,7 @@ def _certify(row, price):
 
 @compiled
 def _least(gradient, budget):
-    """The least <gradient, v> over v in [0, 1] that sum to ``budget``; reorders the gradient."""
+    """Compute the least <gradient, v> over v in [0, 1] with sum ``budget``; may reorder the gradient."""
     whole = min(int(budget), gradient.size)
     if whole == gradient.size:
         return gradient.sum()
@@ -201,14 +235,14 @@ def _sort(values):
 
 @compiled
 def _round(row, pairs):
-    """Scan, and make the pairs that promise most, until so many are found; whether there were any."""
+    """Scan and make the pairs with the largest drops, until ``pairs`` are found; return whether there were any."""
     found = 0
     while found < pairs:
-        largest = _scan(row) if row.promised.size == 1 else _scan_groups(row)
+        largest = _scan(row) if row.best.size == 1 else _scan_groups(row)
         if largest <= 0:
             break
-        for q in range(row.promised.size):
-            if row.promised[q] >= _NEAR * largest:
+        for q in range(row.best.size):
+            if row.best[q] >= _NEAR * largest:
                 _swap(row, row.givers[q], row.takers[q])
                 found += 1
     return found > 0
@@ -216,23 +250,23 @@ def _round(row, pairs):
 
 @compiled
 def _scan(row):
-    """Find the pair of a row that is one group, and the drop it promises; return that."""
+    """Find the pair of a row that is one group; return its drop."""
     outside = row.weight.size - 1
     i = _giver(row.gradient[:outside], row.closed[:outside])
     if row.closed[outside] == 0 and (row.closed[i] > 0 or row.gradient[outside] > row.gradient[i]):
         i = outside
-    row.givers[0], row.promised[0] = i, 0.0
+    row.givers[0], row.best[0] = i, 0.0
     if row.closed[i] == 0:
-        row.takers[0], row.promised[0] = _taker(row, i)
+        row.takers[0], row.best[0] = _taker(row, i)
         earned = _earned(row, i)
-        if earned > row.promised[0]:
-            row.takers[0], row.promised[0] = outside, earned
-    return row.promised[0]
+        if earned > row.best[0]:
+            row.takers[0], row.best[0] = outside, earned
+    return row.best[0]
 
 
 @compiled
 def _giver(gradient, closed):
-    """The place with the largest gradient of those that have something to give."""
+    """Find the column with the largest gradient of those with mass to give."""
     least = np.float32(BLOCKED)
     for j in range(gradient.size):
         least = lesser(closed[j] - gradient[j], least)
@@ -244,7 +278,7 @@ def _giver(gradient, closed):
 
 @compiled
 def _taker(row, i):
-    """Which place promises the largest drop when i gives; and the drop."""
+    """Find the column with the largest drop when i gives; return it and the drop."""
     last = row.gram.shape[0]
     interaction = row.gram[min(i, last - 1)]
     w, gradient, energy, free, drops = (
@@ -264,7 +298,8 @@ def _taker(row, i):
 
 @compiled
 def _drop(slope, curvature, mass, room):
-    """What a pair with this slope and curvature changes the objective by; one has mass to give, the other room."""
+    """Compute the change of f, at most 0, by the best step within the giver's mass and the taker's room."""
+    # Minima and maxima by ``lesser``, the form that becomes SIMD.
     slope = -lesser(-slope, np.float32(0.0))
     step = lesser(lesser(room, mass), slope / (np.float32(-2.0) * lesser(-curvature, -_FLAT)))
     return step * (curvature * step - slope)
@@ -272,34 +307,34 @@ def _drop(slope, curvature, mass, room):
 
 @compiled
 def _scan_groups(row):
-    """Find the pair of each group and the drop it promises, all groups side by side; return the largest drop."""
-    group, groups = row.blocks.shape[0], row.promised.size
+    """Find the pair of each group and its drop, all groups side by side; return the largest drop."""
+    group, groups = row.blocks.shape[0], row.best.size
     row.givers[:], row.least[:] = 0, 2.0 * BLOCKED
     for t in range(group):
-        places = slice(t * groups, (t + 1) * groups)
-        _offer_givers(row.gradient[places], row.closed[places], t, row.givers, row.least)
+        columns = slice(t * groups, (t + 1) * groups)
+        _offer_givers(row.gradient[columns], row.closed[columns], t, row.givers, row.least)
     for t in range(group):
-        places = slice(t * groups, (t + 1) * groups)
-        _note_givers(row.givers, t, row.weight32[places], row.energy[places], row.mass[places], row)
+        columns = slice(t * groups, (t + 1) * groups)
+        _note_givers(row.givers, t, row.weight32[columns], row.energy[columns], row.mass[columns], row)
         for s in range(group):
             _note_interaction(row.givers, t, row.blocks[t, s], row.interaction[s])
-    row.takers[:], row.promised[:] = 0, 0.0
+    row.takers[:], row.best[:] = 0, 0.0
     for s in range(group):
-        places = slice(s * groups, (s + 1) * groups)
-        w, gradient, energy, room = row.weight32[places], row.gradient[places], row.energy[places], row.open[places]
+        columns = slice(s * groups, (s + 1) * groups)
+        w, gradient, energy, room = row.weight32[columns], row.gradient[columns], row.energy[columns], row.open[columns]
         _offer_takers(row, w, gradient, energy, room, row.interaction[s], s)
     largest = np.float32(0.0)
     for q in range(groups):
-        row.promised[q] = row.promised[q] if row.least[q] < _SHUT else np.float32(0.0)
+        row.best[q] = row.best[q] if row.least[q] < _SHUT else np.float32(0.0)
         row.givers[q] = row.givers[q] * groups + q
         row.takers[q] = row.takers[q] * groups + q
-        largest = -lesser(-largest, -row.promised[q])
+        largest = -lesser(-largest, -row.best[q])
     return largest
 
 
 @compiled
 def _offer_givers(gradient, closed, t, givers, least):
-    """Let place t of each group give where its gradient is the largest so far."""
+    """Make column t of each group the giver where its gradient is the largest so far."""
     for q in range(givers.size):
         value = closed[q] - gradient[q]
         better = value < least[q]
@@ -309,7 +344,7 @@ def _offer_givers(gradient, closed, t, givers, least):
 
 @compiled
 def _note_givers(givers, t, w, energy, mass, row):
-    """Note what is to be known of the givers that are place t of their group."""
+    """Set twice, own and given of the givers that are column t of their group."""
     twice, own, given = row.twice, row.own, row.given
     for q in range(givers.size):
         here = givers[q] == t
@@ -320,25 +355,26 @@ def _note_givers(givers, t, w, energy, mass, row):
 
 @compiled
 def _note_interaction(givers, t, block, interaction):
+    """Set the interaction of the givers that are column t of their group, without a gather."""
     for q in range(givers.size):
         interaction[q] = block[q] if givers[q] == t else interaction[q]
 
 
 @compiled
 def _offer_takers(row, w, gradient, energy, room, interaction, s):
-    """Let place s of each group take where that promises the largest drop so far."""
-    takers, promised, least, twice, own, given = row.takers, row.promised, row.least, row.twice, row.own, row.given
+    """Make column s of each group the taker where its drop is the largest so far."""
+    takers, best, least, twice, own, given = row.takers, row.best, row.least, row.twice, row.own, row.given
     for q in range(takers.size):
         curvature = own[q] + energy[q] - twice[q] * w[q] * interaction[q]
         drop = -_drop(-least[q] - gradient[q], curvature, given[q], room[q])
-        better = drop > promised[q]
+        better = drop > best[q]
         takers[q] = np.int32(s) if better else takers[q]
-        promised[q] = drop if better else promised[q]
+        best[q] = drop if better else best[q]
 
 
 @compiled
 def _earned(row, i):
-    """The drop when i gives to the outside."""
+    """Compute the drop when i gives to the outside."""
     outside = row.weight.size - 1
     slope, curvature = row.gradient[i] - row.gradient[outside], row.energy[i]
     step = slope / (np.float32(-2.0) * lesser(-curvature, -_FLAT))
@@ -348,7 +384,8 @@ def _earned(row, i):
 
 @compiled
 def _swap(row, i, j):
-    """Move mass from i to j as far as the exact line search and their bounds allow: c += s w_i G_i - s w_j G_j."""
+    """Move mass s from i to j, by the exact line search within their bounds: c += s w_i G_i - s w_j G_j."""
+    # In float64: a pair chosen in float32, or before other pairs of its scan were made, may not lower f.
     slope = _slope(row, i) - _slope(row, j)
     if slope <= 0:
         return
@@ -370,7 +407,7 @@ def _swap(row, i, j):
 
 @compiled
 def _update(row, give, gi, take, gj):
-    """Add to c what is now pruned of one weight, less what is restored of another, and set the gradient."""
+    """Add give * G_i - take * G_j to c, and set the gradient."""
     weight, mass, corr, moved, gradient = row.weight, row.mass, row.corr, row.moved, row.gradient
     for k in range(gi.size):
         corr[k] += give * gi[k] - take * gj[k]

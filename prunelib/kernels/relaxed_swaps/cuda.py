@@ -1,7 +1,7 @@
-"""Relaxed swaps on a GPU: :mod:`.relaxed_swap_kernels` take a row through all objectives, many rows at once.
+"""Relaxed swaps on a GPU: one launch minimises all objectives of a chunk of rows.
 
-Beside the weight and the Gram matrix, the device holds 20 bytes for each weight of a chunk, and a strip of the Gram
-matrix in float64.
+Device memory in addition to the weight and the Gram matrix: 20 bytes for each weight of a chunk, and a strip of the
+Gram matrix in float64.
 """
 
 from collections.abc import Iterator
@@ -11,40 +11,44 @@ import triton
 
 from prunelib.kernels.cuda_chunks import correlate, in_chunks, row_tiles
 from prunelib.kernels.relaxed_swaps import cuda_kernels as relaxed_swap_kernels
-from prunelib.kernels.relaxed_swaps.reference import PAIRS
+from prunelib.kernels.relaxed_swaps.reference import PAIRS, Operands
 
 
 def descend(
-    weight: torch.Tensor,
-    gram: torch.Tensor,
-    shifts: torch.Tensor,
-    mass: torch.Tensor,
-    fixed: torch.Tensor,
-    group: int,
-    price: float | None,
-    tolerance: float,
-    rounds: int,
-    threads: int,
+    operands: Operands, group: int, price: float | None, tolerance: float, rounds: int, threads: int
 ) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Make relaxed swaps on one objective after the other; see :mod:`prunelib.kernels.relaxed_swaps.reference`."""
-    del threads  # of the processor
-    inputs = len(gram)
-    gram, diagonal, shifts = gram.contiguous(), gram.diagonal().contiguous(), shifts.contiguous()
+    """Make relaxed swaps on one objective after the other; see :mod:`prunelib.kernels.relaxed_swaps`."""
+    del threads  # of the CPU
+    inputs, mass = len(operands.gram), operands.mass
+    gram, shifts = operands.gram.contiguous(), operands.shifts.contiguous()
+    diagonal = gram.diagonal().contiguous()
     settings = {**row_tiles(inputs), **_groups(inputs, group), "PRICED": price is not None}
 
     def work(part: slice) -> tuple[slice, torch.Tensor]:
-        w, locked = weight[part].contiguous(), fixed[part].contiguous()
-        masses = mass[part].clone(memory_format=torch.contiguous_format)
-        corr = correlate((1 - masses) * w, gram)
-        state = (w, gram, diagonal, shifts, locked, masses, corr, torch.empty_like(w))
+        w, masses = operands.weight[part].contiguous(), mass[part].clone(memory_format=torch.contiguous_format)
         relaxed_swap_kernels.descend[(len(w),)](
-            *state, len(shifts), price or 0.0, tolerance, rounds, max(1, inputs // PAIRS), inputs, group, **settings
+            weight=w,
+            gram=gram,
+            diagonal=diagonal,
+            shifts=shifts,
+            fixed=operands.fixed[part].contiguous(),
+            mass=masses,
+            corr=correlate((1 - masses) * w, gram),
+            gradient=torch.empty_like(w),
+            stages=len(shifts),
+            price=price or 0.0,
+            tolerance=tolerance,
+            rounds=rounds,
+            pairs=max(1, inputs // PAIRS),
+            inputs=inputs,
+            group=group,
+            **settings,
         )
         return part, masses
 
-    return in_chunks(work, weight)
+    return in_chunks(work, operands.weight)
 
 
 def _groups(inputs: int, group: int) -> dict[str, int]:
-    """How a program holds the groups of a row."""
-    return {"GROUPS": triton.next_power_of_2(inputs // group), "PLACES": triton.next_power_of_2(group)}
+    """Launch settings of a program that has a row in registers as (GROUPS, COLUMNS)."""
+    return {"GROUPS": triton.next_power_of_2(inputs // group), "COLUMNS": triton.next_power_of_2(group)}

@@ -1,9 +1,10 @@
-"""Relaxed swaps, one program for a row from its first scan to its last objective: float32 proposes, float64 decides.
+"""Relaxed swaps, one program a row from its first scan to its last objective.
 
-A scan holds the row in registers as (groups, places of a group) and finds the pair of each group in float32; the pairs
-that are made take their steps in float64. Column ``inputs`` is the outside, of weight 0.
+A scan has the row in registers as (groups, columns of a group) and finds the pair of each group in float32; the steps
+of pairs are made in float64. Column ``inputs`` is the outside, of weight 0.
 
-State of a row: corr is c = G p in float64, mass is m in float64; gradient is df/dm in float32, for scans.
+State of a row: corr is c = G p in float64, mass is m in float64; gradient is df/dm in float32, for scans; (inputs,)
+each.
 """
 
 import triton
@@ -21,7 +22,7 @@ _OUTSIDE = tl.constexpr(OUTSIDE)
 def descend(
     weight, gram, diagonal, shifts, fixed, mass, corr, gradient, stages, price, tolerance, rounds,
     pairs: tl.constexpr, inputs: tl.constexpr, group: tl.constexpr, PRICED: tl.constexpr,
-    GROUPS: tl.constexpr, PLACES: tl.constexpr, TILE: tl.constexpr,
+    GROUPS: tl.constexpr, COLUMNS: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """Make the relaxed swaps of a row on one objective after the other."""
     row = tl.program_id(0).to(tl.int64) * inputs
@@ -30,16 +31,17 @@ def descend(
     stage = 0
     while stage < stages:
         shift = shifts + stage * inputs
+        # Moves no mass: sets the gradient of this objective.
         _update(outside, outside, 0.0, weight, gram, shift, mass, corr, gradient, inputs, TILE)
         made, left = 1, rounds
         while (made > 0) & (left > 0):
             made, left = 0, left - 1
             loss = _loss(weight, shift, mass, corr, inputs, TILE)
-            gap = _gap(fixed, mass, gradient, price, inputs, group, PRICED, GROUPS, PLACES)
+            gap = _gap(fixed, mass, gradient, price, inputs, group, PRICED, GROUPS, COLUMNS)
             if gap > tolerance * loss:
                 made = _make_round(
                     weight, gram, diagonal, shift, fixed, mass, corr, gradient, price,
-                    pairs, inputs, group, PRICED, GROUPS, PLACES, TILE,
+                    pairs, inputs, group, PRICED, GROUPS, COLUMNS, TILE,
                 )  # fmt: skip
         stage += 1
 
@@ -48,18 +50,19 @@ def descend(
 def _make_round(
     weight, gram, diagonal, shift, fixed, mass, corr, gradient, price,
     pairs: tl.constexpr, inputs: tl.constexpr, group: tl.constexpr, PRICED: tl.constexpr,
-    GROUPS: tl.constexpr, PLACES: tl.constexpr, TILE: tl.constexpr,
+    GROUPS: tl.constexpr, COLUMNS: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
-    """Scan, and make the pairs that promise most, until so many are found; return how many."""
+    """Scan and make the pairs with the largest drops, until ``pairs`` are found; return their number."""
     groups = tl.arange(0, GROUPS)
     found, largest = 0, 1.0
     while (found < pairs) & (largest > 0.0):
-        promised, givers, takers = _scan(
-            weight, gram, diagonal, shift, fixed, mass, gradient, price, inputs, group, PRICED, GROUPS, PLACES
+        best, givers, takers = _scan(
+            weight, gram, diagonal, shift, fixed, mass, gradient, price, inputs, group, PRICED, GROUPS, COLUMNS
         )
         tl.debug_barrier()  # the state may change only when all threads have read it
-        largest = tl.max(promised, 0)
-        near = (promised > 0.0) & (promised >= largest * _NEAR)
+        largest = tl.max(best, 0)
+        near = (best > 0.0) & (best >= largest * _NEAR)
+        # One pair after the other, in the order of the groups: each changes the c of the next.
         q = tl.min(tl.where(near, groups, GROUPS), 0)
         while q < GROUPS:
             i = tl.sum(tl.where(groups == q, givers, 0), 0)
@@ -73,10 +76,10 @@ def _make_round(
 @triton.jit
 def _scan(
     weight, gram, diagonal, shift, fixed, mass, gradient, price,
-    inputs: tl.constexpr, group: tl.constexpr, PRICED: tl.constexpr, GROUPS: tl.constexpr, PLACES: tl.constexpr,
+    inputs: tl.constexpr, group: tl.constexpr, PRICED: tl.constexpr, GROUPS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """The drop that the best pair of each group promises, its giver and its taker, (GROUPS,) each."""
-    columns, inside = _columns(inputs, group, GROUPS, PLACES)
+    """Find the best pair of each group: its drop, its giver and its taker, (GROUPS,) each."""
+    columns, inside = _columns(inputs, group, GROUPS, COLUMNS)  # (GROUPS, COLUMNS)
     w = tl.load(weight + columns, mask=inside, other=0.0)
     g = tl.load(gradient + columns, mask=inside, other=0.0)
     m = tl.load(mass + columns, mask=inside, other=0.0)
@@ -89,49 +92,49 @@ def _scan(
         sells = -price > top
         givers, top, gives = tl.where(sells, inputs, givers), tl.where(sells, -price, top), gives | sells
     real = gives & (givers < inputs)
-    wi = tl.load(weight + givers, mask=real, other=0.0)
+    wi = tl.load(weight + givers, mask=real, other=0.0)  # (GROUPS,)
     mi = tl.load(mass + givers, mask=real, other=_OUTSIDE).to(tl.float32)
     own = _energy(wi, diagonal, shift, givers, real)
     there = givers.to(tl.int64)[:, None] * inputs + columns
-    interaction = tl.load(gram + there, mask=inside & real[:, None], other=0.0)
+    interaction = tl.load(gram + there, mask=inside & real[:, None], other=0.0)  # (GROUPS, COLUMNS)
     slope = tl.maximum(top[:, None] - g, 0.0)
     curvature = own[:, None] + energy - 2.0 * wi[:, None] * w * interaction
     room = tl.where(movable, 1.0 - m, 0.0).to(tl.float32)
     drops = _drop(slope, curvature, tl.minimum(room, mi[:, None]))
-    promised, at = tl.max(tl.where(movable & gives[:, None], drops, 0.0), 1, return_indices=True)
+    best, at = tl.max(tl.where(movable & gives[:, None], drops, 0.0), 1, return_indices=True)
     takers = tl.arange(0, GROUPS) * group + at
     if PRICED:
         earned = tl.where(real, _drop(tl.maximum(top + price, 0.0), own, mi), 0.0)
-        takers, promised = tl.where(earned > promised, inputs, takers), tl.maximum(earned, promised)
-    return promised, givers, takers
+        takers, best = tl.where(earned > best, inputs, takers), tl.maximum(earned, best)
+    return best, givers, takers
 
 
 @triton.jit
-def _columns(inputs: tl.constexpr, group: tl.constexpr, GROUPS: tl.constexpr, PLACES: tl.constexpr):
-    """The columns of all groups, (GROUPS, PLACES), and which of them there are."""
-    groups, places = tl.arange(0, GROUPS)[:, None], tl.arange(0, PLACES)[None, :]
-    return groups * group + places, (places < group) & (groups < inputs // group)
+def _columns(inputs: tl.constexpr, group: tl.constexpr, GROUPS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Compute the columns of all groups, (GROUPS, COLUMNS), and which of them exist."""
+    groups, positions = tl.arange(0, GROUPS)[:, None], tl.arange(0, COLUMNS)[None, :]
+    return groups * group + positions, (positions < group) & (groups < inputs // group)
 
 
 @triton.jit
 def _energy(w, diagonal, shift, columns, inside):
-    """The curvature along one mass, w^2 (G_jj - d_j)."""
+    """Compute the curvature along one mass, w^2 (G_jj - d_j)."""
     d = tl.load(diagonal + columns, mask=inside, other=0.0).to(tl.float64)
     return (w * w) * (d - tl.load(shift + columns, mask=inside, other=0.0)).to(tl.float32)
 
 
 @triton.jit
 def _drop(slope, curvature, most):
-    """How far the loss falls along an edge, at the best step of at most so much."""
+    """Compute the drop of f along an edge, at the best step of at most ``most``."""
     step = tl.minimum(most, slope / (2.0 * tl.maximum(curvature, _FLAT)))
     return step * (slope - curvature * step)
 
 
 @triton.jit
 def _swap(i, j, weight, gram, diagonal, shift, mass, corr, gradient, price, inputs: tl.constexpr, TILE: tl.constexpr):
-    """Move mass from i to j as far as the exact line search and their bounds allow."""
-    wi, mi, own_i, slope_i = _place(i, weight, diagonal, shift, mass, corr, price, inputs)
-    wj, mj, own_j, slope_j = _place(j, weight, diagonal, shift, mass, corr, price, inputs)
+    """Move mass from i to j, by the exact line search within their bounds."""
+    wi, mi, own_i, slope_i = _column(i, weight, diagonal, shift, mass, corr, price, inputs)
+    wj, mj, own_j, slope_j = _column(j, weight, diagonal, shift, mass, corr, price, inputs)
     both = (i < inputs) & (j < inputs)
     interaction = tl.load(gram + i.to(tl.int64) * inputs + j, mask=both, other=0.0).to(tl.float64)
     curvature = own_i + own_j - 2.0 * wi * wj * interaction
@@ -148,8 +151,8 @@ def _swap(i, j, weight, gram, diagonal, shift, mass, corr, gradient, price, inpu
 
 
 @triton.jit
-def _place(k, weight, diagonal, shift, mass, corr, price, inputs: tl.constexpr):
-    """Weight, mass, curvature and slope of column k, in float64."""
+def _column(k, weight, diagonal, shift, mass, corr, price, inputs: tl.constexpr):
+    """Load the weight and the mass of column k, and compute its curvature and slope, in float64."""
     inside = k < inputs
     w = tl.load(weight + k, mask=inside, other=0.0).to(tl.float64)
     m = tl.load(mass + k, mask=inside, other=_OUTSIDE)
@@ -181,7 +184,7 @@ def _update(i, j, step, weight, gram, shift, mass, corr, gradient, inputs: tl.co
 
 @triton.jit
 def _loss(weight, shift, mass, corr, inputs: tl.constexpr, TILE: tl.constexpr):
-    """The relaxed loss, sum over columns of (1 - m) (w c + d w^2 m)."""
+    """Compute the relaxed loss, sum over columns of (1 - m) (w c + d w^2 m)."""
     losses = tl.zeros((TILE,), tl.float64)
     for start in range(0, inputs, TILE):
         columns = start + tl.arange(0, TILE)
@@ -196,10 +199,10 @@ def _loss(weight, shift, mass, corr, inputs: tl.constexpr, TILE: tl.constexpr):
 @triton.jit
 def _gap(
     fixed, mass, gradient, price,
-    inputs: tl.constexpr, group: tl.constexpr, PRICED: tl.constexpr, GROUPS: tl.constexpr, PLACES: tl.constexpr,
+    inputs: tl.constexpr, group: tl.constexpr, PRICED: tl.constexpr, GROUPS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """The dual gap: the largest <gradient, m - v> over the polytope, or with a price over the box."""
-    columns, inside = _columns(inputs, group, GROUPS, PLACES)
+    """Compute the dual gap, the largest <gradient, m - v> over the polytope, or with a price over the box."""
+    columns, inside = _columns(inputs, group, GROUPS, COLUMNS)  # (GROUPS, COLUMNS)
     movable = inside & (tl.load(fixed + columns, mask=inside, other=1) == 0)
     g = tl.load(gradient + columns, mask=movable, other=0.0)
     m = tl.load(mass + columns, mask=movable, other=0.0)
@@ -208,6 +211,7 @@ def _gap(
         gap = tl.sum(tl.sum(worth * m - tl.minimum(worth, 0.0), 1), 0)
     else:
         held, budget = tl.sum(g * m, 1), tl.sum(m, 1)
+        # The least <gradient, v> is the sum of the ``budget`` lowest gradients, found by a threshold without a sort.
         keys = tl.where(movable, ordered(g), HIGHEST)
         threshold = thresholds(keys, budget)
         below = keys < threshold[:, None]

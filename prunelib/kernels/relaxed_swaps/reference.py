@@ -1,54 +1,53 @@
 """Relaxed swaps in plain torch, the specification of the compiled backends."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 
-NEAR = 0.5
-PAIRS = 8
+NEAR = 0.5  # share of the largest drop from which on a pair is made
+PAIRS = 8  # a round finds inputs // PAIRS pairs
 FLAT = 1e-12
-"""When takers are compared, no curvature counts as less, in equilibrated units."""
+"""Least curvature when takers are compared, in equilibrated units; it is a divisor."""
 OUTSIDE = 1e30
 """Mass and room of the outside, to which groups sell and from which they buy."""
 
 
+class Operands(NamedTuple):
+    """The tensors of a descent, as :mod:`prunelib.kernels.relaxed_swaps` describes them.
+
+    weight is (rows, inputs) float32, gram (inputs, inputs) float32, shifts (stages, inputs) float64, mass
+    (rows, inputs) float64 and fixed (rows, inputs) bool.
+    """
+
+    weight: torch.Tensor
+    gram: torch.Tensor
+    shifts: torch.Tensor
+    mass: torch.Tensor
+    fixed: torch.Tensor
+
+
 def descend(
-    weight: torch.Tensor,
-    gram: torch.Tensor,
-    shifts: torch.Tensor,
-    mass: torch.Tensor,
-    fixed: torch.Tensor,
-    group: int,
-    price: float | None,
-    tolerance: float,
-    rounds: int,
-    threads: int,
+    operands: Operands, group: int, price: float | None, tolerance: float, rounds: int, threads: int
 ) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Make relaxed swaps on one objective after the other; see the module."""
+    """Make relaxed swaps on one objective after the other; see :mod:`prunelib.kernels.relaxed_swaps`."""
     del threads  # torch has its own
-    rows = _Rows(weight, gram, mass, fixed, group, price)
-    for shift in shifts:
+    rows = _Rows(operands, group, price)
+    for shift in operands.shifts:
         rows.shift = _padded(shift)
         for _ in range(rounds):
             open_rows = rows.gap() > tolerance * rows.loss()
             if not open_rows.any():
                 break
             rows.make_round(open_rows)
-    yield slice(0, len(weight)), rows.mass[:, :-1].clamp(max=1)
+    yield slice(0, len(operands.weight)), rows.mass[:, :-1].clamp(max=1)
 
 
 class _Rows:
-    """Rows and their state, in float64; the outside is one more column, of weight 0."""
+    """Rows and their state, in float64, (rows, inputs + 1); the outside is the last column, of weight 0."""
 
-    def __init__(
-        self,
-        weight: torch.Tensor,
-        gram: torch.Tensor,
-        mass: torch.Tensor,
-        fixed: torch.Tensor,
-        group: int,
-        price: float | None,
-    ) -> None:
+    def __init__(self, operands: Operands, group: int, price: float | None) -> None:
+        weight, gram, _, mass, fixed = operands
         inputs = weight.shape[1]
         self.w, self.mass, self.room = (_padded(value.double()) for value in (weight, mass, 1 - mass))
         self.G = torch.nn.functional.pad(gram.double(), (0, 1, 0, 1))
@@ -61,19 +60,19 @@ class _Rows:
         self.columns = torch.nn.functional.pad(inside, (0, 1), value=inputs)  # (groups, group + 1)
 
     def gradient(self) -> torch.Tensor:
-        """df/dm, and for the outside what mass earns there; (rows, inputs + 1)."""
+        """Compute df/dm, for the outside minus the price; (rows, inputs + 1)."""
         gradient = self.w * (self.shift * self.w * (1 - 2 * self.mass) - 2 * self.c)
         gradient[:, -1] = -(self.price or 0)
         return gradient
 
     def loss(self) -> torch.Tensor:
-        """F(m), (rows,)."""
+        """Compute f(m), (rows,)."""
         return ((1 - self.mass) * self.w * (self.c + self.shift * self.w * self.mass)).sum(dim=1)
 
     def gap(self) -> torch.Tensor:
-        """The largest <gradient, m - v> over the polytope, or with a price over the box; (rows,)."""
+        """Compute the dual gap, max <gradient, m - v> over the polytope, with a price over the box; (rows,)."""
         inside = self.columns[:, :-1]
-        movable = self.movable[:, inside]
+        movable = self.movable[:, inside]  # (rows, groups, group)
         mass = (self.mass[:, inside] * movable).sum(dim=2, keepdim=True)
         gradient = (self.gradient()[:, inside] + (self.price or 0)) * movable
         held = (gradient * self.mass[:, inside]).sum(dim=(1, 2))
@@ -96,7 +95,7 @@ class _Rows:
             active = near.any(dim=1) & (found < max(1, (self.w.shape[1] - 1) // PAIRS))
 
     def pairs(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The drop that the best pair of each group promises, its giver and its taker; each (rows, groups)."""
+        """Find the best pair of each group: its drop, its giver and its taker; each (rows, groups)."""
         rows, columns = torch.arange(len(self.w), device=self.w.device), self.columns
         gradient, movable = self.gradient(), self.movable[:, columns]
         mass, room = (value[:, columns] * movable for value in (self.mass, self.room))
@@ -115,15 +114,16 @@ class _Rows:
         return drop, giver[:, :, 0], columns.expand(len(rows), -1, -1).gather(2, at[:, :, None])[:, :, 0]
 
     def swap(self, r: torch.Tensor, i: torch.Tensor, j: torch.Tensor) -> None:
-        """Move mass from i to j in the rows r, each (n,), as far as the present state says."""
+        """Move mass from i to j in the rows r, each (n,), by the exact line search under the current state."""
         gradient, wi, wj, d, G = self.gradient(), self.w[r, i], self.w[r, j], self.shift, self.G
         slope = gradient[r, i] - gradient[r, j]
         curvature = wi**2 * (G[i, i] - d[i]) + wj**2 * (G[j, j] - d[j]) - 2 * wi * wj * G[i, j]
         step = torch.minimum(self.mass[r, i], self.room[r, j])
+        # Along a concave edge (curvature <= 0) the whole step is taken.
         step = torch.where(2 * curvature * step > slope, slope / (2 * curvature), step) * (slope > 0)
-        for place, sign in ((i, -1), (j, 1)):
-            self.mass[r, place] += sign * step
-            self.room[r, place] -= sign * step
+        for column, sign in ((i, -1), (j, 1)):
+            self.mass[r, column] += sign * step
+            self.room[r, column] -= sign * step
         self.c[r] += (step * wi)[:, None] * G[i] - (step * wj)[:, None] * G[j]
 
 

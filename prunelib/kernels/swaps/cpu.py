@@ -1,16 +1,9 @@
-"""Swaps within whole rows, compiled: float32 proposes, float64 decides. Those within groups are in :mod:`.group_swaps`.
+"""Swaps within whole rows on the CPU, compiled by numba; those within groups are in :mod:`.cpu_groups`.
 
-A scan looks at every kept u x pruned j pair of a row in float32 with SIMD and keeps, for each u, only the least change
-it could bring. A pair that might be taken is evaluated again in float64, so that the swap which is made is the one that
-exact arithmetic would make. The correlation c = G p is kept in float64 throughout.
+Scans run in float32 with SIMD, decisions in float64 (:mod:`prunelib.kernels.swaps`). The correlation c = G p is in
+float64 throughout. Sweeps scan only the u that a bound does not exclude, best swaps every kept u.
 
-Sweeps pass over a u that cannot improve the row whatever j comes in for it: the change from pruning it is at least
-
-    a_u + min_j b_j - 2 |w_u| reach_u max_j |w_j| sqrt(G_jj),    reach_u = max_j |G_uj| / sqrt(G_jj)
-
-over the pruned j, and in reach_u over all j but u. Best swaps, the papers' algorithm, scan every u.
-
-Rows are scanned in chunks, tile by tile of G: a tile that fits the core's cache serves all rows of a chunk. A row's
+Rows are scanned in chunks, tile by tile of G: a tile that fits the core's cache is read by all rows of a chunk. A row's
 result depends neither on its chunk nor on the number of threads.
 """
 
@@ -22,6 +15,7 @@ import torch
 
 from prunelib.kernels.cpu_common import (
     BLOCKED,
+    Figures,
     compiled,
     correlate_rows,
     first_of,
@@ -34,13 +28,13 @@ from prunelib.kernels.cpu_common import (
 from prunelib.kernels.interface import FLOAT32_ROUNDING, LOSS_TOLERANCE, MAX_SWEEPS, ROUNDING, RowResults
 from prunelib.kernels.swaps import cpu_groups as group_swaps
 
-_STRIP = 256  # rows of a Gram matrix that are looked at at once
+_STRIP = 256  # rows of a Gram matrix whose reach is computed at once
 
 
 def swap_best(
     weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, group: int, max_swaps: int, threads: int
 ) -> Iterator[tuple[slice, RowResults]]:
-    """Make the best swap of each row, at most ``max_swaps`` times; see :mod:`prunelib.kernels.interface`."""
+    """Make the best swap of each row, at most ``max_swaps`` times; see :mod:`prunelib.kernels.swaps`."""
     if group < len(gram):
         return group_swaps.swap_best(weight, gram, mask, group, max_swaps, threads)
     return _refine(_swap_best, weight, gram, np.empty(0, np.float32), mask, max_swaps, threads)
@@ -49,7 +43,7 @@ def swap_best(
 def swap_to_optimum(
     weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, group: int, threads: int
 ) -> Iterator[tuple[slice, RowResults]]:
-    """Swap until no swap improves a row; see :mod:`prunelib.kernels.interface`."""
+    """Swap until no swap improves a row; see :mod:`prunelib.kernels.swaps`."""
     if group < len(gram):
         return group_swaps.swap_best(weight, gram, mask, group, MAX_SWEEPS, threads)
     return _refine(_sweep, weight, gram, _reach(gram).numpy(), mask, MAX_SWEEPS, threads)
@@ -60,9 +54,10 @@ class _Rows(NamedTuple):
 
     weight (rows, inputs), gram (inputs, inputs) and its diag, norm = sqrt(diag) and, for sweeps, reach (inputs,) are
     float32; mask (rows, inputs) is bool. corr is c = G p (rows, inputs) in float64, restore is b_j of the pruned j,
-    blocked where kept, (rows, inputs) in float32. least, largest and heaviest (rows,) are the least b_j, the largest
+    BLOCKED where kept, (rows, inputs) in float32. least, largest and heaviest (rows,) are the least b_j, the largest
     |b_j| and the largest |w_j| norm_j of the pruned j. promising[r, u] says whether pruning u could improve the row,
-    gain[r, u] is the least change from it as a float32 scan found it, and margin the rounding that may hide in it.
+    gain[r, u] is the least change from pruning u as a float32 scan found it, and margin[r, u] bounds the rounding error
+    of gain: (rows, inputs) each. scratch (inputs,) is float64.
     """
 
     weight: np.ndarray
@@ -95,15 +90,15 @@ def _refine(
 
     def work(rows: slice) -> tuple[slice, RowResults]:
         results = RowResults.untouched(mask[rows])
-        masks, *figures = (figure.numpy() for figure in vars(results).values())
-        shape, count = masks.shape, len(masks)
+        figures = Figures.of(results)
+        count, inputs = shape = figures.mask.shape
         chunk = _Rows(
             weight=weights[rows],
             gram=grams,
             diag=diag,
             norm=np.sqrt(diag),
             reach=reach,
-            mask=masks,
+            mask=figures.mask,
             corr=np.empty(shape),
             restore=np.empty(shape, np.float32),
             least=np.empty(count, np.float32),
@@ -112,20 +107,21 @@ def _refine(
             promising=np.empty(shape, np.bool_),
             gain=np.empty(shape, np.float32),
             margin=np.zeros(shape, np.float32),
-            scratch=np.empty(shape[1]),
+            scratch=np.empty(inputs),
         )
-        kernel(chunk, limit, tile_rows(grams), *figures)
+        kernel(chunk, figures, limit, tile_rows(grams))
         return rows, results
 
     return in_chunks(work, len(mask), threads)
 
 
 def _reach(gram: torch.Tensor) -> torch.Tensor:
-    """The largest |G_uj| / sqrt(G_jj) over j other than u, for each u: (inputs,) float32."""
+    """Compute the largest |G_uj| / sqrt(G_jj) over j other than u, for each u: (inputs,) float32."""
     norm = gram.diagonal().sqrt()
     reach = torch.empty_like(norm)
     for start in range(0, len(gram), _STRIP):
         strip = slice(start, start + _STRIP)
+        # (strip, inputs); a dead j has G_uj = 0, so that any divisor but 0 will do.
         shares = gram[strip].abs() / torch.where(norm > 0, norm, 1)
         shares.diagonal(start).zero_()
         reach[strip] = shares.amax(dim=1)
@@ -133,44 +129,48 @@ def _reach(gram: torch.Tensor) -> torch.Tensor:
 
 
 @compiled
-def _swap_best(rows, max_swaps, tile, swaps, sweeps, loss_before, loss_after, optimal):
-    active = _begin(rows, loss_before, loss_after)
+def _swap_best(rows, figures, max_swaps, tile):
+    """Scan all rows of a chunk, make the best swap of each, and again until all are done."""
+    swaps, sweeps, optimal, losses = figures.swaps, figures.sweeps, figures.optimal, figures.loss_after
+    active = _begin(rows, figures)
     while active.any():
         _scan(rows, rows.mask, active, tile)
         for r in np.flatnonzero(active):
             sweeps[r] += 1
-            u, j = _best_pair(rows, r, loss_after[r])
+            u, j = _best_pair(rows, r, losses[r])
             optimal[r] = u < 0
             active[r] = u >= 0 and swaps[r] < max_swaps
             if active[r]:
                 _swap(rows, r, u, j)
                 swaps[r] += 1
-                loss_after[r] = loss(rows.weight[r], rows.mask[r], rows.corr[r])
+                losses[r] = loss(rows.weight[r], rows.mask[r], rows.corr[r])
 
 
 @compiled
-def _sweep(rows, max_sweeps, tile, swaps, sweeps, loss_before, loss_after, optimal):
-    active = _begin(rows, loss_before, loss_after)
+def _sweep(rows, figures, max_sweeps, tile):
+    """Sweep over all rows of a chunk until none has a swap that improves."""
+    swaps, sweeps, optimal, losses = figures.swaps, figures.sweeps, figures.optimal, figures.loss_after
+    active = _begin(rows, figures)
     while active.any():
         _set_promising(rows, active)
         _scan(rows, rows.promising, active, tile)
         for r in np.flatnonzero(active):
             sweeps[r] += 1
-            made = _visit(rows, r, loss_after[r])
+            made = _visit(rows, r, losses[r])
             swaps[r] += made
-            loss_after[r] = loss(rows.weight[r], rows.mask[r], rows.corr[r])
+            losses[r] = loss(rows.weight[r], rows.mask[r], rows.corr[r])
             optimal[r] = made == 0
             active[r] = made > 0 and sweeps[r] < max_sweeps
 
 
 @compiled
-def _begin(rows, loss_before, loss_after):
-    """Set c = G p and b of every row, and its loss; return which rows are active: all."""
+def _begin(rows, figures):
+    """Set c = G p, b and the loss of every row; return which rows are active: all."""
     pruned = np.where(rows.mask, np.float32(0.0), rows.weight)
     correlate_rows(pruned, np.arange(len(pruned)), rows.gram, rows.corr)
     for r in range(len(pruned)):
-        _move(rows, r, 0, 0.0, 0, 0.0)  # c stays, b follows from it
-        loss_before[r] = loss_after[r] = loss(rows.weight[r], rows.mask[r], rows.corr[r])
+        _move(rows, r, 0, 0.0, 0, 0.0)  # adds nothing to c, and sets b from it
+        figures.loss_before[r] = figures.loss_after[r] = loss(rows.weight[r], rows.mask[r], rows.corr[r])
     return np.ones(len(pruned), np.bool_)
 
 
@@ -183,7 +183,8 @@ def _swap(rows, r, u, j):
 
 @inlined
 def _move(rows, r, u, pu, j, pj):
-    """Add p_u G[:, u] + p_j G[:, j] to c; set b_j = w_j^2 G_jj - 2 w_j c_j of the pruned j, and what bounds them."""
+    """Add p_u G[:, u] + p_j G[:, j] to c; set b_j = w_j^2 G_jj - 2 w_j c_j of the pruned j, and their bounds."""
+    # One pass over the row for c and b.
     w, m, diag, corr, restore = rows.weight[r], rows.mask[r], rows.diag, rows.corr[r], rows.restore[r]
     gu, gj = rows.gram[u], rows.gram[j]
     for i in range(w.size):
@@ -199,6 +200,7 @@ def _set_bounds(rows, r):
     """Set the least b_j, the largest |b_j| and the largest |w_j| norm_j of the pruned j."""
     w, m, norm, restore = rows.weight[r], rows.mask[r], rows.norm, rows.restore[r]
     least, largest, heaviest = np.float32(BLOCKED), np.float32(0.0), np.float32(0.0)
+    # Maxima are minima of negated values: ``lesser`` is the form that becomes a SIMD reduction.
     for j in range(w.size):
         least = lesser(restore[j], least)
         largest = lesser(np.float32(0.0) if m[j] else -abs(restore[j]), largest)
@@ -208,7 +210,7 @@ def _set_bounds(rows, r):
 
 @compiled
 def _set_promising(rows, active):
-    """Say of each kept u of active rows whether pruning it could improve the row, rounding allowed for."""
+    """Set promising[r, u]: whether pruning a kept u could improve an active row, rounding error included."""
     for r in np.flatnonzero(active):
         w, m, corr, diag, norm, reach = rows.weight[r], rows.mask[r], rows.corr[r], rows.diag, rows.norm, rows.reach
         least, largest, heaviest, promising = rows.least[r], rows.largest[r], rows.heaviest[r], rows.promising[r]
@@ -222,17 +224,18 @@ def _set_promising(rows, active):
 def _scan(rows, wanted, active, tile):
     """Set gain[r, u] = a_u + min_j (b_j - 2 w_u w_j G_uj) in float32, and its margin, for wanted u of active rows."""
     inputs = rows.diag.size
-    places = np.empty(min(tile, inputs), np.int64)
+    chosen = np.empty(min(tile, inputs), np.int64)
     for start in range(0, inputs, tile):
+        # All active rows read this tile of G while it is in the core's cache.
         for r in np.flatnonzero(active):
             w, corr, wants, gain, margin = rows.weight[r], rows.corr[r], wanted[r], rows.gain[r], rows.margin[r]
             count = 0
             for u in range(start, min(start + tile, inputs)):
                 gain[u] = BLOCKED
-                places[count] = u
+                chosen[count] = u  # overwritten by the next u unless u is wanted
                 count += wants[u]
-            _least_restores(places[:count], w, rows.gram, rows.restore[r], gain)
-            for u in places[:count]:
+            _least_restores(chosen[:count], w, rows.gram, rows.restore[r], gain)
+            for u in chosen[:count]:
                 prune = _prune_term(w[u], rows.diag[u], corr[u])
                 gain[u] += prune
                 margin[u] = _rounding(prune, w[u], rows.norm[u], rows.largest[r], rows.heaviest[r])
@@ -240,34 +243,36 @@ def _scan(rows, wanted, active, tile):
 
 @inlined
 def _least_change(prune, wu, reach, least, heaviest):
-    """A change that no swap which prunes u is below."""
+    """Compute a lower bound of dL(u, j) over all pruned j."""
     return prune + least - np.float32(2.0) * abs(wu) * reach * heaviest
 
 
 @inlined
 def _may_improve(least_change, margin):
-    """Whether a swap might improve: one margin is for a scan's rounding, two are for that of the bound itself."""
+    """Return whether a swap may improve: one margin is for the rounding of a scan, two for that of the bound itself."""
     return least_change < 3 * margin
 
 
 @inlined
 def _rounding(prune, wu, norm, largest, heaviest):
-    """What rounding in float32 may add to a change, or take from it."""
+    """Bound the error of a change computed in float32, by the magnitudes of its three terms."""
     return np.float32(FLOAT32_ROUNDING) * (abs(prune) + largest + np.float32(2.0) * abs(wu) * norm * heaviest)
 
 
 @inlined
 def _prune_term(wu, guu, cu):
-    """The change from pruning u alone, a_u = 2 w_u c_u + w_u^2 G_uu, in float64."""
+    """Compute the change from pruning u alone, a_u = 2 w_u c_u + w_u^2 G_uu, in float64."""
     return np.float64(wu) * (np.float64(wu) * guu + 2.0 * cu)
 
 
 @compiled
-def _least_restores(places, w, gram, restore, gain):
-    """Set gain[u] = min_j (b_j - 2 w_u w_j G_uj) of each u, four u at a time."""
-    whole = places.size - places.size % 4
+def _least_restores(chosen, w, gram, restore, gain):
+    """Set gain[u] = min_j (b_j - 2 w_u w_j G_uj) of each chosen u."""
+    whole = chosen.size - chosen.size % 4
+    # Four u at a time: w_j and b_j are loaded once for four pairs. All j are read, with b_j = BLOCKED for the kept, so
+    # that the loop is contiguous and becomes SIMD.
     for k in range(0, whole, 4):
-        u0, u1, u2, u3 = places[k], places[k + 1], places[k + 2], places[k + 3]
+        u0, u1, u2, u3 = chosen[k], chosen[k + 1], chosen[k + 2], chosen[k + 3]
         g0, g1, g2, g3 = gram[u0], gram[u1], gram[u2], gram[u3]
         w0, w1, w2, w3 = w[u0], w[u1], w[u2], w[u3]
         m0 = m1 = m2 = m3 = np.float32(BLOCKED)
@@ -278,13 +283,13 @@ def _least_restores(places, w, gram, restore, gain):
             m2 = lesser(b + twice * (w2 * g2[j]), m2)
             m3 = lesser(b + twice * (w3 * g3[j]), m3)
         gain[u0], gain[u1], gain[u2], gain[u3] = m0, m1, m2, m3
-    for u in places[whole:]:
+    for u in chosen[whole:]:
         gain[u] = _least_restore(w[u], w, gram[u], restore)
 
 
 @inlined
 def _least_restore(wu, w, row, restore):
-    """min_j (b_j - 2 w_u w_j G_uj) in float32."""
+    """Compute min_j (b_j - 2 w_u w_j G_uj) in float32."""
     least = np.float32(BLOCKED)
     for j in range(w.size):
         least = lesser(restore[j] + np.float32(-2.0) * w[j] * (wu * row[j]), least)
@@ -293,7 +298,7 @@ def _least_restore(wu, w, row, restore):
 
 @inlined
 def _best_partner(rows, r, u):
-    """The least exact change from pruning u, its j (the lowest of equals), and the rounding it may carry."""
+    """Find in float64 the least change from pruning u, its j (the lowest of equals), and the rounding-error bound."""
     w, m, diag, corr, row, changes = rows.weight[r], rows.mask[r], rows.diag, rows.corr[r], rows.gram[u], rows.scratch
     wu = np.float64(w[u])
     prune = _prune_term(wu, diag[u], corr[u])
@@ -309,8 +314,9 @@ def _best_partner(rows, r, u):
 
 @compiled
 def _best_pair(rows, r, current):
-    """The exact best swap (u, j) of a row, the lowest u of equals; u = -1 where none improves."""
+    """Find the best swap (u, j) of a row in float64, the lowest u of equals; u = -1 where none improves."""
     gain, margin = rows.gain[r], rows.margin[r]
+    # The best change is at most min(gain + margin), so that u with a larger gain - margin cannot have it.
     reachable = min(np.float32(0.0), (gain + margin).min())
     best, best_u, best_j = 0.0, -1, -1
     for u in np.flatnonzero(gain - margin <= reachable):
@@ -322,11 +328,13 @@ def _best_pair(rows, r, current):
 
 @compiled
 def _visit(rows, r, current):
-    """Visit each u that might improve, best first, and make its best swap under the current c; return their number."""
+    """Visit each u that may improve, best first, make its best swap under the current c; return the number of swaps."""
     w, gain, margin = rows.weight[r], rows.gain[r], rows.margin[r]
     candidates = np.flatnonzero(gain < margin)
     made = 0
+    # Mergesort is stable: of equal gains the lower u comes first.
     for u in candidates[np.argsort(gain[candidates], kind="mergesort")]:
+        # After a swap of this sweep gain is out of date: the bound, then a scan of one u, may save the float64 scan.
         prune = _prune_term(w[u], rows.diag[u], rows.corr[r, u])
         least = _least_change(prune, w[u], rows.reach[u], rows.least[r], rows.heaviest[r])
         if not _may_improve(least, margin[u]):

@@ -1,7 +1,7 @@
-"""Swaps on a GPU: :mod:`.scan_kernels` look at all pairs, :mod:`.swap_kernels` decide row by row.
+"""Swaps on a GPU: kernels of :mod:`.cuda_scan` scan all pairs, those of :mod:`.cuda_kernels` decide row by row.
 
-Beside the weight and the Gram matrix, the device holds 16 bytes for each weight of a chunk (at most a quarter of the
-rows) and a strip of the Gram matrix in float64.
+Device memory in addition to the weight and the Gram matrix: 16 bytes for each weight of a chunk (at most a quarter of
+the rows), and a strip of the Gram matrix in float64.
 """
 
 from collections.abc import Iterator
@@ -16,35 +16,36 @@ from prunelib.kernels.swaps import cuda_kernels as swap_kernels
 from prunelib.kernels.swaps import cuda_scan as scan_kernels
 
 TILE = {"ROWS": 16, "KEPT": 128, "PRUNED": 4, "num_warps": 2}
-"""What one program scans. A thread holds 32 pairs of a row and a kept column in registers."""
+"""What one program scans: each thread has 32 (row, kept column) pairs in registers."""
 
 _BEGIN_TILE = {"TILE": 1024, "num_warps": 8}
 _GROUPS_TILE = {"KEPT": 256, "num_warps": 2}
+# To ask which rows are active waits for the GPU, so several best swaps are launched before it.
 _SWAPS_BETWEEN_LOOKS = 4
 
 
 def swap_best(
     weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, group: int, max_swaps: int, threads: int
 ) -> Iterator[tuple[slice, RowResults]]:
-    """Make the best swap of each row, at most ``max_swaps`` times; see :mod:`prunelib.kernels.interface`."""
-    del threads  # of the processor
+    """Make the best swap of each row, at most ``max_swaps`` times; see :mod:`prunelib.kernels.swaps`."""
+    del threads  # of the CPU
     return _refine(swap_kernels.make_best_swap, weight, gram, mask, group, max_swaps, _SWAPS_BETWEEN_LOOKS)
 
 
 def swap_to_optimum(
     weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, group: int, threads: int
 ) -> Iterator[tuple[slice, RowResults]]:
-    """Swap until no swap improves a row; see :mod:`prunelib.kernels.interface`."""
+    """Swap until no swap improves a row; see :mod:`prunelib.kernels.swaps`."""
     if group < len(gram):
         return swap_best(weight, gram, mask, group, MAX_SWEEPS, threads)
     return _refine(swap_kernels.visit, weight, gram, mask, group, MAX_SWEEPS, 1)
 
 
 class Rows(NamedTuple):
-    """A chunk of rows and their state, in the order in which the kernels take it.
+    """A chunk of rows and their state; a field has the name of the kernels' parameter.
 
     weight (rows, inputs), gram (inputs, inputs) and its diagonal (inputs,) are float32; corr is c = G p, (rows, inputs)
-    float64; restore and least, (rows, inputs) float32, are what :mod:`.swap_kernels` says; the others are (rows,).
+    float64; restore and least, (rows, inputs) float32, are described in :mod:`.cuda_kernels`; the others are (rows,).
     """
 
     active: torch.Tensor
@@ -79,39 +80,69 @@ def _refine(
 
 
 def begin(weight: torch.Tensor, gram: torch.Tensor, diagonal: torch.Tensor, mask: torch.Tensor) -> Rows:
-    """The state of all rows before the first scan."""
+    """Set up the state of all rows before the first scan."""
     corr = correlate(weight * ~mask, gram)
     restore, least = torch.empty((2, *weight.shape), device=weight.device)
     loss = torch.empty(len(mask), dtype=torch.float64, device=weight.device)
     swaps, sweeps = torch.zeros((2, len(mask)), dtype=torch.int64, device=weight.device)
     optimal, active = torch.zeros_like(loss, dtype=torch.bool), torch.ones_like(loss, dtype=torch.bool)
-    swap_kernels.begin[(len(mask),)](weight, mask.contiguous(), diagonal, corr, restore, loss, len(gram), **_BEGIN_TILE)
-    return Rows(active, weight, gram, diagonal, corr, restore, least, loss, swaps, sweeps, optimal)
+    swap_kernels.begin[(len(mask),)](
+        weight=weight,
+        mask=mask.contiguous(),
+        diagonal=diagonal,
+        corr=corr,
+        restore=restore,
+        loss=loss,
+        inputs=len(gram),
+        **_BEGIN_TILE,
+    )
+    return Rows(
+        active=active,
+        weight=weight,
+        gram=gram,
+        diagonal=diagonal,
+        corr=corr,
+        restore=restore,
+        least=least,
+        loss=loss,
+        swaps=swaps,
+        sweeps=sweeps,
+        optimal=optimal,
+    )
 
 
 def _finish(state: Rows, decide: triton.JITFunction, group: int, limit: int, steps: int) -> RowResults:
-    """Scan and decide until no row is active; after every so many steps the rows that are done are left out."""
+    """Scan and decide until no row is active; after every ``steps`` launches rows that are done are dropped."""
     inputs = len(state.gram)
     loss_before = state.loss.clone()
     rows = torch.arange(len(state.loss), device=state.loss.device)
     while len(rows):
         for _ in range(steps):
             scan(rows, state, group)
-            decide[(len(rows),)](rows, *state, inputs, group, limit, **whole_row(inputs))
+            decide[(len(rows),)](
+                rows=rows, **state._asdict(), inputs=inputs, group=group, limit=limit, **whole_row(inputs)
+            )
         rows = rows[state.active[rows]]
-    figures = (state.restore == torch.inf, state.swaps, state.sweeps, loss_before, state.loss, state.optimal)
-    return RowResults(*(figure.cpu() for figure in figures))
+    return RowResults(
+        mask=state.restore == torch.inf,
+        swaps=state.swaps,
+        sweeps=state.sweeps,
+        loss_before=loss_before,
+        loss_after=state.loss,
+        optimal=state.optimal,
+    ).cpu()
 
 
 def scan(rows: torch.Tensor, state: Rows, group: int) -> None:
     """Set ``least`` of the numbered ``rows`` (n,) that are active."""
     inputs = len(state.gram)
-    operands = (state.active, state.weight, state.gram, state.restore, state.least, inputs)
+    operands = {name: getattr(state, name) for name in ("active", "weight", "gram", "restore", "least")}
     if group < inputs:
         grid = (len(rows), triton.cdiv(inputs, _GROUPS_TILE["KEPT"]))
-        scan_kernels.scan_groups[grid](rows, *operands, group, **_GROUPS_TILE)
+        scan_kernels.scan_groups[grid](rows=rows, **operands, inputs=inputs, group=group, **_GROUPS_TILE)
     else:
         blocks = triton.cdiv(len(rows), TILE["ROWS"])
+        # The last row again, to fill the last block: each program reads whole blocks of rows.
         repeated = torch.cat([rows, rows[-1:].expand(blocks * TILE["ROWS"] - len(rows))])
         grid = (blocks, triton.cdiv(inputs, TILE["KEPT"]))
-        scan_kernels.scan_rows[grid](repeated, *operands, **TILE)
+        scan_kernels.scan_rows[grid](rows=repeated, **operands, inputs=inputs, **TILE)

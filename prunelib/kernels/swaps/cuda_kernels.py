@@ -1,11 +1,10 @@
-"""Decisions about swaps, one program for a row: float32 proposes, float64 decides.
+"""Decisions about swaps, one program a row: the u that a float32 scan leaves are evaluated again in float64.
 
-What a scan (:mod:`.scan_kernels`) found in float32 tells which pairs could be taken; these are evaluated again in
-float64. Rows are named by a list, so that those which are done drop out and nothing is copied. No program writes what
-another reads: results do not depend on the order in which they run.
+``rows`` lists the indices of the rows to work on, so that rows that are done are dropped without copying any state. No
+program writes what another reads: results do not depend on the order in which programs run.
 
-State of a row: corr is c = G p in float64; restore is b_j in float32, infinite where kept; least[u] is what the scan
-found, min_j (b_j - 2 w_u w_j G_uj).
+State of a row: corr is c = G p in float64; restore is b_j in float32, infinite where kept; least[u] is the result of a
+scan (:mod:`.cuda_scan`), min_j (b_j - 2 w_u w_j G_uj); (inputs,) each.
 """
 
 import triton
@@ -16,7 +15,7 @@ from prunelib.kernels.interface import LOSS_TOLERANCE, ROUNDING
 
 _TOLERANCE = tl.constexpr(LOSS_TOLERANCE)
 _ROUNDING = tl.constexpr(ROUNDING)
-_PATIENCE = tl.constexpr(32)
+_PATIENCE = tl.constexpr(32)  # visits without a swap, after which a scan costs less than more of them
 
 
 @triton.jit
@@ -42,7 +41,7 @@ def make_best_swap(
     rows, active, weight, gram, diagonal, corr, restore, least, loss, swaps, sweeps, optimal,
     inputs: tl.constexpr, group: tl.constexpr, limit, BLOCK: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
-    """Make the exact best swap of a row, the lowest u and j of equals; a row without one is optimal."""
+    """Make the best swap of a row, found in float64, the lowest u and j of equals; a row without one is optimal."""
     r = tl.load(rows + tl.program_id(0))
     if tl.load(active + r).to(tl.int32) == 0:
         return
@@ -50,7 +49,8 @@ def make_best_swap(
     columns = tl.arange(0, BLOCK)
     before, made = tl.load(loss + r), tl.load(swaps + r)
     b = tl.load(restore + columns, mask=columns < inputs, other=INFINITY)
-    gain, margin, _, _ = _gains(weight, diagonal, corr, least, b, columns, inputs)
+    gain, margin, _, _ = _gains(weight, diagonal, corr, least, b, columns, inputs)  # (BLOCK,) each
+    # The best change is at most min(gain + margin), so that u with a larger gain - margin cannot have it.
     reachable = tl.minimum(tl.min(gain + margin, 0), 0.0)
     candidate = (gain - margin < 0.0) & (gain - margin <= reachable)
     best, best_u, best_j = before * -_TOLERANCE, -1, -1
@@ -77,9 +77,9 @@ def visit(
 ):  # fmt: skip
     """Visit the u of a row, the most promising first, and make the best swap of each under the current c.
 
-    Once a swap was made, the visits end when _PATIENCE of them in a row made none: those beyond what the scan promised
-    cost less than the scans that they save. Before, they end when all that might improve were visited: a row in which
-    no swap was made is optimal.
+    Until the first swap, visits end when all u that may improve were visited, so that a row without a swap is optimal.
+    After it, other u may improve than the scan found: visits go on until _PATIENCE of them in succession made no swap,
+    since they cost less than the scans that they save.
     """
     r = tl.load(rows + tl.program_id(0))
     if tl.load(active + r).to(tl.int32) == 0:
@@ -90,7 +90,7 @@ def visit(
     current = tl.load(loss + r)
     b = tl.load(restore + columns, mask=inside, other=INFINITY)
     gain, margin, largest_restore, largest_size = _gains(weight, diagonal, corr, least, b, columns, inputs)
-    waiting = gain - margin
+    waiting = gain - margin  # (BLOCK,), infinite once visited
     lowest, u = tl.min(waiting, 0, return_indices=True)
     made, patience = 0, 0
     while ((lowest < 0.0) & (made == 0)) | ((lowest < INFINITY) & (patience > 0)):
@@ -99,6 +99,7 @@ def visit(
         w = tl.load(weight + columns, mask=near, other=0.0)
         g = tl.load(gram + u.to(tl.int64) * inputs + columns, mask=near, other=0.0)
         wu, du = tl.load(weight + u), tl.load(diagonal + u)
+        # A float32 scan of this u under the current c; most visits end here, without float64 arithmetic.
         value = tl.min(tl.where(near, b - 2.0 * wu * (w * g), INFINITY), 0)
         prune = prune_term(wu.to(tl.float64), du.to(tl.float64), tl.load(corr + u)).to(tl.float32)
         patience -= 1
@@ -120,9 +121,9 @@ def visit(
 
 @triton.jit
 def _gains(weight, diagonal, corr, least, b, columns, inputs: tl.constexpr):
-    """The least change from pruning each u, infinite where pruned, and the float32 rounding that may hide in it.
+    """Compute the least change from pruning each u, infinite where pruned, and the bound of its rounding error.
 
-    Also what :func:`_margin` needs: the largest |b_j| and |w_j| sqrt(G_jj) of the pruned j.
+    Also returned for :func:`_margin`: the largest |b_j| and |w_j| sqrt(G_jj) of the pruned j.
     """
     inside = columns < inputs
     w = tl.load(weight + columns, mask=inside, other=0.0)
@@ -147,11 +148,12 @@ def _margin(prune, size, largest_restore, largest_size):
 def _best_partner(
     u, weight, gram, diagonal, corr, restore, inputs: tl.constexpr, group: tl.constexpr, TILE: tl.constexpr
 ):
-    """The least exact change from pruning u, its j (the lowest of equals), and the rounding it may carry."""
+    """Find in float64 the least change from pruning u, its j (the lowest of equals), and the rounding-error bound."""
     wu = tl.load(weight + u).to(tl.float64)
     prune = prune_term(wu, tl.load(diagonal + u).to(tl.float64), tl.load(corr + u))
+    # The least change of each lane over all tiles, and its column; one reduction at the end finds the lowest j.
     changes = tl.full((TILE,), INFINITY, tl.float64)
-    places = tl.zeros((TILE,), tl.int32)
+    best_columns = tl.zeros((TILE,), tl.int32)
     for start in range(0, inputs, TILE):
         columns = start + tl.arange(0, TILE)
         near = _near(u, columns, inputs, group)
@@ -161,10 +163,10 @@ def _best_partner(
         c = tl.load(corr + columns, mask=near, other=0.0)
         g = tl.load(gram + u.to(tl.int64) * inputs + columns, mask=near, other=0.0).to(tl.float64)
         change = tl.where(possible, _restore_term(w, d, c) - 2.0 * wu * (w * g), INFINITY)
-        places = tl.where(change < changes, columns, places)
+        best_columns = tl.where(change < changes, columns, best_columns)
         changes = tl.minimum(change, changes)
     least = tl.min(changes, 0)
-    j = tl.min(tl.where(changes == least, places, inputs), 0)
+    j = tl.min(tl.where(changes == least, best_columns, inputs), 0)
     wj, dj = tl.load(weight + j).to(tl.float64), tl.load(diagonal + j).to(tl.float64)
     terms = tl.abs(prune) + tl.abs(_restore_term(wj, dj, tl.load(corr + j))) + tl.abs(least)
     return prune + least, j, terms * _ROUNDING
@@ -195,7 +197,8 @@ def _swap(u, j, weight, gram, diagonal, corr, restore, inputs: tl.constexpr, TIL
 
 @triton.jit
 def _near(u, columns, inputs: tl.constexpr, group: tl.constexpr):
-    """Whether columns are in the group of u. A whole row's are told by a constant, which keeps loads wide."""
+    """Return which columns are in the group of u."""
+    # For a whole row the condition is a constant, which keeps loads wide.
     if group == inputs:
         near = columns < inputs
     else:

@@ -1,10 +1,10 @@
-"""Scans of swaps in float32: least[u] = min_j (b_j - 2 w_u w_j G_uj), the best that pruning u could bring, less a_u.
+"""Scans of swaps in float32: least[u] = min_j (b_j - 2 w_u w_j G_uj), the least change from pruning u less a_u.
 
-A scan evaluates every u x j pair of its rows. It is bound by arithmetic: a multiplication, a fused multiply-add and a
-minimum for a pair, 3.5 instructions with all that surrounds them (counted in the machine code for sm_90). A tile of G
-serves a block of rows from registers. Which j are pruned is in the operands, an infinite b_j for a kept one, so that
-tiles stay regular. Of all u x j, kept x pruned are 24% at 60% sparsity; gathering these alone would need a load for
-every pair, at a quarter of the rate of arithmetic or less.
+A scan evaluates every pair (u, j) of its rows. It is bound by arithmetic: a multiplication, a fused multiply-add and a
+minimum for a pair, 3.5 instructions with loop and loads included (counted in the machine code for sm_90). A tile of G
+in registers is used for a block of rows. An infinite b_j marks a kept j, so that tiles stay regular. Of all (u, j),
+kept u x pruned j are 24% at 60% sparsity; to gather these alone would take a load for every pair, at a quarter of the
+rate of arithmetic or less.
 """
 
 import triton
@@ -19,22 +19,26 @@ def scan_rows(
     inputs: tl.constexpr, ROWS: tl.constexpr, KEPT: tl.constexpr, PRUNED: tl.constexpr,
 ):  # fmt: skip
     """Set least[r, u] for ROWS rows and KEPT columns u, over all j, PRUNED at a time. G is read as G[j, u]."""
+    # (ROWS,) row indices, and (KEPT,) columns u
     r = tl.load(rows + tl.program_id(0) * ROWS + tl.arange(0, ROWS))
     if tl.max(tl.load(active + r).to(tl.int32), 0) == 0:
         return
     u = tl.program_id(1) * KEPT + tl.arange(0, KEPT)
     inside = (u < inputs)[None, :]
     here = (r * inputs)[:, None] + u[None, :]
-    x = -2.0 * tl.load(weight + here, mask=inside, other=0.0)
+    x = -2.0 * tl.load(weight + here, mask=inside, other=0.0)  # (ROWS, KEPT)
     found = tl.full((ROWS, KEPT), INFINITY, tl.float32)
     for start in tl.range(0, inputs, PRUNED, num_stages=2):
         j = start + tl.arange(0, PRUNED)
         within = (j < inputs)[:, None]
         there = (r * inputs)[None, :] + j[:, None]
-        g = tl.load(gram + j.to(tl.int64)[:, None] * inputs + u[None, :], mask=within & inside, other=0.0)
-        w = tl.load(weight + there, mask=within, other=0.0)
-        b = tl.load(restore + there, mask=within, other=INFINITY)
-        changes = b[:, :, None] + x[None, :, :] * (w[:, :, None] * g[:, None, :])
+        # int64, since j * inputs may exceed int32
+        g = tl.load(
+            gram + j.to(tl.int64)[:, None] * inputs + u[None, :], mask=within & inside, other=0.0
+        )  # (PRUNED, KEPT)
+        w = tl.load(weight + there, mask=within, other=0.0)  # (PRUNED, ROWS)
+        b = tl.load(restore + there, mask=within, other=INFINITY)  # (PRUNED, ROWS)
+        changes = b[:, :, None] + x[None, :, :] * (w[:, :, None] * g[:, None, :])  # (PRUNED, ROWS, KEPT)
         found = tl.minimum(found, tl.min(changes, axis=0))
     tl.store(least + here, found, mask=inside)
 
@@ -51,8 +55,8 @@ def scan_groups(
     inside = u < inputs
     x = -2.0 * tl.load(weight + r * inputs + u, mask=inside, other=0.0)
     found = tl.full((KEPT,), INFINITY, tl.float32)
-    for place in range(group):
-        j = u - u % group + place
+    for position in range(group):
+        j = u - u % group + position  # (KEPT,), the same position of each group
         g = tl.load(gram + u.to(tl.int64) * inputs + j, mask=inside, other=0.0)
         w = tl.load(weight + r * inputs + j, mask=inside, other=0.0)
         b = tl.load(restore + r * inputs + j, mask=inside, other=INFINITY)

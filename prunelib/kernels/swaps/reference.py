@@ -6,13 +6,13 @@ import torch
 
 from prunelib.kernels.interface import LOSS_TOLERANCE, MAX_SWEEPS, ROUNDING, RowResults
 
-_CHUNK_BYTES = 128 * 1024 * 1024
+_CHUNK_BYTES = 128 * 1024 * 1024  # of one float64 value for each pair of a chunk's rows
 
 
 def swap_best(
     weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, group: int, max_swaps: int, threads: int
 ) -> Iterator[tuple[slice, RowResults]]:
-    """Make the best swap of each row, at most ``max_swaps`` times; see :mod:`prunelib.kernels.interface`."""
+    """Make the best swap of each row, at most ``max_swaps`` times; see :mod:`prunelib.kernels.swaps`."""
     del threads  # torch has its own
     rows, inputs = weight.shape
     chunk = max(1, _CHUNK_BYTES // (8 * inputs * inputs))
@@ -24,17 +24,17 @@ def swap_best(
 def swap_to_optimum(
     weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, group: int, threads: int
 ) -> Iterator[tuple[slice, RowResults]]:
-    """Make the best swap of each row until none improves; see :mod:`prunelib.kernels.interface`."""
+    """Make the best swap of each row until none improves; see :mod:`prunelib.kernels.swaps`."""
     return swap_best(weight, gram, mask, group, MAX_SWEEPS, threads)
 
 
 def swap_changes(w: torch.Tensor, G: torch.Tensor, m: torch.Tensor, group: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The loss change of every swap, (rows, u, j) float64, infinite where impossible; and the rounding it may carry."""
-    c = (w * ~m) @ G
+    """Compute dL(u, j), (rows, u, j) float64, infinite where impossible; and the bound of its rounding error."""
+    c = (w * ~m) @ G  # (rows, inputs)
     energy = w**2 * G.diagonal()
     a = 2 * w * c + energy
     b = -2 * w * c + energy
-    interaction = 2 * w[:, :, None] * w[:, None, :] * G
+    interaction = 2 * w[:, :, None] * w[:, None, :] * G  # (rows, u, j)
     change = a[:, :, None] + b[:, None, :] - interaction
     rounding = ROUNDING * (a.abs()[:, :, None] + b.abs()[:, None, :] + interaction.abs())
     groups = torch.arange(w.shape[1], device=w.device) // group
@@ -50,7 +50,7 @@ def _swap_rows(w: torch.Tensor, G: torch.Tensor, m: torch.Tensor, group: int, ma
     optimal = torch.zeros_like(active)
     while active.any():
         change, rounding = (value.flatten(1) for value in swap_changes(w, G, m, group))
-        best = change.argmin(dim=1, keepdim=True)
+        best = change.argmin(dim=1, keepdim=True)  # (rows, 1), of the flattened pairs: the lowest u, then j, of equals
         threshold = LOSS_TOLERANCE * _losses(w, G, m) + rounding.gather(1, best)[:, 0]
         improves = change.gather(1, best)[:, 0] < -threshold
         sweeps += active
@@ -59,11 +59,13 @@ def _swap_rows(w: torch.Tensor, G: torch.Tensor, m: torch.Tensor, group: int, ma
         r, u, j = active.nonzero()[:, 0], best[active, 0] // inputs, best[active, 0] % inputs
         m[r, u], m[r, j] = False, True
         swaps += active
-    figures = (m, swaps, sweeps, loss_before, _losses(w, G, m), optimal)
-    return RowResults(*(figure.cpu() for figure in figures))
+    losses = _losses(w, G, m)
+    return RowResults(
+        mask=m, swaps=swaps, sweeps=sweeps, loss_before=loss_before, loss_after=losses, optimal=optimal
+    ).cpu()
 
 
 def _losses(w: torch.Tensor, G: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
-    """p^T G p of each row, (rows,)."""
+    """Compute p^T G p of each row, (rows,)."""
     p = w * ~m
     return ((p @ G) * p).sum(dim=1).clamp(min=0)
