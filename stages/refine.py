@@ -6,7 +6,7 @@ from prunelib import workflow
 from prunelib.calibration.artifact import Calibration
 from prunelib.cell import Cell
 from prunelib.masks.packed import read_masks
-from prunelib.masks.pruned import together, write_pruned
+from prunelib.masks.pruned import merge_pruned, write_pruned
 from prunelib.model.blockwise import Checkpoint
 from prunelib.model.weights import check_masks, read_weight, shapes_of
 from prunelib.params import Params
@@ -54,7 +54,7 @@ def refine(params: Params, model: str, seed: int, pattern: str, warmstart: str, 
             start_settings, dtype = params.warmstarts[warmstart], params.models[model].dtype
             model_ = load_propagated(folder, dtype, calibration, chosen, start_settings, settings)
             blocks = list(model_.refine(checkpoint, finished, bar))
-        write_pruned(workflow.refined_folder(cell), together([block.pruned for block in blocks]), provenance)
+        write_pruned(workflow.refined_folder(cell), merge_pruned([block.pruned for block in blocks]), provenance)
         write_layers(workflow.layers_file(cell), [record for block in blocks for record in block.records])
         step_seconds = [sum(seconds) for seconds in zip(*(block.step_seconds for block in blocks), strict=True)]
         peak_bytes = max(block.peak_bytes for block in blocks)

@@ -39,7 +39,7 @@ from prunelib import NOfM, PerRow, sparseswaps  # noqa: E402
 from prunelib.algebra.objective import row_losses  # noqa: E402
 from prunelib.kernels.cuda_chunks import CHUNK_ROWS  # noqa: E402
 from prunelib.kernels.interface import RowResults  # noqa: E402
-from prunelib.kernels.results import together  # noqa: E402
+from prunelib.kernels.results import collect_rows  # noqa: E402
 from prunelib.kernels.swaps import cpu, cuda, reference  # noqa: E402
 from prunelib.refiners import block_moves, refit_swaps, sparsefw  # noqa: E402
 from prunelib.runtime.machine import machine  # noqa: E402
@@ -107,12 +107,12 @@ SIZES = TINY if DRY else FULL
 
 def best(of: Layer, max_swaps: int, engine=cuda) -> RowResults:
     """Results of best swaps."""
-    return together(engine.swap_best(of.weight, of.gram, of.mask, of.group, max_swaps, machine().threads), of.mask)
+    return collect_rows(engine.swap_best(of.weight, of.gram, of.mask, of.group, max_swaps, machine().threads), of.mask)
 
 
 def optimum(of: Layer, engine=cuda) -> RowResults:
     """Results of an engine's way to the optimum."""
-    return together(engine.swap_to_optimum(of.weight, of.gram, of.mask, of.group, machine().threads), of.mask)
+    return collect_rows(engine.swap_to_optimum(of.weight, of.gram, of.mask, of.group, machine().threads), of.mask)
 
 
 def papers_swaps(of: Layer, engine=cuda) -> RowResults:

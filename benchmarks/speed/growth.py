@@ -21,7 +21,7 @@ from rich.table import Table
 
 from prunelib import NOfM, PerRow
 from prunelib.kernels.interface import RowResults
-from prunelib.kernels.results import together
+from prunelib.kernels.results import collect_rows
 from prunelib.kernels.swaps import cpu, reference
 from prunelib.runtime.machine import available_cores
 
@@ -71,18 +71,18 @@ def seconds_of(run: Callable[[], T]) -> tuple[float, T]:
 
 def optimum(layer: Layer, threads: int) -> RowResults:
     """Results of the compiled engine."""
-    return together(cpu.swap_to_optimum(layer.weight, layer.gram, layer.mask, layer.group, threads), layer.mask)
+    return collect_rows(cpu.swap_to_optimum(layer.weight, layer.gram, layer.mask, layer.group, threads), layer.mask)
 
 
 def best_swaps(layer: Layer) -> RowResults:
     """Results of best swaps to the optimum, on one thread."""
-    return together(cpu.swap_best(layer.weight, layer.gram, layer.mask, layer.group, 10**6, 1), layer.mask)
+    return collect_rows(cpu.swap_best(layer.weight, layer.gram, layer.mask, layer.group, 10**6, 1), layer.mask)
 
 
 def plain_scan_seconds(layer: Layer) -> float:
     """Seconds of the plain engine for one scan of one row."""
     one = layer.rows(1)
-    run = lambda: together(reference.swap_best(one.weight, one.gram, one.mask, one.group, 2, 1), one.mask)  # noqa: E731
+    run = lambda: collect_rows(reference.swap_best(one.weight, one.gram, one.mask, one.group, 2, 1), one.mask)  # noqa: E731
     seconds, found = seconds_of(run)
     return seconds / int(found.sweeps.sum())
 

@@ -23,7 +23,7 @@ from prunelib import NOfM, PerRow, select, wanda
 from prunelib.calibration.artifact import Calibration
 from prunelib.cell import Cell
 from prunelib.kernels.interface import RowResults
-from prunelib.kernels.results import Finished, together
+from prunelib.kernels.results import Finished, collect_rows
 from prunelib.kernels.scaling import Equilibrated, equilibrate
 from prunelib.kernels.swaps import cpu, reference
 from prunelib.masks.patterns import swap_columns
@@ -51,7 +51,7 @@ def measure(run: Engine, weight: torch.Tensor, mask: torch.Tensor) -> tuple[floa
     seconds, results = float("inf"), RowResults.untouched(mask)
     for _ in range(2):
         started = time.perf_counter()
-        results = together(run(weight, mask), mask)
+        results = collect_rows(run(weight, mask), mask)
         seconds = min(seconds, time.perf_counter() - started)
     return seconds / len(mask), results
 

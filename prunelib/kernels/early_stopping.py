@@ -1,12 +1,13 @@
 """Early stopping: best swaps in rounds; a row stops when its loss on held-out tokens rises."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
+from typing import Any
 
 import torch
 
 from prunelib.algebra.objective import row_losses
-from prunelib.kernels.interface import RowResults
+from prunelib.kernels.interface import OF_ROWS, RowResults
 
 SwapBest = Callable[[torch.Tensor, torch.Tensor, int], RowResults]
 """Called with the indices of rows (n,), their masks (n, inputs) and the largest number of best swaps to make."""
@@ -70,10 +71,10 @@ def _either(choice: torch.Tensor, chosen: RowResults, other: RowResults) -> RowR
     def either(one: torch.Tensor, two: torch.Tensor) -> torch.Tensor:
         return torch.where(choice[:, None] if one.ndim > 1 else choice, one, two)
 
-    names = [field.name for field in fields(RowResults)]
-    return RowResults(**{name: either(getattr(chosen, name), getattr(other, name)) for name in names})
+    rows: dict[str, Any] = {name: either(getattr(chosen, name), getattr(other, name)) for name in OF_ROWS}
+    return replace(chosen, **rows)
 
 
 def _of(results: RowResults, rows: torch.Tensor) -> RowResults:
     """Select the results of some rows, ``rows`` (rows,) bool."""
-    return RowResults(**{field.name: getattr(results, field.name)[rows] for field in fields(RowResults)})
+    return RowResults(**{name: getattr(results, name)[rows] for name in OF_ROWS})

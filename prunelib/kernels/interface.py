@@ -21,9 +21,11 @@ bound, ``ROUNDING`` times the sum of the magnitudes of the change's terms. Witho
 make a row swap forever. Refit swaps have a threshold of their own (:mod:`prunelib.kernels.refit_swaps.reference`).
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
+
+from prunelib.methods.contract import Refined
 
 LOSS_TOLERANCE = 1e-10
 ROUNDING = 1e-14
@@ -35,28 +37,20 @@ MAX_SWEEPS = 10_000
 """Scans after which a row is returned as it is, with ``optimal`` False."""
 
 
-@dataclass(frozen=True)
-class RowResults:
-    """Refined rows: each tensor has one entry a row.
+OF_ROWS = ("mask", "swaps", "sweeps", "loss_before", "loss_after", "optimal")
+"""Fields of :class:`RowResults` with one entry a row."""
 
-    Attributes
-    ----------
-    mask
-        (rows, inputs) bool.
-    swaps, sweeps
-        (rows,) int64: swaps made, and scans over all pairs; a scan may skip pairs that cannot improve.
-    loss_before, loss_after
-        (rows,) float64: the loss with the mask that came in and with the one that goes out; p^T G p, or with weights
-        x other than w on the kept columns (w - x)^T G (w - x).
-    optimal
-        (rows,) bool: the last scan found no swap that improves.
+
+@dataclass(frozen=True, kw_only=True)
+class RowResults(Refined):
+    """Rows refined by a kernel, which counts its swaps and says which rows it has proven optimal.
+
+    ``sweeps`` are scans over all pairs; a scan may skip pairs that cannot improve. Losses are p^T G p, or with weights
+    x other than w on the kept columns (w - x)^T G (w - x). ``optimal``: the last scan found no swap that improves.
     """
 
-    mask: torch.Tensor
     swaps: torch.Tensor
     sweeps: torch.Tensor
-    loss_before: torch.Tensor
-    loss_after: torch.Tensor
     optimal: torch.Tensor
 
     @classmethod
@@ -77,4 +71,4 @@ class RowResults:
 
     def cpu(self) -> "RowResults":
         """Copy what is on a GPU to the CPU."""
-        return RowResults(**{field.name: getattr(self, field.name).cpu() for field in fields(self)})
+        return RowResults(**{name: getattr(self, name).cpu() for name in OF_ROWS})

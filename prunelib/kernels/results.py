@@ -1,11 +1,11 @@
 """Results as backends yield them: losses in the layer's own units, progress, and all rows in one record."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import torch
 
-from prunelib.kernels.interface import RowResults
+from prunelib.kernels.interface import OF_ROWS, RowResults
 from prunelib.methods.contract import Progress, Refined
 
 Rows = slice | torch.Tensor
@@ -21,26 +21,19 @@ def unscaled(finished: Finished, loss_scale: torch.Tensor) -> Iterator[tuple[Row
         yield rows, replace(part, loss_before=part.loss_before * scale, loss_after=part.loss_after * scale)
 
 
-def together(finished: Finished, mask: torch.Tensor) -> RowResults:
+def collect_rows(finished: Finished, mask: torch.Tensor) -> RowResults:
     """Collect the results of all rows of a mask (rows, inputs), in the order of the rows."""
     results = RowResults.untouched(mask)
     for rows, part in finished:
-        for field in fields(RowResults):
-            getattr(results, field.name)[rows] = getattr(part, field.name)
+        for name in OF_ROWS:
+            getattr(results, name)[rows] = getattr(part, name)
     return results
 
 
 def refined(finished: Finished, mask: torch.Tensor, progress: Progress) -> Refined:
     """Collect the results of all rows of a mask (rows, inputs), and call ``progress`` as rows are finished."""
-    results = together(_reported(finished, progress), mask)
-    return Refined(
-        mask=results.mask.to(mask.device),
-        loss_before=results.loss_before,
-        loss_after=results.loss_after,
-        swaps=results.swaps,
-        sweeps=results.sweeps,
-        optimal=results.optimal,
-    )
+    results = collect_rows(_reported(finished, progress), mask)
+    return replace(results, mask=results.mask.to(mask.device))
 
 
 def _reported(finished: Finished, progress: Progress) -> Iterator[tuple[Rows, RowResults]]:

@@ -95,7 +95,7 @@ def read_pruned(folder: Path, expected: Mapping[str, Any]) -> Pruned:
     return Pruned(masks, KeptWeights(kept, masks))
 
 
-def together(parts: Sequence[Pruned]) -> Pruned:
+def merge_pruned(parts: Sequence[Pruned]) -> Pruned:
     """The parts of a pruned model as one, still on disk where they are."""
     masks = PackedMasks.joined(PackedMasks.of(part.masks) for part in parts)
     kept = {name: values for part in parts for name, values in KeptWeights.of(part).kept.items()}

@@ -141,7 +141,7 @@ class BlockRefinement:
             mask, pattern = masks[layer.name], patterns[layer.name]
             return refine_layer(layer, weight, inputs, mask, pattern, self.settings, self.progress, device)
 
-        self.finished.write(block, together([refine(*read) for read in read_ahead(self._read, layers)]))
+        self.finished.write(block, block_of([refine(*read) for read in read_ahead(self._read, layers)]))
         return block
 
     def cost(self, block: int) -> float:
@@ -193,7 +193,7 @@ def refine_layer(
     )
 
 
-def together(layers: Sequence[RefinedLayer]) -> RefinedBlock:
+def block_of(layers: Sequence[RefinedLayer]) -> RefinedBlock:
     """The layers of a block as one."""
     masks = {layer.record.name: layer.mask for layer in layers}
     weights = {layer.record.name: layer.weight for layer in layers if layer.weight is not None}

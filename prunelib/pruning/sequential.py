@@ -27,8 +27,8 @@ from prunelib.pruning.refinement import (
     Losses,
     RefinedBlock,
     RefinedLayer,
+    block_of,
     refine_layer,
-    together,
 )
 from prunelib.pruning.warmstart import Choose, chooser
 from prunelib.runtime.machine import machine
@@ -117,11 +117,11 @@ class Propagated:
             inputs = self._accumulate(group)
             readers = [layer for layer in layers if layer.gram in inputs]
             refined |= {layer.name: self._refine_layer(layer, inputs[layer.gram], losses) for layer in readers}
-            self._apply(readers, together([refined[layer.name] for layer in readers]))
-        return together([refined[layer.name] for layer in layers])
+            self._apply(readers, block_of([refined[layer.name] for layer in readers]))
+        return block_of([refined[layer.name] for layer in layers])
 
     def _groups(self) -> list[Sequence[Layer]]:
-        """The readers of the next block whose inputs are looked at together, in the order in which they run."""
+        """The readers of the next block whose inputs are looked at block_of, in the order in which they run."""
         readers = self.index.readers(self.forward.block)
         if self.propagation == "block":
             return [readers]

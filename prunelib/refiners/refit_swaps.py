@@ -19,7 +19,7 @@ from prunelib.algebra.objective import check_layer, damped
 from prunelib.algebra.reconstruction import reconstruct
 from prunelib.kernels import engine
 from prunelib.kernels.interface import RowResults
-from prunelib.kernels.results import together
+from prunelib.kernels.results import collect_rows
 from prunelib.masks.patterns import Pattern, check_mask, swap_columns
 from prunelib.methods.contract import (
     NOTHING_ELSE,
@@ -154,7 +154,7 @@ def _all_rows(
             weights[rows] = x.to(weights.device)
             yield rows, results
 
-    return together(kept(), mask), weights
+    return collect_rows(kept(), mask), weights
 
 
 def standardise(weight: torch.Tensor, gram: torch.Tensor) -> Standardised:

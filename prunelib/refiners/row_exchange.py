@@ -17,7 +17,7 @@ from prunelib.algebra.objective import check_layer, row_losses
 from prunelib.errors import PatternError
 from prunelib.kernels import engine
 from prunelib.kernels.interface import LOSS_TOLERANCE, ROUNDING
-from prunelib.kernels.results import together
+from prunelib.kernels.results import collect_rows
 from prunelib.kernels.scaling import Equilibrated, equilibrate
 from prunelib.masks.patterns import Pattern, check_mask
 from prunelib.methods.contract import (
@@ -96,7 +96,7 @@ def _alternate(
     while len(changed):
         masks = mask[changed]
         found = swap_to_optimum(scaled.weight[changed], scaled.gram, masks, mask.shape[1], threads)
-        swapped = together(found, masks)
+        swapped = collect_rows(found, masks)
         mask[changed] = swapped.mask.to(mask.device)
         swaps[changed] += swapped.swaps
         sweeps[changed] += swapped.sweeps

@@ -15,7 +15,7 @@ from prunelib.errors import ParamsError
 from prunelib.kernels import engine
 from prunelib.kernels.early_stopping import swap_until_held_out_rises
 from prunelib.kernels.interface import RowResults
-from prunelib.kernels.results import Finished, refined, together, unscaled
+from prunelib.kernels.results import Finished, collect_rows, refined, unscaled
 from prunelib.kernels.scaling import Equilibrated, equilibrate
 from prunelib.masks.patterns import Pattern, check_mask, swap_columns
 from prunelib.methods.contract import NOTHING_ELSE, ExtraInputs, MethodSettings, Progress, Refined, Refiner, silent
@@ -121,7 +121,7 @@ def _swap_until_held_out_rises(
 
     def swap_best(rows: torch.Tensor, masks: torch.Tensor, limit: int) -> RowResults:
         part = Equilibrated(scaled.weight[rows], scaled.gram, scaled.loss_scale[rows])
-        return together(_swap(part, masks, group, limit, threads), masks)
+        return collect_rows(_swap(part, masks, group, limit, threads), masks)
 
     return swap_until_held_out_rises(
         swap_best, mask, weight, held_out_gram, settings.held_out_every, settings.max_swaps

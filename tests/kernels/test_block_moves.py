@@ -9,7 +9,7 @@ from strategies import DEGENERATE, PATTERNS, problem, problems
 
 from prunelib import NOfM
 from prunelib.kernels.block_moves import cpu, reference
-from prunelib.kernels.results import together
+from prunelib.kernels.results import collect_rows
 from prunelib.kernels.scaling import equilibrate
 from prunelib.kernels.swaps import cpu as swaps
 from prunelib.masks.patterns import Groups
@@ -20,7 +20,7 @@ N_OF_M = [pattern for pattern in PATTERNS if isinstance(pattern, NOfM)]
 
 def moved(engine, p, threads=1):
     scaled, groups = equilibrate(p.weight, p.gram), p.pattern.groups(*p.mask.shape)
-    return together(engine.move_to_optimum(scaled.weight, scaled.gram, p.mask, groups, threads), p.mask)
+    return collect_rows(engine.move_to_optimum(scaled.weight, scaled.gram, p.mask, groups, threads), p.mask)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -31,8 +31,8 @@ def test_two_places_may_turn_over_where_no_swap_helps(engine):
         torch.ones(4, 4),
         torch.tensor([[False] * 2 + [True] * 2]),
     )
-    swapped = together(swaps.swap_to_optimum(weight, gram, mask, 4, 1), mask)
-    result = together(engine.move_to_optimum(weight, gram, mask, Groups(size=4, keep=2), 1), mask)
+    swapped = collect_rows(swaps.swap_to_optimum(weight, gram, mask, 4, 1), mask)
+    result = collect_rows(engine.move_to_optimum(weight, gram, mask, Groups(size=4, keep=2), 1), mask)
     assert swapped.loss_after.tolist() == [1.0]
     assert result.loss_after.tolist() == [0.0]
     assert result.mask.tolist() == [[True, True, False, False]]
@@ -65,7 +65,7 @@ def test_both_engines_end_in_a_block_optimum_by_brute_force(p):
 @given(problems(max_inputs=32, patterns=N_OF_M))
 def test_a_block_optimum_leaves_no_swap(p):
     scaled, mask = equilibrate(p.weight, p.gram), moved(cpu, p).mask
-    assert together(swaps.swap_to_optimum(scaled.weight, scaled.gram, mask, p.group, 1), mask).swaps.sum() == 0
+    assert collect_rows(swaps.swap_to_optimum(scaled.weight, scaled.gram, mask, p.group, 1), mask).swaps.sum() == 0
 
 
 @pytest.mark.parametrize("pattern", [*N_OF_M, NOfM(keep=1, group=2), NOfM(keep=2, group=6), NOfM(keep=5, group=10)])

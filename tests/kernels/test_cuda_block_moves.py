@@ -10,7 +10,7 @@ from triton_device import DEVICE
 
 from prunelib import NOfM
 from prunelib.kernels.block_moves import reference
-from prunelib.kernels.results import together
+from prunelib.kernels.results import collect_rows
 from prunelib.kernels.scaling import equilibrate
 from prunelib.masks.patterns import Groups
 
@@ -39,7 +39,7 @@ def operands(p):
 
 
 def moved(p, of=cuda):
-    return together(of.move_to_optimum(*operands(p), p.pattern.groups(*p.mask.shape), 1), p.mask)
+    return collect_rows(of.move_to_optimum(*operands(p), p.pattern.groups(*p.mask.shape), 1), p.mask)
 
 
 def assert_optimal(p, result):
@@ -60,7 +60,7 @@ def test_two_places_may_turn_over_where_no_swap_helps():
     """One feature: the pruned 5 and -4 leave 1; every swap leaves 1 or more, both at once leave 7 - 7 = 0."""
     weight, gram = torch.tensor([[5.0, -4.0, 7.0, -7.0]], device=DEVICE), torch.ones(4, 4, device=DEVICE)
     mask = torch.tensor([[False, False, True, True]], device=DEVICE)
-    result = together(cuda.move_to_optimum(weight, gram, mask, Groups(size=4, keep=2), 1), mask)
+    result = collect_rows(cuda.move_to_optimum(weight, gram, mask, Groups(size=4, keep=2), 1), mask)
     assert (result.loss_before.tolist(), result.loss_after.tolist()) == ([1.0], [0.0])
     assert result.mask.tolist() == [[True, True, False, False]]
     assert (result.swaps.tolist(), result.sweeps.tolist(), result.optimal.tolist()) == ([1], [3], [True])

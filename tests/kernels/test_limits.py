@@ -12,7 +12,7 @@ from triton_device import CUDA, DEVICE
 
 from prunelib import NOfM, PerRow
 from prunelib.algebra.objective import row_losses
-from prunelib.kernels.results import together
+from prunelib.kernels.results import collect_rows
 from prunelib.kernels.scaling import equilibrate
 from prunelib.refiners.refit_swaps import standardise
 
@@ -30,13 +30,13 @@ def one_scan(engine, operation, device="cpu"):
             parts = engine.swap_to_optimum(scaled.weight, scaled.gram, mask, 24, 1)
         else:
             parts = engine.move_to_optimum(scaled.weight, scaled.gram, mask, pattern.groups(3, 24), 1)
-        results = together(parts, p.mask)
+        results = collect_rows(parts, p.mask)
         return p, results, row_losses(scaled.weight.cpu(), scaled.gram.cpu().double(), results.mask)
     layer = standardise(p.weight.to(device), p.gram.to(device))
     start = {"start": layer.weight * mask} if operation == "partial_refit_swaps" else {}
     found = list(engine.swap_to_optimum(layer.weight, layer.gram, mask, **start, group=24, threads=1))
     error = layer.weight.cpu() - torch.cat([x for _, _, x in found]).cpu()
-    results = together([(rows, results) for rows, results, _ in found], p.mask)
+    results = collect_rows([(rows, results) for rows, results, _ in found], p.mask)
     return p, results, ((error @ layer.gram.cpu().double()) * error).sum(dim=1)
 
 

@@ -10,7 +10,7 @@ from runs import Bar
 
 from prunelib.calibration.windows import in_batches
 from prunelib.masks.patterns import PerRow, select
-from prunelib.masks.pruned import together
+from prunelib.masks.pruned import merge_pruned
 from prunelib.model import blockwise
 from prunelib.model.blockwise import BlockwiseForward, Checkpoint
 from prunelib.model.structure import find_layers
@@ -111,7 +111,7 @@ def plain(model, index, propagation, method=sparseswaps):
 def test_masks_are_those_of_whole_forwards(tmp_path, family, attention, propagation):
     attention = None if family == "gemma2" else attention
     folder, model, index = saved(tmp_path, family, attention)
-    found = together([block.pruned for block in refine(tmp_path, folder, model, index, propagation)]).masks
+    found = merge_pruned([block.pruned for block in refine(tmp_path, folder, model, index, propagation)]).masks
     expected = plain(tiny_model(family, attention), index, propagation)
     assert found.keys() == expected.keys()
     for name, mask in expected.items():
@@ -123,7 +123,7 @@ def test_moved_weights_are_what_later_layers_see(tmp_path, propagation):
     folder, model, index = saved(tmp_path)
     well_posed = least_squares.Settings(damping=0.1, tolerance=1e-6)
     blocks = refine(tmp_path, folder, model, index, propagation, settings=well_posed)
-    moved = together([block.pruned for block in blocks]).weights
+    moved = merge_pruned([block.pruned for block in blocks]).weights
     expected = tiny_model("llama")
     plain(expected, index, propagation, SimpleNamespace(refine=partial(least_squares.refine, settings=well_posed)))
     for name, weight in moved.items():
@@ -133,7 +133,7 @@ def test_moved_weights_are_what_later_layers_see(tmp_path, propagation):
 def test_sub_blocks_differ_from_blocks_only_where_pruned_layers_come_before(tmp_path):
     folder, model, index = saved(tmp_path)
     block, sub_block = (
-        together([block.pruned for block in refine(tmp_path / name, folder, model, index, name)]).masks
+        merge_pruned([block.pruned for block in refine(tmp_path / name, folder, model, index, name)]).masks
         for name in ("block", "sub_block")
     )
     same = [layer.name for layer in index.of_block(0) if torch.equal(block[layer.name], sub_block[layer.name])]
