@@ -9,7 +9,7 @@ from prunelib.calibration import side_stream as beside
 from prunelib.calibration.artifact import read_grams
 from prunelib.calibration.settings import CalibrationSettings
 from prunelib.calibration.shards import ShardCalibration, calibrate_in_shards
-from prunelib.calibration.side_stream import Beside
+from prunelib.calibration.side_stream import SideStreamReader
 from prunelib.evaluation.perplexity import perplexity
 from prunelib.export.semi_structured import has_sparse_units, unconvertible
 from prunelib.masks.patterns import NOfM, select
@@ -67,7 +67,11 @@ def test_sparse_units_take_two_of_four_and_nothing_denser():
 @pytest.mark.parametrize("waiting_bytes", [3 * 1024**2, 1024**3])
 def test_inputs_that_are_read_beside_a_forward_keep_their_values_until_then(waiting_bytes, monkeypatch):
     monkeypatch.setattr(beside, "WAITING_BYTES", waiting_bytes)
-    aside, total, slow = Beside(torch.device("cuda")), torch.zeros(1024, device="cuda"), torch.rand(4096, 4096).cuda()
+    aside, total, slow = (
+        SideStreamReader(torch.device("cuda")),
+        torch.zeros(1024, device="cuda"),
+        torch.rand(4096, 4096).cuda(),
+    )
 
     def work(x):
         torch.mm(slow, slow)

@@ -51,7 +51,7 @@ def test_the_table_of_calibration_texts_is_that_of_the_benchmark():
         assert record["rows_proven_optimal"] == 1
 
 
-def test_the_engines_ratios_are_those_of_the_benchmark():
+def test_the_backends_ratios_are_those_of_the_benchmark():
     refine = benchmarked("refine")
     records, (alone, together) = refine["records"], refine["whole_model"]
 
@@ -73,7 +73,7 @@ def test_the_engines_ratios_are_those_of_the_benchmark():
     assert all(r["same_masks_as_best"] for r in records if r["mode"] != "sweeps to the optimum")
 
 
-def test_the_growth_of_the_engine_is_that_of_the_benchmark():
+def test_the_growth_of_the_backend_is_that_of_the_benchmark():
     records, said = benchmarked("growth")["records"], " ".join(README.split())
     rows = {(r["inputs"], r["threads"]): r["milliseconds_a_row"] for r in records[:8]}
     widths = (576, 1536, 4096, 14336)

@@ -1,16 +1,16 @@
-"""How fast, and how right, is the GPU's engine? One command for a machine with an NVIDIA GPU, under eight minutes.
+"""How fast, and how right, is the GPU's backend? One command for a machine with an NVIDIA GPU, under eight minutes.
 
     python benchmarks/speed/gpu.py [--dry]
 
 Random layers of real shapes: correlated Gram matrices (a decaying low-rank part and a diagonal, log-normal channel
-scales, a few outlier channels), Wanda masks, 60% per row and 2:4. First the GPU's engine of swaps is checked against
-the plain engine on the same GPU; then single matrices are timed, and whole blocks of LLaMA-3.1-8B. The other refiners
+scales, a few outlier channels), Wanda masks, 60% per row and 2:4. First the GPU's backend of swaps is checked against
+the plain backend on the same GPU; then single matrices are timed, and whole blocks of LLaMA-3.1-8B. The other refiners
 are checked by the error that they reach, and timed on a matrix. Prints tables and writes benchmarks/results/gpu.json;
 ends with 1 where a check failed. ``--dry`` runs the same on a processor at tiny sizes, swaps in Triton's interpreter,
 and writes nothing.
 
-``x plain`` compares with the plain engine, timed on a few rows and multiplied by the rows and scans that the papers'
-algorithm needs; ``x cpu`` with the processor's engine on all cores, timed on a few rows and multiplied by the rows.
+``x plain`` compares with the plain backend, timed on a few rows and multiplied by the rows and scans that the papers'
+algorithm needs; ``x cpu`` with the processor's backend on all cores, timed on a few rows and multiplied by the rows.
 ``of limit`` is the share of the rate of fused multiply-adds, measured here, that three operations for every u x j pair
 of the counted scans make. ``from memory`` is a block with all that a stage does from Gram matrices in the processor's
 memory to masks there.
@@ -105,19 +105,19 @@ TINY = Sizes(
 SIZES = TINY if DRY else FULL
 
 
-def best(of: Layer, max_swaps: int, engine=cuda) -> RowResults:
+def best(of: Layer, max_swaps: int, backend=cuda) -> RowResults:
     """Results of best swaps."""
-    return collect_rows(engine.swap_best(of.weight, of.gram, of.mask, of.group, max_swaps, machine().threads), of.mask)
+    return collect_rows(backend.swap_best(of.weight, of.gram, of.mask, of.group, max_swaps, machine().threads), of.mask)
 
 
-def optimum(of: Layer, engine=cuda) -> RowResults:
-    """Results of an engine's way to the optimum."""
-    return collect_rows(engine.swap_to_optimum(of.weight, of.gram, of.mask, of.group, machine().threads), of.mask)
+def optimum(of: Layer, backend=cuda) -> RowResults:
+    """Results of a backend's way to the optimum."""
+    return collect_rows(backend.swap_to_optimum(of.weight, of.gram, of.mask, of.group, machine().threads), of.mask)
 
 
-def papers_swaps(of: Layer, engine=cuda) -> RowResults:
+def papers_swaps(of: Layer, backend=cuda) -> RowResults:
     """Results of the papers' number of best swaps."""
-    return best(of, SIZES.max_swaps, engine)
+    return best(of, SIZES.max_swaps, backend)
 
 
 def seconds_of(run: Callable[[], T]) -> tuple[float, T]:
@@ -130,7 +130,7 @@ def seconds_of(run: Callable[[], T]) -> tuple[float, T]:
 
 
 def check(rows: int, inputs: int, name: str) -> dict:
-    """Rows whose best swaps are not the plain engine's, whose optimum is none, or whose losses are wrong."""
+    """Rows whose best swaps are not the plain backend's, whose optimum is none, or whose losses are wrong."""
     each = random_layer(rows, random_gram(inputs, 1, DEVICE), PATTERNS[name], 2)
     found, expected, swept = best(each, 50), best(each, 50, reference), optimum(each)
     again = best(Layer(each.weight, each.gram, swept.mask.to(DEVICE), each.group), 1, reference)
@@ -218,7 +218,7 @@ def measure(of: Layer, run: Callable[[Layer], RowResults], rate: float) -> dict:
 
 
 def plain_seconds(of: Layer) -> float:
-    """Seconds of the plain engine for one scan of one row."""
+    """Seconds of the plain backend for one scan of one row."""
     few = of.rows(SIZES.reference_rows)
     best(few, 0, reference)
     seconds, results = seconds_of(lambda: best(few, 3, reference))
@@ -226,15 +226,15 @@ def plain_seconds(of: Layer) -> float:
 
 
 def processor_seconds(of: Layer, run: Callable[..., RowResults]) -> float:
-    """Seconds of the processor's engine for one row."""
+    """Seconds of the processor's backend for one row."""
     few = of.rows(SIZES.counted_rows)
     here = Layer(few.weight.cpu(), few.gram.cpu(), few.mask.cpu(), few.group)
-    run(here.rows(1), engine=cpu)
-    return seconds_of(lambda: run(here, engine=cpu))[0] / len(here.mask)
+    run(here.rows(1), backend=cpu)
+    return seconds_of(lambda: run(here, backend=cpu))[0] / len(here.mask)
 
 
 def matrices(rate: float) -> Iterator[dict]:
-    """Both modes and patterns on single matrices, and how long the other engines would take for each."""
+    """Both modes and patterns on single matrices, and how long the other backends would take for each."""
     for rows, inputs in SIZES.matrices:
         shared = random_gram(inputs, 1, DEVICE)
         for name, pattern in PATTERNS.items():
@@ -301,20 +301,20 @@ def blocks(rate: float) -> Iterator[dict]:
         }
 
 
-def refine(name: str, rows: int, inputs: int, engine: str) -> tuple[float, float]:
+def refine(name: str, rows: int, inputs: int, backend: str) -> tuple[float, float]:
     """Seconds that a refiner takes, and the share of Wanda's error that it leaves."""
     method, settings, pattern = REFINERS[name]
     each = random_layer(rows, random_gram(inputs, 1, DEVICE), PATTERNS[pattern], 2)
-    os.environ["PRUNELIB_ENGINE"] = engine
+    os.environ["PRUNELIB_BACKEND"] = backend
     machine.cache_clear()
     seconds, refined = seconds_of(lambda: method(each.weight, each.gram, each.mask, PATTERNS[pattern], settings))
     return seconds, float(refined.loss_after.sum() / refined.loss_before.sum())
 
 
 def refiners() -> Iterator[dict]:
-    """What else has an engine: the errors that it and the plain one reach on a few rows, and its time for a matrix."""
+    """What else has a backend: the errors that it and the plain one reach on a few rows, and its time for a matrix."""
     for name in REFINERS:
-        (_, found), (_, expected) = (refine(name, *SIZES.checks[0], engine) for engine in ("auto", "reference"))
+        (_, found), (_, expected) = (refine(name, *SIZES.checks[0], backend) for backend in ("auto", "reference"))
         seconds, left = refine(name, *SIZES.matrices[0], "auto")
         yield {
             "refiner": name,
@@ -351,7 +351,7 @@ def main() -> None:
     keep("checks", [check(*shape, name) for shape in SIZES.checks for name in PATTERNS])
     wrong = ("rows_with_other_masks", "rows_not_optimal", "rows_with_wrong_losses")
     show(
-        f"Against the plain engine, {device}",
+        f"Against the plain backend, {device}",
         report["checks"],
         {"shape": "", "pattern": "", **dict.fromkeys(wrong, "")},
     )

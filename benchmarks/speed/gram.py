@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prunelib.calibration.gram import GramSum, gram_matrix
-from prunelib.calibration.side_stream import Beside
+from prunelib.calibration.side_stream import SideStreamReader
 from prunelib.runtime.machine import machine
 
 sys.path.append(str(Path(__file__).parents[1] / "support"))
@@ -57,7 +57,7 @@ def with_forward(x: torch.Tensor) -> float:
 
     def run(*, forward: bool, gram: bool) -> torch.Tensor:
         outputs = x
-        with Beside(x.device) as beside:
+        with SideStreamReader(x.device) as beside:
             for batch in batches:
                 if gram:
                     beside.read("layer", batch, total.add)

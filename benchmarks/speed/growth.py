@@ -1,10 +1,10 @@
-"""How does the compiled engine grow with inputs, rows, sparsity, pattern and threads? Random layers of real widths.
+"""How does the compiled backend grow with inputs, rows, sparsity, pattern and threads? Random layers of real widths.
 
     python benchmarks/speed/growth.py
 
-To the optimum from Wanda's mask, by sweeps within rows and by best swaps within groups; the same engine's best swaps
-there, on a few rows and one thread, with the sweeps' error relative to theirs; and the plain torch engine's way: its
-seconds for one scan of one row, times the scans that best swaps need. (The plain engine would need 15 GB at 14336
+To the optimum from Wanda's mask, by sweeps within rows and by best swaps within groups; the same backend's best swaps
+there, on a few rows and one thread, with the sweeps' error relative to theirs; and the plain torch backend's way: its
+seconds for one scan of one row, times the scans that best swaps need. (The plain backend would need 15 GB at 14336
 inputs, and is left out there.) Pairs that a scan may pass over count as scanned. Prints a table and writes
 benchmarks/results/growth.json.
 """
@@ -70,7 +70,7 @@ def seconds_of(run: Callable[[], T]) -> tuple[float, T]:
 
 
 def optimum(layer: Layer, threads: int) -> RowResults:
-    """Results of the compiled engine."""
+    """Results of the compiled backend."""
     return collect_rows(cpu.swap_to_optimum(layer.weight, layer.gram, layer.mask, layer.group, threads), layer.mask)
 
 
@@ -80,7 +80,7 @@ def best_swaps(layer: Layer) -> RowResults:
 
 
 def plain_scan_seconds(layer: Layer) -> float:
-    """Seconds of the plain engine for one scan of one row."""
+    """Seconds of the plain backend for one scan of one row."""
     one = layer.rows(1)
     run = lambda: collect_rows(reference.swap_best(one.weight, one.gram, one.mask, one.group, 2, 1), one.mask)  # noqa: E731
     seconds, found = seconds_of(run)

@@ -1,10 +1,10 @@
-"""How fast are the engines? Real layers of the default model, same start, in one run: ratios, losses, equal masks.
+"""How fast are the backends? Real layers of the default model, same start, in one run: ratios, losses, equal masks.
 
     python benchmarks/speed/refine.py [--rows 576] [--plain-rows 4] [--threads 2]
 
-Needs ``dvc repro`` to have run (the model and its calibration). ``reference`` is the plain torch engine in float64 with
-all threads; it refines the first few of the rows, since it needs minutes for all. Times are for a row, the better of
-two runs, from Wanda's mask. Then the compiled engine's two ways to the optimum over all matrices of the model at 60%,
+Needs ``dvc repro`` to have run (the model and its calibration). ``reference`` is plain torch in float64 with all
+threads; it refines the first few of the rows, since it needs minutes for all. Times are for a row, the better of
+two runs, from Wanda's mask. Then the compiled backend's two ways to the optimum over all matrices of the model at 60%,
 by one thread and by all. Prints a table and writes benchmarks/results/refine.json.
 """
 
@@ -42,11 +42,11 @@ PATTERNS = {"60% per row": PerRow(sparsity=0.6), "2:4": NOfM(keep=2, group=4)}
 SWAPS = 10
 TO_THE_OPTIMUM = 10**6
 
-Engine = Callable[[torch.Tensor, torch.Tensor], Finished]
+Backend = Callable[[torch.Tensor, torch.Tensor], Finished]
 """From weight and mask (rows, inputs) to refined rows."""
 
 
-def measure(run: Engine, weight: torch.Tensor, mask: torch.Tensor) -> tuple[float, RowResults]:
+def measure(run: Backend, weight: torch.Tensor, mask: torch.Tensor) -> tuple[float, RowResults]:
     """Seconds a row of the better of two runs, and what came out."""
     seconds, results = float("inf"), RowResults.untouched(mask)
     for _ in range(2):
@@ -63,14 +63,14 @@ def calibrated() -> Calibration:
 
 
 def start(layer: Layer, pattern: PerRow | NOfM, rows: int | None = None) -> tuple[Equilibrated, torch.Tensor]:
-    """A layer as engines get it, and Wanda's mask, of its first rows."""
+    """A layer as backends get it, and Wanda's mask, of its first rows."""
     weight, gram = read_weight(model_folder(CELL.model), layer)[:rows], calibrated().gram(layer)
     return equilibrate(weight, gram), select(wanda(weight, gram), pattern)
 
 
-def engines(gram: torch.Tensor, group: int, threads: int) -> dict[str, tuple[Engine, Engine]]:
-    """For each mode the plain engine and the compiled one; within groups the way to the optimum is by best swaps."""
-    modes: dict[str, tuple[Engine, Engine]] = {
+def backends(gram: torch.Tensor, group: int, threads: int) -> dict[str, tuple[Backend, Backend]]:
+    """For each mode the plain backend and the compiled one; within groups the way to the optimum is by best swaps."""
+    modes: dict[str, tuple[Backend, Backend]] = {
         f"{SWAPS} best swaps": (
             lambda w, m: reference.swap_best(w, gram, m, group, SWAPS, threads),
             lambda w, m: cpu.swap_best(w, gram, m, group, SWAPS, threads),
@@ -89,15 +89,15 @@ def engines(gram: torch.Tensor, group: int, threads: int) -> dict[str, tuple[Eng
 
 
 def compare(name: str, label: str, rows: int, plain_rows: int, threads: int) -> Iterator[dict]:
-    """A record for each mode on one layer. The plain engine's way to the optimum is by best swaps, measured once."""
+    """A record for each mode on one layer. The plain backend's way to the optimum is by best swaps, measured once."""
     (layer,) = (layer for layer in calibrated().index.layers if layer.name == name)
     scaled, mask = start(layer, PATTERNS[label], rows)
     best_seconds, plain = 0.0, (0.0, RowResults.untouched(mask))
-    modes = engines(scaled.gram, swap_columns(PATTERNS[label], layer.inputs), threads)
-    for mode, (plain_engine, engine) in modes.items():
-        seconds, found = measure(engine, scaled.weight, mask)
+    modes = backends(scaled.gram, swap_columns(PATTERNS[label], layer.inputs), threads)
+    for mode, (plain_backend, backend) in modes.items():
+        seconds, found = measure(backend, scaled.weight, mask)
         if not mode.startswith("sweeps"):
-            plain = measure(plain_engine, scaled.weight[:plain_rows], mask[:plain_rows])
+            plain = measure(plain_backend, scaled.weight[:plain_rows], mask[:plain_rows])
             best_seconds = seconds
         yield {
             "layer": name,
@@ -119,7 +119,7 @@ def whole_model(threads: int) -> dict:
     by_best, by_sweeps, errors = 0.0, 0.0, []
     for layer in calibrated().index.layers:
         scaled, mask = start(layer, PATTERNS["60% per row"])
-        modes = engines(scaled.gram, layer.inputs, threads)
+        modes = backends(scaled.gram, layer.inputs, threads)
         best_seconds, best = measure(modes["best swaps to the optimum"][1], scaled.weight, mask)
         seconds, found = measure(modes["sweeps to the optimum"][1], scaled.weight, mask)
         by_best += best_seconds * len(mask)

@@ -40,7 +40,7 @@ def random_gram(inputs: int, seed: int, device: torch.device) -> torch.Tensor:
 
 
 def random_layer(rows: int, gram: torch.Tensor, pattern: PerRow | NOfM, seed: int) -> Layer:
-    """A random weight on a Gram matrix, ready for the engines."""
+    """A random weight on a Gram matrix, ready for the backends."""
     generator = torch.Generator(gram.device).manual_seed(seed)
     weight = torch.randn(rows, len(gram), generator=generator, device=gram.device)
     scaled = equilibrate(weight, gram)

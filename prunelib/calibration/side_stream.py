@@ -29,7 +29,7 @@ class _Read(NamedTuple):
     done: torch.cuda.Event
 
 
-class Beside:
+class SideStreamReader:
     """Reads inputs beside the forward that makes them, which waits where too many are behind.
 
     Inputs are held until they have been read, so that their memory is not used for anything else. As a context manager
@@ -47,7 +47,7 @@ class Beside:
         self._reads: deque[_Read] = deque()
         self._waiting_bytes = 0
 
-    def __enter__(self) -> "Beside":
+    def __enter__(self) -> "SideStreamReader":
         return self
 
     def __exit__(self, *_failure: object) -> None:

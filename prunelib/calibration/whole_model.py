@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 import torch
 
 from prunelib.calibration.gram import GramSum
-from prunelib.calibration.side_stream import Beside
+from prunelib.calibration.side_stream import SideStreamReader
 from prunelib.calibration.statistics import InputStatistics
 from prunelib.model.blockwise import BlockwiseForward
 from prunelib.model.layers import Layer, LayerIndex, watch_inputs
@@ -98,7 +98,7 @@ def accumulate_pass(
     statistics = []
     for batches in parts:
         sums = {layer.name: GramSum(layer.inputs, forward.device) for layer in layers}
-        with Beside(forward.device) as beside:
+        with SideStreamReader(forward.device) as beside:
             for batch in batches:
                 on_states(batch, _run_watched(forward, batch, layers, sums, beside))
             beside.finish()
@@ -108,7 +108,11 @@ def accumulate_pass(
 
 
 def _run_watched(
-    forward: BlockwiseForward, batch: int, layers: Sequence[Layer], sums: Mapping[str, GramSum], beside: Beside
+    forward: BlockwiseForward,
+    batch: int,
+    layers: Sequence[Layer],
+    sums: Mapping[str, GramSum],
+    beside: SideStreamReader,
 ) -> torch.Tensor:
     """Run a batch through the next block, adding up what layers read."""
 

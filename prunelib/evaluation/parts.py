@@ -46,11 +46,11 @@ class Task(NamedTuple):
     name: str
 
 
-class Zeros(NamedTuple):
+class SparsityCheck(NamedTuple):
     """The share of zeros among the prunable weights, and that of these among all."""
 
 
-Part = WindowRange | Task | Zeros
+Part = WindowRange | Task | SparsityCheck
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Evaluation:
                 self._measure_windows(part)
             case Task(name):
                 self.finished("tasks").once(name, partial(self._accuracy, name))
-            case Zeros():
+            case SparsityCheck():
                 self.finished("model").once("zeros", self._zeros)
         return part
 
@@ -187,4 +187,4 @@ def _parts(evaluation: Evaluation, windows: Mapping[str, "torch.Tensor"]) -> lis
         batches = -(-len(of_text) // batch)
         step = -(-batches // _RANGES) * batch
         parts += [WindowRange(text, first, min(first + step, len(of_text))) for first in range(0, len(of_text), step)]
-    return [*parts, *map(Task, evaluation.tasks.names), Zeros()]
+    return [*parts, *map(Task, evaluation.tasks.names), SparsityCheck()]

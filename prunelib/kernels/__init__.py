@@ -18,7 +18,7 @@ from prunelib.runtime.machine import machine
 _COMPILERS = {"cpu": "numba", "cuda": "triton"}
 
 
-def engine(device: torch.device, operation: str) -> ModuleType:
+def backend(device: torch.device, operation: str) -> ModuleType:
     """Import the fastest backend of an operation: the one compiled for the kind of device, else the reference.
 
     The machine's settings can select the reference on every device.
@@ -28,7 +28,7 @@ def engine(device: torch.device, operation: str) -> ModuleType:
     ImportError
         If a module of this project is missing or broken.
     """
-    if device.type in _COMPILERS and machine().engine != "reference":
+    if device.type in _COMPILERS and machine().backend != "reference":
         try:
             return importlib.import_module(f"prunelib.kernels.{operation}.{device.type}")
         except (ImportError, RuntimeError) as error:  # RuntimeError: numba finds no folder to cache in

@@ -8,20 +8,20 @@ from prunelib.algebra.objective import refit_losses
 from prunelib.methods.contract import Progress, Refined
 
 
-class Survivors(NamedTuple):
+class KeptWeights(NamedTuple):
     """A mask (rows, inputs) bool, True = kept, and its weights (rows, inputs) float32, +0.0 where pruned."""
 
     mask: torch.Tensor
     weight: torch.Tensor
 
 
-def survivors(weight: torch.Tensor, mask: torch.Tensor) -> Survivors:
+def kept_weights(weight: torch.Tensor, mask: torch.Tensor) -> KeptWeights:
     """What a mask (rows, inputs) leaves of a weight (rows, inputs) of any float dtype."""
-    return Survivors(mask, weight.float().masked_fill(~mask, 0))
+    return KeptWeights(mask, weight.float().masked_fill(~mask, 0))
 
 
 def the_better(
-    weight: torch.Tensor, gram: torch.Tensor, before: Survivors, after: Survivors, progress: Progress
+    weight: torch.Tensor, gram: torch.Tensor, before: KeptWeights, after: KeptWeights, progress: Progress
 ) -> Refined:
     """Take ``after`` where it has the lower error e^T G e, e = w - x; elsewhere leave what came in.
 

@@ -14,7 +14,7 @@ from prunelib.runtime.machine import WAITING_BYTES
 
 _FLOAT32 = 4
 RUNTIME = 800_000_000
-"""What Python, torch and the compiled engine take before any data, measured: 0.6 to 0.9 GB."""
+"""What Python, torch and the compiled backend take before any data, measured: 0.6 to 0.9 GB."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Workload:
     dtype: str | None = None
 
 
-class Need(NamedTuple):
+class Requirement(NamedTuple):
     """So many bytes for something."""
 
     what: str
@@ -115,23 +115,23 @@ def moved_disk(outline: Outline, kept: Fraction) -> int:
     return int(kept * outline.prunable) * WEIGHT_BYTES[outline.dtype]
 
 
-def disk(outline: Outline, work: Workload) -> list[Need]:
+def disk(outline: Outline, work: Workload) -> list[Requirement]:
     """What all that runs for a model leaves on disk, and what it takes there meanwhile."""
     masks, cells = masks_disk(outline.blocks), len(work.cells)
     moved = [moved_disk(outline, kept) for kept, moves in work.cells if moves]
     states, refined = states_bytes(outline, work), masks + max(moved, default=0)
     if work.propagation == "dense":
         calibrations = work.seeds * calibration_disk(outline.blocks, work.gram_sets)
-        grams = [Need(f"Gram matrices, seeds: {work.seeds}", calibrations)]
+        grams = [Requirement(f"Gram matrices, seeds: {work.seeds}", calibrations)]
         scratch = max(states + shards_disk(outline.blocks, work.gram_sets, work.shards), refined)
     else:
         grams, scratch = [], states + refined
     return [
-        Need("model", outline.weights * WEIGHT_BYTES[outline.dtype]),
+        Requirement("model", outline.weights * WEIGHT_BYTES[outline.dtype]),
         *grams,
-        Need(f"masks, warm starts: {work.starts}, cells: {cells}", (work.starts + cells) * masks),
-        *([Need(f"moved weights, cells: {len(moved)}", sum(moved))] if moved else []),
-        Need("scratch, for a while", scratch),
+        Requirement(f"masks, warm starts: {work.starts}, cells: {cells}", (work.starts + cells) * masks),
+        *([Requirement(f"moved weights, cells: {len(moved)}", sum(moved))] if moved else []),
+        Requirement("scratch, for a while", scratch),
     ]
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from prunelib.kernels import engine
+from prunelib.kernels import backend
 from prunelib.kernels.scaling import equilibrate
 from prunelib.masks.patterns import PerRow, select
 from prunelib.planning.needs import Workload
@@ -87,8 +87,8 @@ def _product_rate(dtype: torch.dtype, device: str) -> float:
 
 
 def _swap_rate(device: torch.device, threads: int) -> float:
-    """Kept x pruned pairs a second of the fastest engine, all its work counted, on a layer of correlated inputs."""
-    swap = engine(device, "swaps").swap_to_optimum
+    """Kept x pruned pairs a second of the fastest backend, all its work counted, on a layer of correlated inputs."""
+    swap = backend(device, "swaps").swap_to_optimum
     weight, gram, mask = (tensor.to(device) for tensor in _random_layer())
     for _ in swap(weight[:1], gram, mask[:1], _WIDTH, threads):
         pass  # compiles

@@ -9,7 +9,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from prunelib.planning.capacity import Room
-from prunelib.planning.needs import Need, StageMemory, Workload, disk, gram_bytes, memory, passes
+from prunelib.planning.needs import Requirement, StageMemory, Workload, disk, gram_bytes, memory, passes
 from prunelib.planning.shapes import FAMILIES, Outline
 from prunelib.runtime.machine import Budgets
 
@@ -77,7 +77,7 @@ def _memory(stages: list[StageMemory], room: Room) -> Table:
     return _table(("memory", "GPU", "processor"), rows)
 
 
-def _verdicts(needs: list[Need], stages: list[StageMemory], room: Room) -> Iterator[str]:
+def _verdicts(needs: list[Requirement], stages: list[StageMemory], room: Room) -> Iterator[str]:
     yield _verdict("disk", "all of it", sum(need.size for need in needs), room.disk)
     if room.gpu is None:
         yield _of_the_largest("memory", {each.stage: each.without_gpu for each in stages}, room.memory)

@@ -28,7 +28,7 @@ from prunelib.methods.contract import (
     Refiner,
     silent,
 )
-from prunelib.methods.kept_weights import survivors, the_better
+from prunelib.methods.kept_weights import kept_weights, the_better
 from prunelib.methods.workspace import Workspace
 
 
@@ -82,11 +82,11 @@ def refine(
     """
     check_layer(weight, gram)
     check_mask(mask, weight, pattern)
-    before = survivors(weight if extra.updated_weight is None else extra.updated_weight, mask)
+    before = kept_weights(weight if extra.updated_weight is None else extra.updated_weight, mask)
     norms = gram.diagonal().double().clamp(min=0).sqrt()
     units = norms.where(norms > 0, 1)
     found, scaled = _alternate(weight.double() * norms, gram.double() / torch.outer(units, units), pattern, settings)
-    after = survivors((scaled / units).where(norms > 0, weight), found)
+    after = kept_weights((scaled / units).where(norms > 0, weight), found)
     return the_better(weight, gram, before, after, progress)
 
 

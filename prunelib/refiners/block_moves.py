@@ -7,7 +7,7 @@ import torch
 
 from prunelib.algebra.objective import check_layer
 from prunelib.errors import PatternError
-from prunelib.kernels import engine
+from prunelib.kernels import backend
 from prunelib.kernels.results import refined, unscaled
 from prunelib.kernels.scaling import equilibrate
 from prunelib.masks.patterns import Pattern, check_mask
@@ -55,7 +55,7 @@ def refine(
         raise PatternError(f"block_moves does not take the pattern {pattern.label}: {METHOD.limits}")
     scaled = equilibrate(weight, gram)
     groups = pattern.groups(*weight.shape)
-    finished = engine(weight.device, "block_moves").move_to_optimum(
+    finished = backend(weight.device, "block_moves").move_to_optimum(
         scaled.weight, scaled.gram, mask, groups, threads or torch.get_num_threads()
     )
     return refined(unscaled(finished, scaled.loss_scale), mask, progress)

@@ -17,7 +17,7 @@ from prunelib.methods.contract import (
     Refiner,
     silent,
 )
-from prunelib.methods.kept_weights import Survivors, survivors, the_better
+from prunelib.methods.kept_weights import KeptWeights, kept_weights, the_better
 from prunelib.methods.workspace import Workspace
 
 
@@ -64,10 +64,10 @@ def refine(
     """
     check_layer(weight, gram)
     check_mask(mask, weight, pattern)
-    before = survivors(weight if extra.updated_weight is None else extra.updated_weight, mask)
+    before = kept_weights(weight if extra.updated_weight is None else extra.updated_weight, mask)
     stop = (settings.iterations, settings.tolerance)
     after = reconstruct(weight, damped(gram, settings.damping), mask, before.weight, *stop)
-    return the_better(weight, gram, before, Survivors(mask, after), progress)
+    return the_better(weight, gram, before, KeptWeights(mask, after), progress)
 
 
 METHOD = Refiner(

@@ -17,7 +17,7 @@ from pydantic import Field
 
 from prunelib.algebra.objective import check_layer, damped
 from prunelib.algebra.reconstruction import reconstruct
-from prunelib.kernels import engine
+from prunelib.kernels import backend
 from prunelib.kernels.interface import RowResults
 from prunelib.kernels.results import collect_rows
 from prunelib.masks.patterns import Pattern, check_mask, swap_columns
@@ -30,7 +30,7 @@ from prunelib.methods.contract import (
     Refiner,
     silent,
 )
-from prunelib.methods.kept_weights import Survivors, survivors, the_better
+from prunelib.methods.kept_weights import KeptWeights, kept_weights, the_better
 from prunelib.methods.workspace import Workspace
 
 
@@ -97,10 +97,10 @@ def refine(
     """
     check_layer(weight, gram)
     check_mask(mask, weight, pattern)
-    before = survivors(weight if extra.updated_weight is None else extra.updated_weight, mask)
+    before = kept_weights(weight if extra.updated_weight is None else extra.updated_weight, mask)
     layer, group = standardise(weight, damped(gram, settings.damping)), swap_columns(pattern, weight.shape[1])
     results, x = _WAYS[settings.refit](layer, before, group, threads or torch.get_num_threads())
-    after = survivors((x * layer.units).where(layer.alive, weight), results.mask.to(mask.device))
+    after = kept_weights((x * layer.units).where(layer.alive, weight), results.mask.to(mask.device))
     ended = the_better(weight, gram, before, after, progress)
     taken = (ended.mask == after.mask).all(dim=1).cpu()
     optimal = results.optimal & taken if settings.refit == "all" else None
@@ -123,9 +123,11 @@ METHOD = Refiner(
 )
 
 
-def _swap_restored(layer: Standardised, before: Survivors, group: int, threads: int) -> tuple[RowResults, torch.Tensor]:
+def _swap_restored(
+    layer: Standardised, before: KeptWeights, group: int, threads: int
+) -> tuple[RowResults, torch.Tensor]:
     """Swap with the restored weight re-estimated, and all of them at the end, when no thread swaps any more."""
-    kernel = engine(layer.weight.device, "partial_refit_swaps")
+    kernel = backend(layer.weight.device, "partial_refit_swaps")
     start = (before.weight / layer.units).where(layer.alive, 0)
     swapped = kernel.swap_to_optimum(layer.weight, layer.gram, before.mask, start, group, threads)
     results, x = _all_rows(swapped, before.mask)
@@ -133,10 +135,10 @@ def _swap_restored(layer: Standardised, before: Survivors, group: int, threads: 
     return results, reconstruct(layer.weight, layer.gram, m, x, _ITERATIONS, _TOLERANCE)
 
 
-def _swap_all(layer: Standardised, before: Survivors, group: int, threads: int) -> tuple[RowResults, torch.Tensor]:
+def _swap_all(layer: Standardised, before: KeptWeights, group: int, threads: int) -> tuple[RowResults, torch.Tensor]:
     """Swap with all weights re-estimated, on the processor: no GPU has a kernel for it."""
     layer_here = (each.cpu() for each in (layer.weight, layer.gram, before.mask))
-    kernel = engine(torch.device("cpu"), "refit_swaps")
+    kernel = backend(torch.device("cpu"), "refit_swaps")
     return _all_rows(kernel.swap_to_optimum(*layer_here, group, threads), before.mask)
 
 

@@ -15,7 +15,7 @@ import torch
 from prunelib.algebra.linalg import product
 from prunelib.algebra.objective import check_layer, row_losses
 from prunelib.errors import PatternError
-from prunelib.kernels import engine
+from prunelib.kernels import backend
 from prunelib.kernels.interface import LOSS_TOLERANCE, ROUNDING
 from prunelib.kernels.results import collect_rows
 from prunelib.kernels.scaling import Equilibrated, equilibrate
@@ -89,7 +89,7 @@ def _alternate(
     scaled: Equilibrated, mask: torch.Tensor, threads: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Swap and exchange in turn, changing the mask (rows, inputs); return swaps, sweeps and optimal of each row."""
-    swap_to_optimum = engine(mask.device, "swaps").swap_to_optimum
+    swap_to_optimum = backend(mask.device, "swaps").swap_to_optimum
     swaps, sweeps = torch.zeros((2, len(mask)), dtype=torch.int64)
     optimal = torch.zeros(len(mask), dtype=torch.bool)
     changed = torch.arange(len(mask))

@@ -21,7 +21,7 @@ from prunelib.methods.contract import (
     Refiner,
     silent,
 )
-from prunelib.methods.kept_weights import Survivors, survivors, the_better
+from prunelib.methods.kept_weights import KeptWeights, kept_weights, the_better
 from prunelib.methods.workspace import Workspace
 
 
@@ -60,9 +60,9 @@ def refine(
     """
     check_layer(weight, gram)
     check_mask(mask, weight, pattern)
-    before = survivors(weight if extra.updated_weight is None else extra.updated_weight, mask)
+    before = kept_weights(weight if extra.updated_weight is None else extra.updated_weight, mask)
     after = obs.prune_columns(weight, gram, lambda columns, _: mask[:, columns], settings.dampening)
-    return the_better(weight, gram, before, Survivors(*after), progress)
+    return the_better(weight, gram, before, KeptWeights(*after), progress)
 
 
 METHOD = Refiner(

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from prunelib.algebra.objective import check_layer, damped, row_losses
 from prunelib.errors import ParamsError
-from prunelib.kernels import engine
+from prunelib.kernels import backend
 from prunelib.kernels.early_stopping import swap_until_held_out_rises
 from prunelib.kernels.interface import RowResults
 from prunelib.kernels.results import Finished, collect_rows, refined, unscaled
@@ -99,7 +99,7 @@ def _measured(found: Refined, weight: torch.Tensor, gram: torch.Tensor, mask: to
 
 
 def _swap(scaled: Equilibrated, mask: torch.Tensor, group: int, max_swaps: int | None, threads: int) -> Finished:
-    kernels = engine(mask.device, "swaps")
+    kernels = backend(mask.device, "swaps")
     problem = (scaled.weight, scaled.gram, mask, group)
     if max_swaps is None:
         return kernels.swap_to_optimum(*problem, threads)  # type: ignore[no-any-return]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from prunelib.algebra.linalg import product
-from prunelib.kernels import engine
+from prunelib.kernels import backend
 from prunelib.relaxation.problem import Relaxation, dual_gap, evaluate
 
 _EPOCH = 50  # iterations from one exact evaluation to the next
@@ -64,7 +64,7 @@ def iterates(
 
 def _advance(problem: Relaxation, mass: torch.Tensor, step_rule: StepRule, iterations: range) -> torch.Tensor:
     w, G, M = problem.weight, problem.gram, mass.float()
-    steps, threads = engine(w.device, "frank_wolfe"), problem.threads
+    steps, threads = backend(w.device, "frank_wolfe"), problem.threads
     linear = (problem.shift * w.double() ** 2).float()  # d w^2
     R = product((1 - mass) * w.double(), G.double()).float()
     for t in iterations:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from prunelib.kernels import engine
+from prunelib.kernels import backend
 from prunelib.kernels.relaxed_swaps.reference import Operands
 from prunelib.relaxation.problem import Relaxation, evaluate
 
@@ -94,8 +94,8 @@ def _descend(
     tolerance: float,
     rounds: int,
 ) -> torch.Tensor:
-    """Run the engine for relaxed swaps over all rows."""
-    group, swaps = min(problem.size, mass.shape[1]), engine(mass.device, "relaxed_swaps")
+    """Run the backend for relaxed swaps over all rows."""
+    group, swaps = min(problem.size, mass.shape[1]), backend(mass.device, "relaxed_swaps")
     result = torch.empty_like(mass)
     operands = Operands(weight=problem.weight, gram=problem.gram, shifts=shifts, mass=mass, fixed=problem.fixed)
     for rows, part in swaps.descend(operands, group, price, tolerance, rounds, problem.threads):

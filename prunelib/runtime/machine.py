@@ -95,7 +95,7 @@ class Machine(Budgets):
         Worker threads, for torch and for the compiled kernels alike.
     device
         Where models run and masks are refined: ``cpu``, ``cuda`` or ``cuda:N``.
-    engine
+    backend
         The inner loops of refiners: ``auto``, those compiled for the device; ``cpu``, those for processors, also where
         models run on a GPU; ``reference``, plain torch on the device. Refit swaps with ``refit: all`` are always on a
         processor.
@@ -106,14 +106,14 @@ class Machine(Budgets):
 
     threads: int = Field(default_factory=available_cores, ge=1)
     device: Annotated[str, BeforeValidator(_usable_device)] = Field(default_factory=_default_device)
-    engine: Literal["auto", "cpu", "reference"] = "auto"
+    backend: Literal["auto", "cpu", "reference"] = "auto"
     task_threads: int = Field(default=1, ge=1)
     task_gpus: Annotated[float, Field(ge=0)] | None = None
 
     @property
     def refining_device(self) -> str:
         """Where masks are refined."""
-        return "cpu" if self.engine == "cpu" else self.device
+        return "cpu" if self.backend == "cpu" else self.device
 
     @property
     def refining_name(self) -> str:

@@ -8,7 +8,7 @@ import torch
 from families import random_windows, save, tiny_model
 
 from prunelib.calibration import side_stream, whole_model
-from prunelib.calibration.side_stream import Beside
+from prunelib.calibration.side_stream import SideStreamReader
 from prunelib.errors import ModelError
 from prunelib.model.blockwise import BlockwiseForward
 from prunelib.model.structure import find_layers
@@ -51,7 +51,7 @@ def statistics(model, folder, device, monkeypatch):
     """Those of the first block's inputs, read on a device while the model runs on the processor."""
     index, windows = find_layers(model, folder), random_windows(samples=6, length=24)
     forward = BlockwiseForward(model, index.block_list, windows.split(2), CPU, 0)
-    monkeypatch.setattr(whole_model, "Beside", lambda _device: Beside(device))
+    monkeypatch.setattr(whole_model, "SideStreamReader", lambda _device: SideStreamReader(device))
     return whole_model.accumulate_pass(forward, index.readers(0), [range(2), range(2, 3)])
 
 
@@ -70,7 +70,7 @@ def test_matrices_are_those_that_are_read_at_once(family, log, tmp_path, monkeyp
 
 
 def test_what_is_read_has_been_made_and_is_held_until_it_is_read(log):
-    aside, held = Beside(GPU), []
+    aside, held = SideStreamReader(GPU), []
     for number in (1, 2):
         inputs = torch.ones(2)
         held.append(weakref.ref(inputs))
@@ -86,7 +86,7 @@ def test_what_is_read_has_been_made_and_is_held_until_it_is_read(log):
 
 def test_a_failure_is_passed_on_when_nothing_is_read_any_more(log):
     def fail():
-        with Beside(GPU) as aside:
+        with SideStreamReader(GPU) as aside:
             aside.read("layer", torch.ones(2), lambda x: log.append("reads"))
             raise KeyError
 
@@ -97,7 +97,7 @@ def test_a_failure_is_passed_on_when_nothing_is_read_any_more(log):
 
 def test_a_forward_that_is_too_far_ahead_waits(log, monkeypatch):
     monkeypatch.setattr(side_stream, "WAITING_BYTES", 20)
-    aside = Beside(GPU)
+    aside = SideStreamReader(GPU)
     for size in (3, 2, 1, 100, 1):
         log.append(size)
         aside.read("layer", torch.ones(size), lambda x: None)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from compilers import forbid
 
-from prunelib.kernels import engine
+from prunelib.kernels import backend
 from prunelib.kernels.swaps import cpu
 from prunelib.kernels.swaps import reference as swaps
 from prunelib.runtime.machine import machine
@@ -16,7 +16,7 @@ from prunelib.runtime.machine import machine
 def test_without_triton_one_warning_names_the_loss(monkeypatch):
     forbid(monkeypatch, "triton")
     with pytest.warns(UserWarning, match=r"triton cannot be used .*: swaps run in plain torch"):
-        assert engine(torch.device("cuda"), "swaps") is swaps
+        assert backend(torch.device("cuda"), "swaps") is swaps
 
 
 WITHOUT_COMPILERS = """
@@ -47,14 +47,14 @@ def test_without_compilers_the_package_works_and_warns_once():
 
 def test_a_module_of_this_project_that_is_not_there_is_no_missing_compiler():
     with pytest.raises(ModuleNotFoundError, match="no_such_operation"):
-        engine(torch.device("cpu"), "no_such_operation")
+        backend(torch.device("cpu"), "no_such_operation")
 
 
-def test_other_devices_get_the_plain_engine():
-    assert engine(torch.device("meta"), "swaps") is swaps
+def test_other_devices_get_the_plain_backend():
+    assert backend(torch.device("meta"), "swaps") is swaps
 
 
-def test_the_machine_may_ask_for_the_plain_engine(monkeypatch):
-    assert engine(torch.device("cpu"), "swaps") is cpu
-    monkeypatch.setattr("prunelib.kernels.machine", lambda: machine().model_copy(update={"engine": "reference"}))
-    assert engine(torch.device("cpu"), "swaps") is swaps
+def test_the_machine_may_ask_for_the_plain_backend(monkeypatch):
+    assert backend(torch.device("cpu"), "swaps") is cpu
+    monkeypatch.setattr("prunelib.kernels.machine", lambda: machine().model_copy(update={"backend": "reference"}))
+    assert backend(torch.device("cpu"), "swaps") is swaps

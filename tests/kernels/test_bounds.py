@@ -19,7 +19,7 @@ def test_no_kernel_leaves_its_arrays(tmp_path):
         "-m",
         "not slow",
         "-k",
-        "awkward or degenerate or threads or engine or brute_force",
+        "awkward or degenerate or threads or backend or brute_force",
         "-p",
         "no:cacheprovider",
     )

@@ -16,8 +16,8 @@ from prunelib.masks.patterns import Groups
 
 pytest.importorskip("triton", reason="triton is not installed")
 
+from prunelib.kernels import backend
 from prunelib.kernels import cuda_chunks as chunks
-from prunelib.kernels import engine
 from prunelib.kernels.block_moves import cuda
 
 pytestmark = pytest.mark.triton
@@ -82,7 +82,7 @@ def test_degenerate_layers(degenerate, pattern):
 @pytest.mark.parametrize(
     "pattern", [*N_OF_M, NOfM(keep=1, group=2), NOfM(keep=2, group=6), NOfM(keep=1, group=33)], ids=lambda p: p.label
 )
-def test_the_same_moves_as_the_plain_engine(pattern):
+def test_the_same_moves_as_the_plain_backend(pattern):
     p = problem(1, pattern, rows=3, inputs=(4 if pattern.group < 9 else 2) * pattern.group, tokens=200)
     found, expected = moved(p), moved(p, of=reference)
     for name in FIGURES:
@@ -115,5 +115,5 @@ def test_how_the_work_is_cut_changes_nothing(monkeypatch, pattern, at_once):
         torch.testing.assert_close(getattr(whole, name), getattr(cut, name))
 
 
-def test_tensors_on_a_gpu_get_this_engine():
-    assert engine(torch.device("cuda"), "block_moves") is cuda
+def test_tensors_on_a_gpu_get_this_backend():
+    assert backend(torch.device("cuda"), "block_moves") is cuda

@@ -61,20 +61,20 @@ def peak_bytes(run):
 
 @pytest.mark.parametrize("rows", [INPUTS, 4 * INPUTS, INPUTS // 4, INPUTS // 8])
 @pytest.mark.parametrize(
-    ("pattern", "engine"),
+    ("pattern", "backend"),
     [(ROW60, swaps.swap_to_optimum), (ROW60, swaps.swap_best), (NM24, swaps.swap_best), (NM24, block_moves)],
     ids=["sweeps", "best swaps", "best swaps within groups", "block moves"],
 )
-def test_refinement_stays_below_the_gram_matrix_and_four_times_the_matrix(engine, pattern, rows):
+def test_refinement_stays_below_the_gram_matrix_and_four_times_the_matrix(backend, pattern, rows):
     p = problem(0, pattern, rows, INPUTS, 2 * INPUTS)
 
     def refine():
         scaled = scaling.equilibrate(p.weight, p.gram)
         layer = (scaled.weight, scaled.gram, p.mask)
-        if engine is block_moves:
-            parts = engine.move_to_optimum(*layer, pattern.groups(*p.mask.shape), 1)
+        if backend is block_moves:
+            parts = backend.move_to_optimum(*layer, pattern.groups(*p.mask.shape), 1)
         else:
-            parts = engine(*layer, p.group, **{"max_swaps": 100} if engine is swaps.swap_best else {}, threads=1)
+            parts = backend(*layer, p.group, **{"max_swaps": 100} if backend is swaps.swap_best else {}, threads=1)
         assert sum(len(results.mask) for _, results in parts) == rows
 
     held = p.weight.nbytes + p.mask.nbytes + peak_bytes(refine)

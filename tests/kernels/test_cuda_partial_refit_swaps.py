@@ -5,10 +5,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from strategies import DEGENERATE, PATTERNS, PER_LAYER, Problem, problem, problems
-from swap_engines import all_or_none, check_all_or_none
+from swap_backends import all_or_none, check_all_or_none
 from triton_device import DEVICE
 
 from prunelib import NOfM, PerRow
+from prunelib.kernels.interface import OF_ROWS
 from prunelib.kernels.partial_refit_swaps import reference
 from prunelib.kernels.refit_swaps.reference import IMPROVEMENT
 from prunelib.refiners import refit_swaps
@@ -16,8 +17,8 @@ from prunelib.refiners.refit_swaps import standardise
 
 pytest.importorskip("triton", reason="triton is not installed")
 
+from prunelib.kernels import backend
 from prunelib.kernels import cuda_chunks as chunks
-from prunelib.kernels import engine
 from prunelib.kernels.partial_refit_swaps import cuda
 
 pytestmark = pytest.mark.triton
@@ -39,7 +40,7 @@ def optimum(p, start=None, of=cuda):
     start = layer.weight * p.mask if start is None else start
     operands = (operand.to(DEVICE) for operand in (layer.weight, layer.gram, p.mask, start))
     ordered = sorted(of.swap_to_optimum(*operands, p.group, 1), key=lambda part: part[0].start)
-    joined = {name: torch.cat([getattr(results, name) for _, results, _ in ordered]) for name in vars(ordered[0][1])}
+    joined = {name: torch.cat([getattr(results, name) for _, results, _ in ordered]) for name in OF_ROWS}
     x = torch.cat([x for _, _, x in ordered]).cpu()
     return layer.weight.numpy(), layer.gram.double().numpy(), {**joined, "x": x}
 
@@ -76,7 +77,7 @@ def test_degenerate_layers(degenerate, pattern):
 
 
 @pytest.mark.parametrize("pattern", [ROW60, NM24, NM48, NOfM(keep=1, group=3)], ids=lambda pattern: pattern.label)
-def test_the_same_swaps_as_the_plain_engine(pattern):
+def test_the_same_swaps_as_the_plain_backend(pattern):
     p = problem(1, pattern, rows=3, inputs=24, tokens=120)
     found, expected = (optimum(p, of=each)[2] for each in (cuda, reference))
     assert_same(found, expected)
@@ -147,12 +148,12 @@ def test_the_refiner_takes_what_it_gives(monkeypatch):
     operands = [operand.to(DEVICE) for operand in (p.weight, p.gram, p.mask)]
     results = []
     for each in (cuda, reference):
-        monkeypatch.setattr(refit_swaps, "engine", lambda *_, each=each: each)
+        monkeypatch.setattr(refit_swaps, "backend", lambda *_, each=each: each)
         results.append(refit_swaps.refine(*operands, p.pattern))
     found, expected = results
     torch.testing.assert_close(found.mask, expected.mask)
     torch.testing.assert_close(found.weight, expected.weight, rtol=1e-3, atol=1e-3)
 
 
-def test_tensors_on_a_gpu_get_this_engine():
-    assert engine(torch.device("cuda"), "partial_refit_swaps") is cuda
+def test_tensors_on_a_gpu_get_this_backend():
+    assert backend(torch.device("cuda"), "partial_refit_swaps") is cuda

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from strategies import DEGENERATE, PATTERNS, PER_LAYER, problem, problems
-from swap_engines import all_or_none, cancelling, check_all_or_none, check_equal_swaps, check_the_pair_term, finished
+from swap_backends import all_or_none, cancelling, check_all_or_none, check_equal_swaps, check_the_pair_term, finished
 from triton_device import DEVICE
 
 from prunelib import NOfM, PerRow
@@ -15,8 +15,8 @@ from prunelib.kernels.swaps import reference
 
 pytest.importorskip("triton", reason="triton is not installed")
 
+from prunelib.kernels import backend
 from prunelib.kernels import cuda_chunks as chunks
-from prunelib.kernels import engine
 from prunelib.kernels.swaps import cuda
 
 pytestmark = pytest.mark.triton
@@ -88,7 +88,7 @@ def test_best_swaps_are_those_of_brute_force(pattern, max_swaps):
 
 @settings(max_examples=EXAMPLES)
 @given(problems(max_inputs=12))
-def test_best_swaps_are_those_of_the_plain_engine(p):
+def test_best_swaps_are_those_of_the_plain_backend(p):
     for max_swaps in (2, 1000):
         assert_same(p, best(p, max_swaps), best(p, max_swaps, of=reference))
 
@@ -179,5 +179,5 @@ def test_no_swap_is_made_for_rounding_alone(seed):
     assert result["swaps"].sum() < 50
 
 
-def test_tensors_on_a_gpu_get_this_engine():
-    assert engine(torch.device("cuda"), "swaps") is cuda
+def test_tensors_on_a_gpu_get_this_backend():
+    assert backend(torch.device("cuda"), "swaps") is cuda

@@ -19,7 +19,7 @@ from prunelib.refiners.refit_swaps import standardise
 OPERATIONS = ("swaps", "block_moves", "partial_refit_swaps", "refit_swaps")
 
 
-def one_scan(engine, operation, device="cpu"):
+def one_scan(backend, operation, device="cpu"):
     """What a module makes of a layer whose rows need many scans, and the losses of the weights that it leaves."""
     pattern = NOfM(keep=4, group=8) if operation == "block_moves" else PerRow(sparsity=0.6)
     p = problem(21, pattern, rows=3, inputs=24, tokens=60)
@@ -27,14 +27,14 @@ def one_scan(engine, operation, device="cpu"):
     if operation in {"swaps", "block_moves"}:
         scaled = equilibrate(p.weight.to(device), p.gram)
         if operation == "swaps":
-            parts = engine.swap_to_optimum(scaled.weight, scaled.gram, mask, 24, 1)
+            parts = backend.swap_to_optimum(scaled.weight, scaled.gram, mask, 24, 1)
         else:
-            parts = engine.move_to_optimum(scaled.weight, scaled.gram, mask, pattern.groups(3, 24), 1)
+            parts = backend.move_to_optimum(scaled.weight, scaled.gram, mask, pattern.groups(3, 24), 1)
         results = collect_rows(parts, p.mask)
         return p, results, row_losses(scaled.weight.cpu(), scaled.gram.cpu().double(), results.mask)
     layer = standardise(p.weight.to(device), p.gram.to(device))
     start = {"start": layer.weight * mask} if operation == "partial_refit_swaps" else {}
-    found = list(engine.swap_to_optimum(layer.weight, layer.gram, mask, **start, group=24, threads=1))
+    found = list(backend.swap_to_optimum(layer.weight, layer.gram, mask, **start, group=24, threads=1))
     error = layer.weight.cpu() - torch.cat([x for _, _, x in found]).cpu()
     results = collect_rows([(rows, results) for rows, results, _ in found], p.mask)
     return p, results, ((error @ layer.gram.cpu().double()) * error).sum(dim=1)
@@ -56,9 +56,9 @@ def test_a_row_that_needs_more_scans_than_the_limit_says_so(kind, operation, mon
         pytest.importorskip("triton", reason="triton is not installed")
         if operation == "refit_swaps":
             pytest.skip("on the processor only")
-    engine = importlib.import_module(f"prunelib.kernels.{operation}.{kind}")
-    monkeypatch.setattr(engine, "MAX_SWEEPS", 1)
-    check(*one_scan(engine, operation, DEVICE if kind == "cuda" else "cpu"))
+    backend = importlib.import_module(f"prunelib.kernels.{operation}.{kind}")
+    monkeypatch.setattr(backend, "MAX_SWEEPS", 1)
+    check(*one_scan(backend, operation, DEVICE if kind == "cuda" else "cpu"))
 
 
 COMPILED = """

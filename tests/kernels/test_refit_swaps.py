@@ -9,10 +9,11 @@ from strategies import DEGENERATE, PATTERNS, PER_LAYER, Problem, problem, proble
 
 from prunelib import PerRow
 from prunelib.kernels import cpu_common as compiled
+from prunelib.kernels.interface import OF_ROWS
 from prunelib.kernels.refit_swaps import cpu, reference
 from prunelib.refiners.refit_swaps import standardise
 
-ENGINES = [cpu, reference]
+BACKENDS = [cpu, reference]
 
 
 def least_squares(w, G, m):
@@ -48,12 +49,12 @@ def standardised(p):
     return layer, layer.weight.numpy(), layer.gram.double().numpy()
 
 
-def optimum(engine, p, threads=1):
+def optimum(backend, p, threads=1):
     """All rows of a backend's results, in order."""
     layer = standardise(p.weight, p.gram)
-    parts = engine.swap_to_optimum(layer.weight, layer.gram, p.mask, p.group, threads)
+    parts = backend.swap_to_optimum(layer.weight, layer.gram, p.mask, p.group, threads)
     ordered = [(results, x) for _, results, x in sorted(parts, key=lambda part: part[0].start)]
-    joined = {name: torch.cat([getattr(results, name) for results, _ in ordered]) for name in vars(ordered[0][0])}
+    joined = {name: torch.cat([getattr(results, name) for results, _ in ordered]) for name in OF_ROWS}
     return {**joined, "x": torch.cat([x for _, x in ordered])}
 
 
@@ -73,8 +74,8 @@ def partial_change(w, G, x, u, j):
     return 2 * x[u] * c[u] + x[u] ** 2 * G[u, u] - (c[j] + x[u] * G[u, j]) ** 2 / G[j, j]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_swap_that_pays_only_with_all_weights_re_estimated_is_found(engine):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_swap_that_pays_only_with_all_weights_re_estimated_is_found(backend):
     """The output is input 2 = (1, 1, 0); inputs 0 = (1, 0, 0) and 1 = (0, 1, 1/2) are kept, either can go for it."""
     features = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0], [0.0, 0.5, 0.0]])
     mask = torch.tensor([[True, True, False]])
@@ -82,14 +83,14 @@ def test_a_swap_that_pays_only_with_all_weights_re_estimated_is_found(engine):
     w, G = p.weight[0].double().numpy(), p.gram.double().numpy()
     x = least_squares(w, G, mask[0].numpy())
     assert min(partial_change(w, G, x, u, 2) for u in (0, 1)) > 0
-    result = optimum(engine, p)
+    result = optimum(backend, p)
     assert result["mask"][0, 2]
     assert result["loss_before"].item() > 0.05
     assert result["loss_after"].item() < 1e-5
 
 
 @pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: pattern.label)
-def test_the_plain_engine_makes_the_best_swaps_of_brute_force(pattern):
+def test_the_plain_backend_makes_the_best_swaps_of_brute_force(pattern):
     p = problem(1, pattern, rows=3, inputs=16, tokens=50)
     result = optimum(reference, p)
     _, W, G = standardised(p)
@@ -99,10 +100,10 @@ def test_the_plain_engine_makes_the_best_swaps_of_brute_force(pattern):
 
 @settings(max_examples=60)
 @given(problems(max_inputs=10))
-def test_both_engines_end_in_an_optimum_by_brute_force(p):
+def test_both_backends_end_in_an_optimum_by_brute_force(p):
     _, W, G = standardised(p)
-    for engine in ENGINES:
-        result = optimum(engine, p)
+    for backend in BACKENDS:
+        result = optimum(backend, p)
         assert result["optimal"].all()
         for w, m in zip(W, result["mask"].numpy(), strict=True):
             best = best_swap(w, G, m, p.group)
@@ -127,7 +128,7 @@ def test_losses_and_weights_are_those_of_least_squares_on_the_masks(p):
 
 @settings(max_examples=60)
 @given(problems())
-def test_each_engine_finds_nothing_to_improve_in_the_others_optimum(p):
+def test_each_backend_finds_nothing_to_improve_in_the_others_optimum(p):
     for first, second in ((cpu, reference), (reference, cpu)):
         found = optimum(first, p)
         again = optimum(second, Problem(p.weight, p.gram, found["mask"], p.pattern))
@@ -164,12 +165,12 @@ def test_weights_are_those_of_least_squares_after_a_hundred_swaps():
         np.testing.assert_allclose(x, least_squares(w, G, m), rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("keep", [0, 1, 11, 12])
-def test_rows_may_keep_any_number(engine, keep):
+def test_rows_may_keep_any_number(backend, keep):
     p = problem(6, PER_LAYER[0], rows=2, inputs=12, tokens=40)
     mask = (torch.arange(12) < keep).repeat(2, 1)
-    result = optimum(engine, Problem(p.weight, p.gram, mask, p.pattern))
+    result = optimum(backend, Problem(p.weight, p.gram, mask, p.pattern))
     assert (result["mask"].sum(dim=1) == keep).all()
     assert result["optimal"].all()
     assert (result["x"].masked_select(~result["mask"]) == 0).all()

@@ -6,24 +6,24 @@ import pytest
 import torch
 from hypothesis import given, settings
 from strategies import DEGENERATE, PATTERNS, PER_LAYER, problem, problems
-from swap_engines import all_or_none, cancelling, check_all_or_none, check_equal_swaps, check_the_pair_term, finished
+from swap_backends import all_or_none, cancelling, check_all_or_none, check_equal_swaps, check_the_pair_term, finished
 
 from prunelib import NOfM
 from prunelib.kernels import cpu_common as compiled
 from prunelib.kernels.scaling import equilibrate
 from prunelib.kernels.swaps import cpu, reference
 
-ENGINES = [cpu, reference]
+BACKENDS = [cpu, reference]
 
 
-def best(engine, p, max_swaps, threads=1):
+def best(backend, p, max_swaps, threads=1):
     scaled = equilibrate(p.weight, p.gram)
-    return finished(engine.swap_best(scaled.weight, scaled.gram, p.mask, p.group, max_swaps, threads))
+    return finished(backend.swap_best(scaled.weight, scaled.gram, p.mask, p.group, max_swaps, threads))
 
 
-def optimum(engine, p, threads=1):
+def optimum(backend, p, threads=1):
     scaled = equilibrate(p.weight, p.gram)
-    return finished(engine.swap_to_optimum(scaled.weight, scaled.gram, p.mask, p.group, threads))
+    return finished(backend.swap_to_optimum(scaled.weight, scaled.gram, p.mask, p.group, threads))
 
 
 def assert_optimal(p, mask):
@@ -32,9 +32,9 @@ def assert_optimal(p, mask):
         assert oracles.is_swap_optimal(w, scaled.gram.double().numpy(), m, p.group)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_the_pair_term_matters(engine):
-    check_the_pair_term(engine)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_pair_term_matters(backend):
+    check_the_pair_term(backend)
 
 
 def test_the_change_of_every_swap_is_the_difference_of_losses():
@@ -51,11 +51,11 @@ ODD_GROUPS = [NOfM(keep=1, group=2), NOfM(keep=2, group=3), NOfM(keep=5, group=1
 
 
 @pytest.mark.parametrize("pattern", [*PATTERNS, *ODD_GROUPS], ids=lambda pattern: pattern.label)
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("max_swaps", [1, 3, 50])
-def test_best_swaps_are_those_of_brute_force(engine, pattern, max_swaps):
+def test_best_swaps_are_those_of_brute_force(backend, pattern, max_swaps):
     p = problem(1, pattern, rows=5, inputs=30 if pattern in ODD_GROUPS else 16, tokens=50)
-    result = best(engine, p, max_swaps)
+    result = best(backend, p, max_swaps)
     for r in range(5):
         expected = oracles.best_swaps(p.weight[r].numpy(), p.gram.numpy(), p.mask[r].numpy(), p.group, max_swaps)
         np.testing.assert_array_equal(result["mask"][r].numpy(), expected)
@@ -63,7 +63,7 @@ def test_best_swaps_are_those_of_brute_force(engine, pattern, max_swaps):
 
 @settings(max_examples=150)
 @given(problems())
-def test_compiled_and_plain_engine_make_the_same_best_swaps(p):
+def test_compiled_and_plain_backend_make_the_same_best_swaps(p):
     for max_swaps in (1, 4, 1000):
         compiled, plain = best(cpu, p, max_swaps), best(reference, p, max_swaps)
         torch.testing.assert_close(compiled["loss_after"], plain["loss_after"], rtol=1e-8, atol=1e-9)
@@ -112,10 +112,10 @@ def test_rows_that_keep_any_number_end_in_a_swap_optimum_too(p):
         torch.testing.assert_close(result["mask"].sum(dim=1), p.mask.sum(dim=1))
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_rows_that_keep_all_or_none_stay_as_they_are(engine):
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_rows_that_keep_all_or_none_stay_as_they_are(backend):
     p = all_or_none()
-    for result in (optimum(engine, p), best(engine, p, 5)):
+    for result in (optimum(backend, p), best(backend, p, 5)):
         check_all_or_none(p, result)
         assert result["loss_after"][0] == 0
 
@@ -163,15 +163,15 @@ def test_a_row_that_needs_more_swaps_than_allowed_says_so():
     assert (needed > 1).any()
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_equal_swaps_take_the_lowest_columns(engine):
-    check_equal_swaps(engine)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_equal_swaps_take_the_lowest_columns(backend):
+    check_equal_swaps(backend)
     weight, gram, mask = (
         torch.tensor([[1.0, 1, 2, 2] * 2]),
         torch.eye(8),
         torch.tensor([[True, True, False, False] * 2]),
     )
-    within_groups = finished(engine.swap_best(weight, gram, mask, 4, 1, 1))["mask"]
+    within_groups = finished(backend.swap_best(weight, gram, mask, 4, 1, 1))["mask"]
     assert within_groups.tolist() == [[False, True, True, False, True, True, False, False]]
 
 

@@ -13,7 +13,7 @@ from prunelib import NOfM, PerLayer, PerRow
 from prunelib.algebra.objective import refit_losses
 from prunelib.masks.patterns import check_mask
 from prunelib.methods.contract import ExtraInputs
-from prunelib.methods.kept_weights import survivors
+from prunelib.methods.kept_weights import kept_weights
 from prunelib.refiners.admm import Settings, refine
 from prunelib.refiners.least_squares import refine as least_squares
 
@@ -62,7 +62,7 @@ def admm(W, G, pattern, iterations=20, schedule=15, rho=1.0, damping=0.1):
 
 def poor(p):
     """Weights that any method improves on: -10 times the kept."""
-    return -10 * survivors(p.weight, p.mask).weight
+    return -10 * kept_weights(p.weight, p.mask).weight
 
 
 @pytest.mark.parametrize("pattern", PATTERNS + PER_LAYER, ids=lambda pattern: pattern.label)

@@ -10,7 +10,7 @@ from prunelib import PerLayer, PerRow
 from prunelib.algebra.objective import damped, refit_losses, row_losses
 from prunelib.algebra.reconstruction import reconstruct
 from prunelib.methods.contract import ExtraInputs, silent
-from prunelib.methods.kept_weights import Survivors, survivors, the_better
+from prunelib.methods.kept_weights import KeptWeights, kept_weights, the_better
 from prunelib.refiners.least_squares import Settings, refine
 
 
@@ -69,7 +69,7 @@ def test_the_weights_are_those_of_numpy(rows, sparsity):
 
 def test_the_error_falls_with_every_iteration():
     p = problem(2, PATTERNS[2], rows=12, inputs=60, tokens=200)
-    start = survivors(p.weight, p.mask).weight
+    start = kept_weights(p.weight, p.mask).weight
     moved = [reconstruct(p.weight, p.gram, p.mask, start, n, tolerance=1e-9) for n in range(30)]
     losses = torch.stack([refit_losses(p.weight, p.gram, x) for x in moved])
     torch.testing.assert_close(losses[0], row_losses(p.weight, p.gram, p.mask))
@@ -90,12 +90,12 @@ def test_a_finished_row_stops_while_others_go_on():
 def test_the_residual_is_as_low_as_asked(tolerance):
     p = problem(4, PATTERNS[2], rows=8, inputs=50, tokens=300)
     units = p.gram.diagonal().double().sqrt()
-    moved = reconstruct(p.weight, p.gram, p.mask, survivors(p.weight, p.mask).weight, 1000, tolerance)
+    moved = reconstruct(p.weight, p.gram, p.mask, kept_weights(p.weight, p.mask).weight, 1000, tolerance)
 
     def residual(x):
         return ((p.weight.double() - x) @ p.gram.double() / units).masked_fill(~p.mask, 0).norm(dim=1)
 
-    assert (residual(moved) <= 1.01 * tolerance * residual(survivors(p.weight, p.mask).weight)).all()
+    assert (residual(moved) <= 1.01 * tolerance * residual(kept_weights(p.weight, p.mask).weight)).all()
 
 
 def test_moved_weights_are_the_start_and_the_minimum_stays_the_minimum():
@@ -119,7 +119,7 @@ def test_damping_is_least_squares_of_the_error_and_holds_weights_near_the_models
     W, G = p.weight.double().numpy(), damped(p.gram, 0.5).double().numpy()
     for w, m, x in zip(W, p.mask.numpy(), refined.weight.numpy(), strict=True):
         np.testing.assert_allclose(x[m], np.linalg.solve(G[m][:, m], G[m] @ w), rtol=1e-3, atol=1e-3)
-    kept = survivors(p.weight, p.mask).weight
+    kept = kept_weights(p.weight, p.mask).weight
     assert (refined.weight - kept).norm() < (plain.weight - kept).norm()
     torch.testing.assert_close(refined.loss_after, refit_losses(p.weight, p.gram, refined.weight))
 
@@ -171,8 +171,8 @@ def test_the_number_of_threads_changes_no_bit():
 
 def test_each_row_ends_with_the_better_weights():
     weight, gram, mask = torch.tensor([[1.0, 2.0]] * 3), torch.eye(2), torch.tensor([[True, False]] * 3)
-    before = Survivors(mask, torch.tensor([[0.5, 0.0]] * 3))
-    after = Survivors(mask, torch.tensor([[1.0, 0.0], [0.0, 0.0], [torch.nan, 0.0]]))
+    before = KeptWeights(mask, torch.tensor([[0.5, 0.0]] * 3))
+    after = KeptWeights(mask, torch.tensor([[1.0, 0.0], [0.0, 0.0], [torch.nan, 0.0]]))
     refined = the_better(weight, gram, before, after, silent)
     assert refined.weight.tolist() == [[1.0, 0.0], [0.5, 0.0], [0.5, 0.0]]
     assert refined.loss_before.tolist() == [4.25] * 3
@@ -182,8 +182,8 @@ def test_each_row_ends_with_the_better_weights():
 @pytest.mark.parametrize(("last", "taken"), [(1.5, True), (3.0, False)])
 def test_the_matrix_ends_with_the_better_weights_where_counts_move_between_rows(last, taken):
     weight, gram = torch.tensor([[1.0, 2.0], [3.0, last]]), torch.eye(2)
-    before = survivors(weight, torch.tensor([[True, False], [False, True]]))  # loses 4 and 9
-    after = survivors(weight, torch.tensor([[True, True], [False, False]]))  # loses 0 and 9 + last^2
+    before = kept_weights(weight, torch.tensor([[True, False], [False, True]]))  # loses 4 and 9
+    after = kept_weights(weight, torch.tensor([[True, True], [False, False]]))  # loses 0 and 9 + last^2
     refined = the_better(weight, gram, before, after, silent)
     assert torch.equal(refined.mask, (after if taken else before).mask)
     assert torch.equal(refined.weight, (after if taken else before).weight)

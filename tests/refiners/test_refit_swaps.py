@@ -215,7 +215,7 @@ def test_the_restored_weights_start_from_those_that_came_in():
     assert after_moved.loss_after.sum() < 0.98 * after_moved.loss_before.sum()
 
 
-def test_without_numba_the_plain_engine_ends_in_an_optimum_too(monkeypatch):
+def test_without_numba_the_plain_backend_ends_in_an_optimum_too(monkeypatch):
     p = problem(12, PATTERNS[2], rows=4, inputs=20, tokens=60)
     forbid(monkeypatch, "numba")
     with pytest.warns(UserWarning, match="numba cannot be used"):

@@ -52,7 +52,7 @@ def test_the_environment_decides(monkeypatch):
         ("THREADS", "many", "PRUNELIB_THREADS='many': .*valid integer"),
         ("DEVICE", "tpu", "PRUNELIB_DEVICE='tpu': .*must be cpu, cuda or cuda:N"),
         ("DEVICE", "cuda:2", "PRUNELIB_DEVICE='cuda:2': .*must be below cuda:2"),
-        ("ENGINE", "gpu", "PRUNELIB_ENGINE='gpu': .*'auto', 'cpu' or 'reference'"),
+        ("BACKEND", "gpu", "PRUNELIB_BACKEND='gpu': .*'auto', 'cpu' or 'reference'"),
         ("GRAM_BYTES", "lots", "PRUNELIB_GRAM_BYTES='lots': "),
     ],
 )
@@ -63,9 +63,9 @@ def test_an_unusable_value_names_the_variable(monkeypatch, name, value, line):
         machine()
 
 
-@pytest.mark.parametrize(("engine", "where"), [("auto", "cuda:1"), ("reference", "cuda:1"), ("cpu", "cpu")])
-def test_masks_are_refined_where_models_run_but_for_the_engine_of_processors(monkeypatch, engine, where):
+@pytest.mark.parametrize(("backend", "where"), [("auto", "cuda:1"), ("reference", "cuda:1"), ("cpu", "cpu")])
+def test_masks_are_refined_where_models_run_but_for_the_backend_of_processors(monkeypatch, backend, where):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     monkeypatch.setenv("PRUNELIB_DEVICE", "cuda:1")
-    monkeypatch.setenv("PRUNELIB_ENGINE", engine)
+    monkeypatch.setenv("PRUNELIB_BACKEND", backend)
     assert machine().refining_device == where

@@ -12,7 +12,7 @@ import pytest
 
 from prunelib import runtime
 from prunelib.errors import NumericalError, StageError
-from prunelib.runtime import tasks as engine
+from prunelib.runtime import tasks as backend
 from prunelib.runtime.load import Load
 from prunelib.runtime.tasks import run_tasks
 
@@ -145,12 +145,12 @@ def test_on_ray_the_dearest_begin_first(on_ray, tmp_path, monkeypatch):
 def surroundings(_item):
     import torch
 
-    names = ("PRUNELIB_DEVICE", "PRUNELIB_THREADS", "OMP_NUM_THREADS", "PRUNELIB_ENGINE")
+    names = ("PRUNELIB_DEVICE", "PRUNELIB_THREADS", "OMP_NUM_THREADS", "PRUNELIB_BACKEND")
     return Path.cwd(), torch.get_num_threads(), *(os.environ.get(name) for name in names)
 
 
 def test_a_task_has_the_folder_and_the_settings_of_the_project(on_ray, tmp_path, monkeypatch):
-    monkeypatch.setenv("PRUNELIB_ENGINE", "reference")
+    monkeypatch.setenv("PRUNELIB_BACKEND", "reference")
     monkeypatch.chdir(tmp_path)
     assert run_tasks(surroundings, [1], float, tmp_path) == [(tmp_path, 1, "cpu", "1", "1", "reference")]
 
@@ -187,4 +187,4 @@ def test_an_address_without_ray_is_one_line(tmp_path, monkeypatch):
 def test_only_the_address_decides(monkeypatch):
     for value, expected in (("", False), ("local", True), ("auto", True)):
         monkeypatch.setenv("RAY_ADDRESS", value)
-        assert engine.distributed() is expected
+        assert backend.distributed() is expected

@@ -4,4 +4,4 @@ import pytest
 import torch
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-CUDA = pytest.param("cuda", marks=pytest.mark.triton)  # the engine, among the parameters of a test for several
+CUDA = pytest.param("cuda", marks=pytest.mark.triton)  # the backend, among the parameters of a test for several

@@ -4,29 +4,30 @@ import torch
 from strategies import PATTERNS, Problem, problem
 
 from prunelib import PerRow
+from prunelib.kernels.interface import OF_ROWS
 
 
 def finished(parts):
     """All rows of a backend's results, in order."""
     ordered = [result for _, result in sorted(parts, key=lambda part: part[0].start)]
-    return {name: torch.cat([getattr(result, name) for result in ordered]) for name in vars(ordered[0])}
+    return {name: torch.cat([getattr(result, name) for result in ordered]) for name in OF_ROWS}
 
 
-def check_the_pair_term(engine, device="cpu"):
+def check_the_pair_term(backend, device="cpu"):
     """One feature: the best joint swap leaves 1, u and j chosen apart would leave 100."""
     weight, gram = torch.tensor([[10.0, -1.0, 9.0, -9.0]], device=device), torch.ones(4, 4, device=device)
     mask = torch.tensor([[False, False, True, True]], device=device)
-    result = finished(engine.swap_best(weight, gram, mask, 4, 1, 1))
+    result = finished(backend.swap_best(weight, gram, mask, 4, 1, 1))
     assert result["loss_before"].tolist() == [81.0]
     assert result["loss_after"].tolist() == [1.0]
     assert result["mask"].tolist() == [[False, True, True, False]]
 
 
-def check_equal_swaps(engine, device="cpu"):
+def check_equal_swaps(backend, device="cpu"):
     """Of equal swaps the one of the lowest columns is made."""
     weight, gram = torch.tensor([[1.0, 1.0, 2.0, 2.0]], device=device), torch.eye(4, device=device)
     mask = torch.tensor([[True, True, False, False]], device=device)
-    assert finished(engine.swap_best(weight, gram, mask, 4, 1, 1))["mask"].tolist() == [[False, True, True, False]]
+    assert finished(backend.swap_best(weight, gram, mask, 4, 1, 1))["mask"].tolist() == [[False, True, True, False]]
 
 
 def all_or_none():

@@ -1,0 +1,38 @@
+"""Inputs at which the project fails or failed, one folder each; README.md says what is right.
+
+A script ends with status 1 while its fault is there, with 0 once it is gone. Faults that are open are expected
+failures; one that is gone must be taken off the list, so that it stays gone.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+FOLDERS = sorted(path.parent.name for path in HERE.glob("*/show.py"))
+GONE = {"18_limit_of_the_container", "60_pinned_triton"}
+
+
+class BrokenScriptError(Exception):
+    """A script that did not come to its verdict."""
+
+
+def case(folder):
+    open_fault = pytest.mark.xfail(reason="open", raises=AssertionError, strict=True)
+    return pytest.param(folder, marks=() if folder in GONE else open_fault)
+
+
+@pytest.mark.parametrize("folder", [case(folder) for folder in FOLDERS])
+def test_the_fault_is_gone(folder):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, HERE / folder / "show.py"]
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=600)
+    verdict = (done.stdout.strip().splitlines() or [""])[-1]
+    if (done.returncode, verdict) not in {(0, "fixed"), (1, "FAULT")}:
+        raise BrokenScriptError(done.stdout[-1000:] + done.stderr[-2000:])
+    assert verdict == "fixed", done.stdout[-1000:]
