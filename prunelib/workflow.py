@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ruamel.yaml import YAML
 
+import prunelib
 from prunelib.cell import Cell
 from prunelib.errors import PruneError
 from prunelib.params import Params, known_name, load_params
 from prunelib.runtime import store
+from prunelib.runtime.code import code_identity
 from prunelib.runtime.machine import machine
 from prunelib.sources.provenance import model_identity, text_identity
 
@@ -118,6 +121,20 @@ def evaluated(params: Params, cell: Cell) -> dict[str, Any]:
 def task_data(params: Params) -> Path | None:
     """The folder of the tasks' items; None where lm-eval fetches them from the hub itself."""
     return None if params.tasks.source == "hub" else TASKS
+
+
+def code_of(stage: str) -> str:
+    """The identity of the code that decides a stage's numbers: of its script and of the modules among its ``deps``.
+
+    Those are the files for which DVC runs the stage again; here comments and docstrings do not count.
+    """
+    deps = YAML(typ="safe").load(Path("dvc.yaml"))["stages"][stage]["deps"]
+    sources = [Path(dep) for dep in deps if dep.startswith("stages/")]
+    for dep in deps:
+        if dep.startswith("prunelib/"):
+            path = Path(prunelib.__file__).parents[1] / dep
+            sources += [path] if path.is_file() else path.rglob("*.py")
+    return code_identity(sources)
 
 
 def run(stage: Callable[..., None]) -> None:

@@ -38,9 +38,10 @@ def calibrate(params: Params, model: str, seed: int) -> None:
         "tokenizer": tokenizer_identity(tokenizer),
         "settings": {**settings.model_dump(), "seed": seed},
     }
+    decides = {**drawn_from, "dtype": source.dtype, "code": workflow.code_of("calibrate")}
     require_room_to_calibrate(workflow.calibration_folder(cell), index, settings, token_bytes)
     with (
-        resumable(f"calibrate-{cell.full_name}", {**drawn_from, "dtype": source.dtype}) as scratch,
+        resumable(f"calibrate-{cell.full_name}", decides) as scratch,
         meter(f"calibrate {model} {seed}", index.blocks * samples, "windows through a block") as bar,
     ):
         parts = (windows[: settings.samples], windows[settings.samples :])

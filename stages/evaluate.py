@@ -30,8 +30,9 @@ def evaluate(
     tokenizer = load_tokenizer(folder)
     bos = bos_of(tokenizer) if source.bos_per_window else None
     windows = held_out_windows(texts, tokenizer, settings.perplexity, bos)
+    decides = {**workflow.evaluated(params, cell), "code": workflow.code_of("evaluate")}
     with (
-        resumable(f"evaluate-{cell.full_name}", workflow.evaluated(params, cell)) as scratch,
+        resumable(f"evaluate-{cell.full_name}", decides) as scratch,
         meter(f"perplexity of {cell.name}", sum(map(len, windows.values())), "windows") as bar,
     ):
         evaluation = Evaluation(

@@ -42,6 +42,7 @@ def refine(params: Params, model: str, seed: int, pattern: str, warmstart: str, 
     warm_up(settings, chosen, device, widths, lambda: note("compiling kernels, once on this machine"))
     rows = sum(layer.rows for layer in calibration.index.layers) * len(steps_of(settings))
     decides = {**provenance, "start": sha256_file(start_file), "dtype": params.models[model].dtype}
+    decides["code"] = workflow.code_of("refine")
     with (
         resumable(f"refine-{cell.full_name}", decides) as scratch,
         meter(f"refine {cell.name}", rows, "rows") as bar,

@@ -16,6 +16,7 @@ from prunelib.errors import ArtifactError
 from prunelib.masks.pruned import Pruned, read_pruned, write_pruned
 from prunelib.params import load_params
 from prunelib.runtime import store
+from prunelib.workflow import code_of
 
 ROOT = Path(__file__).parents[1]
 CELL = Cell(model="smollm2_135m", seed=3, pattern="nm24", warmstart="ria", refiner="swaps")
@@ -99,3 +100,10 @@ def test_masks_of_other_calibration_tokens_are_refused(calibrated):
     write_pruned(folder, pruned, {**expected, "tokens": "others"})
     with pytest.raises(ArtifactError, match=r"nm24-ria-swaps/masks\.safetensors: its tokens is 'others', but"):
         read_pruned(folder, workflow.made_from(params, CELL))
+
+
+def test_each_stage_that_goes_on_has_the_identity_of_its_own_code(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    stages = ("calibrate", "refine", "evaluate")
+    assert len({code_of(stage) for stage in stages}) == len(stages)
+    assert code_of("refine") == code_of("refine")

@@ -98,10 +98,10 @@ def accumulate_pass(
     statistics = []
     for batches in parts:
         sums = {layer.name: GramSum(layer.inputs, forward.device) for layer in layers}
-        with SideStreamReader(forward.device) as beside:
+        with SideStreamReader(forward.device) as reader:
             for batch in batches:
-                on_states(batch, _run_watched(forward, batch, layers, sums, beside))
-            beside.finish()
+                on_states(batch, _run_watched(forward, batch, layers, sums, reader))
+            reader.finish()
         tokens = sum(forward.batches[batch].numel() for batch in batches)
         statistics.append({layer.name: sums[layer.name].complete(layer, tokens) for layer in layers})
     return statistics
@@ -112,12 +112,12 @@ def _run_watched(
     batch: int,
     layers: Sequence[Layer],
     sums: Mapping[str, GramSum],
-    beside: SideStreamReader,
+    reader: SideStreamReader,
 ) -> torch.Tensor:
     """Run a batch through the next block, adding up what layers read."""
 
     def receive(name: str, inputs: torch.Tensor) -> None:
-        beside.read(name, inputs, sums[name].add)
+        reader.read(name, inputs, sums[name].add)
 
     with watch_inputs(forward.model, layers, receive):
         return forward.run(batch)

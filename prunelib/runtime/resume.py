@@ -10,7 +10,6 @@ import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +57,14 @@ def resumable(name: str, decides: Mapping[str, Any]) -> Iterator[Path]:
     name
         Of the work, a file name: ``refine-smollm2_135m-0-row60-wanda-swaps``. One process at a time works on it.
     decides
-        All that decides the parts but the code, as JSON values.
+        All that decides the parts, the code (:mod:`prunelib.runtime.code`) too, as JSON values.
 
     Raises
     ------
     StageError
         If another process works on it; the message says which.
     """
-    folder = SCRATCH / f"{name}-{store.sha256_json({'code': code_identity(), **decides})[:16]}"
+    folder = SCRATCH / f"{name}-{store.sha256_json(dict(decides))[:16]}"
     with alone(name):
         for other in SCRATCH.glob(f"{name}-{'[0-9a-f]' * 16}"):
             if other != folder:
@@ -97,10 +96,3 @@ def alone(name: str) -> Iterator[None]:
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
-
-
-@cache
-def code_identity() -> str:
-    """A hash of the library's own sources."""
-    root = Path(__file__).parent
-    return store.sha256_json({str(file.relative_to(root)): store.sha256_file(file) for file in root.rglob("*.py")})
