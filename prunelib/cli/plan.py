@@ -68,7 +68,7 @@ def _room() -> Room:
 
 def _times(planned: Outline, work: Workload) -> Iterable[str | Table]:
     from prunelib.planning.speed import estimates, measure  # noqa: PLC0415
-    from prunelib.runtime.machine import machine  # noqa: PLC0415 - both import torch
+    from prunelib.runtime.machine import machine  # noqa: PLC0415 - machine() imports torch
 
     speed = measure(work.dtype or planned.dtype, machine().device, machine().threads)
     return tables.times(estimates(planned, work, speed))
