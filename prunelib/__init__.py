@@ -2,13 +2,13 @@
 
 Legend, used everywhere
 -----------------------
-weight      (rows, inputs): one output a row, as ``torch.nn.Linear.weight``
+weight      (rows, inputs): one row per output, as ``torch.nn.Linear.weight``
 gram        (inputs, inputs) float32: sum over tokens of x x^T, x the layer's input
 mask        (rows, inputs) bool: True = kept; "n of m" means *keep n*
 pattern     :class:`PerRow`, :class:`PerLayer` or :class:`NOfM`; from text by :func:`parse_pattern`
 loss        pruning error ||W X - (M*W) X||_F^2 = sum over rows of p^T G p, with p = (1 - m) * w
 
-What is named here is loaded when it is first used, so that what needs no torch (the command ``plan``) does not wait.
+The names in ``__all__`` are imported on first use, so that code without torch (the command ``plan``) starts fast.
 """
 
 # ruff: noqa: F403, F405 - the names are those of prunelib.api

@@ -13,7 +13,7 @@ _INSTALL = "pip install 'prunelib[workflow,evaluate]'"
 
 
 def main() -> None:
-    """Run the subcommand that the command line names, with the words that follow it."""
+    """Run the subcommand named on the command line with the remaining arguments."""
     found = _summaries()
     parser = argparse.ArgumentParser(
         prog="prunelib",
@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def _summaries() -> dict[str, str]:
-    """The first line of each command's docstring, by name, without importing what the command needs."""
+    """Return the first paragraph of each command's docstring, by name, without importing the command."""
     (folder,) = cli.__path__
     sources = {module.name: Path(folder, f"{module.name}.py") for module in pkgutil.iter_modules([folder])}
     documented = {name: ast.get_docstring(ast.parse(path.read_text("utf-8"))) for name, path in sources.items()}

@@ -1,6 +1,6 @@
-"""The front door's names: prunelib has them, and loads this module when one is first used."""
+"""The public names of :mod:`prunelib`, which imports this module when one of them is first used."""
 
-# ruff: noqa: F401 - they are for others
+# ruff: noqa: F401 - re-exports
 
 from prunelib.algebra.objective import output_energy, pruning_error, row_losses
 from prunelib.calibration.gram import gram_matrix

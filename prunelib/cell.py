@@ -1,10 +1,10 @@
-"""The names that tell one combination of the grid from the others."""
+"""One combination of the grid, identified by its names in params.yaml."""
 
 from prunelib.settings import Settings
 
 
 class Cell(Settings):
-    """One combination of the grid, by its names in params.yaml; the dense model has only a model.
+    """One combination of the grid, by its names in params.yaml; the cell of a dense model sets only ``model``.
 
     ``seed`` is that of the calibration draw.
     """
@@ -17,11 +17,11 @@ class Cell(Settings):
 
     @property
     def name(self) -> str:
-        """``row60-wanda-swaps``, or ``dense``: what a cell is called among those of one model and seed."""
+        """``row60-wanda-swaps``, or ``dense``: unique among the cells of one model and seed."""
         return "-".join(part for part in (self.pattern, self.warmstart, self.refiner) if part) or "dense"
 
     @property
     def full_name(self) -> str:
-        """``smollm2_135m-0-row60-wanda-swaps``: what a cell is called among all."""
+        """``smollm2_135m-0-row60-wanda-swaps``: unique among all cells."""
         parts = (self.model, self.seed, self.pattern, self.warmstart, self.refiner)
         return "-".join(str(part) for part in parts if part is not None)

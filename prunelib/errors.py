@@ -1,33 +1,33 @@
-"""The faults that a user can mend: each message is one line naming the key or file, its value, and what is right."""
+"""User errors: one line with the key or file, the value found and the value expected."""
 
 
 class PruneError(Exception):
-    """Base of every fault that is the user's to mend. Stage scripts print its one line and exit with status 2."""
+    """Base of all user errors. Stage scripts print the one line and exit with status 2."""
 
 
 class ParamsError(PruneError):
-    """A value in params.yaml, on the command line or in the environment is not usable."""
+    """An invalid value in params.yaml, on the command line or in the environment."""
 
 
 class SourceError(PruneError):
-    """A model, text or task could not be had from where params.yaml says it is."""
+    """A model, text or task that could not be fetched from the source in params.yaml."""
 
 
 class ArtifactError(PruneError):
-    """A file is missing, truncated, foreign, or does not belong with the others it is used with."""
+    """A file that is missing, truncated, of another kind, or made from other inputs than those it is used with."""
 
 
 class ModelError(PruneError):
-    """A model has a structure or weights that cannot be pruned as asked."""
+    """A model whose structure or weights cannot be pruned as requested."""
 
 
 class PatternError(PruneError, ValueError):
-    """A sparsity pattern is impossible, or does not fit a weight or mask."""
+    """A sparsity pattern that is impossible, or does not fit a weight or mask."""
 
 
 class NumericalError(PruneError, ValueError):
-    """A weight, Gram matrix or score holds NaN or infinity, or has a shape that does not fit the others."""
+    """A weight, Gram matrix or score with NaN or infinity, or with a shape that does not fit the others."""
 
 
 class StageError(PruneError):
-    """A stage that was run on the user's behalf has failed; it has said why."""
+    """A stage, task or pre-flight check that failed, or work that another process has locked."""

@@ -1,4 +1,4 @@
-"""params.yaml as frozen, validated settings: the whole file is checked before any stage does any work."""
+"""params.yaml as frozen, validated settings: the whole file is checked before any stage starts."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
 
 
 def _with_method(entries: Any) -> Any:
-    """An entry without ``method`` has that of its name; one with a ``chain`` is a chain."""
+    """Add the missing ``method`` keys: ``chain`` for an entry with a ``chain``, else the entry's name."""
     if not isinstance(entries, Mapping):
         return entries
     return {
@@ -39,7 +39,7 @@ def _with_method(entries: Any) -> Any:
     }
 
 
-if TYPE_CHECKING:  # the members of these unions are found in folders, at run time
+if TYPE_CHECKING:  # the members of these unions are discovered in folders at run time
     from prunelib.methods.contract import Method, MethodSettings
 
     AnyWarmStart = MethodSettings
@@ -50,9 +50,9 @@ else:
 
 
 class Grid(Settings):
-    """What runs: the product of models, calibration seeds, patterns, warm starts and refiners.
+    """The cells to run: the product of models, calibration seeds, patterns, warm starts and refiners.
 
-    ``texts`` are fetched and evaluated on.
+    ``texts`` are fetched, and perplexity is measured on them.
     """
 
     models: Names
@@ -63,7 +63,7 @@ class Grid(Settings):
     refiners: Names
 
     def cells(self) -> list[Cell]:
-        """The dense models, then every combination."""
+        """Return the cells of the dense models, then every combination."""
         axes = (self.models, self.seeds, self.patterns, self.warmstarts, self.refiners)
         names = ("model", "seed", "pattern", "warmstart", "refiner")
         dense = [Cell(model=model) for model in self.models]
@@ -71,7 +71,7 @@ class Grid(Settings):
 
 
 class GridChange(Settings):
-    """A grid by what differs from the one that runs."""
+    """A grid, given as its differences from the section ``grid``."""
 
     models: Names | None = None
     seeds: Seeds | None = None
@@ -82,7 +82,7 @@ class GridChange(Settings):
 
 
 class EvaluationSettings(Settings):
-    """How every mask and the dense model are measured."""
+    """How every pruned model and the dense model are evaluated."""
 
     perplexity: PerplexitySettings
     tasks: TasksSettings
@@ -93,14 +93,14 @@ REPLACED = ("tasks", "calibration", "evaluation")
 
 
 class Comparison(Settings):
-    """Several grids in one report, which a single product of lists cannot say.
+    """Several grids in one report, where a single product of lists does not suffice.
 
     Attributes
     ----------
     grids
-        Each by what differs from the grid that runs.
+        Each as its differences from the section ``grid``.
     tasks, calibration, evaluation
-        In place of the sections of these names, where given.
+        Replacements for the sections of the same names; None: unchanged.
     """
 
     grids: Annotated[tuple[GridChange, ...], Field(min_length=1)]
@@ -124,7 +124,7 @@ class Params(Settings):
     comparisons: dict[Name, Comparison] = Field(default_factory=dict)
 
     def compared(self, comparison: str) -> list["Params"]:
-        """These params with each grid of a comparison in turn, and with its calibration and evaluation."""
+        """Return one copy of these params per grid of a comparison, with the comparison's replaced sections."""
         chosen = self.comparisons[comparison]
         sections = {name: getattr(chosen, name) or getattr(self, name) for name in REPLACED}
         own = {**dict(self), **sections, "comparisons": {}}
@@ -193,7 +193,7 @@ class Params(Settings):
 
 
 def spanning(runs: Sequence[Params]) -> Params:
-    """The first of these params, with a grid that has the names of all of them."""
+    """Return the first of these params, with a grid that has the names of all their grids."""
     grids = [run.grid for run in runs]
     axes = {axis: tuple(dict.fromkeys(chain(*(getattr(grid, axis) for grid in grids)))) for axis in Grid.model_fields}
     return runs[0].model_copy(update={"grid": Grid(**axes)})
@@ -205,7 +205,7 @@ def known_name(key: str, name: str, known: Any) -> str:
     Raises
     ------
     ParamsError
-        Naming the key, the name, what it may be, and the nearest known name.
+        If it is not; the message gives the key, the name, the known names and the closest of them.
     """
     if name in known:
         return name
@@ -220,7 +220,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     Raises
     ------
     ParamsError
-        With one line: the file, the key, its value, and what would be right.
+        If the file is missing or invalid: one line with the file, the key, the value found and the value expected.
     """
     try:
         raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
@@ -239,7 +239,7 @@ def _validated(raw: Any, path: Path) -> Params:
 
 
 def _first_line(error: ParamsError | ValidationError) -> str:
-    """The key, its value, and what would be right, of the first fault."""
+    """Describe the first error: the key, the value found and the value expected."""
     if isinstance(error, ParamsError):
         return str(error)
     first, *others = error.errors()

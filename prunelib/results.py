@@ -1,4 +1,4 @@
-"""What is known of a cell once it has been evaluated: the records that evaluation writes and the report reads."""
+"""The records of a cell that the stages refine and evaluate write and the report reads."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from prunelib.settings import Settings
 T = TypeVar("T")
 
 BOS_SUFFIX = "_bos_per_window"
-"""Ends a text's name where every window began with a BOS token: such perplexities do not compare with the others."""
+"""Suffix of a text's name if every window began with a BOS token: not comparable with other perplexities."""
 
 
 class PerplexityResult(Settings):
@@ -27,7 +27,7 @@ class PerplexityResult(Settings):
 
 
 class TaskResult(Settings):
-    """A zero-shot task in lm-eval: accuracy as a fraction, its standard error, items and the task's version."""
+    """A zero-shot task of lm-eval: accuracy as a fraction, its standard error, number of items, task version."""
 
     acc: float
     acc_stderr: float
@@ -36,7 +36,7 @@ class TaskResult(Settings):
 
 
 class CellResult(Settings):
-    """The figures of a cell: ``dvc metrics`` shows them.
+    """The figures of a cell, shown by ``dvc metrics``.
 
     Attributes
     ----------
@@ -49,8 +49,8 @@ class CellResult(Settings):
     error_reduction
         Mean over layers of 1 - L(mask) / L(warm start); None for the dense model.
     certified_room, certified_room_total
-        :func:`certified_room` by the bounds of the cell's own refiner, and the same of the sums over all layers; None
-        where it certifies none, or weights have moved.
+        Optimality gap from the bounds of the cell's own refiner: :func:`certified_room`, and the same of the sums over
+        all layers; None if the refiner certifies no bound or updates weights.
     """
 
     cell: Cell
@@ -65,7 +65,7 @@ class CellResult(Settings):
 
 
 class StepResult(Settings):
-    """What one refiner of a chain left of a layer's pruning error."""
+    """A layer's pruning error after one refiner of a chain."""
 
     method: str
     loss_after: float = Field(ge=0)
@@ -79,23 +79,23 @@ class LayerResult(Settings):
     name, kind, block
         ``model.layers.0.mlp.up_proj``, ``up_proj``, 0.
     rows, inputs, kept
-        Shape, and the number of weights that stay.
+        Shape, and the number of weights kept.
     loss_before, loss_after
-        Pruning error of the warm start and of what the refiner left.
+        Pruning error of the warm start, and after refinement.
     tokens
-        How many were routed to it, of an expert's matrix; ``None``: all.
+        Number of calibration tokens routed to an expert's matrix; ``None``: all.
     moved
-        Whether kept weights have moved: its error then does not compare with that of masks alone.
+        Whether kept weights were updated: the error is then not comparable with that of masks alone.
     steps
-        The refiners that it went through, one or a chain.
+        One entry per refiner: several for a chain.
     energy
         ||W X||^2 of the dense layer.
     swaps, sweeps
-        Number of swaps, and of scans over all pairs, summed over rows; ``None`` where the refiner makes none.
+        Number of swaps, and of scans over all pairs, summed over rows; ``None`` if the refiner makes none.
     optimal_rows
-        Rows proven to be at a 1-swap optimum; ``None`` where the refiner proves nothing.
+        Number of rows proven to be at a 1-swap optimum; ``None`` if the refiner proves none.
     bound
-        No mask of the pattern has a lower pruning error; ``None`` where the refiner certifies nothing.
+        Certified lower bound on the pruning error of any mask of the pattern; ``None`` if the refiner certifies none.
     """
 
     name: str
@@ -117,28 +117,28 @@ class LayerResult(Settings):
 
     @property
     def relative_error(self) -> float:
-        """L(mask) / ||W X||^2; 0 where the layer's output is 0."""
+        """L(mask) / ||W X||^2; 0 if the layer's output is 0."""
         return self.loss_after / self.energy if self.energy else 0.0
 
     @property
     def error_reduction(self) -> float:
-        """1 - L(refined) / L(warm start); 0 where the warm start had no error."""
+        """1 - L(refined) / L(warm start); 0 if the warm start has no error."""
         return 1 - self.loss_after / self.loss_before if self.loss_before else 0.0
 
 
 class Timing(Settings):
-    """What a refinement cost on one machine. No stage's output: it differs between two runs that are otherwise equal.
+    """Time and memory of a refinement on one machine; not a stage's output, because repeated runs differ in it.
 
     Attributes
     ----------
     layers_sha256
-        Of the file of layer records that this refinement wrote: the cost of any other is unknown.
+        SHA-256 of the layer records written by this refinement; the cost of any other records is unknown.
     step_seconds
-        Wall seconds of each step, without the compilation of kernels.
+        Wall-clock seconds of each step, without the compilation of kernels.
     peak_bytes
-        The most memory that a process of it held.
+        Largest peak memory of its processes.
     machine
-        What it ran on, as people call it.
+        Human-readable name of the CPU or GPU.
     """
 
     layers_sha256: str
@@ -148,12 +148,15 @@ class Timing(Settings):
 
     @property
     def seconds(self) -> float:
-        """Wall seconds of all steps."""
+        """Wall-clock seconds of all steps."""
         return sum(self.step_seconds)
 
 
 def certified_room(losses: Sequence[float], bounds: Sequence[float]) -> float:
-    """Mean over layers of 1 - bound / L(mask), 0 where L is 0: no mask of the pattern lowers the error by more."""
+    """Return the mean optimality gap over layers, 1 - bound / L(mask): no mask of the pattern lowers the error by more.
+
+    A layer with L(mask) = 0 counts as 0.
+    """
     return fmean(1 - bound / loss if loss else 0.0 for bound, loss in zip(bounds, losses, strict=True))
 
 
@@ -169,24 +172,24 @@ def write_layers(path: Path, layers: Sequence[LayerResult]) -> None:
 
 
 def read_layers(path: Path) -> list[LayerResult]:
-    """Read the records of a cell's layers; raises ArtifactError if the file is missing, damaged or other."""
+    """Read the records of a cell's layers; raises ArtifactError if the file is missing, damaged or of another kind."""
     return _parsed(path, TypeAdapter(list[LayerResult]))
 
 
 def write_record(path: Path, record: CellResult | Timing) -> None:
-    """Write one record as JSON, without what is unknown; raises ArtifactError if that fails."""
+    """Write one record as JSON without its None fields; raises ArtifactError if the file could not be written."""
     store.write_json(path, record.model_dump(exclude_none=True))
 
 
 def read_cell(path: Path) -> CellResult:
-    """Read the figures of a cell; raises ArtifactError if the file is missing, damaged or other."""
+    """Read the figures of a cell; raises ArtifactError if the file is missing, damaged or of another kind."""
     return _parsed(path, TypeAdapter(CellResult))
 
 
 def read_timing(path: Path, layers: Path) -> Timing | None:
-    """Read what the refinement that wrote a file of layer records cost.
+    """Read the time and memory of the refinement that wrote a file of layer records.
 
-    None where that is not known: DVC restored the records from its cache, or other settings ran since.
+    None if unknown: DVC restored the records from its cache, or other settings have run since.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The base of all settings classes: frozen, with unknown keys refused by name."""
+"""The base of all settings classes: frozen, and an error names an unknown key."""
 
 from collections.abc import Mapping
 from typing import Any, get_args
@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 
 
 class Settings(BaseModel):
-    """One section of params.yaml; subclasses stand beside the code that they configure."""
+    """One section of params.yaml; subclasses are defined next to the code that they configure."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -33,5 +33,5 @@ class Settings(BaseModel):
 
 
 def _is_numeric(annotation: Any) -> bool:
-    """Whether a field takes an int or a float, alone or beside None."""
+    """Return whether a field accepts an int or a float, possibly among other types such as None."""
     return annotation in {int, float} or any(_is_numeric(part) for part in get_args(annotation))

@@ -1,4 +1,4 @@
-"""The frame of the stage scripts: command line, params, one-line errors, and where every artifact lies."""
+"""Shared code of the stage scripts: command line, params, one-line errors, and the path of every artifact."""
 
 import argparse
 import inspect
@@ -27,57 +27,57 @@ TASKS = ARTIFACTS / "tasks"
 
 
 def model_folder(model: str) -> Path:
-    """The model as a Hugging Face folder."""
+    """Return the Hugging Face folder of a model."""
     return ARTIFACTS / "models" / model
 
 
 def text_folder(text: str) -> Path:
-    """The documents of a text, calibration and held-out."""
+    """Return the folder of a text's documents, calibration and held-out."""
     return ARTIFACTS / "texts" / text
 
 
 def calibration_folder(cell: Cell) -> Path:
-    """The frozen tokens, the layer index and the Gram matrices of a model and a seed."""
+    """Return the folder of the frozen tokens, the layer index and the Gram matrices of a model and a seed."""
     return ARTIFACTS / "calibration" / _drawn(cell)
 
 
 def warmstart_file(cell: Cell) -> Path:
-    """The masks that a warm start chose."""
+    """Return the file of a warm start's masks."""
     return ARTIFACTS / "warmstarts" / _drawn(cell) / f"{cell.pattern}-{cell.warmstart}.safetensors"
 
 
 def refined_folder(cell: Cell) -> Path:
-    """The refined masks of a cell, and its kept weights where they have moved."""
+    """Return the folder of a cell's refined masks, and of its kept weights if they were updated."""
     return ARTIFACTS / "refined" / _drawn(cell) / cell.name
 
 
 def result_file(cell: Cell) -> Path:
-    """The figures of a cell, as DVC metrics."""
+    """Return the file of a cell's figures, a DVC metrics file."""
     return RESULTS / "cells" / _drawn(cell) / f"{cell.name}.json"
 
 
 def layers_file(cell: Cell) -> Path:
-    """The figures of a cell's layers."""
+    """Return the file of the figures of a cell's layers."""
     return RESULTS / "layers" / _drawn(cell) / f"{cell.name}.json"
 
 
 def timing_file(cell: Cell) -> Path:
-    """What refining a cell cost on this machine: no output that DVC records, so that another time changes nothing."""
+    """Return the file of a refinement's time and memory; DVC does not track it, so that timing never causes a rerun."""
     return RESULTS / "timing" / _drawn(cell) / f"{cell.name}.json"
 
 
 def reports_folder(comparison: str | None = None) -> Path:
-    """Where the report of the grid goes, or that of a comparison."""
+    """Return the folder of the report of the grid, or of a comparison."""
     return REPORTS / comparison if comparison else REPORTS
 
 
 def _drawn(cell: Cell) -> Path:
-    """``smollm2_135m/0``: the model and the seed of the calibration draw; the dense model has no seed."""
+    """Return ``smollm2_135m/0``, the model and the seed of the calibration draw; the dense model has no seed."""
     return Path(cell.model) if cell.seed is None else Path(cell.model) / str(cell.seed)
 
 
 def methods(params: Params, cell: Cell) -> dict[str, Any]:
-    """The settings that made a cell's masks, for their provenance: two names with the same settings are the same."""
+    """Return the settings that made a cell's masks, for their provenance; their names in params.yaml are left out."""
     named = {
         "pattern": params.patterns[cell.pattern] if cell.pattern else None,
         "warmstart": params.warmstarts[cell.warmstart] if cell.warmstart else None,
@@ -87,7 +87,7 @@ def methods(params: Params, cell: Cell) -> dict[str, Any]:
 
 
 def made_from(params: Params, cell: Cell) -> dict[str, Any]:
-    """What a cell's refined masks must have been made from: this model, these calibration tokens, these methods.
+    """Return the expected provenance of a cell's refined masks: the model, the calibration tokens and the methods.
 
     Raises
     ------
@@ -100,12 +100,12 @@ def made_from(params: Params, cell: Cell) -> dict[str, Any]:
 
 
 def evaluated(params: Params, cell: Cell) -> dict[str, Any]:
-    """All that decides the figures of a cell, or of the dense model.
+    """Return everything that determines the figures of a cell, or of the dense model.
 
     Raises
     ------
     ArtifactError
-        If something that is evaluated, or evaluated on, is missing or damaged.
+        If the model, the calibration tokens, a text or the task data are missing or damaged.
     """
     origin = made_from(params, cell) if cell.pattern else {"model": model_identity(model_folder(cell.model))}
     items = task_data(params)
@@ -119,14 +119,14 @@ def evaluated(params: Params, cell: Cell) -> dict[str, Any]:
 
 
 def task_data(params: Params) -> Path | None:
-    """The folder of the tasks' items; None where lm-eval fetches them from the hub itself."""
+    """Return the folder of the tasks' items; None if lm-eval fetches them from the hub."""
     return None if params.tasks.source == "hub" else TASKS
 
 
 def code_of(stage: str) -> str:
-    """The identity of the code that decides a stage's numbers: of its script and of the modules among its ``deps``.
+    """Return the identity of the code that determines a stage's numbers: its script and the modules in its ``deps``.
 
-    Those are the files for which DVC runs the stage again; here comments and docstrings do not count.
+    DVC reruns the stage when these files change; unlike DVC, this identity ignores comments and docstrings.
     """
     deps = YAML(typ="safe").load(Path("dvc.yaml"))["stages"][stage]["deps"]
     sources = [Path(dep) for dep in deps if dep.startswith("stages/")]
@@ -138,11 +138,11 @@ def code_of(stage: str) -> str:
 
 
 def run(stage: Callable[..., None]) -> None:
-    """Run a stage's function with the params and its command line, and exit.
+    """Run a stage's function with the params and the options from the command line.
 
-    The function's first parameter takes the :class:`Params`. Each further one is an ``--option``, required unless it
-    has a default: a path or a number where it is annotated so, else a name from the section of params.yaml of its
-    plural (``model``: models). A user's fault prints one line and exits with status 2.
+    The function's first parameter receives the :class:`Params`. Each further one is an ``--option``, required unless
+    it has a default: a path or an integer if annotated as one, else a name from the section of params.yaml named by
+    its plural (``model``: models). A user error prints one line and exits with status 2.
     """
     parser = argparse.ArgumentParser(description=inspect.getdoc(sys.modules[stage.__module__]), allow_abbrev=False)
     options = list(inspect.signature(stage).parameters.values())[1:]
@@ -173,5 +173,5 @@ def _kind(option: inspect.Parameter) -> dict[str, Any]:
 
 
 def _fail(error: PruneError) -> int:
-    print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the one line that the user is to see
+    print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the message for the user
     return 2

@@ -18,7 +18,7 @@ from prunelib.sources.provenance import model_identity, text_identity
 
 
 def calibrate(params: Params, model: str, seed: int) -> None:
-    """Write the calibration folder of one model and one draw."""
+    """Write the calibration folder of one model and one seed."""
     settings, source, cell = params.calibration, params.models[model], Cell(model=model, seed=seed)
     folder, text = workflow.model_folder(model), workflow.text_folder(settings.text)
     tokenizer = load_tokenizer(folder)
@@ -50,7 +50,7 @@ def calibrate(params: Params, model: str, seed: int) -> None:
 
 
 def _layers(folder: Path, dtype: str, length: int) -> tuple[LayerIndex, int]:
-    """The layers of a model that takes windows of a length, and the bytes of a token's state between its blocks."""
+    """Return the layers of a model and the bytes of a token's hidden state, after checking that its windows fit."""
     model = load_model(folder, dtype, "cpu")
     check_length(model, length, "calibration.length")
     return find_layers(model, folder), model.config.get_text_config().hidden_size * model.dtype.itemsize

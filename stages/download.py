@@ -1,4 +1,4 @@
-"""Fetch what the grid needs: a model, a text, or the items of the zero-shot tasks (without a name)."""
+"""Fetch an input of the grid: a model, a text, or, without a name, the items of the zero-shot tasks."""
 
 from prunelib import workflow
 from prunelib.params import Params
@@ -7,7 +7,7 @@ from prunelib.sources import fetch_model, fetch_tasks, fetch_text
 
 
 def download(params: Params, model: str | None = None, text: str | None = None) -> None:
-    """Fetch one model, one text, or the tasks, into a folder that appears when it is complete."""
+    """Fetch one model, one text, or the tasks, into a folder that is created only when complete."""
     if model:
         with store.replacing_folder(workflow.model_folder(model)) as folder:
             fetch_model(params.models[model], folder)

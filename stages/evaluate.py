@@ -1,4 +1,4 @@
-"""Measure a pruned model, or with only --model the dense one: perplexity, zero-shot tasks, sparsity, pruning error."""
+"""Evaluate a pruned model, or the dense one with only --model: perplexity, zero-shot tasks, sparsity, pruning error."""
 
 from prunelib import workflow
 from prunelib.calibration.windows import bos_of

@@ -24,7 +24,7 @@ from prunelib.sources.provenance import model_identity
 
 
 def refine(params: Params, model: str, seed: int, pattern: str, warmstart: str, refiner: str) -> None:
-    """Write the refined masks of one cell, the figures of its layers, and what it cost."""
+    """Write the refined masks of one cell, the figures of its layers, and the time and memory used."""
     cell = Cell(model=model, seed=seed, pattern=pattern, warmstart=warmstart, refiner=refiner)
     start = Cell(model=model, seed=seed, pattern=pattern, warmstart=warmstart)
     folder, settings = workflow.model_folder(model), params.refiners[refiner]

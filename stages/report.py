@@ -1,7 +1,7 @@
-"""Make the report of the whole grid: tables, figures, and one page.
+"""Write the report of the whole grid: tables, figures, and one page.
 
-Methods and origins are read from params.yaml without being the stage's params, so that entries outside the grid do not
-rerun it. Other methods change results; another attribution alone shows in the next report.
+Methods and origins are read from params.yaml but are not params of this stage, so entries outside the grid do not
+rerun it. A changed method changes results and so reruns it; a changed attribution alone appears in the next report.
 """
 
 from prunelib import workflow

@@ -21,7 +21,7 @@ def choose(params: Params, model: str, seed: int, pattern: str, warmstart: str) 
     if calibration.settings["propagation"] == "dense":
         masks = warmstart_masks(folder, calibration, params.patterns[pattern], params.warmstarts[warmstart], device)
     else:
-        masks = {}  # they depend on what the blocks before keep: refinement chooses them
+        masks = {}  # they depend on the pruned earlier blocks: the refine stage chooses them
     write_masks(workflow.warmstart_file(cell), masks, {**calibration.provenance, **workflow.methods(params, cell)})
 
 

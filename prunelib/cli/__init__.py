@@ -1,4 +1,4 @@
-"""What a user runs beside the stages: ``prunelib NAME --help``."""
+"""The subcommands of ``prunelib``; see ``prunelib NAME --help``."""
 
 import argparse
 import contextlib
@@ -12,7 +12,7 @@ from prunelib.errors import PruneError
 
 @contextlib.contextmanager
 def one_line(parser: argparse.ArgumentParser) -> Iterator[None]:
-    """While open, a user's fault prints one line and exits with status 2."""
+    """Turn a user error inside the ``with`` block into one line and exit status 2."""
     try:
         yield
     except PruneError as error:
@@ -20,5 +20,5 @@ def one_line(parser: argparse.ArgumentParser) -> Iterator[None]:
 
 
 def search_path() -> str:
-    """The variable PATH with the commands of this Python before others: its environment may not be activated."""
+    """Return the variable PATH with this Python's commands first: its environment may not be activated."""
     return f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"

@@ -1,7 +1,7 @@
-"""Put masks, and moved weights where there are such, on a stock model: a pruned Hugging Face folder comes out.
+"""Apply masks, and updated weights if there are any, to a dense model and write a pruned Hugging Face folder.
 
-The masks are those of a refined cell (artifacts/refined/...) or of an exported folder, and must be of this very model.
-Moved weights stand in the folder of the cell alone: from an exported one come its masks.
+The masks are those of a refined cell (artifacts/refined/...) or of an exported folder, and must belong to this exact
+model. Only the folder of a cell has updated weights: an exported one provides masks alone.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from prunelib.sources.provenance import computed_identity
 
 
 def main() -> None:
-    """The command line; a user's fault prints one line and exits with status 2."""
+    """Run the command line; a user error prints one line and exits with status 2."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     parser.add_argument("--model", metavar="FOLDER", type=Path, required=True, help="the stock model, safetensors")
     parser.add_argument("--masks", metavar="FOLDER", type=Path, required=True, help=f"the folder with {MASKS_FILE}")
@@ -30,12 +30,12 @@ def main() -> None:
 
 
 def apply(folder: Path, masks: Path, target: Path) -> None:
-    """Write ``target``: the model in ``folder`` pruned by the masks in the folder ``masks``.
+    """Write the model in ``folder``, pruned by the masks in the folder ``masks``, to ``target``.
 
     Raises
     ------
     ArtifactError, ModelError, PatternError
-        If a folder is not what it should be, or the masks are not of this model.
+        If a folder is invalid, or the masks do not belong to this model.
     """
     pruned = read_pruned(masks, {"model": computed_identity(folder)})
     made_from = store.read_provenance(masks / MASKS_FILE, "mask")

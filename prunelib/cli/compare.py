@@ -1,8 +1,8 @@
 """Run every grid of a comparison and put all its cells in one report, reports/NAME.
 
 Each grid is a ``dvc repro`` in a copy of the project under scratch/, which shares the project's DVC cache: params.yaml
-and the results of the own grid stay as they are, what ran before is not computed again, and a run that was stopped goes
-on where it was.
+and the results of the project's own grid are unchanged, earlier results are reused, and a stopped run resumes where it
+was.
 """
 
 import os
@@ -23,7 +23,7 @@ _PROJECT = ("dvc.yaml", "params.yaml", ".dvcignore", "stages", "prunelib")
 
 
 def compare(params: Params, comparison: str) -> None:
-    """Run the grids of one comparison, one after another, and report them together."""
+    """Run the grids of a comparison one after another, and write one report of all."""
     project, name = Path.cwd(), f"compare-{comparison}"
     copy = project / SCRATCH / name
     with alone(name):
@@ -39,7 +39,7 @@ def compare(params: Params, comparison: str) -> None:
 
 
 def _copy_project(project: Path, copy: Path) -> None:
-    """The code and settings as they are now; results of an earlier run stay."""
+    """Copy the current code and settings; results of an earlier run are kept."""
     copy.mkdir(parents=True, exist_ok=True)
     for name in _PROJECT:
         if (project / name).is_dir():
@@ -58,7 +58,7 @@ def _copy_project(project: Path, copy: Path) -> None:
 
 
 def _write_changed(source: Path, target: Path, own: Params, grid: Params) -> None:
-    """Write the author's params.yaml with the sections in which a grid differs, and no others: DVC compares them."""
+    """Write params.yaml with only the sections replaced in which the grid differs: DVC compares their values."""
     yaml = YAML()
     raw = yaml.load(source.read_text(encoding="utf-8"))
     for section in ("grid", *REPLACED):
@@ -75,7 +75,7 @@ def _run(folder: Path, *words: str) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     workflow.run(compare)
 
 

@@ -1,4 +1,4 @@
-"""Write the pruned model of a cell as a normal Hugging Face folder, loadable with transformers."""
+"""Write the pruned model of a cell as a normal Hugging Face folder that transformers can load."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from prunelib.results import CellResult, read_cell, read_layers
 
 
 def export(params: Params, model: str, seed: int, pattern: str, warmstart: str, refiner: str, to: Path) -> None:
-    """Write the folder ``to``, which must not exist or be empty."""
+    """Write the pruned model to the folder ``to``, which must be new or empty."""
     cell = Cell(model=model, seed=seed, pattern=pattern, warmstart=warmstart, refiner=refiner)
     folder, chosen = workflow.model_folder(model), params.patterns[pattern]
     made_from = workflow.made_from(params, cell)
@@ -23,11 +23,11 @@ def export(params: Params, model: str, seed: int, pattern: str, warmstart: str, 
     card = model_card(model, made_from, _figures(Cell(model=model)), _figures(cell))
     export_model(folder, to, index, pruned, {**made_from, "cell": cell.model_dump()}, card)
     if chosen.column_groups:
-        print(check_groups(to, index.layers, chosen))  # noqa: T201 - what the user is to see
+        print(check_groups(to, index.layers, chosen))  # noqa: T201 - output for the user
 
 
 def _figures(cell: Cell) -> CellResult | None:
-    """What evaluation found of a cell, if that was of the masks that are there now."""
+    """Return a cell's evaluation results if they are of its current masks."""
     if not workflow.result_file(cell).is_file():
         return None
     found = read_cell(workflow.result_file(cell))
@@ -40,7 +40,7 @@ def _figures(cell: Cell) -> CellResult | None:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     workflow.run(export)
 
 

@@ -1,4 +1,4 @@
-"""Print the table of all methods as Markdown, from what each says of itself; ``--write`` puts it into README.md."""
+"""Print a Markdown table of all methods from their own descriptions; ``--write`` puts it into README.md."""
 
 import argparse
 import sys
@@ -19,7 +19,7 @@ _HEADINGS = ("", "name", "what it does", "patterns", "kept weights", "source")
 
 
 def table() -> str:
-    """The table: warm starts, then refiners, each in the order of their names."""
+    """Return the table: warm starts, then refiners, each sorted by name."""
     lines = [_line(_HEADINGS), "|" + "---|" * len(_HEADINGS)]
     for kind, package in _KINDS.items():
         for index, (name, method) in enumerate(registry.methods(package).items()):
@@ -40,12 +40,12 @@ def _line(entries: tuple[str, ...]) -> str:
 
 
 def shown_in(text: str) -> str:
-    """What stands between the markers of a text.
+    """Return the part of a text between the markers.
 
     Raises
     ------
     ArtifactError
-        If it does not hold each marker once, in their order.
+        If the text does not contain each marker exactly once, in order.
     """
     if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
         raise ArtifactError(f"{README}: expected {START.strip()} and, after it, {END}, once each on lines of their own")
@@ -53,13 +53,13 @@ def shown_in(text: str) -> str:
 
 
 def write() -> None:
-    """Replace what stands between the markers of README.md by the table; raises as :func:`shown_in`."""
+    """Replace the part of README.md between the markers by the table; raises as :func:`shown_in`."""
     text = README.read_text(encoding="utf-8")
     store.write_text(README, text.replace(f"{START}{shown_in(text)}{END}", f"{START}{table()}{END}"))
 
 
 def main() -> None:
-    """The command line; what keeps README.md from being written is one line and status 2."""
+    """Run the command line; failing to write README.md prints one line and exits with status 2."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help=f"put the table into {README}, between its markers")
     if not parser.parse_args().write:

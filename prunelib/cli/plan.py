@@ -1,6 +1,6 @@
-"""Print what a model will need before anything runs: shapes, Gram matrices, passes, disk, memory, and whether they fit.
+"""Print what a model needs before anything runs: shapes, Gram matrices, passes, disk, memory, and whether they fit.
 
-For the config.json of any model, one cell at 50% whose weights move, on the papers' numbers of tokens; for a model of
+For the config.json of any model, one cell at 50% with updated weights, on the papers' numbers of tokens; for a model of
 params.yaml (--model), its share of the whole grid; for a comparison (--comparison), each of its models with all grids.
 """
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def main() -> None:
-    """The command line; a user's fault prints one line and exits with status 2."""
+    """Run the command line; a user error prints one line and exits with status 2."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--config", metavar="FILE", type=Path, help="the config.json of a model; takes no torch")
@@ -45,10 +45,10 @@ def main() -> None:
 
 
 def _asked(arguments: argparse.Namespace) -> Iterable[tuple[Mapping[str, Any], Workload]]:
-    """The configuration of each model that is asked about, and what runs for it."""
+    """Return the configuration and the workload of each requested model."""
     if arguments.config:
         return [(_read(arguments.config), Workload())]
-    from prunelib.params import known_name, load_params  # noqa: PLC0415 - takes torch
+    from prunelib.params import known_name, load_params  # noqa: PLC0415 - imports torch
 
     params = load_params()
     if arguments.model:
@@ -61,14 +61,14 @@ def _asked(arguments: argparse.Namespace) -> Iterable[tuple[Mapping[str, Any], W
 
 
 def _room() -> Room:
-    """What this machine has free; a GPU counts where models would run on it."""
+    """Return this machine's free disk and memory, and free GPU memory unless PRUNELIB_DEVICE is the CPU."""
     on_processor = os.environ.get("PRUNELIB_DEVICE", "").startswith("cpu")
     return Room(free_disk(Path()), free_memory(), None if on_processor else free_gpu_memory())
 
 
 def _times(planned: Outline, work: Workload) -> Iterable[str | Table]:
     from prunelib.planning.speed import estimates, measure  # noqa: PLC0415
-    from prunelib.runtime.machine import machine  # noqa: PLC0415 - with what follows, takes torch
+    from prunelib.runtime.machine import machine  # noqa: PLC0415 - machine() imports torch
 
     speed = measure(work.dtype or planned.dtype, machine().device, machine().threads)
     return tables.times(estimates(planned, work, speed))
@@ -81,7 +81,7 @@ def _print(parts: Iterable[str | Table]) -> None:
 
 
 def _of_params(runs: Sequence["Params"], model: str) -> tuple[Mapping[str, Any], Workload]:
-    from prunelib import workflow  # noqa: PLC0415 - with what follows, takes torch
+    from prunelib import workflow  # noqa: PLC0415 - both import torch
     from prunelib.planning.grid import workload  # noqa: PLC0415
 
     downloaded = workflow.model_folder(model) / "config.json"
@@ -90,8 +90,8 @@ def _of_params(runs: Sequence["Params"], model: str) -> tuple[Mapping[str, Any],
 
 
 def _config_file(source: "ModelSource", name: str) -> Path:
-    """The config.json of a model that is not downloaded yet, had without its weights."""
-    from prunelib.sources import hub  # noqa: PLC0415 - takes torch
+    """Fetch the config.json, without the weights, of a model that is not downloaded yet."""
+    from prunelib.sources import hub  # noqa: PLC0415 - imports torch
     from prunelib.sources.models import HubModel, LocalModel  # noqa: PLC0415
 
     match source:

@@ -1,10 +1,12 @@
-"""What a model will need, known from its config.json before anything runs; torch only where it says so.
+"""Resource planning: what a model needs, from its config.json, before anything runs.
 
-shapes   a config.json as the matrices of every block, by a rule a family
-needs    bytes on disk and in memory that the stages take
-room     what disk and memory have free, and the refusal where that is too little
-refusals what the stages call before they work (torch)
-grid     what the grid of params.yaml asks of one model (torch)
-speed    how fast this machine is, and the time of every stage from that (torch)
-tables   all of it as tables for a terminal
+Only the modules marked (torch) import torch.
+
+shapes   the matrices of every block, from a config.json, by one rule per model family
+needs    bytes that the stages need on disk and in memory
+capacity free disk and memory, and an error if that is too little
+checks   pre-flight checks of the stages (torch)
+grid     the workload of one model in the grid of params.yaml (torch)
+speed    measured speed of this machine, and the estimated time of every stage (torch)
+tables   the plan as tables for a terminal
 """

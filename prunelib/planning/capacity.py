@@ -1,4 +1,4 @@
-"""What disk and memory have free, and the refusal, before any work, of what they cannot hold."""
+"""Free disk and memory, and pre-flight errors if they are too small."""
 
 import shutil
 import subprocess
@@ -16,7 +16,7 @@ _V1 = ("limit_in_bytes", "usage_in_bytes", "total_inactive_file")
 
 
 class Room(NamedTuple):
-    """Bytes free on the disk, in memory, and on the GPU that runs the models: None where none does."""
+    """Bytes free on the disk, in memory, and on the GPU that runs the models (None: no GPU)."""
 
     disk: int
     memory: int
@@ -24,46 +24,46 @@ class Room(NamedTuple):
 
 
 def require_disk(path: Path, size: int, what: str) -> None:
-    """Refuse to begin what the disk cannot hold.
+    """Check that the disk has enough free space.
 
     Parameters
     ----------
     path
-        Where it will be written; it need not exist yet.
+        Where the data will be written; it need not exist yet.
     size
-        Bytes that it will take.
+        Bytes needed.
     what
-        What will be written: ``Gram matrices of all blocks``.
+        Name of the data in the message: ``Gram matrices of all blocks``.
 
     Raises
     ------
     StageError
-        With what it needs and what is free.
+        If it has not; the message gives the bytes needed and the bytes free.
     """
     if size > (free := free_disk(path)):
         raise StageError(f"{what}: {path} needs {decimal(size)} on disk, {decimal(free)} free")
 
 
 def require_memory(size: int, what: str, device: str) -> None:
-    """Refuse to begin what the memory of a device (``cpu``, ``cuda``, ``cuda:N``) cannot hold beside what is there.
+    """Check that a device (``cpu``, ``cuda``, ``cuda:N``) has enough free memory.
 
     Raises
     ------
     StageError
-        With what it needs and what is free.
+        If it has not; the message gives the bytes needed and the bytes free.
     """
     if size > (free := free_memory(device)):
         raise StageError(f"{what}: needs {decimal(size)} of memory ({device}), {decimal(free)} free")
 
 
 def free_disk(path: Path) -> int:
-    """Bytes free to this user where a path is, or will be."""
+    """Return the bytes free to this user on the disk of a path, which need not exist yet."""
     path = path.absolute()
     return shutil.disk_usage(next(place for place in (path, *path.parents) if place.exists())).free
 
 
 def free_memory(device: str = "cpu") -> int:
-    """Bytes that this process may still take on ``cpu``, ``cuda`` or ``cuda:N``."""
+    """Return the bytes that this process may still allocate on ``cpu``, ``cuda`` or ``cuda:N``."""
     if device == "cpu":
         return int(min(psutil.virtual_memory().available, _left_in_container()))
     import torch  # noqa: PLC0415 - for a GPU's memory only
@@ -73,7 +73,7 @@ def free_memory(device: str = "cpu") -> int:
 
 
 def free_gpu_memory() -> int | None:
-    """Bytes free on the first GPU as its driver's own tool says, without torch; None where there is no such tool."""
+    """Return the bytes free on the first GPU, from nvidia-smi and without torch; None if nvidia-smi is unavailable."""
     words = ("nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits", "--id=0")
     try:
         shown = subprocess.run(words, capture_output=True, text=True, check=True, timeout=5).stdout
@@ -83,10 +83,10 @@ def free_gpu_memory() -> int | None:
 
 
 def _left_in_container() -> float:
-    """Bytes left of the least memory limit of this process's control groups, infinitely many without one.
+    """Return the bytes left under the tightest memory limit of this process's control groups; infinity without a limit.
 
-    A container sees its limit at the root of the mount; a job of SLURM or a service of systemd has it in the group of
-    the process, or in one above.
+    A container's limit is at the root of the mount; that of a SLURM job or a systemd service is in the group of the
+    process, or in a group above it.
     """
     try:
         lines = _OWN_GROUPS.read_text(encoding="utf-8").splitlines()
@@ -103,7 +103,7 @@ def _below(mount: Path, group: Path) -> Path:
 
 
 def _left(group: Path, limit: str, used: str, droppable: str) -> float:
-    """Bytes left of one control group's limit, what it could drop from its file cache counted as left."""
+    """Return the bytes left under one control group's limit; reclaimable file cache counts as free."""
     try:
         most, taken = (int((group / f"memory.{name}").read_text()) for name in (limit, used))
         counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())

@@ -1,6 +1,6 @@
-"""What the stages call before they work: whether disk and memory can hold what they are about to make.
+"""Pre-flight checks of the stages: whether disk and memory suffice for what they are about to compute.
 
-The memory is that of this machine, and not looked at where tasks run on others.
+Only this machine's memory is checked, and only if the tasks do not run on Ray.
 """
 
 from math import ceil
@@ -23,22 +23,22 @@ from prunelib.runtime.tasks import distributed
 
 
 def require_room_to_calibrate(folder: Path, index: LayerIndex, settings: CalibrationSettings, token_bytes: int) -> None:
-    """Refuse to accumulate Gram matrices that would not fit, with the states of all windows beside them.
+    """Check that the Gram matrices fit, on disk, and in memory with the hidden states of all windows.
 
-    States on a GPU are on the processor too while they are saved. With inputs that come about it is refinement that
-    will hold both: it is refused before its calibration is.
+    Hidden states on a GPU are copied to the CPU while they are saved. With sequential calibration inputs the refine
+    stage needs both; fail here, before calibrating.
 
     Parameters
     ----------
     folder
-        Where they will be written.
+        Where the Gram matrices will be written.
     token_bytes
-        Of a token's state between two blocks.
+        Bytes of one token's hidden state between two blocks.
 
     Raises
     ------
     StageError
-        With what is needed and what is free.
+        If they do not fit; the message gives the bytes needed and the bytes free.
     """
     blocks, gram_sets = _blocks(index), 2 if settings.held_out_samples else 1
     if settings.propagation == "dense":
@@ -53,25 +53,25 @@ def require_room_to_calibrate(folder: Path, index: LayerIndex, settings: Calibra
 def require_room_to_refine(
     folder: Path, index: LayerIndex, settings: MethodSettings, weight_bytes: int, gram_sets: int, device: torch.device
 ) -> None:
-    """Refuse to refine layers whose masks, and moved weights where there are such, would not fit.
+    """Check that the refined masks and any updated weights fit on disk, and the largest layer in memory.
 
     Parameters
     ----------
     folder
-        Where they will be written.
+        Where the masks and weights will be written.
     settings
-        Of one refiner, or a :class:`prunelib.pruning.chains.Chain`.
+        Settings of one refiner, or a :class:`prunelib.pruning.chains.Chain`.
     weight_bytes
-        Of one weight, as the model stores it.
+        Bytes of one weight, as the model stores it.
     gram_sets
-        2 where the calibration has tokens that were kept apart, else 1.
+        2 if the calibration has held-out tokens, else 1.
     device
         Where masks are refined.
 
     Raises
     ------
     StageError
-        With what is needed and what is free.
+        If they do not fit; the message gives the bytes needed and the bytes free.
     """
     steps = [registry.refiner(refiners, step) for step in steps_of(settings)]
     blocks = _blocks(index)
@@ -83,12 +83,12 @@ def require_room_to_refine(
 
 
 def require_room_to_evaluate(folder: Path, dtype: str) -> None:
-    """Refuse to load a model, in a folder, that memory cannot hold in a dtype.
+    """Check that the model in a folder fits into memory in a dtype.
 
     Raises
     ------
     StageError
-        With what is needed and what is free.
+        If it does not; the message gives the bytes needed and the bytes free.
     """
     if not distributed():
         require_memory(weight_count(folder) * WEIGHT_BYTES[dtype], "the model", machine().device)

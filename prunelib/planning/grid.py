@@ -1,4 +1,4 @@
-"""What the grids of params.yaml ask of one model."""
+"""The workload of one model in the grids of params.yaml."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -12,12 +12,12 @@ from prunelib.pruning.chains import steps_of
 
 
 def workload(runs: Sequence[Params], model: str) -> Workload:
-    """What runs for one of the models, whether the grids name it or not; what stands in several runs once.
+    """Return the workload of one model, even if no grid names it; cells that several runs share count once.
 
     Parameters
     ----------
     runs
-        Params that differ in their grid alone: one, or those of a comparison (:meth:`Params.compared`).
+        Params that differ only in their grid: one, or those of a comparison (:meth:`Params.compared`).
     """
     params = runs[0]
     calibration, perplexity = params.calibration, params.evaluation.perplexity
@@ -43,10 +43,10 @@ def workload(runs: Sequence[Params], model: str) -> Workload:
 
 
 def _moves(params: Params, refiner: str) -> bool:
-    """Whether a refiner updates the kept weights."""
+    """Return whether a refiner updates the kept weights."""
     return any(step.updates_weights for step in _steps(params, refiner))
 
 
 def _steps(params: Params, refiner: str) -> list[Refiner[MethodSettings]]:
-    """The methods of a refiner's steps."""
+    """Return the methods of a refiner's steps."""
     return [registry.refiner(refiners, step) for step in steps_of(params.refiners[refiner])]

@@ -1,6 +1,6 @@
-"""Bytes on disk and in memory that the stages take.
+"""Bytes that the stages need on disk and in memory.
 
-Small files (tokens, figures, reports), norms and biases are left out.
+Small files (tokens, figures, reports), norms and biases are not counted.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,33 +14,33 @@ from prunelib.runtime.machine import WAITING_BYTES
 
 _FLOAT32 = 4
 RUNTIME = 800_000_000
-"""What Python, torch and the compiled backend take before any data, measured: 0.6 to 0.9 GB."""
+"""Memory of Python, torch and the compiled backend before any data; measured: 0.6 to 0.9 GB."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What runs for one model; by default one cell at 50% that moves weights, on the papers' numbers of tokens.
+    """The work for one model; by default one cell at 50% with updated weights, on the papers' numbers of tokens.
 
     Attributes
     ----------
     seeds, starts
-        Number of calibrations, and of files of warm starts.
+        Number of calibrations, and of warm-start files.
     cells
-        Of each: the share of weights that its pattern keeps, and whether its refiner moves them.
+        Per cell: the share of weights that its pattern keeps, and whether its refiner updates them.
     workspaces
-        What its refiners need in memory, each step of a chain for itself; by default refit swaps.
+        Memory needs of the refiners, one entry per step of a chain; by default those of refit swaps.
     gram_sets
-        1, or 2 where calibration keeps tokens apart.
+        2 if the calibration has held-out tokens, else 1.
     propagation
-        Whose inputs are seen: with ``block`` and ``sub_block``, refinement finds its Gram matrices itself.
+        Calibration inputs: with ``block`` and ``sub_block``, the refine stage accumulates the Gram matrices.
     shards
-        Parts that a calibration is added up from.
+        Number of parts whose sums make up a calibration.
     calibration_tokens, calibration_batch
-        Tokens of a calibration, held-out ones counted, and of one of its forward passes.
+        Tokens of a calibration, including held-out ones, and of one of its forward passes.
     evaluation_tokens, evaluation_batch
-        The same of perplexity, all texts together.
+        Tokens of the perplexity evaluation, summed over texts, and of one of its forward passes.
     dtype
-        That the model runs in; None: that of its weights.
+        Dtype that the model runs in; None: that of its weights.
     """
 
     seeds: int = 1
@@ -58,14 +58,14 @@ class Workload:
 
 
 class Requirement(NamedTuple):
-    """So many bytes for something."""
+    """A named size in bytes."""
 
     what: str
     size: int
 
 
 class StageMemory(NamedTuple):
-    """The most that a stage holds: on a GPU and on the processor beside it, or on the processor alone."""
+    """Peak memory of a stage in bytes: on the GPU and on its host, or on the CPU if there is no GPU."""
 
     stage: str
     gpu: int
@@ -74,12 +74,12 @@ class StageMemory(NamedTuple):
 
 
 def gram_bytes(block: Block) -> int:
-    """The Gram matrices of a block, float32, one for each distinct input."""
+    """Return the bytes of a block's Gram matrices, float32, one per distinct input."""
     return _FLOAT32 * sum(size**2 for size in block.inputs)
 
 
 def passes(block: Block, gram_budget: int) -> int:
-    """How often windows run through a block, as :func:`prunelib.calibration.whole_model.plan_passes` plans it."""
+    """Return how often windows run through a block, as :func:`prunelib.calibration.whole_model.plan_passes` does."""
     number, free = 1, gram_budget
     for index, size in enumerate(block.inputs):
         needed = _FLOAT32 * size**2
@@ -90,33 +90,33 @@ def passes(block: Block, gram_budget: int) -> int:
 
 
 def calibration_disk(blocks: Sequence[Block], gram_sets: int) -> int:
-    """A calibration folder: the Gram matrices and means of all inputs of all blocks, once more for held-out tokens."""
+    """Return the bytes of a calibration folder: Gram matrices and means of all inputs of all blocks, per Gram set."""
     means = _FLOAT32 * sum(sum(block.inputs) for block in blocks)
     return gram_sets * (sum(map(gram_bytes, blocks)) + means)
 
 
 def shards_disk(blocks: Sequence[Block], gram_sets: int, shards: int) -> int:
-    """The calibrations of shards, which stay until they are added; one alone is the calibration itself."""
+    """Return the bytes of the shards' calibrations, kept until they are summed; a single shard is the calibration."""
     return shards * calibration_disk(blocks, gram_sets) if shards > 1 else 0
 
 
 def states_bytes(outline: Outline, work: Workload) -> int:
-    """The states of all tokens between two blocks."""
+    """Return the bytes of the hidden states of all calibration tokens between two blocks."""
     return work.calibration_tokens * outline.hidden * _running(outline, work)
 
 
 def masks_disk(blocks: Sequence[Block]) -> int:
-    """A file of masks: one bit a weight, rows padded to bytes."""
+    """Return the bytes of a mask file: one bit per weight, rows padded to whole bytes."""
     return sum(matrix.copies * matrix.rows * -(-matrix.inputs // 8) for matrix in _matrices(blocks))
 
 
 def moved_disk(outline: Outline, kept: Fraction) -> int:
-    """The kept weights of a cell that has moved them."""
+    """Return the bytes of a cell's updated weights: only kept weights are stored."""
     return int(kept * outline.prunable) * WEIGHT_BYTES[outline.dtype]
 
 
 def disk(outline: Outline, work: Workload) -> list[Requirement]:
-    """What all that runs for a model leaves on disk, and what it takes there meanwhile."""
+    """Return the disk use of a workload: artifacts kept, and peak scratch."""
     masks, cells = masks_disk(outline.blocks), len(work.cells)
     moved = [moved_disk(outline, kept) for kept, moves in work.cells if moves]
     states, refined = states_bytes(outline, work), masks + max(moved, default=0)
@@ -136,10 +136,10 @@ def disk(outline: Outline, work: Workload) -> list[Requirement]:
 
 
 def memory(outline: Outline, work: Workload, gram_budget: int, state_budget: int) -> list[StageMemory]:
-    """The most that each stage holds.
+    """Return the peak memory of each stage.
 
-    A model that runs in the dtype of its files is paged in from them, but for experts that are merged; in another, it
-    is converted as a whole.
+    A model that runs in the dtype of its files is memory-mapped, except for experts that are merged at load time; in
+    another dtype, the whole model is converted in memory.
 
     Parameters
     ----------
@@ -172,12 +172,12 @@ def memory(outline: Outline, work: Workload, gram_budget: int, state_budget: int
 
 
 def accumulating_bytes(blocks: Sequence[Block], gram_sets: int) -> int:
-    """The Gram matrices of a block, and a copy of the largest one while it is mirrored."""
+    """Return the bytes of the largest block's Gram matrices, and of a copy of the largest Gram while it is mirrored."""
     return gram_sets * max(map(gram_bytes, blocks)) + _largest_gram(blocks)
 
 
 def refining_bytes(blocks: Sequence[Block], gram_sets: int, workspaces: Iterable[Workspace]) -> int:
-    """The work on the largest layer: its Gram matrices, and the largest workspace of a refiner."""
+    """Return the memory to refine the most demanding layer: weights, Gram matrices and a refiner's workspace."""
     return max(
         _FLOAT32 * (gram_sets + each.squares) * matrix.inputs**2 + each.weight_bytes * matrix.rows * matrix.inputs
         for matrix in _matrices(blocks)
@@ -188,11 +188,10 @@ def refining_bytes(blocks: Sequence[Block], gram_sets: int, workspaces: Iterable
 def _accumulating(
     outline: Outline, work: Workload, running: int, gram_budget: int, stays: int, converted: int
 ) -> tuple[int, int, int]:
-    """All Gram matrices of a block while they come about, on a GPU, beside it and without; so many states stay there.
+    """Return the three sizes of :class:`StageMemory` while the Gram matrices of a block accumulate.
 
-    Those are on the processor too while they are saved. On a GPU inputs wait there to be read.
-
-    The numbers are those of :class:`StageMemory`.
+    ``stays`` bytes of hidden states are kept on the GPU; they are also on the CPU while they are saved. The GPU also
+    queues up to ``WAITING_BYTES`` of inputs for accumulation.
     """
     block = running * max(block.prunable + block.dense for block in outline.blocks)
     grams = max(map(gram_bytes, outline.blocks))
@@ -207,13 +206,13 @@ def _accumulating(
 
 
 def _read_ahead_bytes(outline: Outline, work: Workload) -> int:
-    """The Gram matrices and the weight of the layer that comes next."""
+    """Return the bytes of the prefetched next layer: its Gram matrices and its weight."""
     sets, stored = work.gram_sets, WEIGHT_BYTES[outline.dtype]
     return max(_FLOAT32 * sets * m.inputs**2 + stored * m.rows * m.inputs for m in _matrices(outline.blocks))
 
 
 def _token_bytes(outline: Outline, running: int) -> int:
-    """What a token takes in the model: the widest state in float32 and four in the dtype, and its logits."""
+    """Return a token's bytes in a forward pass: the widest activation in float32 and four in the dtype, and logits."""
     widest = max(max(matrix.rows, matrix.inputs) for matrix in _matrices(outline.blocks))
     return widest * (_FLOAT32 + 4 * running) + outline.vocabulary * (_FLOAT32 + running)
 
@@ -227,5 +226,5 @@ def _matrices(blocks: Sequence[Block]) -> list[Matrix]:
 
 
 def _running(outline: Outline, work: Workload) -> int:
-    """Bytes of a weight, and of a number of a state, in the dtype that the model runs in."""
+    """Return the bytes of one weight or activation in the dtype that the model runs in."""
     return WEIGHT_BYTES[work.dtype or outline.dtype]

@@ -1,6 +1,6 @@
-"""A Hugging Face config.json as the prunable matrices of every decoder block: a rule a family, without torch.
+"""The prunable matrices of every decoder block, from a Hugging Face config.json: one rule per model family, no torch.
 
-The tests compare the rules with what :func:`prunelib.model.structure.find_layers` finds in the models themselves.
+The tests compare the rules with the layers that :func:`prunelib.model.structure.find_layers` finds in real models.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +13,7 @@ WEIGHT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
 class Matrix(NamedTuple):
-    """Prunable matrices (rows, inputs) of a block, alike: ``copies`` is the number of experts, or 1.
+    """Prunable matrices (rows, inputs) of a block with equal shapes: ``copies`` is the number of experts, or 1.
 
     ``gram`` names the first matrix of the block that reads the same input.
     """
@@ -26,20 +26,20 @@ class Matrix(NamedTuple):
 
     @property
     def weights(self) -> int:
-        """Number of weights, of all copies."""
+        """Number of weights in all copies."""
         return self.copies * self.rows * self.inputs
 
 
 @dataclass(frozen=True)
 class Block:
-    """One decoder block: its prunable matrices, and the number of matrix weights that stay dense (gates of experts)."""
+    """One decoder block: its prunable matrices, and the number of matrix weights never pruned (gates of experts)."""
 
     matrices: tuple[Matrix, ...]
     dense: int = 0
 
     @property
     def inputs(self) -> list[int]:
-        """Widths of its distinct inputs: a Gram matrix each."""
+        """Widths of its distinct inputs, one per Gram matrix."""
         readers = [matrix for matrix in self.matrices if matrix.gram == matrix.name]
         return [matrix.inputs for matrix in readers for _ in range(matrix.copies)]
 
@@ -51,22 +51,22 @@ class Block:
 
 @dataclass(frozen=True)
 class Outline:
-    """A model as far as its needs depend on it; norms and biases are left out.
+    """The sizes of a model that determine its resource needs; norms and biases are not counted.
 
     Attributes
     ----------
     family
-        Its ``model_type``.
+        The model's ``model_type``.
     known
-        Whether the family has a rule here; else the shapes are those of a Llama with the same numbers.
+        Whether the family has a rule; if not, the shapes are those of a Llama with the same numbers.
     blocks
-        In the order of the model.
+        Blocks in model order.
     other
         Number of weights outside the blocks: embeddings, head, positions.
     hidden, vocabulary
-        Width of the states between blocks; number of words that the head scores.
+        Width of the hidden states between blocks; number of tokens in the vocabulary.
     dtype
-        That the weights are stored in.
+        Dtype in which the weights are stored.
     """
 
     family: str
@@ -89,18 +89,18 @@ class Outline:
 
     @property
     def merged(self) -> int:
-        """Number of weights of experts that stand in the files each for itself: transformers merges them in memory."""
+        """Number of weights of experts stored as separate matrices, which transformers merges in memory."""
         experts = (matrix for block in self.blocks for matrix in block.matrices if matrix.copies > 1)
         return 0 if self.family in _MERGED_IN_FILES else sum(matrix.weights for matrix in experts)
 
 
 def outline(config: Mapping[str, Any]) -> Outline:
-    """The matrices of every block of the model that a configuration describes.
+    """Return the matrices of every block of the model that a configuration describes.
 
     Raises
     ------
     ModelError
-        If it lacks a number that the rule of its family needs.
+        If a number that the family's rule needs is missing or invalid, or the dtype is unknown.
     """
     text = {**config, **(config.get("text_config") or {})}
     family = str(text.get("model_type"))
@@ -129,7 +129,7 @@ _ALIASES = {"n_embd": "hidden_size", "n_layer": "num_hidden_layers", "n_head": "
 
 
 class _Numbers:
-    """A configuration whose numbers are checked when a rule asks for them."""
+    """A configuration whose numbers are checked on access."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.values = {_ALIASES.get(key, key): value for key, value in values.items()}
@@ -141,22 +141,22 @@ class _Numbers:
         return value
 
     def given(self, key: str, otherwise: int) -> int:
-        """The number under a key, or where there is none what transformers derives from others."""
+        """Return the number under a key, or if there is none ``otherwise``, the value that transformers derives."""
         return self[key] if key in self.values else otherwise
 
 
 def _reading(gram: str, *matrices: tuple[str, int, int], copies: int = 1) -> tuple[Matrix, ...]:
-    """Matrices (name, rows, inputs) that read the input of ``gram``."""
+    """Return matrices (name, rows, inputs) that read the input of ``gram``."""
     return tuple(Matrix(*matrix, gram, copies) for matrix in matrices)
 
 
 def _alone(*matrices: tuple[str, int, int]) -> tuple[Matrix, ...]:
-    """Matrices (name, rows, inputs) with inputs of their own."""
+    """Return matrices (name, rows, inputs) that each have their own input."""
     return tuple(Matrix(*matrix, matrix[0]) for matrix in matrices)
 
 
 def _heads(config: _Numbers) -> tuple[int, int]:
-    """Width of all queries, and of all keys."""
+    """Return the width of all queries, and of all keys."""
     heads = config["num_attention_heads"]
     width = config.given("head_dim", config["hidden_size"] // heads)
     return heads * width, config.given("num_key_value_heads", heads) * width
@@ -205,7 +205,7 @@ def _gpt2(config: _Numbers, _block: int) -> Block:
 
 
 def _experts(number_key: str, inner_key: str) -> "_Rule":
-    """The rule of blocks with a Llama's attention, and experts that are each a Llama's MLP."""
+    """Return the rule for blocks with Llama attention and experts that are each a Llama MLP."""
 
     def rule(config: _Numbers, _block: int) -> Block:
         hidden, number = config["hidden_size"], config[number_key]
@@ -223,7 +223,7 @@ def _granitemoe(config: _Numbers, _block: int) -> Block:
 
 
 def _qwen_moe(config: _Numbers, block: int) -> Block:
-    """Experts in some blocks, a Llama's MLP in others; Qwen2's have a further, shared expert with a gate of its own."""
+    """Return a block with experts, or a Llama block; Qwen2's expert blocks add a shared expert with its own gate."""
     if block in config.values["mlp_only_layers"] or (block + 1) % config["decoder_sparse_step"]:
         return _llama(config, block)
     number = "num_experts" if "num_experts" in config.values else "num_local_experts"  # on the hub; in transformers 5
@@ -236,7 +236,7 @@ def _qwen_moe(config: _Numbers, block: int) -> Block:
 
 
 def _tables(config: _Numbers) -> int:
-    """Weights of the embeddings, of the head where it is not tied to them, and of learnt positions."""
+    """Return the number of weights of the embeddings, of the head unless tied, and of learnt positions."""
     hidden, width = config["hidden_size"], config.given("word_embed_proj_dim", config["hidden_size"])
     tables = (1 if config.values["tie_word_embeddings"] else 2) * config["vocab_size"] * width
     return tables + sum(_positions(config, hidden)) + (2 * width * hidden if width != hidden else 0)
@@ -255,7 +255,7 @@ _DEFAULTS = {"tie_word_embeddings": False, "model_type": None}
 _TIED = {"tie_word_embeddings": True}
 _QWEN_MOE = {"decoder_sparse_step": 1, "mlp_only_layers": ()}
 _RULES: dict[str, tuple[_Rule, dict[str, Any]]] = {
-    # model_type: its rule, and transformers' values for what a config.json may leave out
+    # model_type: its rule, and transformers' defaults for keys that a config.json may omit
     "llama": (_llama, {}),
     "mistral": (_llama, {"num_key_value_heads": 8}),
     "qwen2": (_llama, {"num_key_value_heads": 32}),

@@ -1,6 +1,6 @@
-"""How fast this machine multiplies and swaps, measured in seconds, and the time of every stage from that.
+"""Measured speed of matrix products and swaps on this machine, and the estimated time of every stage.
 
-Estimates, right to a factor of two or so: attention, reading and writing, and zero-shot tasks are left out.
+Estimates are right to about a factor of two: attention, reading and writing, and zero-shot tasks are not counted.
 """
 
 import time
@@ -17,14 +17,14 @@ from prunelib.planning.shapes import Outline
 
 SPARSITY = 0.6
 SWEEPS = 7
-"""Mean scans a row to the 1-swap optimum: 7.1 over the 210 layers of SmolLM2-135M at 60% from Wanda."""
+"""Mean scans per row to the 1-swap optimum: 7.1 over the 210 layers of SmolLM2-135M at 60% from Wanda."""
 
 _WIDTH, _ROWS = 1024, 128
-_SECONDS = 0.7  # a measurement
+_SECONDS = 0.7  # duration of one measurement
 
 
 class Speed(NamedTuple):
-    """Floating-point operations in the model's dtype and in float32, and pairs looked at or passed over, a second."""
+    """Per second: floating-point operations in the model's dtype and in float32, and pairs scanned or skipped."""
 
     forward: float
     products: float
@@ -32,7 +32,7 @@ class Speed(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """Seconds of a stage, and how they come about."""
+    """Estimated seconds of a stage, and the formula."""
 
     stage: str
     seconds: float
@@ -40,7 +40,7 @@ class Estimate(NamedTuple):
 
 
 def measure(dtype: str, device: str, threads: int) -> Speed:
-    """Measure this machine: some five seconds, and once the time to compile the swaps."""
+    """Measure this machine: about five seconds, plus the compilation of the swap kernels on first use."""
     torch.set_num_threads(threads)
     return Speed(
         forward=_product_rate(getattr(torch, dtype), device),
@@ -50,7 +50,7 @@ def measure(dtype: str, device: str, threads: int) -> Speed:
 
 
 def estimates(outline: Outline, work: Workload, speed: Speed) -> list[Estimate]:
-    """Seconds of calibrate, and of refine and evaluate for one cell, from the speed of this machine."""
+    """Estimate the seconds of calibrate, and of refine and evaluate for one cell, from the speed of this machine."""
     squares = sum(size**2 for block in outline.blocks for size in block.inputs)
     pairs = sum(m.weights * m.inputs for block in outline.blocks for m in block.matrices) * SPARSITY * (1 - SPARSITY)
     return [
@@ -76,22 +76,22 @@ def estimates(outline: Outline, work: Workload, speed: Speed) -> list[Estimate]:
 
 
 def _product_rate(dtype: torch.dtype, device: str) -> float:
-    """Operations a second of (tokens, inputs) x (inputs, rows)."""
+    """Measure the operations per second of a product (tokens, inputs) x (inputs, rows)."""
     left, right = torch.randn(2, _WIDTH, _WIDTH, device=device).to(dtype)
 
     def product() -> None:
-        float((left @ right)[0, 0])  # read, so that a GPU has finished
+        float((left @ right)[0, 0])  # reading the result synchronizes a GPU
 
     product()
     return 2 * _WIDTH**3 / _seconds(product)
 
 
 def _swap_rate(device: torch.device, threads: int) -> float:
-    """Kept x pruned pairs a second of the fastest backend, all its work counted, on a layer of correlated inputs."""
+    """Measure the kept x pruned pairs per second of the fastest backend, overhead included, on correlated inputs."""
     swap = backend(device, "swaps").swap_to_optimum
     weight, gram, mask = (tensor.to(device) for tensor in _random_layer())
     for _ in swap(weight[:1], gram, mask[:1], _WIDTH, threads):
-        pass  # compiles
+        pass  # compile the kernels
     kept = int(mask[0].sum())
     started = time.perf_counter()
     sweeps = sum(int(results.sweeps.sum()) for _, results in swap(weight, gram, mask, _WIDTH, threads))
@@ -99,7 +99,7 @@ def _swap_rate(device: torch.device, threads: int) -> float:
 
 
 def _random_layer() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Weight, Gram matrix and mask of a random layer at ``SPARSITY``."""
+    """Return weight, Gram matrix and mask of a random layer at ``SPARSITY``."""
     draw = torch.Generator().manual_seed(0)
     inputs = torch.randn(2 * _WIDTH, _WIDTH, generator=draw) + torch.randn(2 * _WIDTH, 1, generator=draw)
     weight = torch.randn(_ROWS, _WIDTH, generator=draw)
@@ -108,7 +108,7 @@ def _random_layer() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 
 
 def _seconds(work: Callable[[], None]) -> float:
-    """Mean seconds of ``work``, repeated for a while."""
+    """Measure the mean seconds of ``work``, repeated for ``_SECONDS``."""
     started, times = time.perf_counter(), 0
     while (passed := time.perf_counter() - started) < _SECONDS:
         work()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def plan(outline: Outline, work: Workload, budgets: Budgets, room: Room) -> Iterator[str | Table]:
-    """What a model needs, and whether this machine has it."""
+    """Yield the lines and tables of a model's needs, and whether they fit on this machine."""
     needs, stages = disk(outline, work), memory(outline, work, budgets.gram_bytes, budgets.state_bytes)
     yield (
         f"{outline.family}: {len(outline.blocks)} blocks; {outline.prunable / 1e9:.3g} of {outline.weights / 1e9:.3g} "
@@ -34,7 +34,7 @@ def plan(outline: Outline, work: Workload, budgets: Budgets, room: Room) -> Iter
 
 
 def times(estimates: "Iterable[Estimate]") -> Iterator[str | Table]:
-    """About how long each stage takes, and the formula behind that."""
+    """Yield a table of the estimated time of each stage, and the formulas."""
     known = list(estimates)
     rows = [(each.stage, str(timedelta(seconds=round(each.seconds)))) for each in known]
     yield _table(("stage", "h:mm:ss, about"), rows)
@@ -51,7 +51,7 @@ def _table(headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:
 
 
 def _shapes(outline: Outline) -> Iterator[tuple[str, str, str]]:
-    """A line for each distinct shape: which matrices have it, and how many there are in all blocks."""
+    """Yield one line per distinct shape: the names of its matrices, and their number in all blocks."""
     names: dict[tuple[int, int], dict[str, int]] = {}
     for block in outline.blocks:
         for matrix in block.matrices:

@@ -1,4 +1,4 @@
-"""The report: tables for reading and for DVC, figures, and one self-contained page, from the records of evaluation."""
+"""The report from the evaluation records: tables for people and for DVC, figures, and one self-contained page."""
 
 from pathlib import Path
 
@@ -14,14 +14,14 @@ PAGE, _TIMING = "report.html", "timing.csv"
 
 
 def render(report: Report) -> dict[str, str]:
-    """The report's files by name, as text; the same report gives the same bytes.
+    """Return the report's files by name, as text; the same report gives the same bytes.
 
     Returns
     -------
     dict[str, str]
         ``results.csv``, ``layers.csv``, ``results.md``, and those of ``figures/perplexity.svg``,
-        ``figures/error_reduction.svg`` and ``figures/swaps.svg`` that have something to show; ``timing.csv`` and
-        ``report.html``, which alone tell of times, memory and machines.
+        ``figures/error_reduction.svg`` and ``figures/swaps.svg`` that have data; ``timing.csv`` and ``report.html``,
+        the only files with times, memory and machines.
     """
     drawn = draw(report)
     return {
@@ -35,7 +35,7 @@ def render(report: Report) -> dict[str, str]:
 
 
 def update_costs(report: Report, folder: Path) -> None:
-    """Write ``timing.csv`` and ``report.html`` again where refining the same masks has cost something else since.
+    """Rewrite ``timing.csv`` and ``report.html`` if the recorded costs of refinement have changed.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The report's material, read from what the stages left: the cells of the grid, and how params.yaml names them."""
+"""The report's data, read from the stages' outputs: the cells of the grid, and their labels from params.yaml."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from prunelib.results import BOS_SUFFIX, read_cell, read_layers, read_timing
 
 
 def collect(params: Params, comparison: str | None = None) -> Report:
-    """Read the cells of the grid, or of all grids of a comparison; no other cell is looked at.
+    """Read the cells of the grid, or of all grids of a comparison, and no others.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def _read(cell: Cell) -> CellReport:
 
 
 def _settings(params: Params) -> dict[str, Any]:
-    """The seeds and sections that decided the results, with the entries that the grid names."""
+    """Return the seeds and the sections that determine the results, with only the entries in the grid."""
     shown = params.model_dump(mode="json", include={"calibration", "evaluation"})
     shown["calibration"]["seeds"] = list(params.grid.seeds)
     for section in ("patterns", "warmstarts", "refiners"):
@@ -52,7 +52,7 @@ def _settings(params: Params) -> dict[str, Any]:
 
 
 def _origins(params: Params) -> dict[str, str]:
-    """Where the models and texts come from, by heading."""
+    """Return the origins of the models and texts, by heading."""
     models = {f"Model {name}": params.models[name].origin() for name in params.grid.models}
     texts = {f"Text {name}": params.texts[name].origin() for name in params.grid.texts}
     return {heading: as_line(origin) for heading, origin in {**models, **texts}.items()}

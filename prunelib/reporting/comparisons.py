@@ -1,4 +1,4 @@
-"""Figures of a cell that need other cells of the report: what the best mask could gain, and what Wanda's reaches."""
+"""Figures of a cell that need other cells of the report: the optimality gap, and the error relative to Wanda's."""
 
 from collections.abc import Sequence
 from statistics import fmean
@@ -7,13 +7,13 @@ from prunelib.reporting.records import CellReport
 from prunelib.results import LayerResult, certified_room
 
 WANDA = "wanda"
-"""The name in params.yaml of the warm start that others are held against."""
+"""The name in params.yaml of the warm start that serves as the baseline."""
 
 _Place = tuple[str, int | None, str | None, str]
 
 
 class Comparisons:
-    """What is known of every (model, seed, pattern, layer) from all cells together."""
+    """The highest bound and Wanda's error of every (model, seed, pattern, layer), over all cells."""
 
     def __init__(self, cells: Sequence[CellReport]) -> None:
         self._bounds: dict[_Place, float] = {}
@@ -30,26 +30,26 @@ class Comparisons:
             self._wanda[place] = layer.loss_before
 
     def certified_room(self, cell: CellReport) -> float | None:
-        """:func:`prunelib.results.certified_room` with the highest bound of any cell.
+        """Return the optimality gap, :func:`prunelib.results.certified_room`, from the highest bound of any cell.
 
-        None where a layer has no bound, and where weights have moved: a bound is one for masks alone.
+        None if a layer has no bound, or if weights were updated: bounds apply to masks alone.
         """
         bounds = self._bounds_of(cell)
         return certified_room([layer.loss_after for layer in cell.layers], bounds) if bounds else None
 
     def certified_room_total(self, cell: CellReport) -> float | None:
-        """The same of the sums over all layers."""
+        """Return the optimality gap of the sums over all layers; None as in :meth:`certified_room`."""
         bounds = self._bounds_of(cell)
         return certified_room([sum(layer.loss_after for layer in cell.layers)], [sum(bounds)]) if bounds else None
 
     def _bounds_of(self, cell: CellReport) -> list[float]:
-        """The highest bound of each layer; none where one is unknown or weights have moved."""
+        """Return the highest bound of each layer; an empty list if one is unknown or weights were updated."""
         bounds = [self._bounds.get(_place(cell, layer)) for layer in cell.layers]
         known = [bound for bound in bounds if bound is not None]
         return [] if cell.moved or len(known) < len(bounds) else known
 
     def error_vs_wanda(self, cell: CellReport) -> float | None:
-        """Mean of L / L(Wanda's mask) over the layers where Wanda's mask has an error; None without that warm start."""
+        """Return the mean of L / L(Wanda's mask) over layers where the latter is not 0; None without Wanda's mask."""
         starts = [(layer.loss_after, self._wanda.get(_place(cell, layer))) for layer in cell.layers]
         ratios = [loss / start for loss, start in starts if start]
         return fmean(ratios) if ratios else None

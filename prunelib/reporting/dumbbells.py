@@ -1,4 +1,4 @@
-"""A figure of perplexities: for each warm start a line from its own mask to the refined ones, and the dense model."""
+"""A figure of perplexities: per warm start a line from its own mask to the refined masks, and the dense model."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Line = tuple[str, list[Row]]
-LOG_FROM = 8  # the ratio of the extremes from which an axis is logarithmic
+LOG_FROM = 8  # an axis is logarithmic from this ratio of the extremes
 
 
 def dumbbells(report: Report, rows: Sequence[Row]) -> Figure:
-    """One panel a model and text; in it, under each title of comparable rows, one line a warm start."""
+    """Draw one panel per model and text, with one line per warm start under the title of each group of rows."""
     pruned = [row for row in rows if not row.dense]
     models = {model: _lines(report, pruned, model) for model in dict.fromkeys(row.cell.model for row in pruned)}
     heights = [1 + 0.27 * len(lines) for lines in models.values()]
@@ -38,7 +38,7 @@ def dumbbells(report: Report, rows: Sequence[Row]) -> Figure:
 
 
 def _lines(report: Report, pruned: Sequence[Row], model: str) -> list[Line]:
-    """The lines of a panel from top to bottom: a group's title (no rows), then its warm starts with their rows."""
+    """Return a panel's lines from top to bottom: a group's title (no rows), then its warm starts with their rows."""
     lines: list[Line] = []
     for group in grouped(row for row in pruned if row.cell.model == model):
         lines.append((title(report, group), []))
@@ -68,7 +68,7 @@ def _panel(ax: "Axes", report: Report, lines: Sequence[Line], text: str, dense: 
 
 
 def _perplexities(rows: Iterable[Row], text: str) -> list[float]:
-    """The rows' perplexities, where known."""
+    """Return the rows' known perplexities."""
     return [value for row in rows if (value := row.perplexity(text)) is not None]
 
 
@@ -97,7 +97,7 @@ def _note(ax: "Axes", note: str, place: tuple[float, float], shift: tuple[float,
 
 
 def _scale(ax: "Axes", values: Sequence[float]) -> None:
-    """Room for the notes beside the extremes; from a ratio of LOG_FROM on, a logarithmic axis with plain numbers."""
+    """Set axis limits with margins for the notes at the extremes; from a ratio of LOG_FROM, use a logarithmic axis."""
     low, high = min(values), max(values)
     if high < LOG_FROM * low:
         room = 0.2 * (high - low) or 0.2 * high

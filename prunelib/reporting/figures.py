@@ -1,4 +1,4 @@
-"""The report's figures as deterministic SVG, each with a caption that says what is seen in it."""
+"""The report's figures as deterministic SVG, each with a caption that explains it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _STRIPS_CAPTION = "Each thin line runs through the blocks from first to last; it
 
 @dataclass(frozen=True)
 class Drawing:
-    """A finished figure: the stem of its file's name, its heading, its caption and the SVG."""
+    """A finished figure: file stem, heading, caption and SVG."""
 
     name: str
     title: str
@@ -25,7 +25,7 @@ class Drawing:
 
 
 def draw(report: Report) -> list[Drawing]:
-    """The figures that have something to show, in the order in which they are read."""
+    """Draw the figures that have data, in reading order."""
     known = rows_of(report)
     evaluated = [row for row in known if any(row.perplexity(text) for text in report.texts)]
     refined = [row for row in known if row.refined]

@@ -1,4 +1,4 @@
-"""The report's cells as flat records, one a cell and seed, and one a pruned matrix: the rows of the CSV files."""
+"""The rows of the CSV files: one flat record per cell and seed, and one per pruned matrix."""
 
 from prunelib.reporting.comparisons import Comparisons
 from prunelib.reporting.digits import significant
@@ -9,7 +9,7 @@ Record = dict[str, str | float | None]
 
 
 def cell_records(report: Report) -> list[Record]:
-    """The rows of results.csv: fractions as fractions; None where nothing is known."""
+    """Return the rows of results.csv: fractions, not percent; None for unknown values."""
     comparisons = Comparisons(report.cells)
     return [_cell_record(report, comparisons, cell) for cell in report.cells]
 
@@ -34,7 +34,7 @@ def _cell_record(report: Report, comparisons: Comparisons, cell: CellReport) -> 
 
 
 def timing_record(cell: CellReport) -> Record:
-    """A cell's row of timing.csv: what refining it cost, in all and step by step; None where that is unknown."""
+    """Return a cell's row of timing.csv: refinement time (total and per step), memory, machine; None if unknown."""
     timing = cell.timing
     return {
         "cell": cell.key,
@@ -58,9 +58,9 @@ def _evaluation(report: Report, cell: CellReport) -> Record:
 
 
 def steps(cell: CellReport) -> str | None:
-    """``sparsefw 0.830 > sparseswaps 0.710``: the error that each step left, of the warm start's, over all layers.
+    """Return ``sparsefw 0.830 > sparseswaps 0.710``: the error after each step, relative to the warm start's.
 
-    None for a refiner that is no chain.
+    Errors are summed over all layers. None if the refiner is not a chain.
     """
     chains = list(zip(*(layer.steps for layer in cell.layers), strict=True))
     if len(chains) < 2:
@@ -71,7 +71,7 @@ def steps(cell: CellReport) -> str | None:
 
 
 def layer_record(cell: CellReport, layer: LayerResult) -> Record:
-    """One row of layers.csv: the layer's record without the steps of a chain, and what follows from it."""
+    """Return one row of layers.csv: the layer's record without the steps of a chain, and derived values."""
     return {
         **_names(cell),
         **layer.model_dump(exclude={"steps"}),

@@ -1,4 +1,4 @@
-"""What a reader must know to read the report's tables."""
+"""Notes that explain the report's tables."""
 
 from collections.abc import Sequence
 
@@ -33,7 +33,7 @@ _COSTS = "Time: of the refiner alone, without the compilation of kernels. Memory
 
 
 def notes(report: Report) -> list[str]:
-    """What a reader must know to read the tables, a sentence or two each."""
+    """Return the notes that explain the tables, one or two sentences each."""
     perplexities = [f"Perplexity {text}: {windows}." for text in report.texts if (windows := _windows(report, text))]
     return [
         *_seeds(report),
@@ -50,7 +50,7 @@ def notes(report: Report) -> list[str]:
 
 
 def cost_notes(report: Report) -> list[str]:
-    """What a reader must know to read the columns of time and memory, where they have any."""
+    """Return the notes that explain the columns of time and memory; none if no cell has a timing."""
     machines = dict.fromkeys(cell.timing.machine for cell in report.cells if cell.timing)
     largest = ", the largest of the draws" if len(report.seeds) > 1 else ""
     return [f"{_COSTS}{largest}. Measured on {' and '.join(machines)}."] if machines else []
@@ -65,7 +65,7 @@ def _seeds(report: Report) -> list[str]:
 
 
 def _comparisons(members: Sequence[Row]) -> list[str]:
-    """The notes on what only some reports show."""
+    """Return the notes on features that only some reports have."""
     return [
         *([_MOVED] if any(row.moved for row in members) else []),
         *([_WANDA] if any("error_vs_wanda" in row.values for row in members) else []),
@@ -74,7 +74,7 @@ def _comparisons(members: Sequence[Row]) -> list[str]:
 
 
 def _chains(report: Report) -> list[str]:
-    """What each step of each chain left, of the first draw."""
+    """Return a note with the error after each step of each chain, for the first seed."""
     first = [cell for cell in report.cells if cell.cell.seed in (None, *report.seeds[:1])]
     known = [
         f"{report.label(cell.cell.pattern)}, {cell.cell.warmstart}, {cell.cell.refiner}: {of_chain}"
@@ -94,7 +94,7 @@ def _accuracies(report: Report) -> list[str]:
 
 
 def _covered(report: Report) -> str:
-    """How much of the blocks is pruned at all, where that is not everything."""
+    """Return a sentence on the share of the blocks' weights that is prunable; empty if it is all of them."""
     partial = {cell.cell.model: cell.result.coverage for cell in report.cells if cell.result.coverage < 1}
     shares = ", ".join(f"{percent_reached(share)}% in {report.label(model)}" for model, share in partial.items())
     return f" Only linear layers are pruned and counted: of the blocks' matrix weights {shares}." if shares else ""

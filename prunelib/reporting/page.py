@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: no network, no script; styles and figures are inside."""
+"""The report as one self-contained HTML page: no network, no script; styles and figures are inlined."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ _SERIES = {colour: f"series-{index}" for index, colour in enumerate(PALETTE)}
 
 
 def html(report: Report, drawings: Sequence[Drawing]) -> str:
-    """The page, with the given figures in their order."""
+    """Return the page, with the given figures in order."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -44,7 +44,7 @@ def html(report: Report, drawings: Sequence[Drawing]) -> str:
 
 
 def findings(report: Report) -> list[tuple[str, str]]:
-    """The best row by perplexity on the first text, of each group of comparable rows: a heading and a sentence."""
+    """Return a heading and a sentence per group of comparable rows: its lowest perplexity on the first text."""
     text = next((text for text in report.texts if report.perplexities(text)), "")
     measured = [row for row in rows_of(report) if row.perplexity(text) is not None]
     return [
@@ -77,7 +77,7 @@ def _shown(row: Row, text: str) -> str:
 
 
 def _inline(drawing: Drawing) -> Markup:
-    """A figure to stand inside a page: in the page's colours, as wide as its place, with ids of its own."""
+    """Return a figure's SVG for inlining: in the page's colours, as wide as its container, with unique ids."""
     svg = drawing.svg[drawing.svg.index("<svg") :]
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{drawing.name}-", svg)
     svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
@@ -87,7 +87,7 @@ def _inline(drawing: Drawing) -> Markup:
 
 
 def _sections(settings: Mapping[str, Any], name: str = "") -> Iterator[tuple[str, dict[str, str]]]:
-    """Every section by its dotted name, with the values that stand in it and not in a section of its own."""
+    """Yield every section's dotted name and values, without the values of its subsections."""
     sections = {key: section for key, value in settings.items() if (section := _section(value)) is not None}
     values = {key: as_text(value) for key, value in settings.items() if key not in sections}
     if values or not settings:
@@ -97,7 +97,7 @@ def _sections(settings: Mapping[str, Any], name: str = "") -> Iterator[tuple[str
 
 
 def _section(value: Any) -> Mapping[str, Any] | None:
-    """A value that has values of its own: a mapping, or a list of such, numbered from 1."""
+    """Return a value as a section: a mapping, or a list of mappings numbered from 1; None for any other value."""
     if isinstance(value, list | tuple) and value and all(isinstance(item, Mapping) for item in value):
         return {str(number): item for number, item in enumerate(value, start=1)}
     return value if isinstance(value, Mapping) else None

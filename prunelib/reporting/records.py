@@ -1,4 +1,4 @@
-"""What a report is made from: the cells that were evaluated, and how they are to be shown."""
+"""The data of a report: the evaluated cells, and how to show them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ DASH = "–"
 
 @dataclass(frozen=True)
 class CellReport:
-    """All that is known of one cell; ``layers`` is empty and ``timing`` None for the dense model."""
+    """All records of one cell; ``layers`` is empty and ``timing`` None for the dense model."""
 
     result: CellResult
     layers: Sequence[LayerResult] = ()
@@ -26,7 +26,7 @@ class CellReport:
 
     @property
     def key(self) -> str:
-        """``smollm2_135m-0-row60-wanda-swaps``, ``smollm2_135m-dense``: one of a kind in a report."""
+        """``smollm2_135m-0-row60-wanda-swaps``, ``smollm2_135m-dense``: unique in a report."""
         seed = [] if self.cell.seed is None else [str(self.cell.seed)]
         return "-".join([self.cell.model, *seed, self.cell.name])
 
@@ -37,7 +37,7 @@ class CellReport:
 
     @property
     def refined(self) -> bool:
-        """Whether a refiner worked on the mask, though it may have left it as it was: it counted, proved or changed."""
+        """Whether a refiner ran, even without changing the mask: it counted swaps, proved rows or changed the error."""
         return any(
             layer.swaps is not None or layer.optimal_rows is not None or layer.loss_after != layer.loss_before
             for layer in self.layers
@@ -45,12 +45,12 @@ class CellReport:
 
     @property
     def moved(self) -> bool:
-        """Whether kept weights have moved: then the cell stands apart from masks alone."""
+        """Whether kept weights were updated: the cell is then reported apart from masks alone."""
         return any(layer.moved for layer in self.layers)
 
     @property
     def swaps_per_row(self) -> float | None:
-        """Swaps over all layers by rows over all layers."""
+        """Number of swaps divided by number of rows, over all layers."""
         return _per_row(self.layers, [layer.swaps for layer in self.layers])
 
     @property
@@ -71,15 +71,15 @@ class Report:
     Attributes
     ----------
     cells
-        In the order of the grid, each model's dense cell before its others.
+        In grid order, each model's dense cell first.
     texts, tasks
-        Names of the held-out texts and the zero-shot tasks, in the order in which they are shown.
+        Names of the held-out texts and the zero-shot tasks, in display order.
     labels
-        How people write the names of params.yaml (``row60``: ``60% per row``); other names stand for themselves.
+        Display labels of names in params.yaml (``row60``: ``60% per row``); other names are shown as they are.
     settings
         The part of params.yaml that was used.
     provenance
-        What a reader needs to do it again: heading to text (``Model``, ``Command``).
+        Information to reproduce the results: heading to text (``Model``, ``Command``).
     """
 
     cells: Sequence[CellReport]
@@ -90,7 +90,7 @@ class Report:
     provenance: Mapping[str, str]
 
     def label(self, name: str | None) -> str:
-        """The name as people write it; an en dash for None."""
+        """Return the display label of a name; an en dash for None."""
         return DASH if name is None else self.labels.get(name, name)
 
     @property
@@ -109,21 +109,21 @@ class Report:
         return list(dict.fromkeys(cell.cell.warmstart for cell in self.cells if cell.cell.warmstart))
 
     def perplexities(self, text: str) -> list[PerplexityResult]:
-        """The perplexities of one text, of the cells that have one."""
+        """Return the perplexities on one text, of the cells that have one."""
         return [cell.result.perplexity[text] for cell in self.cells if text in cell.result.perplexity]
 
     def accuracies(self, task: str) -> list[TaskResult]:
-        """The results of one task, of the cells that have one."""
+        """Return the results on one task, of the cells that have one."""
         return [cell.result.tasks[task] for cell in self.cells if task in cell.result.tasks]
 
 
 def as_text(value: Any) -> str:
-    """A value as it reads in params.yaml, lists without brackets."""
+    """Format a value as in params.yaml, lists without brackets."""
     if isinstance(value, list | tuple):
         return ", ".join(as_text(item) for item in value)
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def as_line(settings: Mapping[str, Any]) -> str:
-    """Settings in one line, each a key and its value."""
+    """Format settings as one line of keys and values."""
     return " · ".join(f"{key} {as_text(value)}" for key, value in settings.items())

@@ -1,4 +1,4 @@
-"""The rows of the report's tables: the cells of one combination of methods, one a seed, as means and spreads."""
+"""The rows of the report's tables: means and spreads over seeds, one row per combination of methods."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ class Row:
     Attributes
     ----------
     cells
-        One a seed.
+        One cell per seed.
     values
-        By column of results.csv and timing.csv, where known: the mean over seeds; the largest ``peak_bytes``.
+        Known values by column of results.csv and timing.csv: the mean over seeds; of ``peak_bytes`` the maximum.
     spreads
-        What stands behind ±: the sample standard deviation over at least two seeds; for accuracies the mean of the
+        The numbers after ±: the sample standard deviation over at least two seeds; for accuracies the mean of the
         seeds' standard errors, because all seeds share the items.
     """
 
@@ -33,7 +33,7 @@ class Row:
 
     @property
     def cell(self) -> Cell:
-        """The names, without a seed."""
+        """The row's names, without a seed."""
         return _without_seed(self.cells[0])
 
     @property
@@ -43,21 +43,21 @@ class Row:
 
     @property
     def refined(self) -> bool:
-        """Whether a refiner worked on the masks."""
+        """Whether a refiner ran on any of the masks."""
         return any(cell.refined for cell in self.cells)
 
     @property
     def moved(self) -> bool:
-        """Whether kept weights have moved."""
+        """Whether kept weights were updated."""
         return any(cell.moved for cell in self.cells)
 
     def perplexity(self, text: str) -> float | None:
-        """The mean perplexity of a text; None where it was not measured."""
+        """Return the mean perplexity on a text; None if it was not measured."""
         return self.values.get(f"perplexity_{text}")
 
 
 def rows_of(report: Report) -> list[Row]:
-    """One row a combination, in order of first appearance."""
+    """Return one row per combination, in order of first appearance."""
     found: dict[Cell, list[tuple[CellReport, Record]]] = {}
     for cell, record in zip(report.cells, cell_records(report), strict=True):
         found.setdefault(_without_seed(cell), []).append((cell, record | timing_record(cell)))
@@ -85,7 +85,7 @@ def _numbers(records: Sequence[Record], key: str) -> list[float]:
 
 
 def grouped(rows: Iterable[Row]) -> list[list[Row]]:
-    """Rows that may be compared with one another: of one model and pattern, masks alone before moved weights."""
+    """Group comparable rows: those of one model and pattern, with masks alone before updated weights."""
     found: dict[tuple[str, str | None], tuple[list[Row], list[Row]]] = {}
     for row in rows:
         alone, moved = found.setdefault((row.cell.model, row.cell.pattern), ([], []))
@@ -94,7 +94,7 @@ def grouped(rows: Iterable[Row]) -> list[list[Row]]:
 
 
 def title(report: Report, group: Sequence[Row]) -> str:
-    """What a group's rows have in common: ``60% per row``, ``60% per row, weights moved``, ``dense``."""
+    """Return the title of a group's rows: ``60% per row``, ``60% per row, weights moved``, ``dense``."""
     if group[0].dense:
         return "dense"
     pattern = report.label(group[0].cell.pattern)

@@ -1,4 +1,4 @@
-"""A figure of one value a layer, by layer type: a cell's strip shows the blocks from first to last and their mean."""
+"""A figure of one value per layer, by layer type: a strip shows a row's blocks from first to last, and their mean."""
 
 from collections.abc import Callable, Sequence
 from statistics import fmean
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Value = Callable[[LayerResult], float]
-SLOT = 0.84  # the share of a layer type's room that its strips take
-STRIP = 0.8  # the share of a strip's room that its line takes
+SLOT = 0.84  # fraction of a layer type's width that its strips occupy
+STRIP = 0.8  # fraction of a strip's width that its line occupies
 
 
 def by_type(rows: Sequence[Row], value: Value) -> dict[str, list[float]]:
-    """The layers' values, means over seeds, by type: types in order of first appearance, blocks from first to last."""
+    """Return the layers' values, averaged over seeds, by type in order of first appearance, blocks first to last."""
     values: dict[str, list[float]] = {}
     for row in rows:
         by_block = [sorted(cell.layers, key=lambda layer: layer.block) for cell in row.cells]
@@ -30,14 +30,14 @@ def by_type(rows: Sequence[Row], value: Value) -> dict[str, list[float]]:
 
 
 def strips(report: Report, rows: Sequence[Row], value: Value, label: str) -> Figure:
-    """One panel a group of comparable rows; in it, for each layer type, one strip a row.
+    """Draw one panel per group of comparable rows, with one strip per layer type and row.
 
     Parameters
     ----------
     value
-        What is shown of each layer.
+        Function from a layer to the value shown.
     label
-        What it is called, with its unit.
+        Axis label of the value, with its unit.
     """
     panels, kinds = grouped(rows), list(by_type(rows, value))
     figure = Figure(figsize=(WIDTH, 0.6 + 2.2 * len(panels)), layout="constrained")

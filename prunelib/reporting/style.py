@@ -1,4 +1,4 @@
-"""How all figures look: type, grid, colours of warm starts, markers of refiners; SVG with the same bytes every time."""
+"""The style of all figures: type, grid, colours of warm starts, markers of refiners; SVG with deterministic bytes."""
 
 import io
 from collections.abc import Sequence
@@ -53,43 +53,43 @@ STYLE: dict[str, Any] = {
 
 
 def colour(report: Report, row: Row) -> str:
-    """The colour of a row's warm start, the same in all figures of a report."""
+    """Return the colour of a row's warm start, the same in all figures of a report."""
     return PALETTE[report.warmstarts.index(row.cell.warmstart or "") % len(PALETTE)]
 
 
 def marker(report: Report, row: Row, ink: str) -> dict[str, Any]:
-    """The marker of a row's refiner in a colour, as arguments of ``plot``: hollow for a mask that is not refined."""
+    """Return the marker of a row's refiner in a colour, as arguments of ``plot``; hollow for unrefined masks."""
     refiners = list(dict.fromkeys(other.cell.refiner for other in report.cells if other.refined))
     form = MARKERS[refiners.index(row.cell.refiner) % len(MARKERS)] if row.refined else "o"
     return {"marker": form, "linestyle": "", "color": ink, "markerfacecolor": ink if row.refined else PAPER}
 
 
 def warmstart_keys(report: Report, rows: Sequence[Row]) -> list[Line2D]:
-    """Legend entries for the warm starts of some rows."""
+    """Return the legend entries for the warm starts of some rows."""
     colours = {row.cell.warmstart: colour(report, row) for row in rows}
     return [Line2D([], [], color=ink, linewidth=4, label=report.label(name)) for name, ink in colours.items()]
 
 
 def refiner_keys(report: Report, rows: Sequence[Row]) -> list[Line2D]:
-    """Legend entries for the refiners of some rows."""
+    """Return the legend entries for the refiners of some rows."""
     markers = {row.cell.refiner: marker(report, row, INK) for row in rows}
     return [Line2D([], [], **form, label=report.label(name)) for name, form in markers.items()]
 
 
 def legend(figure: Figure, keys: Sequence[Line2D]) -> None:
-    """Legend entries above the figure, read line by line (matplotlib fills columns)."""
+    """Draw a legend above the figure, with entries in order line by line (matplotlib fills columns)."""
     columns = min(len(keys), LEGEND_COLUMNS)
     by_column = [key for column in range(columns) for key in keys[column::columns]]
     figure.legend(handles=by_column, loc="outside upper left", ncols=columns)
 
 
 def heading(report: Report, model: str, text: str) -> str:
-    """The title of a panel: the model is named only where there are several."""
+    """Return the title of a panel; it names the model only if the report has several."""
     return f"{report.label(model)}: {text}" if len(report.models) > 1 else text
 
 
 def svg(figure: Figure) -> str:
-    """The figure as SVG, without the date and the name of the program."""
+    """Return the figure as SVG, without the date and the name of the program."""
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     return stream.getvalue()

@@ -1,4 +1,4 @@
-"""The report's tables: CSV in full precision for programs, Markdown and its like in sensible digits for people."""
+"""The report's tables: CSV in full precision for programs; Markdown and other tables rounded for people."""
 
 import csv
 import io
@@ -19,7 +19,7 @@ _MAIN = ("relative_error", "perplexity_", "seconds")
 
 @dataclass(frozen=True)
 class Entry:
-    """A table's cell: its text, and whether it is the best of its group."""
+    """One entry of a table: its text, and whether it is the best of its group."""
 
     text: str
     best: bool = False
@@ -27,7 +27,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Group:
-    """Rows that compare with one another; each starts with the names of its warm start and refiner."""
+    """Comparable rows; each starts with the names of its warm start and refiner."""
 
     title: str
     dense: bool
@@ -45,7 +45,7 @@ class Table:
 
 @dataclass(frozen=True)
 class _Column:
-    """A column of figures; ``unit`` is that of the numbers shown: 0.01 for percent."""
+    """A column of numbers; ``unit`` is the unit of the numbers shown: 0.01 for percent."""
 
     heading: str
     key: str
@@ -54,7 +54,7 @@ class _Column:
     unit: float = 1
 
     def entries(self, group: Sequence[Row]) -> list[Entry]:
-        """A group's entries; with several values, all that read the same as the best one are best."""
+        """Return a group's entries; with several values, all entries with the same text as the best are best."""
         known = [row.values[self.key] for row in group if self.key in row.values]
         best = self.show(self.best(known)) if self.best and len(known) > 1 else None
         return [self._entry(row, best) for row in group]
@@ -67,17 +67,17 @@ class _Column:
 
 
 def results_csv(report: Report) -> str:
-    """One row a cell and seed; a column's name never depends on other cells' values."""
+    """Return results.csv, one row per cell and seed; a column's name never depends on other cells' values."""
     return _csv(cell_records(report))
 
 
 def layers_csv(report: Report) -> str:
-    """One row for each pruned matrix of each cell and seed."""
+    """Return layers.csv, one row per pruned matrix of each cell and seed."""
     return _csv([layer_record(cell, layer) for cell in report.cells for layer in cell.layers])
 
 
 def timing_csv(report: Report) -> str:
-    """One row a pruned cell and seed: what refining it cost, and on which machine."""
+    """Return timing.csv, one row per pruned cell and seed: time and memory of refinement, and the machine."""
     return _csv([timing_record(cell) for cell in report.cells if not cell.dense])
 
 
@@ -90,7 +90,7 @@ def _csv(records: Sequence[Record]) -> str:
 
 
 def results_tables(report: Report, costs: bool) -> list[Table]:
-    """One table a model, seeds taken together; columns in which none of its rows has a value are left out.
+    """Return one table per model, aggregated over seeds; columns in which no row has a value are omitted.
 
     ``costs`` adds time and memory, which differ from run to run.
     """
@@ -98,7 +98,7 @@ def results_tables(report: Report, costs: bool) -> list[Table]:
 
 
 def main_tables(report: Report) -> list[Table]:
-    """The columns of :func:`results_tables` that fit a terminal: error, perplexities, time."""
+    """Return the tables of :func:`results_tables` with the columns that fit a terminal: error, perplexities, time."""
     return _tables(report, [column for column in (*_columns(report), *_COSTS) if column.key.startswith(_MAIN)])
 
 
@@ -149,7 +149,7 @@ _COSTS = (
 
 
 def results_markdown(report: Report) -> str:
-    """The results tables with their notes, for a README or a pull request."""
+    """Return the results tables with their notes as Markdown, for a README or a pull request."""
     tables = [_markdown(table) for table in results_tables(report, costs=False)]
     origin = [f"- {heading}: {text}" for heading, text in report.provenance.items()]
     parts = ["# Results", *tables, "\n".join(f"- {note}" for note in notes(report)), "\n".join(origin)]

@@ -10,7 +10,7 @@ from prunelib.reporting.tables import Entry, main_tables
 
 
 def print_tables(report: Report, console: Console) -> None:
-    """Print one table a model, each row with its pattern; the best of a group are bold."""
+    """Print one table per model, each group with its pattern on the first row; the best values of a group are bold."""
     for known in main_tables(report):
         shown = Table(title=known.model, box=SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0), pad_edge=False)
         for heading in ("Pattern", *known.headings[:2]):

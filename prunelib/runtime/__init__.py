@@ -1,1 +1,1 @@
-"""How work runs on this machine: tasks here or on Ray, threads and devices, files, resumption, progress."""
+"""Execution: tasks in this process or on Ray, threads and devices, files, resuming, progress."""

@@ -1,4 +1,4 @@
-"""The identity of code: what it computes, whatever its comments and docstrings say."""
+"""A hash of source code that ignores comments, docstrings and layout."""
 
 import ast
 from collections.abc import Iterable
@@ -10,12 +10,12 @@ _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def code_identity(files: Iterable[Path]) -> str:
-    """Hash Python sources, in the order of their names, without comments, docstrings and layout."""
+    """Hash Python sources, sorted by path, without comments, docstrings and layout."""
     return sha256_json([[file.name, _computed(file)] for file in sorted(files)])
 
 
 def _computed(file: Path) -> str:
-    """The syntax tree of a file, as text."""
+    """Return the syntax tree of a file without its docstrings, as text."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:

@@ -1,4 +1,4 @@
-"""How far tasks are, as those who run them report it."""
+"""How many tasks are running and waiting, and the callback that receives it."""
 
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
@@ -7,15 +7,15 @@ R = TypeVar("R")
 
 
 class Load(NamedTuple):
-    """How many tasks run, and how many wait, over all nodes."""
+    """Number of running and of waiting tasks, over all nodes."""
 
     running: int
     waiting: int
 
     def __str__(self) -> str:
-        """``3 running, 5 waiting``."""
+        """Return ``3 running, 5 waiting``."""
         return f"{self.running} running, {self.waiting} waiting"
 
 
 OnDone = Callable[[R, Load], None]
-"""Told what each task gave, as they finish."""
+"""Callback: receives each task's result as it completes, and the load."""

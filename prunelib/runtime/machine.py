@@ -1,8 +1,8 @@
-"""What belongs to the machine and not to the experiment: threads, device, memory budgets.
+"""Settings of the machine rather than the experiment: threads, device, memory budgets.
 
-These come from environment variables (``PRUNELIB_THREADS=8``), never from params.yaml: moving to another machine must
-not rerun a stage. Neither threads nor budgets change a mask. A GPU makes the same best swaps as a processor; its sweeps
-may end at other optima.
+They are environment variables (``PRUNELIB_THREADS=8``), never part of params.yaml: changing machines must not rerun a
+stage. Neither threads nor budgets change a mask. Best swaps are the same on a GPU as on the CPU; sweeps on a GPU may
+end at other optima.
 """
 
 import platform
@@ -19,24 +19,24 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from prunelib.errors import ParamsError
 
 WAITING_BYTES = 1024**3
-"""Inputs that wait on a GPU to be read for Gram matrices take no more than this, or there is one."""
+"""Limit of the inputs queued on a GPU for accumulation into Gram matrices; a single larger input is still queued."""
 
 
 def available_cores() -> int:
-    """The number of processor cores that this process may use, by its affinity and its container's quota."""
-    from joblib import cpu_count  # noqa: PLC0415 - takes numpy, which plans go without
+    """Return the number of CPU cores that this process may use, by its affinity and its container's quota."""
+    from joblib import cpu_count  # noqa: PLC0415 - imports numpy, which the command plan does not need
 
     return int(cpu_count())
 
 
 def peak_memory() -> int:
-    """The most memory that this process has held so far, in bytes."""
+    """Return the peak resident memory of this process so far, in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def processor_name() -> str:
-    """The processor's model as the system calls it, or its architecture where it does not say."""
+    """Return the CPU model reported by the system, or the CPU architecture if there is none."""
     try:
         if sys.platform == "darwin":
             words = ("sysctl", "-n", "machdep.cpu.brand_string")
@@ -49,7 +49,7 @@ def processor_name() -> str:
 
 
 def _default_device() -> str:
-    import torch  # noqa: PLC0415 - a heavy import that reading the settings alone must not pay for
+    import torch  # noqa: PLC0415 - a heavy import, not needed to read the settings alone
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -69,15 +69,15 @@ def _usable_device(value: str) -> str:
 
 
 class Budgets(BaseSettings):
-    """Memory on the device that models run on, in plain bytes or as ``2GiB``.
+    """Memory budgets on the device that runs the model, in plain bytes or as ``2GiB``.
 
     Attributes
     ----------
     gram_bytes
-        What Gram matrices may take while they accumulate; with less than a block needs, its windows pass through it
-        several times, with the same bits.
+        Limit of the Gram matrices during accumulation; if a block needs more, its windows run through it several
+        times, with bit-identical results.
     state_bytes
-        What the states of all windows between two blocks may take; more of them wait on the processor.
+        Limit of the hidden states of all windows between two blocks; above it they are kept on the CPU.
     """
 
     model_config = SettingsConfigDict(env_prefix="PRUNELIB_", frozen=True)
@@ -92,16 +92,16 @@ class Machine(Budgets):
     Attributes
     ----------
     threads
-        Worker threads, for torch and for the compiled kernels alike.
+        Worker threads of torch and of the compiled kernels.
     device
         Where models run and masks are refined: ``cpu``, ``cuda`` or ``cuda:N``.
     backend
-        The inner loops of refiners: ``auto``, those compiled for the device; ``cpu``, those for processors, also where
-        models run on a GPU; ``reference``, plain torch on the device. Refit swaps with ``refit: all`` are always on a
-        processor.
+        The inner loops of refiners: ``auto``, the kernels compiled for the device; ``cpu``, the CPU backend, even if
+        models run on a GPU; ``reference``, plain torch on the device. Refit swaps with ``refit: all`` always run on
+        the CPU.
     task_threads, task_gpus
-        What each task takes of its node on Ray (:mod:`prunelib.runtime.tasks`): threads, and GPUs or a share of one;
-        None: one where the nodes have any.
+        Resources of each task on Ray (:mod:`prunelib.runtime.tasks`): threads, and GPUs or a fraction of one;
+        None: one GPU if the cluster has any.
     """
 
     threads: int = Field(default_factory=available_cores, ge=1)
@@ -112,12 +112,12 @@ class Machine(Budgets):
 
     @property
     def refining_device(self) -> str:
-        """Where masks are refined."""
+        """The device on which masks are refined."""
         return "cpu" if self.backend == "cpu" else self.device
 
     @property
     def refining_name(self) -> str:
-        """What masks are refined on: ``AMD EPYC 9B14, 2 threads``, or the model of a GPU."""
+        """Name of the hardware that refines masks: ``AMD EPYC 9B14, 2 threads``, or the model of a GPU."""
         if self.refining_device == "cpu":
             return f"{processor_name()}, {self.threads} thread{'s' * (self.threads > 1)}"
         import torch  # noqa: PLC0415 - as above
@@ -130,19 +130,19 @@ B = TypeVar("B", bound=Budgets)
 
 @cache
 def machine() -> Machine:
-    """The settings of this machine, read once from the environment.
+    """Return the settings of this machine, read once from the environment.
 
     Raises
     ------
     ParamsError
-        If a variable has an unusable value; the message names it.
+        If a variable has an invalid value; the message names the variable.
     """
     return _read(Machine)
 
 
 @cache
 def budgets() -> Budgets:
-    """The budgets alone, as :func:`machine` has them, without the look for a GPU that takes torch."""
+    """Return only the budgets of :func:`machine`, without the GPU detection that imports torch."""
     return _read(Budgets)
 
 

@@ -1,4 +1,4 @@
-"""Reading ahead: disk and device work at the same time."""
+"""Prefetching: read from disk while the device computes."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -10,7 +10,7 @@ R = TypeVar("R")
 
 
 def read_ahead(read: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """What ``read`` gives for each item, in order; a thread reads the next one while this one is worked on."""
+    """Yield ``read(item)`` for each item, in order; a thread reads the next item while the caller uses this one."""
     waiting: deque[Future[R]] = deque()
     with ThreadPoolExecutor(1) as reader:
         for item in items:

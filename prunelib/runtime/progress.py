@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, otherwise a line for each tenth of it."""
+"""Progress of long loops: a bar on a terminal, otherwise one line per tenth of the loop."""
 
 import sys
 import time
@@ -12,7 +12,7 @@ _LINES = 10
 
 
 class Meter:
-    """One long loop of ``total`` units, with a status beside it; see :func:`meter`."""
+    """The progress of a loop over ``total`` units, with a status text; see :func:`meter`."""
 
     def __init__(self, title: str, total: int, unit: str, console: Console) -> None:
         self._title, self._total, self._unit, self._console = title, total, unit, console
@@ -31,7 +31,7 @@ class Meter:
         self._task = self.bar.add_task(title, total=total, status="")
 
     def advance(self, amount: int = 1, status: str = "") -> None:
-        """Count ``amount`` more units as done; ``status`` stands beside the count."""
+        """Count ``amount`` more units as done; ``status`` is shown next to the count."""
         self._done += amount
         if self._console.is_terminal:
             self.bar.update(self._task, completed=self._done, status=status)
@@ -53,7 +53,7 @@ def note(line: str) -> None:
 
 @contextmanager
 def meter(title: str, total: int, unit: str) -> Iterator[Meter]:
-    """A :class:`Meter` on standard error for the length of a ``with`` block."""
+    """Yield a :class:`Meter` on standard error for the duration of a ``with`` block."""
     drawn = Meter(title, total, unit, Console(file=sys.stderr))
     with drawn.bar:
         yield drawn

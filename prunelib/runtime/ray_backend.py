@@ -1,4 +1,4 @@
-"""Tasks on Ray, as :mod:`prunelib.runtime.tasks` asks for them. Scheduling, retries and transport are Ray's."""
+"""The Ray backend of :mod:`prunelib.runtime.tasks`; Ray does the scheduling, retries and transport."""
 
 import contextlib
 import logging
@@ -22,14 +22,14 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 ATTEMPTS = 3
-_CONNECTION = 60.0  # seconds for a node to accept one
-_ANSWER = 600.0  # seconds for a node to answer; Ray's workers have a low priority, and start late on a busy machine
+_CONNECTION = 60.0  # timeout of a connection attempt, seconds
+_ANSWER = 600.0  # timeout of a node's answer, seconds; Ray's workers have low priority and start late on a busy machine
 
 
 def run(
     function: Callable[[T], R], items: Sequence[T], cost: Callable[[T], float], shared: Path, on_done: OnDone[R]
 ) -> list[R]:
-    """As :func:`prunelib.runtime.tasks.run_tasks`."""
+    """Run tasks as :func:`prunelib.runtime.tasks.run_tasks` does, on Ray."""
     with _connected():
         _require_shared(shared.absolute())
         task = ray.remote(_call).options(**_share(), max_retries=ATTEMPTS - 1, retry_exceptions=True)
@@ -47,7 +47,7 @@ def run(
 
 
 def _call(function: Callable[[T], R], item: T, project: Path) -> R:
-    """In a worker: what the function gives for an item, whose paths are those of the project."""
+    """Call the function on an item, in a worker process, from the project folder so that relative paths resolve."""
     os.chdir(project)
     torch.set_num_threads(machine().threads)
     return function(item)
@@ -55,7 +55,7 @@ def _call(function: Callable[[T], R], item: T, project: Path) -> R:
 
 @contextlib.contextmanager
 def _connected() -> Iterator[None]:
-    """A connection to Ray for the length of a ``with`` block; one that is there already stays."""
+    """Connect to Ray for the duration of a ``with`` block; an existing connection is used and left open."""
     if ray.is_initialized():
         yield
         return
@@ -74,8 +74,8 @@ def _connected() -> Iterator[None]:
 
 
 def _why_not(error: Exception) -> str:
-    """Say why there is no connection: for want of the right token, or of a cluster."""
-    if "RAY_AUTH_TOKEN" in f"{error} {error.__cause__}":  # in all that Ray says of tokens
+    """Explain a failed connection: a missing or wrong token, or no cluster."""
+    if "RAY_AUTH_TOKEN" in f"{error} {error.__cause__}":  # in all of Ray's messages about tokens
         return (
             "the cluster's token is missing or refused; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to the token or "
             "RAY_AUTH_TOKEN_PATH to its file (~/.ray/auth_token by default)"
@@ -84,7 +84,7 @@ def _why_not(error: Exception) -> str:
 
 
 def _require_listener(address: str) -> None:
-    """Refuse ``host:port`` where nobody listens: Ray itself would try for minutes."""
+    """Raise StageError if nothing listens at ``host:port``: Ray itself would retry for minutes."""
     host, _, port = address.rpartition(":")
     if host and port.isdecimal():
         try:
@@ -94,13 +94,13 @@ def _require_listener(address: str) -> None:
 
 
 def _share() -> dict[str, Any]:
-    """What each task takes of a node, and the environment that makes it keep to that."""
+    """Return each task's resources, and the environment variables that limit the task to them."""
     threads, gpus = machine().task_threads, machine().task_gpus
     if gpus is None:
         gpus = float("GPU" in ray.cluster_resources())
     environment = {
         **{name: value for name, value in os.environ.items() if name.startswith("PRUNELIB_") or name == "PYTHONPATH"},
-        "PRUNELIB_DEVICE": "cuda" if gpus else "cpu",  # Ray shows a task its own GPUs alone
+        "PRUNELIB_DEVICE": "cuda" if gpus else "cpu",  # Ray makes only the task's own GPUs visible
         "PRUNELIB_THREADS": str(threads),
         "OMP_NUM_THREADS": str(threads),
     }
@@ -108,7 +108,7 @@ def _share() -> dict[str, Any]:
 
 
 def _require_shared(folder: Path) -> None:
-    """Refuse to begin where a node does not see a folder of this one."""
+    """Raise StageError if a node cannot access a folder of this node."""
     token = folder / f"{uuid.uuid4().hex}.token"
     token.touch()
     try:
@@ -137,7 +137,7 @@ def _sees(look: "ray.ObjectRef[bool]") -> bool:
 
 @contextlib.contextmanager
 def _cancelling(waiting: list[Any]) -> Iterator[None]:
-    """While open, an exception (Ctrl-C too) cancels the tasks that wait or run; Ray may abort where one has just ended.
+    """Cancel all waiting and running tasks on an exception (Ctrl-C too); Ray may abort if a task has just ended.
 
     https://github.com/ray-project/ray/pull/54798
     """
@@ -164,7 +164,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _load(unfinished: int) -> Load:
-    """How many of the unfinished tasks run, by the share of the cluster that is taken."""
+    """Estimate how many of the unfinished tasks are running, from the CPUs in use in the cluster."""
     total, free = ray.cluster_resources(), ray.available_resources()
     taken = total.get("CPU", 0.0) - free.get("CPU", 0.0)
     running = min(unfinished, round(taken / machine().task_threads))

@@ -1,9 +1,9 @@
-"""Work that goes on after it was killed: what a stage has finished waits in scratch/ for the next run.
+"""Resuming killed work: the finished parts of a stage are kept in scratch/ for the next run.
 
-DVC empties a stage's outputs before it runs, so parts that are finished cannot wait there. They stand in a folder whose
-name is made of all that decides them: the stage's cell, its settings, its inputs and the code. The same work finds them
-again; other work finds none, and removes those that are out of date. A part is written under a temporary name and
-renamed (:mod:`prunelib.runtime.store`), so what stands there is whole.
+DVC deletes a stage's outputs before it runs, so finished parts cannot be kept there. Their folder is named by the
+stage's cell and a hash of everything that determines them: settings, inputs and code. A rerun of the same work reuses
+them; changed work starts empty and removes the outdated parts. Each part is written under a temporary name and then
+renamed (:mod:`prunelib.runtime.store`), so every part found is complete.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ SCRATCH = Path("scratch")
 
 
 class FinishedValues:
-    """JSON values by name, in a folder where a later run finds them."""
+    """JSON values by name, stored in a folder for reuse by a later run."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -31,7 +31,7 @@ class FinishedValues:
         return self._file(name).exists()
 
     def write(self, name: str, value: Any) -> None:
-        """Write a value, whole or not at all."""
+        """Write a value atomically."""
         store.write_json(self._file(name), value)
 
     def read(self, name: str) -> Any:
@@ -39,7 +39,7 @@ class FinishedValues:
         return store.read_json(self._file(name))
 
     def once(self, name: str, compute: Callable[[], Any]) -> Any:
-        """Read a value, which is computed and written first where it is not there."""
+        """Read a value; compute and write it first if it is missing."""
         if name not in self:
             self.write(name, compute())
         return self.read(name)
@@ -50,19 +50,20 @@ class FinishedValues:
 
 @contextlib.contextmanager
 def resumable(name: str, decides: Mapping[str, Any]) -> Iterator[Path]:
-    """A folder for the finished parts of some work; it is removed when the work is done, and stays when it fails.
+    """Yield a folder for the finished parts of some work; it is removed on success and kept on failure.
 
     Parameters
     ----------
     name
-        Of the work, a file name: ``refine-smollm2_135m-0-row60-wanda-swaps``. One process at a time works on it.
+        Name of the work, valid as a file name: ``refine-smollm2_135m-0-row60-wanda-swaps``. Only one process at a time
+        may work on it.
     decides
-        All that decides the parts, the code (:mod:`prunelib.runtime.code`) too, as JSON values.
+        Everything that determines the parts, including the code (:mod:`prunelib.runtime.code`), as JSON values.
 
     Raises
     ------
     StageError
-        If another process works on it; the message says which.
+        If another process works on it; the message gives its process id.
     """
     folder = SCRATCH / f"{name}-{store.sha256_json(dict(decides))[:16]}"
     with alone(name):
@@ -76,12 +77,12 @@ def resumable(name: str, decides: Mapping[str, Any]) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def alone(name: str) -> Iterator[None]:
-    """Hold a name's lock in ``scratch/``, which the system takes back from a process that ends in any way.
+    """Lock a name in ``scratch/`` for the duration of a ``with`` block; the system frees the lock of a dead process.
 
     Raises
     ------
     StageError
-        If another process holds it; the message says which.
+        If another process has the lock; the message gives its process id.
     """
     lock, holder = FileLock(SCRATCH / f"{name}.lock"), SCRATCH / f"{name}.holder"
     SCRATCH.mkdir(exist_ok=True)

@@ -1,7 +1,7 @@
-"""Files that are whole or absent: safetensors and JSON, written to a temporary name and renamed, with provenance.
+"""Atomic files: safetensors and JSON, written under a temporary name and renamed, with provenance.
 
-A safetensors artifact carries one header entry, ``prunelib``: sorted JSON with the artifact's ``kind`` and its
-provenance (what made it, from what). Bytes are deterministic: the same contents give the same file.
+A safetensors artifact has one header entry, ``prunelib``: sorted JSON with the artifact's ``kind`` and provenance
+(the settings and inputs that made it). Files are deterministic: the same contents give the same bytes.
 """
 
 import contextlib
@@ -28,24 +28,24 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
 
 
 def sha256_file(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def sha256_json(value: Any) -> str:
-    """The SHA-256 of a JSON value in its canonical form (sorted keys, no spaces)."""
+    """Return the SHA-256 of a JSON value in canonical form (sorted keys, no spaces), in hexadecimal."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary file beside ``path``; on success it becomes ``path``, on failure nothing is left.
+    """Yield a temporary file in the folder of ``path``; on success it becomes ``path``, on failure it is removed.
 
     Raises
     ------
     ArtifactError
-        If the file could not be written (disk full, no permission). What was at ``path`` stays.
+        If the file could not be written (disk full, no permission). The previous ``path`` is kept.
     """
     temporary = _partial(path)
     with _writing(path):
@@ -65,7 +65,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside ``path``; on success it becomes ``path``, on failure nothing is left.
+    """Yield an empty folder next to ``path``; on success it becomes ``path``, on failure it is removed.
 
     Raises
     ------
@@ -89,7 +89,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 
 
 def publish(folder: Path, path: Path) -> None:
-    """Put a finished folder in the place of ``path``, whole or not at all; the files are linked where that can be.
+    """Replace ``path`` atomically by a copy of a finished folder; files are hard-linked if possible.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def write_tensors(path: Path, tensors: Mapping[str, "torch.Tensor"], kind: str, 
     ArtifactError
         If the file could not be written.
     """
-    from safetensors.torch import save_file  # noqa: PLC0415 - torch only where tensors are
+    from safetensors.torch import save_file  # noqa: PLC0415 - import torch only for tensors
 
     header = {"kind": kind, "format": FORMAT_VERSION, **provenance}
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
@@ -117,7 +117,7 @@ def write_tensors(path: Path, tensors: Mapping[str, "torch.Tensor"], kind: str, 
 
 
 def read_provenance(path: Path, kind: str) -> dict[str, Any]:
-    """The header of an artifact of the given kind.
+    """Read the header of an artifact of the given kind.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def read_provenance(path: Path, kind: str) -> dict[str, Any]:
 
 
 def read_tensors(path: Path, kind: str) -> dict[str, "torch.Tensor"]:
-    """All tensors of an artifact of the given kind.
+    """Read all tensors of an artifact of the given kind.
 
     Raises
     ------
@@ -149,12 +149,12 @@ def read_tensors(path: Path, kind: str) -> dict[str, "torch.Tensor"]:
 
 
 def expect_provenance(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Refuse an artifact whose header differs from what it is used with.
+    """Check that the header of an artifact has the expected values.
 
     Raises
     ------
     ArtifactError
-        Naming the file, the first key that differs, and both values.
+        If it has not; the message gives the file, the first key that differs, and both values.
     """
     for key, value in expected.items():
         if found.get(key) != value:
@@ -193,7 +193,7 @@ def read_json(path: Path) -> Any:
     Raises
     ------
     ArtifactError
-        If it is missing or no JSON.
+        If it is missing or not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -217,12 +217,12 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _partial(path: Path) -> Path:
-    """The hidden name beside ``path`` under which this process writes it."""
+    """Return the hidden temporary name, in the same folder, under which this process writes ``path``."""
     return path.with_name(f".{path.name}.{os.getpid()}.partial")
 
 
 def _make_way(path: Path) -> None:
-    """Make the folder that ``path`` is in, and clear what killed writers of ``path`` left there."""
+    """Create the parent folder of ``path``, and remove the leftovers of killed writers of ``path``."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
@@ -239,7 +239,7 @@ def _make_way(path: Path) -> None:
 
 
 def _is_other_process(pid: int) -> bool:
-    """Whether a process that is not this one runs under that number; a killed one may still be listed as a zombie."""
+    """Return whether ``pid`` is a running process other than this one; a killed one may still be listed as a zombie."""
     if pid == os.getpid():
         return False
     try:
@@ -248,11 +248,11 @@ def _is_other_process(pid: int) -> bool:
     except (ProcessLookupError, psutil.NoSuchProcess):
         return False
     except (PermissionError, psutil.AccessDenied):
-        return True  # it runs, as another user
+        return True  # it runs as another user
 
 
 def _exchange(new: Path, path: Path) -> None:
-    """Rename ``new`` to ``path``; what was there stands aside meanwhile, so a kill at any time loses neither."""
+    """Rename ``new`` to ``path``; the old ``path`` is set aside meanwhile, so a kill at any time loses neither."""
     old = path.with_name(f".{path.name}.{os.getpid()}.old.partial")
     try:
         if os.path.lexists(path):
@@ -263,14 +263,14 @@ def _exchange(new: Path, path: Path) -> None:
 
 
 def _put_back(old: Path, path: Path) -> None:
-    """Return what was set aside if nothing came in its place, and discard it otherwise."""
+    """Rename ``old`` back to ``path`` if nothing replaced it; otherwise discard it."""
     if os.path.lexists(old) and not os.path.lexists(path):
         old.rename(path)
     _discard(old)
 
 
 def _discard(path: Path) -> None:
-    """Remove a file or folder; what the system refuses to remove is tried again at the next write."""
+    """Remove a file or folder; if that fails, the next write tries again."""
     with contextlib.suppress(OSError):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -280,7 +280,7 @@ def _discard(path: Path) -> None:
 
 @contextlib.contextmanager
 def _writing(path: Path) -> Iterator[None]:
-    """Turn the system's refusals of our own steps into one line that names the file."""
+    """Convert an OSError in the library's own steps into one line that names the file."""
     try:
         yield
     except OSError as error:
@@ -289,7 +289,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _filling(path: Path) -> Iterator[None]:
-    """As :func:`_writing` around the caller's steps, whose other errors may be about files that it reads."""
+    """Convert write errors in the caller's steps as :func:`_writing` does; other errors may concern files it reads."""
     from safetensors import SafetensorError  # noqa: PLC0415 - as in write_tensors
 
     try:
@@ -307,7 +307,7 @@ def _unwritable(path: Path, reason: object) -> ArtifactError:
 
 
 def _link(source: str, target: str) -> None:
-    """The same file under another name, or a copy where the file system has no such names."""
+    """Hard-link a file, or copy it if the file system cannot link."""
     try:
         os.link(source, target)
     except OSError:
@@ -323,6 +323,6 @@ def _sync(path: Path) -> None:
 
 
 def _sync_names(folder: Path) -> None:
-    """Make a rename durable where the system can: the contents stand whole under their name either way."""
+    """Make a rename durable if the system supports it; the renamed file is complete either way."""
     with contextlib.suppress(OSError):
         _sync(folder)

@@ -1,7 +1,7 @@
-"""Independent tasks: one after the other in this process, or on Ray, where ``RAY_ADDRESS`` says that there is one.
+"""Independent tasks: one after the other in this process, or on Ray if ``RAY_ADDRESS`` is set.
 
-Tasks exchange names of files and small values, never tensors: each maps what it needs from disk, and writes what it
-makes into the scratch folder, whole or not at all. So a run that was stopped goes on, wherever it goes on.
+Tasks exchange file names and small values, never tensors: each memory-maps its inputs from disk, and writes its
+outputs atomically into the scratch folder. So a stopped run can resume, on any machine that shares the folder.
 """
 
 import os
@@ -18,7 +18,7 @@ R = TypeVar("R")
 
 
 def distributed() -> bool:
-    """Whether tasks run on Ray: ``RAY_ADDRESS`` is that of a cluster, or ``local`` for one on this machine alone."""
+    """Return whether tasks run on Ray: ``RAY_ADDRESS`` is a cluster's address, or ``local`` for one on this machine."""
     return bool(os.environ.get("RAY_ADDRESS"))
 
 
@@ -30,25 +30,27 @@ def run_tasks(
     on_done: OnDone[R] = lambda _result, _load: None,
     here: Callable[[T], R] | None = None,
 ) -> list[R]:
-    """What a function gives for each item, in their order.
+    """Map ``function`` over ``items``; results in input order.
 
     Parameters
     ----------
     function
         On Ray it is copied to other processes, and may be called again for an item whose worker was lost.
     cost
-        Of an item, in any unit: on several workers the dearest begin first.
+        Cost of an item, in any unit: on Ray, the most expensive items start first.
     shared
-        A folder that tasks read and write; every node must see it.
+        A folder that tasks read and write; every node must have access to it.
+    on_done
+        Callback: receives each task's result as it completes.
     here
-        The same function for this process, where it tells of its progress itself: ``on_done`` is then told nothing.
+        Variant of ``function`` for this process that reports its own progress: ``on_done`` is then not called.
 
     Raises
     ------
     StageError
-        If Ray is asked for and not installed or not reached, or a node does not see the folder.
+        If Ray is requested but not installed or not reachable, or a node cannot access the folder.
     Exception
-        What the function raised; on Ray, three times for one item. Tasks that had finished are kept.
+        Raised by the function; on Ray, after three attempts at one item. Finished tasks are kept.
     """
     if distributed() and items:
         found: list[R] = _ray().run(function, items, cost, shared, on_done)
@@ -64,9 +66,9 @@ def run_tasks(
 
 def _ray() -> ModuleType:
     if os.environ["RAY_ADDRESS"] == "local":
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # without clusters, Ray keeps to the loopback
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # without clusters, Ray uses only the loopback
     try:
-        from prunelib.runtime import ray_backend  # noqa: PLC0415 - an extra, which few need
+        from prunelib.runtime import ray_backend  # noqa: PLC0415 - an optional extra
     except ImportError:
         raise StageError(
             f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: Ray is not installed; pip install 'prunelib[ray]'"
