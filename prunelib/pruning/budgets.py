@@ -103,7 +103,7 @@ def tabled(layers: Sequence[Layer], pattern: Pattern, table: Table) -> dict[str,
 
 
 def balanced(layers: Sequence[Layer], pattern: Pattern, shares: Shares, total: int | None = None) -> dict[str, Pattern]:
-    """Return the patterns nearest to these shares that keep exactly ``total`` weights.
+    """Return patterns close to these shares that keep exactly ``total`` weights.
 
     Parameters
     ----------
