@@ -85,8 +85,8 @@ def refine(
 
     Arguments and errors: :class:`prunelib.methods.contract.Refine`.
 
-    Safeguard (not in the paper): rows whose error would increase are left unchanged. This happens by rounding, or where
-    ``damping`` changes the objective. ``restored`` starts from ``extra.updated_weight``; ``all`` from the least-squares
+    Safeguard: rows whose error would increase are left unchanged. This happens by rounding, or where ``damping``
+    changes the objective. ``restored`` starts from ``extra.updated_weight``; ``all`` from the least-squares
     weights of ``mask``. The error is compared with that of ``extra.updated_weight``.
 
     Returns
@@ -160,7 +160,7 @@ def _all_rows(
 
 
 def standardise(weight: torch.Tensor, gram: torch.Tensor) -> Standardised:
-    """Scale a weight (rows, inputs) and a Gram matrix (inputs, inputs) to a :class:`Standardised` layer."""
+    """Scale a weight (rows, inputs) and a Gram matrix (inputs, inputs); losses of a row scale with the row."""
     norms = gram.diagonal().double().clamp(min=0).sqrt()
     inputs = norms.where(norms > 0, 1)
     scaled = weight.double() * norms
