@@ -1,8 +1,8 @@
-"""Linear algebra whose bits depend neither on the number of threads nor on global settings of precision.
+"""Linear algebra that is bitwise independent of the number of threads and of global precision settings.
 
-A library splits a long sum over its threads when a product has few rows, and a factorisation always. Where a thread's
-share of rows or columns is no multiple of a vector's length, it may sum in another order. With other bits for another
-number of threads, a mask could change with the machine.
+Libraries split long sums over threads in products with few rows, and always in factorisations. If a thread's share of
+rows or columns is not a multiple of the vector length, the order of summation may differ. Results that depend on the
+number of threads could change a mask from machine to machine.
 """
 
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ from torch.nn.functional import pad
 
 from prunelib.errors import NumericalError
 
-_PANEL = 256  # a sum as short as this is not split over threads
-_TILE = 16  # rows and columns; over multiples of it, a sum's order is the same for any number of threads
+_PANEL = 256  # sums of at most this length are not split over threads
+_TILE = 16  # rows and columns; at multiples of it, the order of summation is the same for any number of threads
 
 
 def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """A B for left (rows, n) and right (n, columns), summed panel by panel; as fast as the whole at once.
+    """Return A B for left (rows, n) and right (n, columns), summed panel by panel; as fast as a single product.
 
-    The result is on the device of ``left`` and in its dtype; panels of ``right`` are brought to it one by one.
+    The result is on the device of ``left`` and in its dtype; panels of ``right`` are copied to it one by one.
     """
     rows, columns = len(left), right.shape[1]
     if rows % _TILE:
@@ -34,7 +34,7 @@ def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 
 
 def _brought(panel: torch.Tensor, left: torch.Tensor) -> torch.Tensor:
-    """A panel in whole tiles, on the device and in the dtype of ``left``, converted there: fewer bytes travel."""
+    """Return a panel in whole tiles on the device of ``left``, converted to its dtype there to transfer fewer bytes."""
     panel = panel.to(left.device).to(left.dtype)
     return pad(panel, (0, -panel.shape[1] % _TILE)) if panel.shape[1] % _TILE else panel
 
@@ -54,9 +54,9 @@ def true_float32() -> Iterator[None]:
 
 
 def inverse(matrix: torch.Tensor) -> torch.Tensor:
-    """The inverse of a symmetric positive definite matrix (n, n), by its Cholesky factor; row-major.
+    """Return the inverse of a symmetric positive definite matrix (n, n), by its Cholesky factor; row-major.
 
-    LAPACK's is column-major, and a product of few rows with that is split over threads.
+    LAPACK returns it column-major, and products of few rows with a column-major matrix are split over threads.
 
     Raises
     ------
@@ -68,10 +68,10 @@ def inverse(matrix: torch.Tensor) -> torch.Tensor:
 
 
 def inverse_factor(matrix: torch.Tensor) -> torch.Tensor:
-    """The upper triangular U with U^T U = A^-1, for a symmetric positive definite A (n, n).
+    """Return the upper triangular U with U^T U = A^-1, for a symmetric positive definite A (n, n).
 
-    With the rows and columns of A turned around, its Cholesky factor is that of A = R R^T with R upper triangular, and
-    U = R^-1: the inverse itself, which loses accuracy, is never formed.
+    The Cholesky factor of A with rows and columns reversed gives A = R R^T with R upper triangular, and U = R^-1. The
+    inverse of A, which would lose accuracy, is never formed.
 
     Raises
     ------

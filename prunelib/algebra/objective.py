@@ -1,4 +1,4 @@
-"""The pruning error and its yardstick, from the Gram matrix alone."""
+"""The pruning error and the output energy to which it is relative, from the Gram matrix alone."""
 
 from collections.abc import Callable
 
@@ -7,13 +7,13 @@ import torch
 from prunelib.algebra.linalg import product
 from prunelib.errors import NumericalError
 
-_SLACK = 1e-3  # what rounding in float32, or a product without symmetry, may add
-_STRIP = 1024  # rows of a weight that are looked at at once
-_GRAM_STRIP = 128  # those of a Gram matrix
+_SLACK = 1e-3  # allowance for float32 rounding and for products that are not exactly symmetric
+_STRIP = 1024  # rows of a weight per chunk
+_GRAM_STRIP = 128  # rows of a Gram matrix per chunk
 
 
 def row_losses(weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """p^T G p of each row with p = (1 - m) * w, in float64.
+    """Return p^T G p of each row with p = (1 - m) * w, in float64.
 
     Parameters
     ----------
@@ -31,12 +31,12 @@ def row_losses(weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor) -> 
 
 
 def pruning_error(weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor) -> float:
-    """||W X - (M*W) X||_F^2 for weight (rows, inputs), gram (inputs, inputs) and mask (rows, inputs), True = kept."""
+    """Return ||W X - (M*W) X||_F^2 for weight and mask (rows, inputs), True = kept, and gram (inputs, inputs)."""
     return float(row_losses(weight, gram, mask).sum())
 
 
 def refit_losses(weight: torch.Tensor, gram: torch.Tensor, moved: torch.Tensor) -> torch.Tensor:
-    """e^T G e of each row with e = w - x, for kept weights that have moved to x: (rows,) float64.
+    """Return e^T G e of each row with e = w - x, for weights updated to x: (rows,) float64.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def refit_losses(weight: torch.Tensor, gram: torch.Tensor, moved: torch.Tensor) 
 
 
 def _quadratic_forms(gram: torch.Tensor, weight: torch.Tensor, error: Callable[[slice], torch.Tensor]) -> torch.Tensor:
-    """e^T G e for the error e of each row of a weight, which is made for a strip of rows at a time: (rows,) float64."""
+    """Return e^T G e for the error e of each row, computed for a strip of rows at a time: (rows,) float64."""
     forms = torch.empty(len(weight), dtype=torch.float64, device=weight.device)
     for start in range(0, len(weight), _STRIP):
         strip = slice(start, start + _STRIP)
@@ -59,12 +59,12 @@ def _quadratic_forms(gram: torch.Tensor, weight: torch.Tensor, error: Callable[[
 
 
 def damped(gram: torch.Tensor, share: float) -> torch.Tensor:
-    """G + share * mean(diag G) * I, (inputs, inputs): as if every input carried noise of its own."""
+    """Return G + share * mean(diag G) * I, (inputs, inputs): as if each input had independent noise."""
     return gram + share * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
 
 
 def output_energy(weight: torch.Tensor, gram: torch.Tensor) -> float:
-    """||W X||_F^2, against which a pruning error is relative."""
+    """Return ||W X||_F^2, to which pruning errors are relative."""
     return pruning_error(weight, gram, torch.zeros_like(weight, dtype=torch.bool))
 
 
@@ -74,8 +74,8 @@ def check_layer(weight: torch.Tensor, gram: torch.Tensor) -> None:
     Raises
     ------
     NumericalError
-        If a shape does not fit, a value is NaN or infinite, or the Gram matrix is no sum of x x^T: not symmetric, or an
-        entry larger than its two diagonal entries allow (Cauchy-Schwarz).
+        If a shape does not fit, a value is NaN or infinite, or the Gram matrix is not a sum of x x^T: not symmetric, or
+        with an entry larger than its two diagonal entries allow (Cauchy-Schwarz).
     """
     if weight.ndim != 2 or gram.shape != (weight.shape[1],) * 2:
         raise NumericalError(
@@ -84,7 +84,7 @@ def check_layer(weight: torch.Tensor, gram: torch.Tensor) -> None:
     for name, tensor in (("weight", weight), ("gram", gram)):
         if not tensor.isfinite().all():
             raise NumericalError(f"{name}: NaN or infinity found, expected finite numbers")
-    inverse = gram.diagonal().clamp(min=0).rsqrt()  # infinite where an input is dead: 0 times it is NaN, and passes
+    inverse = gram.diagonal().clamp(min=0).rsqrt()  # infinite for dead inputs; 0 * inf is NaN, which passes the check
     for start in range(0, len(gram), _GRAM_STRIP):
         strip = slice(start, start + _GRAM_STRIP)
         scale = inverse[strip, None]

@@ -1,11 +1,11 @@
 """Optimal Brain Surgeon, column by column, as in SparseGPT (Frantar & Alistarh, arXiv 2301.00774, algorithm 1).
 
-Columns are visited from left to right and then frozen. Where a row prunes column j, the columns R from j on make up for
-it as best they can: with H = G damped, and F the inverse of H over R,
+Columns are visited from left to right and then frozen. If a row prunes column j, the columns R from j on are updated to
+compensate optimally: with H the damped G, and F the inverse of H over R,
 
     w_R -= w_j / F_jj * F_j,R        which costs  w_j^2 / F_jj
 
-The rows of all these F stand in the upper triangular U with U^T U = H^-1: F_j,R = U_jj U_j,R.
+The rows of all these F follow from the upper triangular U with U^T U = H^-1: F_j,R = U_jj U_j,R.
 """
 
 from collections.abc import Callable
@@ -19,8 +19,8 @@ BLOCK = 128
 DAMPENING = 0.01
 
 Choice = Callable[[slice, torch.Tensor], torch.Tensor]
-"""From columns, and the costs w_j^2 / F_jj (rows, remaining) float64 of these and all after them, to the columns' mask
-(rows, columns), True = kept."""
+"""A choice of mask: maps a slice of columns, and the costs w_j^2 / F_jj (rows, remaining) float64 of these and all
+later columns, to the mask (rows, columns) of the slice, True = kept."""
 
 
 def prune_columns(
@@ -31,19 +31,20 @@ def prune_columns(
     block: int = BLOCK,
     width: int = BLOCK,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Prune column by column, in float64, and let the columns to the right make up for it.
+    """Prune column by column, in float64, and update the columns to the right to compensate.
 
     Parameters
     ----------
     weight, gram
         (rows, inputs), any float dtype; (inputs, inputs), sum over tokens of x x^T.
     choose
-        Asked for the mask of ``width`` columns when the first of them is reached: all before it have been pruned, and
-        the costs are of weights that made up for that, beyond the block for what other blocks have pruned.
+        Chooses the mask of ``width`` columns when the first of them is reached. All columns before it are done, and the
+        costs are those of the updated weights; beyond the block, updated only for the preceding blocks.
     dampening
         H = G + dampening * mean(diag G) * I.
     block
-        Columns beyond a block learn of its errors when it is complete, in one product. A multiple of ``width``.
+        Number of columns per block, a multiple of ``width``. Columns beyond a block are updated when it is complete, in
+        one product.
 
     Returns
     -------
@@ -74,6 +75,6 @@ def prune_columns(
 
 
 def _hessian(gram: torch.Tensor, dampening: float) -> torch.Tensor:
-    """G damped, or the identity where no input is alive."""
+    """Return the damped G, or the identity if all inputs are dead."""
     H = damped(gram.double(), dampening)
     return H if H.any() else torch.eye(len(H)).to(H)

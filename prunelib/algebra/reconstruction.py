@@ -1,11 +1,11 @@
 """Least squares on the support of a mask, all rows at once (as in ALPS, arXiv 2406.07831, section 3.3).
 
 For a row w of the model and weights x that are 0 outside the mask, the output error is (w - x)^T G (w - x): a quadratic
-over the kept places S, whose minimum solves G_SS x_S = (G w)_S. Conjugate gradients solve that for all rows with one
-product (rows, inputs) x (inputs, inputs) an iteration, with no system for each row to be written down.
+over the kept positions S, whose minimum solves G_SS x_S = (G w)_S. Conjugate gradients solve this for all rows with one
+product (rows, inputs) x (inputs, inputs) per iteration, without forming a system for each row.
 
-In units in which every input has norm 1 the diagonal of G is 1: conjugate gradients in these units are those that the
-diagonal preconditions. Products are in float32, scalars in float64.
+Inputs are scaled to norm 1, so that the diagonal of G is 1: this is the same as conjugate gradients with the diagonal
+of G as preconditioner. Products are in float32, scalars in float64.
 """
 
 from typing import NamedTuple
@@ -15,14 +15,14 @@ import torch
 from prunelib.algebra.linalg import product
 
 _EPSILON = torch.finfo(torch.float32).eps
-_SPARSE = 0.75  # the share of moving rows from which on the others are left out: that copies all
+_SPARSE = 0.75  # share of active rows at or below which finished rows are dropped, which copies the rest
 
 
 class _Rows(NamedTuple):
-    """The state of the rows that still move, and of some that are done.
+    """The solver state of the active rows, and of some finished ones.
 
-    row (n,) is their place in the matrix; pruned, residual r and direction p are (n, inputs); energy is r^T r, and done
-    the energy with which a row is finished, both (n,) float64.
+    row (n,) is their index in the matrix; pruned, residual r and direction p are (n, inputs); energy is r^T r, and done
+    the energy at which a row is finished, both (n,) float64.
     """
 
     row: torch.Tensor
@@ -41,26 +41,26 @@ def reconstruct(
     iterations: int,
     tolerance: float,
 ) -> torch.Tensor:
-    """Move kept weights towards the least error (w - x)^T G (w - x).
+    """Minimise the error (w - x)^T G (w - x) over the kept weights.
 
-    The error falls with every iteration, up to the rounding of float32: of a start that is (nearly) the minimum, what
-    comes back can be worse in the last digits (:func:`prunelib.methods.kept_weights.the_better`). Where G is singular,
-    it is one minimum of many; weights whose inputs are dead do not move.
+    The error falls with every iteration, up to float32 rounding: from a start at (nearly) the minimum, the result can
+    be worse in the last digits (:func:`prunelib.methods.kept_weights.the_better`). If G is singular, the result is one
+    of many minima; weights of dead inputs are unchanged.
 
     Parameters
     ----------
     weight
         (rows, inputs), the model's, any float dtype.
     gram
-        (inputs, inputs), sum over tokens of x x^T, or what else is to weigh the error.
+        (inputs, inputs), sum over tokens of x x^T, or another matrix that weights the error.
     mask
         (rows, inputs) bool, True = kept, with any counts.
     start
         (rows, inputs), 0 where pruned.
     iterations
-        At most so many. A row needs no more than it keeps weights, and far fewer for real inputs.
+        Maximum number. In exact arithmetic a row needs at most as many as it keeps weights; real inputs need far fewer.
     tolerance
-        A row is finished when the norm of its residual, relative to that of the mask alone, is as low as this.
+        A row is finished when the norm of its residual, relative to that of the mask alone, is at most this.
 
     Returns
     -------
@@ -86,7 +86,7 @@ def _conjugate_gradients(
     iterations: int,
     tolerance: float,
 ) -> torch.Tensor:
-    """The step d, 0 where pruned, to the least (e - d)^T G (e - d)."""
+    """Return the step d, 0 where pruned, that minimises (e - d)^T G (e - d)."""
     residual, reference = (product(each, G).masked_fill_(pruned, 0) for each in (error, masked))
     step, row = torch.zeros_like(error), torch.arange(len(error), device=error.device)
     at = _Rows(row, pruned, residual, residual, _dot(residual, residual), tolerance**2 * _dot(reference, reference))
@@ -101,9 +101,9 @@ def _conjugate_gradients(
 
 
 def _iterate(G: torch.Tensor, at: _Rows, step: torch.Tensor) -> _Rows:
-    """One iteration: x += a p, r -= a G p, p = r + b p; a = 0 in rows that are done.
+    """Run one iteration: x += a p, r -= a G p, p = r + b p; a = 0 in rows that are done.
 
-    A row ends where only rounding bends the error along p.
+    A row is finished when the curvature along p is within rounding error.
     """
     bend = product(at.direction, G).masked_fill_(at.pruned, 0)
     curvature = _dot(at.direction, bend)

@@ -1,1 +1,1 @@
-"""Which weights stay: patterns, budgets, and the artifacts that hold masks and moved weights."""
+"""Sparsity patterns, allocations, and the artifacts of masks and updated weights."""

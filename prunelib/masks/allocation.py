@@ -1,6 +1,6 @@
-"""How the weights that a model keeps may be shared among its layers: what params.yaml can say of it.
+"""Settings in params.yaml that allocate the kept weights of a model to its layers.
 
-What each layer keeps then is found in :mod:`prunelib.pruning.budgets`.
+The budget of each layer is computed in :mod:`prunelib.pruning.budgets`.
 """
 
 from typing import Annotated, Literal
@@ -16,7 +16,7 @@ class Owl(Settings):
     Attributes
     ----------
     outlier
-        A weight is one if its Wanda score is more than so many times the mean of its block (M).
+        A weight is an outlier if its Wanda score exceeds this multiple of the mean of its block (M).
     spread
         The sparsities of the blocks lie within twice this (lambda).
     """
@@ -27,13 +27,13 @@ class Owl(Settings):
 
 
 class Table(Settings):
-    """Sparsities of the user's.
+    """Sparsities set by the user.
 
     Attributes
     ----------
     sparsities
-        By layer name, ``*`` for anything: ``{"*.layers.0.*": 0.4, "*.down_proj": 0.5}``; the first that fits counts.
-        Layers that none fits share what is left.
+        Sparsity by layer name, with ``*`` as a wildcard: ``{"*.layers.0.*": 0.4, "*.down_proj": 0.5}``; the first match
+        is used. Layers without a match share the remaining budget.
     """
 
     method: Literal["table"] = "table"

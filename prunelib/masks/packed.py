@@ -1,4 +1,4 @@
-"""The mask artifact: one bit a weight, packed row by row, with the exact counts and what the mask was made from."""
+"""The mask artifact: one bit per weight, packed row by row, with exact counts and provenance."""
 
 from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from prunelib.runtime import store
 
 
 class PackedMasks(Mapping[str, torch.Tensor]):
-    """Masks (rows, inputs) bool by layer name, one bit a weight until they are asked for.
+    """Masks (rows, inputs) bool by layer name, stored as one bit per weight and unpacked on access.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class PackedMasks(Mapping[str, torch.Tensor]):
 
     @classmethod
     def of(cls, masks: Mapping[str, torch.Tensor]) -> "PackedMasks":
-        """Masks (rows, inputs) bool by layer name, packed."""
+        """Pack masks (rows, inputs) bool by layer name."""
         if isinstance(masks, cls):
             return masks
         packed = {name: torch.from_numpy(np.packbits(mask.numpy(), axis=1)) for name, mask in masks.items()}
@@ -35,7 +35,7 @@ class PackedMasks(Mapping[str, torch.Tensor]):
 
     @classmethod
     def joined(cls, parts: Iterable["PackedMasks"]) -> "PackedMasks":
-        """The masks of different layers as one."""
+        """Merge the masks of different layers."""
         packed: dict[str, torch.Tensor] = {}
         inputs: dict[str, int] = {}
         for part in parts:
@@ -54,11 +54,11 @@ class PackedMasks(Mapping[str, torch.Tensor]):
         return len(self.packed)
 
     def shapes(self) -> dict[str, list[int]]:
-        """Rows and inputs by layer name."""
+        """Return rows and inputs by layer name."""
         return {name: [len(bits), self._inputs[name]] for name, bits in self.packed.items()}
 
     def kept(self) -> dict[str, int]:
-        """The number of weights kept by layer name."""
+        """Return the number of kept weights by layer name."""
         return {name: int(np.bitwise_count(bits.numpy()).sum(dtype=np.int64)) for name, bits in self.packed.items()}
 
 
@@ -75,13 +75,13 @@ def write_masks(path: Path, masks: Mapping[str, torch.Tensor], provenance: Mappi
 
 
 def read_masks(path: Path, expected: Mapping[str, Any], layers: Container[str] | None = None) -> PackedMasks:
-    """Read masks (rows, inputs) bool by layer name, of all layers or some; they stay packed, and on disk, until used.
+    """Read masks (rows, inputs) bool by layer name, of all layers or some; they stay packed and on disk until used.
 
     Raises
     ------
     ArtifactError
-        If the file is missing, damaged or no mask, if its provenance differs from ``expected``, or if its counts are
-        not those in its header.
+        If the file is missing, damaged or not a mask file, if its provenance differs from ``expected``, or if its
+        counts differ from its header.
     """
     header = store.read_provenance(path, "mask")
     store.expect_provenance(path, header, expected)

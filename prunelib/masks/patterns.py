@@ -1,10 +1,10 @@
-"""Sparsity patterns: which weights compete with which, and how many of them stay.
+"""Sparsity patterns: the groups in which weights compete, and how many weights each group keeps.
 
-A pattern cuts a weight (rows, inputs), read row by row, into groups of consecutive places and keeps the same number in
-each. There are three cuts: a group is a fixed number of columns of a row (N:M), a row, or the whole matrix.
+A pattern divides a weight (rows, inputs), in row-major order, into groups of consecutive positions and keeps the same
+number in each. A group is a fixed number of columns of a row (N:M), a row, or the whole matrix.
 
-To add a kind, write its class here and name it in ``AnyPattern`` and ``EXAMPLES``. The rest of the library decides by
-the properties of :class:`Pattern`, never by the kind.
+To add a kind, write its class here and add it to ``AnyPattern`` and ``EXAMPLES``. The rest of the library uses the
+properties of :class:`Pattern`, never the kind.
 """
 
 import math
@@ -24,14 +24,14 @@ _PERCENT = r"([0-9]{1,2}(?:\.[0-9]+)?(?:e-[0-9]{1,3})?)%"
 
 
 class Groups(NamedTuple):
-    """How a matrix is cut: ``size`` consecutive places a group, ``keep`` of them kept."""
+    """The division of a matrix: each group has ``size`` consecutive positions, of which ``keep`` are kept."""
 
     size: int
     keep: int
 
 
 class Pattern(Settings, ABC):
-    """The base of all patterns: what drivers, methods and export ask of one.
+    """The base class of all patterns: the properties that drivers, methods and export use.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class Pattern(Settings, ABC):
     spans_rows
         Whether one group is the whole matrix, so that rows compete; otherwise every group lies within a row.
     text_form
-        What :meth:`from_text` reads, for the error message of :func:`parse_pattern`; empty: it reads no text.
+        The text that :meth:`from_text` reads, for the error message of :func:`parse_pattern`; empty: none.
     """
 
     spans_rows: ClassVar[bool] = False
@@ -50,48 +50,48 @@ class Pattern(Settings, ABC):
 
     @classmethod
     def from_text(cls, text: str) -> Self | None:  # noqa: ARG003 - every pattern's signature
-        """Read the pattern as a person writes it; None: the text is not of this kind.
+        """Read the pattern from its text form; None: the text is not of this kind.
 
         Raises
         ------
         ValueError
-            If a number in it is out of its range.
+            If a number in the text is out of range.
         """
         return None
 
     @property
     @abstractmethod
     def label(self) -> str:
-        """The pattern as a person writes it."""
+        """The pattern in its text form."""
 
     @property
     @abstractmethod
     def kept_share(self) -> Fraction:
-        """The share of weights that it keeps, before rounding to whole weights; the mean where layers differ."""
+        """The share of weights kept, before rounding to whole weights; the mean if layers differ."""
 
     @property
     def mean_sparsity(self) -> float:
-        """The share of weights that it prunes."""
+        """The share of weights pruned, as :attr:`kept_share`."""
         return float(1 - self.kept_share)
 
     @property
     def column_groups(self) -> Groups | None:
-        """The groups, where they are a fixed number of columns in every matrix; None: a row or the whole matrix."""
+        """The groups, if they are a fixed number of columns in every matrix; None: a row or the whole matrix."""
         return None
 
     @property
     def semi_structured(self) -> bool:
-        """Whether it is 2:4, which a GPU's sparse units multiply: export checks there that its weights convert."""
+        """Whether the pattern is 2:4, the format of sparse tensor cores; export checks that its weights convert."""
         return self.column_groups == Groups(size=4, keep=2)
 
     @property
     def layer_allocation(self) -> Owl | Table | None:
-        """How layers share the budget of kept weights; None: the same share of each."""
+        """The allocation of kept weights to layers; None: the same share of each layer."""
         return None
 
     @abstractmethod
     def groups(self, rows: int, inputs: int) -> Groups:
-        """Cut a matrix (rows, inputs).
+        """Return the groups of a matrix (rows, inputs).
 
         Raises
         ------
@@ -109,20 +109,20 @@ class Pattern(Settings, ABC):
         return self.with_sparsity(_sparsity(keep, size))
 
     def holds_in(self, weight: torch.Tensor) -> bool:
-        """Check whether no group of a weight (rows, inputs) has more non-zeros than the pattern keeps."""
+        """Return whether no group of a weight (rows, inputs) has more non-zeros than the pattern keeps."""
         size, keep = self.groups(*weight.shape)
         return bool((weight.reshape(-1, size) != 0).sum(dim=-1).max() <= keep)
 
 
 class _BySparsity(Pattern):
-    """A pattern that a sparsity gives, in every layer or, with an allocation, on average over layers."""
+    """A pattern of a given sparsity, in every layer or, with an allocation, on average over layers."""
 
     sparsity: Annotated[float, Field(gt=0, lt=1)]
     allocation: Allocation | None = None
 
     @property
     def kept_share(self) -> Fraction:
-        """One less the sparsity, as it is written."""
+        """1 - sparsity, as an exact decimal fraction."""
         return 1 - Fraction(str(self.sparsity))
 
     @property
@@ -146,16 +146,16 @@ class PerRow(_BySparsity):
 
     @property
     def label(self) -> str:
-        """The pattern as a person writes it: ``60% per row``."""
+        """The pattern in its text form: ``60% per row``."""
         return f"{100 * self.sparsity:g}% per row{_allocated(self.allocation)}"
 
     def groups(self, rows: int, inputs: int) -> Groups:  # noqa: ARG002 - every pattern's signature
-        """Cut a matrix (rows, inputs): a row a group."""
+        """Return the groups of a matrix (rows, inputs): one per row."""
         return _kept_of(inputs, self.sparsity)
 
 
 class PerLayer(_BySparsity):
-    """Keep ``n - floor(n * sparsity)`` of the n weights of a matrix, wherever they stand ("unstructured").
+    """Keep ``n - floor(n * sparsity)`` of the n weights of a matrix, at any positions ("unstructured").
 
     With an allocation, on average over layers.
     """
@@ -173,11 +173,11 @@ class PerLayer(_BySparsity):
 
     @property
     def label(self) -> str:
-        """The pattern as a person writes it: ``60% per layer``."""
+        """The pattern in its text form: ``60% per layer``."""
         return f"{100 * self.sparsity:g}% per layer{_allocated(self.allocation)}"
 
     def groups(self, rows: int, inputs: int) -> Groups:
-        """Cut a matrix (rows, inputs): all of it one group."""
+        """Return the groups of a matrix (rows, inputs): the whole matrix is one group."""
         return _kept_of(rows * inputs, self.sparsity)
 
 
@@ -204,26 +204,26 @@ class NOfM(Pattern):
 
     @property
     def label(self) -> str:
-        """The pattern as a person writes it: ``2:4``."""
+        """The pattern in its text form: ``2:4``."""
         return f"{self.keep}:{self.group}"
 
     @property
     def kept_share(self) -> Fraction:
-        """``keep`` of ``group``."""
+        """``keep / group``."""
         return Fraction(self.keep, self.group)
 
     @property
     def mean_sparsity(self) -> float:
-        """One less ``keep / group``, in floats: ADMM's masks depend on the last bit of it."""
+        """1 - ``keep / group`` in float arithmetic: ADMM's masks depend on its last bit."""
         return 1 - self.keep / self.group
 
     @property
     def column_groups(self) -> Groups:
-        """``group`` columns a group."""
+        """Groups of ``group`` columns."""
         return Groups(size=self.group, keep=self.keep)
 
     def groups(self, rows: int, inputs: int) -> Groups:  # noqa: ARG002 - every pattern's signature
-        """Cut a matrix (rows, inputs): ``group`` columns a group.
+        """Return the groups of a matrix (rows, inputs): ``group`` columns each.
 
         Raises
         ------
@@ -236,25 +236,25 @@ class NOfM(Pattern):
 
 
 AnyPattern = Annotated[PerRow | PerLayer | NOfM, Field(discriminator="kind")]
-"""A pattern of params.yaml."""
+"""Any pattern in params.yaml."""
 
 EXAMPLES: tuple[Pattern, ...] = (PerRow(sparsity=0.5), PerLayer(sparsity=0.5), NOfM(keep=2, group=4))
-"""One of each kind: texts are read as these kinds, and the table of methods says which of them a method supports."""
+"""One pattern of each kind: the kinds that :func:`parse_pattern` tries, and the columns of the table of methods."""
 
 
 def parse_pattern(text: str) -> Pattern:
-    """Read a pattern as a person writes it: ``60%`` (per row), ``60% per row``, ``60% per layer`` or ``2:4``.
+    """Read a pattern from its text form: ``60%`` (per row), ``60% per row``, ``60% per layer`` or ``2:4``.
 
     Raises
     ------
     PatternError
-        If the text is none of these, or a number in it is out of its range.
+        If the text is none of these, or a number in it is out of range.
     """
     try:
         for example in EXAMPLES:
             if (pattern := example.from_text(text)) is not None:
                 return pattern
-    except ValueError:  # a number out of its range
+    except ValueError:  # a number out of range
         pass
     *forms, last = [example.text_form for example in EXAMPLES if example.text_form]
     raise PatternError(f"pattern {text!r}: expected {', '.join(forms)}, or {last}")
@@ -265,17 +265,17 @@ def _allocated(allocation: Owl | Table | None) -> str:
 
 
 def _sparsity(keep: int, size: int) -> float:
-    """The sparsity that keeps exactly ``keep`` of ``size``: a little too high, for what it prunes is rounded down."""
+    """Return the sparsity that keeps exactly ``keep`` of ``size``: one ulp high, as pruned counts round down."""
     return math.nextafter((size - keep) / size, 1)
 
 
 def _of_percent(number: str) -> float:
-    """The share of a percentage, in exact fractions: 29% are 0.29."""
+    """Convert a percentage to a share, in exact fractions: 29% is 0.29."""
     return float(Fraction(number) / 100)
 
 
 def _kept_of(size: int, sparsity: float) -> Groups:
-    """One group of ``size``, counted in exact fractions: 29% of 100 are 29."""
+    """Return groups of ``size``, with counts in exact fractions: 29% of 100 is 29."""
     return Groups(size=size, keep=size - int(size * Fraction(str(sparsity))))
 
 
@@ -310,17 +310,17 @@ def select(scores: torch.Tensor, pattern: Pattern) -> torch.Tensor:
 
 
 def swap_columns(pattern: Pattern, inputs: int) -> int:
-    """How many consecutive columns of one row may swap places without changing a group's count: a row or a group."""
+    """Return how many consecutive columns may be swapped without changing a group's count: those of a group or row."""
     return pattern.column_groups.size if pattern.column_groups else inputs
 
 
 def check_mask(mask: torch.Tensor, weight: torch.Tensor, pattern: Pattern) -> None:
-    """Refuse a mask (rows, inputs) that does not fit its weight, or whose groups keep other counts than the pattern.
+    """Refuse a mask (rows, inputs) that does not fit its weight or whose groups violate the pattern's counts.
 
     Raises
     ------
     PatternError
-        Naming what differs.
+        If dtype, shape or counts differ; the message names which.
     """
     if mask.dtype != torch.bool or mask.shape != weight.shape:
         raise PatternError(

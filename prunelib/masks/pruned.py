@@ -1,7 +1,7 @@
-"""The artifact of a refined cell: its masks, and the kept weights where a refiner has moved them.
+"""The artifact of a refined cell: its masks, and the kept weights that a refiner updated.
 
-masks.safetensors     one bit a weight
-weights.safetensors   where kept weights have moved: their values alone, row by row, in the model's dtype
+masks.safetensors     one bit per weight
+weights.safetensors   only if kept weights were updated: their values, row by row, in the model's dtype
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,10 +18,10 @@ MASKS_FILE, _WEIGHTS = "masks.safetensors", "weights.safetensors"
 
 
 class Pruned(NamedTuple):
-    """A pruned model without its stock weights.
+    """The masks and updated weights of a pruned model, without the weights of the dense model.
 
-    ``masks`` is layer name to (rows, inputs) bool, True = kept; ``weights`` layer name to (rows, inputs), +0.0 where
-    pruned, for the layers whose kept weights are not those of the model.
+    ``masks`` maps layer names to (rows, inputs) bool, True = kept; ``weights`` maps the names of layers with updated
+    weights to (rows, inputs), +0.0 where pruned.
     """
 
     masks: Mapping[str, torch.Tensor]
@@ -29,14 +29,14 @@ class Pruned(NamedTuple):
 
 
 class KeptWeights(Mapping[str, torch.Tensor]):
-    """Weights (rows, inputs) by layer name, +0.0 where pruned; the kept values alone until they are asked for.
+    """Weights (rows, inputs) by layer name, +0.0 where pruned; only kept values are stored, expanded on access.
 
     Parameters
     ----------
     kept
         The kept values by layer name, row by row.
     masks
-        (rows, inputs) bool by layer name, of these layers and others.
+        (rows, inputs) bool by layer name, for at least these layers.
     """
 
     def __init__(self, kept: Mapping[str, torch.Tensor], masks: Mapping[str, torch.Tensor]) -> None:
@@ -44,7 +44,7 @@ class KeptWeights(Mapping[str, torch.Tensor]):
 
     @classmethod
     def of(cls, pruned: Pruned) -> "KeptWeights":
-        """The moved weights of a pruned model."""
+        """Return the updated weights of a pruned model."""
         if isinstance(pruned.weights, cls):
             return pruned.weights
         return cls({name: weight[pruned.masks[name]] for name, weight in pruned.weights.items()}, pruned.masks)
@@ -77,7 +77,7 @@ def write_pruned(folder: Path, pruned: Pruned, provenance: Mapping[str, Any]) ->
 
 
 def read_pruned(folder: Path, expected: Mapping[str, Any]) -> Pruned:
-    """Read the artifact; what it holds stays on disk until it is asked for.
+    """Read the artifact; its tensors stay on disk until accessed.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def read_pruned(folder: Path, expected: Mapping[str, Any]) -> Pruned:
 
 
 def merge_pruned(parts: Sequence[Pruned]) -> Pruned:
-    """The parts of a pruned model as one, still on disk where they are."""
+    """Merge the parts of a pruned model; tensors on disk stay there."""
     masks = PackedMasks.joined(PackedMasks.of(part.masks) for part in parts)
     kept = {name: values for part in parts for name, values in KeptWeights.of(part).kept.items()}
     return Pruned(masks, KeptWeights(kept, masks))

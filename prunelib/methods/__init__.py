@@ -1,1 +1,1 @@
-"""The contract of a method: what a warm start or refiner declares, takes and gives, and how methods are found."""
+"""The interface of warm starts and refiners, and the registry of methods."""

@@ -1,4 +1,4 @@
-"""The contract of a method: what a warm start and a refiner are given, what they return, and what they declare.
+"""The contract of a method: arguments, results and declared properties of warm starts and refiners.
 
 Shapes, here and in every method::
 
@@ -6,7 +6,8 @@ Shapes, here and in every method::
     gram     (inputs, inputs) float32: sum over tokens of x x^T, x the layer's input
     mask     (rows, inputs) bool, True = kept, with the exact counts of the pattern
 
-A method's module states only what differs. It ends in ``METHOD``, a :class:`WarmStart` or a :class:`Refiner`.
+A method's docstrings state only what differs. Its module ends in ``METHOD``, a :class:`WarmStart` or a
+:class:`Refiner`.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,7 +22,7 @@ from prunelib.settings import Settings
 
 
 class MethodSettings(Settings):
-    """What params.yaml may say of a method; ``method`` is its name, that of its file."""
+    """The settings of a method in params.yaml; ``method`` is its name, that of its file."""
 
     method: str
 
@@ -30,26 +31,26 @@ S = TypeVar("S", bound=MethodSettings)
 S_contra = TypeVar("S_contra", bound=MethodSettings, contravariant=True)
 
 Progress = Callable[[int, float, float], None]
-"""Called as rows are finished, every row once: their number, the sums of their losses before and after."""
+"""A callback for finished rows, each reported once: their number, and the sums of their losses before and after."""
 
 
 def silent(rows: int, loss_before: float, loss_after: float) -> None:
-    """Ignore the progress."""
+    """Ignore the progress (no-op callback)."""
 
 
 class ExtraInputs(NamedTuple):
-    """What is known of a layer beyond weight, Gram matrix and mask; a refiner declares which of these it uses.
+    """Inputs beyond weight, Gram matrix and mask; a refiner declares which of these it uses.
 
     Attributes
     ----------
     updated_weight
-        (rows, inputs), 0 where pruned: the kept weights as the step before left them. None: the model's.
+        (rows, inputs), 0 where pruned: the kept weights from the previous step. None: the model's.
     input_mean
         (inputs,) float32: mean of the inputs over the calibration tokens.
     tokens
-        Number of calibration tokens that the layer saw.
+        Number of calibration tokens of the layer.
     held_out_gram
-        (inputs, inputs) float32 of tokens that the calibration did not see. None: there are none.
+        (inputs, inputs) float32: the Gram matrix of held-out tokens. None: there are none.
     """
 
     updated_weight: torch.Tensor | None = None
@@ -63,22 +64,23 @@ NOTHING_ELSE = ExtraInputs()
 
 @dataclass(frozen=True)
 class Refined:
-    """A refined mask and what is known of each row.
+    """A refined mask with statistics of each row.
 
     Attributes
     ----------
     mask
         (rows, inputs) bool, True = kept.
     loss_before, loss_after
-        (rows,) float64: pruning error of what came in and of what goes out.
+        (rows,) float64: pruning error of the input and of the result.
     weight
-        (rows, inputs) float32: the kept weights where they were updated, +0.0 where pruned; None: those of the model.
+        (rows, inputs) float32: the updated kept weights, +0.0 where pruned; None: those of the model.
     swaps, sweeps
         (rows,) int64: swaps made and scans over all pairs; None where the refiner makes no swaps.
     optimal
         (rows,) bool: proven that no swap improves the row; None where the refiner proves nothing.
     bound
-        No mask of the pattern over the model's weights has a lower pruning error of the whole matrix; None: unknown.
+        Lower bound on the pruning error of the whole matrix, for any mask of the pattern on the model's weights; None:
+        unknown.
     """
 
     mask: torch.Tensor
@@ -113,11 +115,12 @@ class Refine(Protocol[S_contra]):
         Parameters
         ----------
         weight, gram, mask
-            On one device; the Gram matrix may be on the CPU where the refiner declares it. They are not changed.
+            On one device; the Gram matrix may be on the CPU if the refiner declares ``accepts_cpu_gram``. They are not
+            changed.
         progress
             Called as rows are finished.
         extra
-            Used are those that the refiner declares.
+            Further inputs; only the fields that the refiner declares are used.
         threads
             Worker threads on the CPU; None: as many as torch has.
 
@@ -138,7 +141,7 @@ class Saliency(Protocol[S_contra]):
 
 
 class Choose(Protocol[S_contra]):
-    """Choose the mask of one layer, where the choice is no ranking."""
+    """Choose the mask of one layer, for methods that do not rank by one score."""
 
     def __call__(
         self, weight: torch.Tensor, gram: torch.Tensor, pattern: Pattern, settings: S_contra = ...
@@ -155,7 +158,7 @@ class Choose(Protocol[S_contra]):
 
 
 class ReadMasks(Protocol[S_contra]):
-    """Read the masks of all layers at once, whatever their weights are."""
+    """Read the masks of all layers at once, independently of their weights."""
 
     def __call__(
         self,
@@ -176,7 +179,7 @@ class ReadMasks(Protocol[S_contra]):
         Raises
         ------
         ArtifactError
-            If what is read is missing, damaged, or of another model.
+            If the file is missing, damaged, or of another model.
         PatternError
             If a mask is missing, or has the wrong shape or counts.
         """
@@ -184,16 +187,16 @@ class ReadMasks(Protocol[S_contra]):
 
 @dataclass(frozen=True)
 class Method(Generic[S]):
-    """What every method declares.
+    """The properties that every method declares.
 
     Attributes
     ----------
     settings
         The class of its settings.
     summary, source
-        One line, and the paper.
+        One line for tables, and the paper.
     supports, limits
-        Which patterns it supports, by their properties, and the reason why no others.
+        Predicate for the supported patterns, and the reason why others are not supported.
     """
 
     settings: type[S]
@@ -205,7 +208,7 @@ class Method(Generic[S]):
 
 @dataclass(frozen=True, kw_only=True)
 class WarmStart(Method[S]):
-    """A way to choose the first mask, by exactly one of three functions.
+    """A method that chooses the first mask, by exactly one of three functions.
 
     Attributes
     ----------
@@ -243,22 +246,22 @@ class WarmStart(Method[S]):
 
 @dataclass(frozen=True, kw_only=True)
 class Refiner(Method[S]):
-    """A way to improve a mask, or the kept weights.
+    """A method that improves a mask, or the kept weights.
 
     Attributes
     ----------
     refine
-        The method itself.
+        The function that refines one layer.
     updates_weights
-        Whether it also changes the weights that are kept.
+        Whether it also changes the kept weights.
     monotone
         Whether it never raises the pruning error of a matrix.
     accepts_cpu_gram
-        Whether it takes a Gram matrix that is on the CPU, wherever the weight is.
+        Whether the Gram matrix may be on the CPU when the weight is on another device.
     extra_inputs
         Which fields of :class:`ExtraInputs` it uses.
     workspace
-        What it needs in memory where groups lie within rows; one group over the whole matrix needs some more.
+        Peak memory for groups within rows; a group that spans the whole matrix needs more.
     """
 
     refine: Refine[S]

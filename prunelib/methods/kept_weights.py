@@ -1,4 +1,4 @@
-"""Kept weights that move from step to step of a chain: what a step starts from, and that it never ends worse."""
+"""Kept weights passed from step to step of a chain, and the safeguard that no step increases the error."""
 
 from typing import NamedTuple
 
@@ -16,24 +16,24 @@ class KeptWeights(NamedTuple):
 
 
 def kept_weights(weight: torch.Tensor, mask: torch.Tensor) -> KeptWeights:
-    """What a mask (rows, inputs) leaves of a weight (rows, inputs) of any float dtype."""
+    """Apply a mask (rows, inputs) to a weight (rows, inputs) of any float dtype."""
     return KeptWeights(mask, weight.float().masked_fill(~mask, 0))
 
 
 def the_better(
     weight: torch.Tensor, gram: torch.Tensor, before: KeptWeights, after: KeptWeights, progress: Progress
 ) -> Refined:
-    """Take ``after`` where it has the lower error e^T G e, e = w - x; elsewhere leave what came in.
+    """Return ``after`` where its error e^T G e, e = w - x, is lower, and ``before`` elsewhere.
 
-    Each row is taken for itself, unless rows keep other numbers of weights than before (as under ``PerLayer``): then it
-    is the whole matrix. Where ``after`` is not finite, it is not better.
+    Rows are compared one by one. If the number of kept weights of any row has changed (as under ``PerLayer``), the
+    whole matrices are compared instead. An error that is not finite is never lower.
 
     Parameters
     ----------
     weight, gram
         (rows, inputs) of the model, any float dtype; (inputs, inputs), sum over tokens of x x^T.
     progress
-        Told about all rows at once.
+        Called once for all rows.
     """
     loss_before, loss_found = (refit_losses(weight, gram, each.weight) for each in (before, after))
     better = loss_found < loss_before

@@ -1,12 +1,12 @@
-"""Memory that a refiner declares; without torch, so that a plan needs none."""
+"""Memory that a refiner declares; importable without torch, so that planning does not load it."""
 
 from typing import NamedTuple
 
 
 class Workspace(NamedTuple):
-    """What a refiner needs in memory at most, in addition to a layer and its Gram matrix.
+    """Peak memory of a refiner in addition to a layer and its Gram matrix.
 
-    ``squares`` are float32 matrices (inputs, inputs); ``weight_bytes`` are for each weight.
+    ``squares`` counts float32 matrices (inputs, inputs); ``weight_bytes`` is in bytes per weight.
     """
 
     squares: int

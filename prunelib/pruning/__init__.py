@@ -1,1 +1,1 @@
-"""Whole models through warm starts and refiners, layer by layer and block by block."""
+"""Warm starts and refiners applied to whole models, layer by layer and block by block."""

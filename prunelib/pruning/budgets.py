@@ -1,7 +1,7 @@
-"""How many weights each layer keeps: the same share of all, or more where an allocation says so, the total kept exact.
+"""How many weights each layer keeps: the same share of every layer, or the share that an allocation gives it.
 
-A layer keeps a whole number of weights in every row (in the whole matrix, where rows compete). These numbers are near
-to the allocation, and all layers together keep as many as with the same share of each.
+A layer keeps a whole number of weights in every row (in the whole matrix, where rows compete). These numbers are
+close to the allocation, and their total over all layers is exactly that of a uniform allocation.
 """
 
 from collections import deque
@@ -21,23 +21,23 @@ from prunelib.model.weights import read_weight
 from prunelib.warmstarts.wanda import saliency
 
 Shares = Mapping[str, float]
-"""Layer name to the share of its weights that is kept."""
+"""The share of its weights that each layer keeps, by layer name."""
 
 
 def layer_patterns(folder: Path, calibration: Calibration, pattern: Pattern) -> dict[str, Pattern]:
-    """The pattern of every layer, by name.
+    """Return the pattern of every layer, by name.
 
     Parameters
     ----------
     folder
         The model.
     pattern
-        Of the whole model.
+        The pattern of the whole model.
 
     Raises
     ------
     PatternError
-        If the allocation cannot be had with the total kept exact.
+        If no pattern per layer meets the allocation with the exact total.
     """
     layers = calibration.index.layers
     allocation = pattern.layer_allocation
@@ -50,7 +50,7 @@ def layer_patterns(folder: Path, calibration: Calibration, pattern: Pattern) -> 
 
 
 def patterns_of(masks: Mapping[str, torch.Tensor], pattern: Pattern) -> dict[str, Pattern]:
-    """The pattern of every layer, by name, as it is found in masks (rows, inputs) bool of this pattern."""
+    """Return the pattern of every layer, by name, counted from its mask (rows, inputs) bool of this pattern."""
     if pattern.layer_allocation is None:
         return dict.fromkeys(masks, pattern)
     found: dict[str, Pattern] = {}
@@ -62,7 +62,7 @@ def patterns_of(masks: Mapping[str, torch.Tensor], pattern: Pattern) -> dict[str
 
 
 def outlier_share(folder: Path, calibration: Calibration, block: int, settings: Owl) -> float:
-    """The share of a block's weights whose Wanda score is more than ``settings.outlier`` times their mean."""
+    """Return the share of a block's weights whose Wanda score exceeds ``settings.outlier`` times the block's mean."""
     layers = calibration.index.of_block(block)
     scores = [saliency(read_weight(folder, layer), calibration.gram(layer)).flatten() for layer in layers]
     of_block = torch.cat(scores)
@@ -70,19 +70,19 @@ def outlier_share(folder: Path, calibration: Calibration, block: int, settings: 
 
 
 def owl_shares(layers: Iterable[Layer], outliers: Sequence[float], sparsity: float, settings: Owl) -> dict[str, float]:
-    """What each layer keeps where blocks have these shares of outliers (OWL, 2310.05175, section 3.2)."""
+    """Return the kept share of each layer from each block's share of outliers (OWL, 2310.05175, section 3.2)."""
     least, span = min(outliers), max(outliers) - min(outliers)
     raised = [2 * settings.spread * (share - least) / span if span else 0.0 for share in outliers]
     return {layer.name: 1 - sparsity + raised[layer.block] - fmean(raised) for layer in layers}
 
 
 def tabled(layers: Sequence[Layer], pattern: Pattern, table: Table) -> dict[str, Pattern]:
-    """The layers' patterns with the sparsities of a table; layers that are not in it share what is left.
+    """Return the layers' patterns with the sparsities of a table; layers not in it share the remaining budget.
 
     Raises
     ------
     PatternError
-        If an entry fits no layer, or what is left is not a share of the others.
+        If an entry matches no layer, or the remaining budget is not between none and all of the other weights.
     """
     fitting = {layer.name: [key for key in table.sparsities if fnmatchcase(layer.name, key)] for layer in layers}
     if unused := table.sparsities.keys() - {key for keys in fitting.values() for key in keys}:
@@ -103,14 +103,14 @@ def tabled(layers: Sequence[Layer], pattern: Pattern, table: Table) -> dict[str,
 
 
 def balanced(layers: Sequence[Layer], pattern: Pattern, shares: Shares, total: int | None = None) -> dict[str, Pattern]:
-    """Patterns as near to these shares as they can be, that together keep a total.
+    """Return patterns close to these shares that keep exactly ``total`` weights.
 
     Parameters
     ----------
     shares
-        What each layer should keep; all are moved by the same amount where that does not make up the total.
+        The wanted share of each layer; all shares are shifted by the same amount to match the total.
     total
-        Number of weights to keep; None: as many as with the same share of each layer.
+        Number of weights to keep; None: that of a uniform allocation.
 
     Raises
     ------
@@ -140,7 +140,7 @@ def _kept(layer: Layer, pattern: Pattern) -> int:
 
 
 def _settled(groups: Sequence[int], sizes: Sequence[int], wanted: Sequence[float], total: int) -> list[int]:
-    """Whole numbers near ``wanted``, between 1 and ``sizes`` - 1, with sum(groups * numbers) = total."""
+    """Return whole numbers near ``wanted``, between 1 and ``sizes`` - 1, with sum(groups * numbers) = total."""
     kept = [min(max(round(number), 1), size - 1) for number, size in zip(wanted, sizes, strict=True)]
     rest = total - sum(number * keep for number, keep in zip(groups, kept, strict=True))
     for step in _steps(rest, sorted(set(groups))):
@@ -153,7 +153,7 @@ def _settled(groups: Sequence[int], sizes: Sequence[int], wanted: Sequence[float
 
 
 def _steps(rest: int, units: Sequence[int]) -> list[int]:
-    """Units, each added or taken away, that make up the rest: few but for the least of them."""
+    """Return signed units that sum to ``rest``, using as few as possible of any but the smallest unit."""
     if not rest:
         return []
     least, *others = units

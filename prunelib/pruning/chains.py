@@ -1,4 +1,4 @@
-"""Refiners one after another: each step starts from the mask, and the weights, that the step before left."""
+"""Chains of refiners: each step starts from the mask and the weights of the previous step."""
 
 import time
 from collections.abc import Sequence
@@ -18,16 +18,16 @@ def _with_defaults(step: Any) -> Any:
     return {"method": step} if isinstance(step, str) else step
 
 
-if TYPE_CHECKING:  # the members of this union are found in a folder, at run time
+if TYPE_CHECKING:  # the members of this union are discovered at run time
     AnyStep = MethodSettings
 else:
     AnyStep = Annotated[registry.any_settings(refiners), BeforeValidator(_with_defaults)]
 
 
 class Chain(MethodSettings):
-    """Several refiners in a row, at least two: the settings of each, or the name of a method with its defaults.
+    """At least two refiners in order: the settings of each, or the name of a method with its defaults.
 
-    Settings stand in the chain itself, not in other entries of params.yaml: DVC would not notice that those change.
+    The settings are part of the chain itself: DVC would not detect changes in other entries of params.yaml.
     """
 
     method: Literal["chain"] = "chain"
@@ -49,7 +49,7 @@ class Chain(MethodSettings):
 
 @dataclass(frozen=True)
 class Step:
-    """What one refiner of a chain did to a layer: its method, what came out of it, and how long it took."""
+    """The result of one refiner of a chain on one layer: its method, the refined mask, and its time in seconds."""
 
     method: str
     refined: Refined
@@ -57,7 +57,7 @@ class Step:
 
 
 def steps_of(settings: MethodSettings) -> tuple[MethodSettings, ...]:
-    """The settings of a refiner's steps: those of its chain, or itself alone."""
+    """Return the settings of each step of a chain; those of a single refiner as one step."""
     return settings.chain if isinstance(settings, Chain) else (settings,)
 
 
@@ -70,18 +70,19 @@ def run_chain(
     progress: Progress,
     extra: ExtraInputs,
 ) -> list[Step]:
-    """Refine one layer by every step in turn.
+    """Refine one layer by each step in turn.
 
     Parameters
     ----------
     weight, gram, mask
-        (rows, inputs), (inputs, inputs) float32 and (rows, inputs) bool; the first and the last where the work is done.
+        (rows, inputs), (inputs, inputs) float32 and (rows, inputs) bool; ``weight`` and ``mask`` on the device that
+        refines.
     settings
-        Of one method, or a :class:`Chain`.
+        Those of one method, or a :class:`Chain`.
     progress
-        Called with every row once a step.
+        Called for every row once per step.
     extra
-        What is known of the layer's inputs; the steps exchange their updated weights by themselves.
+        Further statistics of the layer's inputs. ``updated_weight`` is set after each step for the next.
     """
     done: list[Step] = []
     for step in steps_of(settings):
@@ -95,7 +96,7 @@ def run_chain(
 
 
 def outcome(steps: Sequence[Step]) -> Refined:
-    """A chain as one refiner: from the first step's start to the last one's end, counts summed, the best bound."""
+    """Return the result of a chain as one refiner: first loss before, last result, summed counts, highest bound."""
     first, last = steps[0].refined, steps[-1].refined
     bounds = [step.refined.bound for step in steps if step.refined.bound is not None]
     return replace(

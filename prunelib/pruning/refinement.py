@@ -1,4 +1,4 @@
-"""A whole model through a refiner, or a chain of them: block by block, from weights and Gram matrices on disk."""
+"""Refinement of a whole model, block by block, from weights and Gram matrices on disk."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,9 +29,9 @@ _PRUNED, _RECORDS, _COST = "pruned", "layers.json", "cost.json"
 
 
 class RefinedBlock(NamedTuple):
-    """One decoder block after refinement: its masks and moved weights, its layers' records, and what it cost.
+    """One refined decoder block: its masks and updated weights, its layers' records, time and memory.
 
-    ``step_seconds`` are those of each step of a chain, ``peak_bytes`` the most memory that its process had held.
+    ``step_seconds`` is the time of each step of a chain, ``peak_bytes`` the peak memory of the process.
     """
 
     pruned: Pruned
@@ -41,14 +41,14 @@ class RefinedBlock(NamedTuple):
 
 
 class FinishedBlocks:
-    """Refined blocks in a folder where a later run finds them (:mod:`prunelib.runtime.resume`).
+    """Refined blocks in a folder, from which a later run resumes (:mod:`prunelib.runtime.resume`).
 
     Parameters
     ----------
     folder
         The folder.
     provenance
-        What all blocks were made from.
+        The inputs from which all blocks are made.
     """
 
     def __init__(self, folder: Path, provenance: Mapping[str, str]) -> None:
@@ -58,7 +58,7 @@ class FinishedBlocks:
         return self._part(block).exists()
 
     def write(self, block: int, refined: RefinedBlock) -> None:
-        """Write a block, whole or not at all."""
+        """Write a block atomically."""
         with store.replacing_folder(self._part(block)) as target:
             write_pruned(target / _PRUNED, refined.pruned, self._provenance)
             write_layers(target / _RECORDS, refined.records)
@@ -75,14 +75,14 @@ class FinishedBlocks:
 
 
 class LayerInputs(NamedTuple):
-    """What is known of a layer's inputs.
+    """Statistics of a layer's inputs.
 
     Attributes
     ----------
     gram
         (inputs, inputs) float32, sum over tokens.
     extra
-        What refiners may use beyond it.
+        Further statistics that refiners may use.
     energy
         ||W X||^2.
     """
@@ -93,7 +93,10 @@ class LayerInputs(NamedTuple):
 
 
 class RefinedLayer(NamedTuple):
-    """``mask`` (rows, inputs) bool; ``weight`` (rows, inputs) in the model's dtype where kept weights have moved."""
+    """One refined layer.
+
+    ``mask`` is (rows, inputs) bool; ``weight`` is (rows, inputs) in the model's dtype, None if no weight was updated.
+    """
 
     mask: torch.Tensor
     weight: torch.Tensor | None
@@ -103,22 +106,22 @@ class RefinedLayer(NamedTuple):
 
 @dataclass(frozen=True)
 class BlockRefinement:
-    """The refinement of a cell's blocks from its Gram matrices on disk; each is a task (:mod:`prunelib.runtime.tasks`).
+    """The refinement of a cell's blocks from Gram matrices on disk, one task per block (:mod:`prunelib.runtime.tasks`).
 
     Attributes
     ----------
     folder
         The model.
     masks, start
-        The file of the masks to refine, and what they must have been made from.
+        The file of the masks to refine, and its expected provenance.
     pattern
-        Theirs.
+        The pattern of these masks.
     settings
-        Of one method in :mod:`prunelib.refiners`, or a :class:`prunelib.pruning.chains.Chain`.
+        Those of one method in :mod:`prunelib.refiners`, or a :class:`prunelib.pruning.chains.Chain`.
     finished
-        Where refined blocks are written.
+        The refined blocks; new ones are written there.
     progress
-        Called as rows are finished, once a step.
+        Called as rows are finished, once per step.
     """
 
     folder: Path
@@ -131,7 +134,7 @@ class BlockRefinement:
     progress: Progress = silent
 
     def __call__(self, block: int) -> int:
-        """Refine the masks of a block's layers, write it, and return its number."""
+        """Refine the layers of a block, write the block, and return its number."""
         layers, device = self.calibration.index.of_block(block), torch.device(machine().refining_device)
         warm_up(self.settings, self.pattern, device, (layer.inputs for layer in layers))
         masks = read_masks(self.masks, self.start, {layer.name for layer in layers})
@@ -145,7 +148,7 @@ class BlockRefinement:
         return block
 
     def cost(self, block: int) -> float:
-        """About how long a block takes, in no unit."""
+        """Return the relative cost of a block, in arbitrary units."""
         return sum(layer.rows * layer.inputs**2 for layer in self.calibration.index.of_block(block))
 
     def _read(self, layer: Layer) -> tuple[Layer, torch.Tensor, LayerInputs]:
@@ -155,12 +158,12 @@ class BlockRefinement:
 
 
 def refine_blocks(refinement: BlockRefinement, bar: Meter) -> list[RefinedBlock]:
-    """Refine all blocks but those that are finished, and return them in the order of the model; they stay on disk.
+    """Refine all unfinished blocks, and return all blocks in the order of the model; their tensors stay on disk.
 
     Parameters
     ----------
     bar
-        Counts rows, once a step.
+        Counts rows, once per step.
     """
     finished, blocks, losses = refinement.finished, range(refinement.calibration.index.blocks), Losses(bar)
     for block in blocks:
@@ -182,7 +185,7 @@ def refine_layer(
     progress: Progress,
     device: torch.device,
 ) -> RefinedLayer:
-    """Refine the mask (rows, inputs) of one layer on a device; what comes back is on the processor."""
+    """Refine the mask (rows, inputs) of one layer on ``device``; the result is on the CPU."""
     steps = run_chain(weight.to(device), inputs.gram, mask.to(device), pattern, settings, progress, inputs.extra)
     moved = steps[-1].refined.weight
     return RefinedLayer(
@@ -194,7 +197,7 @@ def refine_layer(
 
 
 def block_of(layers: Sequence[RefinedLayer]) -> RefinedBlock:
-    """The layers of a block as one."""
+    """Combine the refined layers of a block."""
     masks = {layer.record.name: layer.mask for layer in layers}
     weights = {layer.record.name: layer.weight for layer in layers if layer.weight is not None}
     seconds = [sum(of_step) for of_step in zip(*(layer.step_seconds for layer in layers), strict=True)]
@@ -202,18 +205,18 @@ def block_of(layers: Sequence[RefinedLayer]) -> RefinedBlock:
 
 
 class Losses:
-    """Sums of the losses of all rows so far, and the bar that shows them."""
+    """Running sums of the losses of all rows, shown in a progress bar."""
 
     def __init__(self, bar: Meter) -> None:
         self._bar, self._before, self._after, self._load = bar, 0.0, 0.0, ""
 
     def add_finished(self, block: RefinedBlock) -> None:
-        """Add the layers of a block that another process has finished."""
+        """Add the layers of a finished block."""
         for layer in block.records:
             self.add(len(block.step_seconds) * layer.rows, layer.loss_before, layer.loss_after)
 
     def add_from(self, finished: FinishedBlocks) -> OnDone[int]:
-        """A function that adds a block which a worker has finished, by its number."""
+        """Return a callback that adds a block finished by a worker, given its number."""
 
         def add(block: int, load: Load) -> None:
             self._load = f", {load}"
@@ -222,7 +225,7 @@ class Losses:
         return add
 
     def add(self, rows: int, loss_before: float, loss_after: float) -> None:
-        """Add rows, as a :data:`prunelib.methods.contract.Progress`."""
+        """Add rows; a :data:`prunelib.methods.contract.Progress`."""
         self._before += loss_before
         self._after += loss_after
         reduction = 1 - self._after / self._before if self._before else 0.0

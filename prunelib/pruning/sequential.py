@@ -1,7 +1,7 @@
-"""A whole model refined while its inputs come about: each block sees what the pruned blocks before it leave.
+"""Sequential refinement: each block is calibrated on the outputs of the already pruned blocks.
 
-As the scripts of Wanda and SparseGPT do (``block``); with ``sub_block`` a block's layers see what the pruned ones
-before them leave, too. Such Gram matrices belong to one cell, and are not kept.
+``block`` does this as the scripts of Wanda and SparseGPT do. With ``sub_block`` each layer is also calibrated on the
+outputs of the already pruned layers of its own block. These Gram matrices belong to one cell and are not stored.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,30 +37,30 @@ from prunelib.runtime.progress import Meter
 
 @dataclass(frozen=True)
 class Propagated:
-    """A model to be refined block by block on the inputs that come about.
+    """A model to be refined block by block on sequential calibration inputs.
 
     Attributes
     ----------
     forward
-        At the block to begin with; those before it are finished.
+        The forward pass, at the first block to refine; earlier blocks are finished.
     index, folder
-        The model's layers, and its folder with the stock weights.
+        The model's layers, and the folder of the dense model.
     parts
-        The numbers of the calibration's batches, and of those held out where there are such.
+        The indices of the calibration batches, and those of the held-out batches, if any.
     choose
         The warm start.
     patterns
-        By layer name.
+        The pattern of each layer, by name.
     settings
-        Of one method in :mod:`prunelib.refiners`, or a :class:`prunelib.pruning.chains.Chain`.
+        Those of one method in :mod:`prunelib.refiners`, or a :class:`prunelib.pruning.chains.Chain`.
     propagation
         ``block`` or ``sub_block``.
     gram_bytes
-        Memory on the forward's device for Gram matrices.
+        Memory for Gram matrices, in bytes, on the device that runs the forward pass.
     least_tokens
         As in :class:`prunelib.calibration.settings.CalibrationSettings`.
     device
-        Where masks are refined.
+        The device that refines masks.
     """
 
     forward: BlockwiseForward
@@ -76,16 +76,16 @@ class Propagated:
     device: torch.device
 
     def refine(self, checkpoint: Checkpoint, finished: FinishedBlocks, bar: Meter) -> Iterator[RefinedBlock]:
-        """Choose, refine and apply the masks of one block after another; what is yielded stays on disk.
+        """Choose, refine and apply the masks block by block; the tensors of the yielded blocks stay on disk.
 
         Parameters
         ----------
         checkpoint
-            Where the states between blocks are written, and from where an earlier run's are taken.
+            Storage of the hidden states between blocks; an earlier run resumes from it.
         finished
-            Where blocks are written, and from where those that are there already are taken.
+            Refined blocks: those already present are reused, new ones are written there.
         bar
-            Counts rows, once a step.
+            Counts rows, once per step.
         """
         checkpoint.resume(self.forward)
         losses, seen = Losses(bar), dict[str, int]()
@@ -110,7 +110,7 @@ class Propagated:
         warn_of_few(seen, self.least_tokens)
 
     def _refine(self, losses: Losses) -> RefinedBlock:
-        """Refine the next block's layers, and apply what comes out to its weights on the device."""
+        """Refine the layers of the next block, and apply the results to its weights on the device."""
         layers = self.index.of_block(self.forward.block)
         refined: dict[str, RefinedLayer] = {}
         for group in self._groups():
@@ -121,18 +121,18 @@ class Propagated:
         return block_of([refined[layer.name] for layer in layers])
 
     def _groups(self) -> list[Sequence[Layer]]:
-        """The readers of the next block whose inputs are looked at block_of, in the order in which they run."""
+        """Return the readers of the next block, grouped by joint calibration, in the order in which they run."""
         readers = self.index.readers(self.forward.block)
         if self.propagation == "block":
             return [readers]
         parameters = {layer.name: layer.parameter for layer in readers}
-        read: dict[str, None] = {}  # a parameter with all experts once, by whichever of them is first
+        read: dict[str, None] = {}  # a parameter that several experts share counts once, at the first to run
         with watch_inputs(self.forward.model, readers, lambda name, _: read.setdefault(parameters[name])):
             self.forward.run(0)
         return [[layer for layer in readers if layer.parameter == parameter] for parameter in read]
 
     def _accumulate(self, group: Sequence[Layer]) -> dict[str, Sequence[InputStatistics]]:
-        """The statistics of inputs by name, over the calibration's windows and over those held out."""
+        """Return the statistics of each input by name, over the calibration windows and over held-out windows."""
         passes = [accumulate_pass(self.forward, layers, self.parts) for layers in plan_passes(group, self.gram_bytes)]
         return {name: [part[name] for part in parts] for parts in passes for name in parts[0]}
 
@@ -162,23 +162,23 @@ def load_propagated(
     warmstart: MethodSettings,
     settings: MethodSettings,
 ) -> Propagated:
-    """Load a model to be refined on the inputs that come about, at its first block.
+    """Load a model for sequential refinement, at its first block.
 
     Parameters
     ----------
     folder, dtype
-        The model's, and what it runs in.
+        The folder of the model, and the dtype in which it runs.
     calibration
-        Its windows, and whose inputs are asked for.
+        The calibration windows, and the kind of calibration inputs.
     warmstart, settings
-        Of a warm start, and of a refiner or a chain.
+        The settings of a warm start, and those of a refiner or a chain.
 
     Raises
     ------
     ArtifactError, ModelError
         As :func:`prunelib.model.structure.load_model`.
     """
-    from prunelib.model.structure import load_model  # noqa: PLC0415 - heavy, and inputs of the stock model need none
+    from prunelib.model.structure import load_model  # noqa: PLC0415 - heavy, and unused with inputs of the dense model
 
     batches, parts = in_batches(calibration.windows(), calibration.settings["batch"])
     index, patterns = calibration.index, layer_patterns(folder, calibration, pattern)

@@ -1,6 +1,6 @@
-"""Kernels compiled before the work, so that no layer's time holds their compilation.
+"""Compilation of kernels before the work, so that no layer's time includes it.
 
-numba compiles a kernel once for all sizes, and keeps it on disk; Triton compiles it anew for each number of inputs.
+numba compiles a kernel once for all sizes and caches it on disk; Triton compiles it for each number of inputs.
 """
 
 from collections.abc import Callable, Iterable
@@ -23,18 +23,18 @@ def warm_up(
     widths: Iterable[int],
     tell: Callable[[], None] = lambda: None,
 ) -> None:
-    """Refine a few random rows, once a process, with the method and the groups that the work will have.
+    """Refine a few random rows with the method and groups of the work, once per process.
 
     Parameters
     ----------
     settings
-        Of one method, or a :class:`prunelib.pruning.chains.Chain`.
+        Those of one method, or a :class:`prunelib.pruning.chains.Chain`.
     pattern
-        That of the work; its sparsity and budget play no part.
+        The pattern of the work; its sparsity and budget are not used.
     device
-        Where layers will be refined.
+        The device that will refine the layers.
     widths
-        Numbers of inputs of the layers to come.
+        The numbers of inputs of the layers.
     tell
         Called when a kernel begins to compile.
     """

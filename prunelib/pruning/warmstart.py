@@ -1,4 +1,4 @@
-"""A whole model through a warm start: layer by layer, from weights and Gram matrices on disk."""
+"""Warm start of a whole model, layer by layer, from weights and Gram matrices on disk."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,28 +18,28 @@ from prunelib.pruning.budgets import layer_patterns
 from prunelib.runtime.prefetch import read_ahead
 
 Choose = Callable[[Layer, torch.Tensor, torch.Tensor], torch.Tensor]
-"""From a layer, its weight (rows, inputs) and Gram matrix (inputs, inputs) to the mask (rows, inputs) bool of a warm
-start, on the processor."""
+"""A warm start: maps a layer, its weight (rows, inputs) and its Gram matrix (inputs, inputs) to a mask (rows, inputs)
+bool on the CPU."""
 
 
 def warmstart_masks(
     folder: Path, calibration: Calibration, pattern: Pattern, settings: MethodSettings, device: torch.device
 ) -> Mapping[str, torch.Tensor]:
-    """Masks (rows, inputs) bool by layer name: the weights that a warm start keeps.
+    """Return the masks (rows, inputs) bool of a warm start, by layer name.
 
     Parameters
     ----------
     folder
         The model.
     settings
-        Of one method in :mod:`prunelib.warmstarts`.
+        Those of one method in :mod:`prunelib.warmstarts`.
     device
-        Where the work is done; the masks are on the processor.
+        The device that computes the masks; the masks returned are on the CPU.
 
     Raises
     ------
     PatternError
-        Naming the layer that the pattern does not fit.
+        If the pattern does not fit a layer; the message names the layer.
     """
     patterns = layer_patterns(folder, calibration, pattern)
     if (given := _given(calibration, patterns, settings)) is not None:
@@ -56,9 +56,9 @@ def warmstart_masks(
 def chooser(
     calibration: Calibration, patterns: Mapping[str, Pattern], settings: MethodSettings, device: torch.device
 ) -> Choose:
-    """A warm start as a function of a layer.
+    """Return a warm start as a function of a layer.
 
-    Parameters and errors as :func:`warmstart_masks`; ``patterns`` has that of each layer.
+    Parameters and errors: :func:`warmstart_masks`; ``patterns`` is the pattern of each layer by name.
     """
     if (given := _given(calibration, patterns, settings)) is not None:
         return lambda layer, _weight, _gram: given[layer.name]
@@ -76,7 +76,7 @@ def chooser(
 def _given(
     calibration: Calibration, patterns: Mapping[str, Pattern], settings: MethodSettings
 ) -> Mapping[str, torch.Tensor] | None:
-    """The masks of a warm start that looks at no layer."""
+    """Return the masks of a warm start that reads them from a file; None for all others."""
     read = registry.warmstart(warmstarts, settings).read
     if read is None:
         return None

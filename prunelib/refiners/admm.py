@@ -1,14 +1,14 @@
-"""ADMM: mask and weights by turns (Boza, "Fast and Effective Weight Update for Pruned LLMs", arXiv 2401.02938).
+"""ADMM: mask and weights in turn (Boza, "Fast and Effective Weight Update for Pruned LLMs", arXiv 2401.02938).
 
 Minimises the output error (W - X) G (W - X)^T subject to X = Z, with Z in the set of matrices of the pattern, by the
-alternating direction method of multipliers with scaled dual U, in units in which every input has norm 1:
+alternating direction method of multipliers with scaled dual U, in units where every input has norm 1:
 
     Z  = the largest |X + U| of each group of the pattern, the others 0
     U += X - Z
     X  = (W G + rho (Z - U)) (G + rho I)^-1
 
-While the mask is chosen, sparsity grows by the cubic schedule s_t = s (1 - (1 - t/T)^3); after T iterations the mask
-stands and the weights converge. G is damped as in the authors' script.
+Over the first T iterations, sparsity grows by the cubic schedule s_t = s (1 - (1 - t/T)^3); afterwards the mask is
+fixed and the weights converge. G is damped as in the authors' script.
 """
 
 from typing import Annotated, Literal, Self
@@ -38,9 +38,9 @@ class Settings(MethodSettings):
     Attributes
     ----------
     iterations
-        Turns of Z, U and X.
+        Number of updates of Z, U and X.
     schedule
-        The paper's k_s: iterations in which the mask is chosen, at most all.
+        The paper's k_s (T above): iterations in which the mask is chosen, at most ``iterations``.
     rho
         The penalty for X != Z, relative to the diagonal of G.
     damping
@@ -73,12 +73,12 @@ def refine(
     extra: ExtraInputs = NOTHING_ELSE,
     threads: int | None = None,
 ) -> Refined:
-    """Choose mask and weights anew; what came in is only what they are compared with.
+    """Choose a new mask and new weights; the given ones serve only for comparison.
 
     Arguments and errors: :class:`prunelib.methods.contract.Refine`.
 
-    A row (per layer: the whole matrix) that would end with a higher error than it came in with stays as it came. The
-    paper has no such rule. Weights of dead inputs are the model's.
+    Safeguard (not in the paper): rows whose error would increase are left unchanged (per layer: the whole matrix).
+    Weights of dead inputs are the model's.
     """
     check_layer(weight, gram)
     check_mask(mask, weight, pattern)
@@ -102,9 +102,9 @@ METHOD = Refiner(
 
 
 def _alternate(W: torch.Tensor, G: torch.Tensor, pattern: Pattern, settings: Settings) -> tuple[torch.Tensor, ...]:
-    """Mask (rows, inputs) bool and weights Z (rows, inputs) float32 in units of their inputs' norms.
+    """Return mask (rows, inputs) bool and weights Z (rows, inputs) float32, scaled by their inputs' norms.
 
-    W and G are float64 and so is the factor; the products that are taken by turns are float32.
+    W, G and the inverse are computed in float64, the products of the iterations in float32.
     """
     G, rho = damped(G, settings.damping), settings.rho
     target, solve = product(W, G).float(), inverse(G + rho * torch.eye(len(G)).to(G)).float()
@@ -120,9 +120,9 @@ def _alternate(W: torch.Tensor, G: torch.Tensor, pattern: Pattern, settings: Set
 
 
 def _largest(scores: torch.Tensor, pattern: Pattern, share: float) -> torch.Tensor:
-    """Prune the lowest scores to a share of the pattern's sparsity; never those that the pattern itself would keep.
+    """Prune the lowest scores to a share of the pattern's sparsity, except those that the full pattern would keep.
 
-    N:M: the others compete in the whole matrix, as in the authors' script.
+    For N:M, the others compete in the whole matrix, as in the authors' script.
     """
     mask = select(scores, pattern)
     if share == 1:

@@ -1,4 +1,4 @@
-"""Block moves for N:M: each group of M columns takes the best of its patterns given the rest of the row."""
+"""Block moves for N:M: each group of M columns is set to its best pattern given the rest of the row."""
 
 from math import comb
 from typing import Literal
@@ -21,7 +21,7 @@ def _has_few_patterns(pattern: Pattern) -> bool:
 
 
 class Settings(MethodSettings):
-    """There is nothing to set."""
+    """No settings besides the method's name."""
 
     method: Literal["block_moves"] = "block_moves"
 
@@ -39,15 +39,15 @@ def refine(
     extra: ExtraInputs = NOTHING_ELSE,
     threads: int | None = None,
 ) -> Refined:
-    """Change whole groups of M, exactly, as long as that lowers the pruning error.
+    """Set whole groups of M columns to their exact best pattern until no change lowers the pruning error.
 
     Arguments and errors: :class:`prunelib.methods.contract.Refine`.
 
     Returns
     -------
     Refined
-        ``swaps`` counts the groups changed, ``sweeps`` the visits to all groups of a row. ``optimal``: no other pattern
-        of any one group improves the row, hence no swap; the last visit to all groups shows it.
+        ``swaps`` counts changed groups, ``sweeps`` passes over all groups of a row. ``optimal``: the last pass showed
+        that no other pattern of any single group improves the row; hence no swap does either.
     """
     check_layer(weight, gram)
     check_mask(mask, weight, pattern)

@@ -1,4 +1,4 @@
-"""DSnoT: trade weights until the expected error of every row is small (Zhang et al., arXiv 2310.08915, ICLR 2024).
+"""DSnoT: grow and prune weights until each row's expected error is small (Zhang et al., 2310.08915, ICLR 2024).
 
 With E[x] and Var(x) the mean and the variance of the inputs over the calibration tokens, a row's expected error is
 eps = sum of w_j E[x_j] over its pruned j. A cycle grows the pruned i and prunes the kept j
@@ -6,21 +6,21 @@ eps = sum of w_j E[x_j] over its pruned j. A cycle grows the pruned i and prunes
     i = argmax  sign(eps) w_i E[x_i] / Var(x_i)
     j = argmin  |w_j| ||x_j||_2    among those with sign(eps) w_j E[x_j] < 0
 
-and takes w_i E[x_i] - w_j E[x_j] from eps. A row is done when |eps| is small or eps has changed its sign.
+and subtracts w_i E[x_i] - w_j E[x_j] from eps. A row is done when |eps| is small or eps has changed its sign.
 
-The equations leave room. This is the variant here:
+The equations leave details open. This is the variant here:
 
-- eps is of a sequence of 2048 tokens: the authors' script sums inputs over a sequence and averages over sequences, and
-  their threshold 0.1 is in that unit. Per token, 0.1 would stop most rows at once.
+- eps is summed over a sequence of 2048 tokens: the authors' script sums inputs over a sequence and averages over
+  sequences, and their threshold 0.1 is in that unit. Per token, 0.1 would stop most rows at once.
 - Var(x) is at least 1e-6 E[x^2], for inputs that hardly vary.
-- Growing, too, is open only to weights that lower |eps|. A row that runs out of weights to grow or prune is done.
-- The cycle in which eps changes its sign is made.
-- N:M: i and j stand in one group. The best i goes first whose group still has a j.
-- Per layer: i and j stand in one row, so that every row keeps its number.
+- As for pruning, only weights that lower |eps| can be grown. A row without weights to grow or prune is done.
+- The cycle in which eps changes its sign is still applied.
+- N:M: i and j are in the same group; i is the best one whose group still has a j.
+- Per layer: i and j are in the same row, so that every row's count is unchanged.
 - Ties go to the lower column.
 
-What is grown can never be pruned again, nor the reverse, as long as eps keeps its sign. The cycles of a row are thus
-its candidates in order, paired from the start; all that eps decides is how many of them are made.
+As long as eps keeps its sign, a grown weight is never pruned again, nor a pruned one grown. The cycles of a row are
+thus its sorted candidates, paired from the start; eps only decides how many cycles are applied.
 """
 
 from typing import Annotated, Literal, NamedTuple
@@ -35,8 +35,8 @@ from prunelib.masks.patterns import Pattern, check_mask, swap_columns
 from prunelib.methods.contract import NOTHING_ELSE, ExtraInputs, MethodSettings, Progress, Refined, Refiner, silent
 
 _SEQUENCE = 2048  # tokens
-_SLACK = 1e-3  # what rounding in float32 may add
-_LEAST_VARIANCE = 1e-6  # of the second moment: a float32 Gram matrix tells no less
+_SLACK = 1e-3  # allowance for float32 rounding
+_LEAST_VARIANCE = 1e-6  # relative to the second moment: the precision of a float32 Gram matrix
 _LEAST = torch.finfo(torch.float32).tiny
 _CHUNK = 256  # rows at a time: memory
 
@@ -47,7 +47,7 @@ class Settings(MethodSettings):
     Attributes
     ----------
     max_cycles
-        At most so many weights of a row are grown, and as many pruned.
+        The largest number of weights of a row that are grown; as many are pruned.
     update_threshold
         A row is done when its expected error, summed over 2048 tokens, is less than this.
     """
@@ -69,7 +69,7 @@ class _Inputs(NamedTuple):
 
 
 class _Cycles(NamedTuple):
-    """All cycles that rows could make, in order: (rows, cycles) columns, and what each takes from |eps| in float64.
+    """All possible cycles of each row in order: columns (rows, cycles), and the reduction of |eps| in float64.
 
     ``gain`` is 0 where a row has no more cycles.
     """
@@ -89,14 +89,14 @@ def refine(
     extra: ExtraInputs = NOTHING_ELSE,
     threads: int | None = None,
 ) -> Refined:
-    """Grow and prune weights of a row, or a group of M, until the row's expected error is small.
+    """Grow and prune weights within a row, or a group of M, until the row's expected error is small.
 
     Arguments and errors: :class:`prunelib.methods.contract.Refine`.
 
     Returns
     -------
     Refined
-        ``swaps`` counts cycles. ``loss_after`` may exceed ``loss_before``: the pruning error plays no part.
+        ``swaps`` counts cycles. ``loss_after`` may exceed ``loss_before``: the method does not use the pruning error.
 
     Raises
     ------
@@ -130,7 +130,7 @@ METHOD = Refiner(
 
 
 def _statistics(gram: torch.Tensor, input_mean: torch.Tensor | None, tokens: int | None) -> _Inputs:
-    """Mean, variance and norm of the inputs; refuses a mean that is not of these tokens."""
+    """Return mean, variance and norm of the inputs; refuse a mean inconsistent with the Gram matrix."""
     if input_mean is None or tokens is None:
         missing = "input_mean" if input_mean is None else "tokens"
         raise NumericalError(f"{missing}: missing, DSnoT needs the mean of the layer's inputs and the number of tokens")
@@ -146,9 +146,9 @@ def _statistics(gram: torch.Tensor, input_mean: torch.Tensor | None, tokens: int
 def _refine_rows(
     w: torch.Tensor, m: torch.Tensor, inputs: _Inputs, group: int, settings: Settings
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The masks of rows w (rows, inputs) float64 after their last cycle, and the number of cycles (rows,) int64."""
+    """Return the masks of rows w (rows, inputs) float64 after their last cycle, and the cycle counts (rows,) int64."""
     share = _SEQUENCE * w * inputs.mean
-    eps = share.masked_fill(m, 0).cumsum(dim=1)[:, -1:]  # in order: sum() cuts a long row between threads
+    eps = share.masked_fill(m, 0).cumsum(dim=1)[:, -1:]  # cumsum is sequential; sum() splits a long row over threads
     share *= eps.sign()
     cycles = _cycles(share, w.abs() * inputs.norm, m, inputs.variance, group)
     left = eps.abs() - pad(cycles.gain.cumsum(dim=1), (1, -1))  # before each cycle
@@ -171,7 +171,7 @@ def _cycles(
     share, saliency
         (rows, inputs) float64: sign(eps) w_j E[x_j], and |w_j| ||x_j||_2.
     group
-        Consecutive columns within which weights trade places.
+        Number of consecutive columns within which weights are paired.
     """
     groups = (len(share), -1, group)
     growth = (share / variance).masked_fill(m, 0).view(groups).sort(descending=True, stable=True)

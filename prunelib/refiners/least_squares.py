@@ -1,4 +1,4 @@
-"""Least squares on the support: the kept weights that lose the least, for the mask as it is."""
+"""Least squares on the support: the kept weights of least error for a fixed mask."""
 
 from typing import Annotated, Literal
 
@@ -27,13 +27,13 @@ class Settings(MethodSettings):
     Attributes
     ----------
     iterations
-        At most so many iterations of conjugate gradients. On layers of a 135M model, 60 end within 0.03% of the least
+        Maximum number of conjugate gradient iterations. On layers of a 135M model, 60 end within 0.03% of the least
         error, and 1.4% above it where the inputs are nearly dependent (condition 3e6).
     tolerance
-        A row is finished when its residual has fallen to this share of what the mask alone leaves.
+        A row is finished when its residual has fallen to this share of the residual of the mask alone.
     damping
-        Minimise e^T G e + damping * mean(diag G) * |e|^2 with e = w - x, pruned weights included: the second term holds
-        the kept weights near the model's where the calibration tokens tell little. 0: the least error on these tokens.
+        Minimise e^T G e + damping * mean(diag G) * |e|^2 with e = w - x, pruned weights included: the second term keeps
+        weights near the model's where the calibration tokens determine them poorly. 0: least error on these tokens.
     """
 
     method: Literal["least_squares"] = "least_squares"
@@ -59,8 +59,8 @@ def refine(
 
     Arguments and errors: :class:`prunelib.methods.contract.Refine`.
 
-    A row that would end with a higher error than it came in with stays as it came: by rounding, or where ``damping``
-    minimises something else. ``extra.updated_weight`` is where the iterations start.
+    Safeguard (not in the paper): rows whose error would increase are left unchanged. This happens by rounding, or where
+    ``damping`` changes the objective. The iterations start from ``extra.updated_weight``.
     """
     check_layer(weight, gram)
     check_mask(mask, weight, pattern)

@@ -1,4 +1,4 @@
-"""No refinement: the warm start as it is, so that it stands in the same table."""
+"""No refinement: the warm start unchanged, for comparison in the same table."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ from prunelib.methods.contract import NOTHING_ELSE, ExtraInputs, MethodSettings,
 
 
 class Settings(MethodSettings):
-    """There is nothing to set."""
+    """No settings besides the method's name."""
 
     method: Literal["none"] = "none"
 
@@ -28,7 +28,7 @@ def refine(
     extra: ExtraInputs = NOTHING_ELSE,
     threads: int | None = None,
 ) -> Refined:
-    """Return the mask as it came, with its losses; see :class:`prunelib.methods.contract.Refine`."""
+    """Return the mask unchanged, with its losses; see :class:`prunelib.methods.contract.Refine`."""
     check_layer(weight, gram)
     check_mask(mask, weight, pattern)
     losses = row_losses(weight, gram, mask)

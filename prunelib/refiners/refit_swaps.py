@@ -1,9 +1,9 @@
-"""Refit swaps: 1-swaps that know that the kept weights will move, and the weights that go with them.
+"""Refit swaps: 1-swaps evaluated with re-estimated kept weights, and these weights.
 
-Row by row this is the selection of k of d columns in least squares, where SparseSwaps (Zimmer et al., arXiv 2512.10922)
-holds the kept weights fast. With ``refit: restored`` a swap is valued with the restored weight re-estimated, as the
-partial swaps of L0Learn (Hazimeh & Mazumder, arXiv 1803.01454); the others follow between sweeps, and by least squares
-at the end. With ``refit: all`` it has its exact effect on the fit, all kept weights re-estimated, as in the exchange
+Each row is a selection of k of d columns in least squares; SparseSwaps (Zimmer et al., arXiv 2512.10922) keeps the
+weights fixed instead. With ``refit: restored`` a swap is evaluated with the restored weight re-estimated, as in the
+partial swaps of L0Learn (Hazimeh & Mazumder, arXiv 1803.01454); the other weights are updated between sweeps, and by
+least squares at the end. With ``refit: all`` it is evaluated with all kept weights re-estimated, as in the exchange
 algorithms of regression (Miller, "Subset Selection in Regression", 2002, chapter 3). Equations:
 :mod:`prunelib.kernels.partial_refit_swaps.reference` and :mod:`prunelib.kernels.refit_swaps.reference`.
 """
@@ -40,11 +40,11 @@ class Settings(MethodSettings):
     Attributes
     ----------
     refit
-        What is re-estimated to value a swap: ``restored``, for about the price of plain swaps, or ``all`` kept weights,
-        which inverts a matrix for each row.
+        The weights re-estimated to evaluate a swap: ``restored``, at about the cost of plain swaps, or ``all`` kept
+        weights, which inverts a matrix for each row.
     damping
-        Minimise e^T G e + damping * mean(diag G) * |e|^2 with e = w - x, pruned weights included: the second term holds
-        the kept weights near the model's where the calibration tokens tell little. 0: the least error on these tokens.
+        Minimise e^T G e + damping * mean(diag G) * |e|^2 with e = w - x, pruned weights included: the second term keeps
+        weights near the model's where the calibration tokens determine them poorly. 0: least error on these tokens.
     """
 
     method: Literal["refit_swaps"] = "refit_swaps"
@@ -54,15 +54,15 @@ class Settings(MethodSettings):
 
 _DEFAULT = Settings()
 _EPSILON = torch.finfo(torch.float32).eps
-_ITERATIONS, _TOLERANCE = 60, 1e-4  # of the least squares at the end
+_ITERATIONS, _TOLERANCE = 60, 1e-4  # of the final least squares
 
 
 class Standardised(NamedTuple):
     """A layer whose inputs have norm 1 and whose rows have no weight above 1.
 
-    weight (rows, inputs) float64, 0 where the input is dead; gram (inputs, inputs) float32 with a ridge on its diagonal
-    that outweighs the rounding of float32, so that any columns are independent; a weight times its unit (rows, inputs)
-    float64 is the true one; alive (inputs,) bool says which inputs are not dead.
+    weight (rows, inputs) float64, 0 where the input is dead; gram (inputs, inputs) float32, with a diagonal ridge above
+    float32 rounding, so that any columns are independent; units (rows, inputs) float64: the true weights are
+    weight * units; alive (inputs,) bool, True where the input is not dead.
     """
 
     weight: torch.Tensor
@@ -85,15 +85,15 @@ def refine(
 
     Arguments and errors: :class:`prunelib.methods.contract.Refine`.
 
-    A row that would end with a higher error than it came in with stays as it came: by rounding, or where ``damping``
-    minimises something else. ``restored`` starts from ``extra.updated_weight``; ``all`` from the least-squares weights
-    of ``mask``. The error is compared with that of ``extra.updated_weight``.
+    Safeguard: rows whose error would increase are left unchanged. This happens by rounding, or where ``damping``
+    changes the objective. ``restored`` starts from ``extra.updated_weight``; ``all`` from the least-squares
+    weights of ``mask``. The error is compared with that of ``extra.updated_weight``.
 
     Returns
     -------
     Refined
-        With the least-squares weights; those of dead inputs are the model's. ``optimal``, known for ``all``: no swap
-        improves a row even with all its weights re-estimated.
+        With the least-squares weights; those of dead inputs are the model's. ``optimal``, only for ``all``: no swap
+        improves a row even with all its kept weights re-estimated.
     """
     check_layer(weight, gram)
     check_mask(mask, weight, pattern)
@@ -126,7 +126,7 @@ METHOD = Refiner(
 def _swap_restored(
     layer: Standardised, before: KeptWeights, group: int, threads: int
 ) -> tuple[RowResults, torch.Tensor]:
-    """Swap with the restored weight re-estimated, and all of them at the end, when no thread swaps any more."""
+    """Swap with the restored weight re-estimated; after all swaps, re-estimate all kept weights by least squares."""
     kernel = backend(layer.weight.device, "partial_refit_swaps")
     start = (before.weight / layer.units).where(layer.alive, 0)
     swapped = kernel.swap_to_optimum(layer.weight, layer.gram, before.mask, start, group, threads)
@@ -136,7 +136,7 @@ def _swap_restored(
 
 
 def _swap_all(layer: Standardised, before: KeptWeights, group: int, threads: int) -> tuple[RowResults, torch.Tensor]:
-    """Swap with all weights re-estimated, on the processor: no GPU has a kernel for it."""
+    """Swap with all kept weights re-estimated, on the CPU: there is no GPU kernel."""
     layer_here = (each.cpu() for each in (layer.weight, layer.gram, before.mask))
     kernel = backend(torch.device("cpu"), "refit_swaps")
     return _all_rows(kernel.swap_to_optimum(*layer_here, group, threads), before.mask)
@@ -148,7 +148,7 @@ _WAYS = {"restored": _swap_restored, "all": _swap_all}
 def _all_rows(
     finished: Iterator[tuple[slice, RowResults, torch.Tensor]], mask: torch.Tensor
 ) -> tuple[RowResults, torch.Tensor]:
-    """The results of all rows of a mask (rows, inputs), and their weights (rows, inputs) float64."""
+    """Collect the results of all rows of a mask (rows, inputs), and their weights (rows, inputs) float64."""
     weights = torch.zeros(mask.shape, dtype=torch.float64, device=mask.device)
 
     def kept() -> Iterator[tuple[slice, RowResults]]:

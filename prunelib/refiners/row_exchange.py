@@ -1,11 +1,11 @@
-"""Exchanges between the rows of a matrix, for patterns that count over the whole of it; 1-swaps within rows besides.
+"""1-swaps within rows and exchanges between rows, for patterns that count over the whole matrix.
 
-Given their masks, rows are independent. To prune u in row r and restore j in another row s changes the total by
+Given their masks, rows are independent. Pruning u in row r and restoring j in another row s changes the total loss by
 
     a_u(r) + b_j(s)   with   a_u = 2 w_u c_u + w_u^2 G_uu,   b_j = -2 w_j c_j + w_j^2 G_jj,   c = G p of that row
 
-without the interaction of a swap (arXiv 2512.10922), so that the best exchange is the least a with the least b. As the
-rows do not see each other, each round makes many at once: the best one, and beside it any whose rows are all different.
+without the interaction term of a swap (arXiv 2512.10922), so that the best exchange pairs the least a with the least b.
+Since rows are independent, each round makes many exchanges at once: the best one, and others between distinct rows.
 """
 
 from typing import Literal, NamedTuple
@@ -33,7 +33,7 @@ from prunelib.methods.workspace import Workspace
 
 
 class Settings(MethodSettings):
-    """There is nothing to set."""
+    """No settings besides the method's name."""
 
     method: Literal["row_exchange"] = "row_exchange"
 
@@ -51,15 +51,15 @@ def refine(
     extra: ExtraInputs = NOTHING_ELSE,
     threads: int | None = None,
 ) -> Refined:
-    """Swap within rows to their optimum, exchange between rows to theirs, and again, until neither finds any more.
+    """Alternate swaps within rows and exchanges between rows, each to its optimum, until neither improves.
 
     Arguments and errors: :class:`prunelib.methods.contract.Refine`.
 
     Returns
     -------
     Refined
-        The sum of the losses falls, that of a row may rise. ``swaps`` counts those within a row and the weights it gave
-        up to others; ``optimal``: no swap within the row and no exchange between any two rows improves.
+        The sum of the losses falls; that of a row may rise. ``swaps`` counts the swaps within a row and the weights it
+        gave to other rows; ``optimal``: no swap within the row and no exchange between any two rows improves.
     """
     check_layer(weight, gram)
     check_mask(mask, weight, pattern)
@@ -108,7 +108,7 @@ def _alternate(
 
 
 class _Least(NamedTuple):
-    """The least a and b of each row, (rows,), with what rounding may hide of them; u and j are their columns."""
+    """The least a and b of each row (rows,), rounding tolerance included, and their columns u and j (rows,)."""
 
     a: torch.Tensor
     u: torch.Tensor
@@ -117,7 +117,7 @@ class _Least(NamedTuple):
 
 
 def _exchange(scaled: Equilibrated, mask: torch.Tensor) -> torch.Tensor:
-    """Exchange places between rows until none improves, changing the mask; return how many each row gave up."""
+    """Exchange kept weights between rows until none improves, in place; return how many each row gave to others."""
     w, G = scaled.weight, scaled.gram
     c = product((w * ~mask).double(), G.double())
     given = torch.zeros(len(mask), dtype=torch.int64)
@@ -136,9 +136,9 @@ def _exchange(scaled: Equilibrated, mask: torch.Tensor) -> torch.Tensor:
 
 
 def _least(scaled: Equilibrated, mask: torch.Tensor, c: torch.Tensor, rows: torch.Tensor | slice) -> _Least:
-    """The least a and b of some rows, infinite where there is none, in the units of the layer.
+    """Return the least a and b of some rows in the loss units of the layer; infinite where a row has none.
 
-    Each carries its share of the tolerance of :mod:`prunelib.kernels.interface`: an exchange improves if a + b < 0.
+    Each includes its share of the tolerance of :mod:`prunelib.kernels.interface`: an exchange improves if a + b < 0.
     """
     w, m, c = scaled.weight[rows].double(), mask[rows], c[rows]
     energy, correlation = w**2 * scaled.gram.diagonal(), 2 * w * c
@@ -152,9 +152,10 @@ def _least(scaled: Equilibrated, mask: torch.Tensor, c: torch.Tensor, rows: torc
 
 
 def _pairs(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows r, s (pairs,) with a_r + b_s < 0, none of them twice, the best pair first; a and b are (rows,).
+    """Return distinct rows r, s (pairs,) with a_r + b_s < 0, the best pair first; a and b are (rows,).
 
-    A row gives where it ranks better among the a than among the b, else it takes; the best pair has its way.
+    A row gives a weight if it ranks better among the a than among the b, otherwise it takes one, except in the best
+    pair.
     """
     by_a, by_b = a.argsort(stable=True), b.argsort(stable=True)
     gives = by_a.argsort() < by_b.argsort()

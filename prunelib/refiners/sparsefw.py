@@ -1,8 +1,8 @@
 """SparseFW: relax the masks, optimise by Frank-Wolfe, round (Roux et al., "Don't Be Greedy, Just Relax!", 2510.13713).
 
-The paper's own method is ``{step: open_loop, relaxation: plain, rounding: largest, alpha: 0.9, tolerance: 0}``. What
-differs by default lowers the error further: steps along edges of the polytope, a relaxation that is as tight as
-convexity allows, and a path from its optimum to a mask instead of a cut.
+The paper's own method is ``{step: open_loop, relaxation: plain, rounding: largest, alpha: 0.9, tolerance: 0}``. The
+defaults here lower the error further: steps along edges of the polytope, a relaxation as tight as convexity allows, and
+a path from its optimum to a mask instead of thresholding.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ from prunelib.relaxation import frankwolfe, pairwise
 from prunelib.relaxation.convexity import plain_share, tight_share
 from prunelib.relaxation.problem import Relaxation, lower_bound, relax
 
-_BLOCK_ROWS = 1024  # at a time, where rows do not compete
+_BLOCK_ROWS = 1024  # per chunk, if rows do not compete
 
 
 class Settings(MethodSettings):
@@ -38,18 +38,18 @@ class Settings(MethodSettings):
     ----------
     step
         ``open_loop``: the paper's 2 / (t + 2). ``line_search``: exact, for each independent problem. ``pairwise``: mass
-        moves from one weight to another, which takes a small part of the time to the same dual gap.
+        moves from one weight to another, which reaches the same dual gap in a small part of the time.
     relaxation
         ``plain``: the paper's. ``tight``: part of the Gram matrix's diagonal is made linear, which leaves the errors of
-        masks as they are and raises the relaxed ones towards them.
+        masks unchanged and raises the relaxed errors towards them.
     rounding
-        ``largest``: the largest masses of each group are kept. ``path``: masses are led to 0 and 1 step by step.
+        ``largest``: keep the largest masses of each group. ``path``: move masses to 0 and 1 gradually.
     alpha
-        The share of each group's kept weights, the most salient by Wanda's measure, that is kept for good.
+        The share of each group's kept weights that is fixed as kept: those with the highest Wanda scores.
     iterations
-        At most so many; one of ``pairwise`` moves about an eighth as many pairs as a row has inputs.
+        Maximum number of iterations; one of ``pairwise`` moves about an eighth as many pairs as a row has inputs.
     tolerance
-        Solved means that the dual gap is at most this share of the relaxed error.
+        A problem is solved when its dual gap is at most this share of its relaxed error.
     damping
         Optimise for G + damping * mean(diag G) * I. Errors and bound are those of G.
     """
@@ -77,7 +77,7 @@ def refine(
     extra: ExtraInputs = NOTHING_ELSE,
     threads: int | None = None,
 ) -> Refined:
-    """Solve the relaxation from the mask on and round it; where no rounded iterate is better, the mask stays.
+    """Solve the relaxation, starting at the mask, and round it; keep the mask if no rounded iterate is better.
 
     Takes a weight (rows, inputs) in any float dtype, its Gram matrix (inputs, inputs) float32 and a mask (rows, inputs)
     bool with the exact counts of the pattern; arguments and errors in full: :class:`prunelib.methods.contract.Refine`.
@@ -85,8 +85,8 @@ def refine(
     Returns
     -------
     Refined
-        With the best mask of all rounded iterates and the highest ``bound``. Where groups lie within rows, no row's
-        error rises; ``PerLayer``: not that of the matrix.
+        With the best mask of all rounded iterates and the highest ``bound``. For groups within rows, no row's error
+        increases; for ``PerLayer``, the matrix's error does not increase.
     """
     check_layer(weight, gram)
     check_mask(mask, weight, pattern)
@@ -124,7 +124,7 @@ METHOD = Refiner(
 def salient(
     weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, pattern: Pattern, alpha: float
 ) -> torch.Tensor:
-    """The floor(alpha * keep) kept weights of each group with the largest |w_j| sqrt(G_jj): (rows, inputs) bool."""
+    """Return the floor(alpha * keep) kept weights of each group with largest |w_j| sqrt(G_jj): (rows, inputs) bool."""
     size, keep = pattern.groups(*mask.shape)
     saliency = weight.double().abs() * gram.diagonal().double().sqrt()
     ranked = saliency.masked_fill(~mask, -1).reshape(-1, size).sort(dim=1, descending=True, stable=True).indices
@@ -134,14 +134,14 @@ def salient(
 
 
 def rounded(mass: torch.Tensor, fixed: torch.Tensor, pattern: Pattern) -> torch.Tensor:
-    """The mask of the largest masses of each group: exact counts, what is fixed first, ties to the lower place."""
+    """Keep the fixed weights, then the largest masses of each group: exact counts, ties to the lower position."""
     return select(mass.masked_fill(fixed, torch.inf), pattern)
 
 
 class _Best:
-    """The best mask met so far, for each independent problem, and the highest bound.
+    """The best mask found so far for each independent problem, and the highest bound.
 
-    ``mask`` (rows, inputs); ``loss_before`` and ``losses`` (rows,) float64: of the mask at the start, and of this one;
+    ``mask`` (rows, inputs); ``loss_before`` and ``losses`` (rows,) float64, of the initial mask and of the best one;
     ``bound`` (problems,) float64.
     """
 
@@ -153,7 +153,7 @@ class _Best:
         self.loss_before, self.bound = self.losses, torch.zeros(problem.problems).to(self.losses)
 
     def offer(self, mass: torch.Tensor) -> None:
-        """Round masses (rows, inputs), and take the mask where its loss is lower."""
+        """Round masses (rows, inputs), and store the mask for problems where its loss is lower."""
         mask = rounded(mass, self._problem.fixed, self._pattern)
         losses = row_losses(self._weight, self._gram, mask)
         lower = (self._problem.sum(losses) < self._problem.sum(self.losses)).expand(len(mask))
@@ -165,7 +165,7 @@ class _Best:
 
 
 def _search(best: _Best, problem: Relaxation, settings: Settings) -> None:
-    """Round all iterates of the relaxation and certify the bound there; then follow the path from the last of them."""
+    """Round every iterate of the relaxation and certify its bound; then follow the path from the last iterate."""
     last = best.mask.double()
     for mass in _iterates(problem, last, settings):
         best.certify(mass)

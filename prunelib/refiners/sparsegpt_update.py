@@ -1,7 +1,7 @@
 """SparseGPT's update of the kept weights, for any mask (Frantar & Alistarh, arXiv 2301.00774, algorithm 1).
 
-Column by column, the columns to the right make up for what a row prunes (:mod:`prunelib.algebra.obs`). After the warm
-start ``sparsegpt`` with the same dampening this is SparseGPT.
+Column by column, the columns to the right are updated to compensate for pruned weights (:mod:`prunelib.algebra.obs`).
+The warm start ``sparsegpt`` followed by this refiner with the same dampening is SparseGPT.
 """
 
 from typing import Annotated, Literal
@@ -45,18 +45,18 @@ def refine(
     extra: ExtraInputs = NOTHING_ELSE,
     threads: int | None = None,
 ) -> Refined:
-    """Update the kept weights of the model by SparseGPT's one pass over the columns.
+    """Update the model's kept weights in one pass over the columns, as SparseGPT does.
 
     Arguments and errors: :class:`prunelib.methods.contract.Refine`.
 
-    A row that would end with a higher error than it came in with stays as it came. The paper has no such rule; such
-    rows are rare (unless ``extra.updated_weight``, with which the error is compared, is good). The update starts from
-    the model's weights.
+    Safeguard (not in the paper): rows whose error would increase are left unchanged. Such rows are rare, unless
+    ``extra.updated_weight``, with which the error is compared, is already good. The update starts from the model's
+    weights.
 
     Raises
     ------
     NumericalError
-        Also if the Gram matrix is not positive definite when damped.
+        Also if the damped Gram matrix is not positive definite.
     """
     check_layer(weight, gram)
     check_mask(mask, weight, pattern)

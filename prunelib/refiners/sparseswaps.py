@@ -1,7 +1,7 @@
 """SparseSwaps: exact 1-swaps from the Gram matrix, row by row (Zimmer et al., arXiv 2512.10922, algorithm 1).
 
-Beyond the paper, against overfitting the calibration tokens: swaps are decided on a damped Gram matrix, or a row stops
-when its loss on held-out tokens rises.
+Options beyond the paper, against overfitting the calibration tokens: decide swaps on a damped Gram matrix, or stop a
+row when its loss on held-out tokens rises.
 """
 
 from dataclasses import replace
@@ -27,14 +27,14 @@ class Settings(MethodSettings):
     Attributes
     ----------
     max_swaps
-        The papers' T: at most so many swaps a row, always the best one. None: until no swap improves any row; over
+        The paper's T: maximum number of swaps per row, each the best one. None: until no swap improves any row; over
         whole rows by sweeps, which are faster than best swaps, and within groups by best swaps, which end lower there.
     damping
-        Swaps are decided on G + damping * mean(diag G) * I, and progress is told in its losses; what is returned is the
-        loss on G. An optimal row is then one of the damped problem.
+        Swaps are decided, and progress is reported, on G + damping * mean(diag G) * I; the returned losses are on G. An
+        optimal row is then optimal for the damped problem.
     held_out_every
-        After every so many best swaps a row's loss on held-out tokens is looked at; where it has risen, the row goes
-        back to its best mask and stops. None: no look.
+        Number of best swaps between measurements of a row's loss on held-out tokens; if it has risen, the row returns
+        to its best mask and stops. None: no measurements.
     """
 
     method: Literal["sparseswaps"] = "sparseswaps"
@@ -93,7 +93,7 @@ METHOD = Refiner(
 
 
 def _measured(found: Refined, weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor) -> Refined:
-    """The same rows with the losses that a Gram matrix (inputs, inputs) gives: of ``mask``, and of the new one."""
+    """Return ``found`` with the losses of ``mask`` and of the new mask on a Gram matrix (inputs, inputs)."""
     before, after = (row_losses(weight, gram, m).cpu() for m in (mask, found.mask))
     return replace(found, loss_before=before, loss_after=after)
 

@@ -1,8 +1,8 @@
-"""How much of the Gram matrix's diagonal a relaxation can make linear and stay convex.
+"""The part of the Gram matrix's diagonal that a convex relaxation can make linear.
 
-Masks satisfy m^2 = m, so that Diag(d) may move from the quadratic part of the loss to its linear part without changing
-the loss of any mask (Hammer and Rubin, 1970). Between the masks the function rises with d, and the relaxation with it:
-the larger d, the tighter the bound, as long as G - Diag(d) has no negative eigenvalue.
+Masks satisfy m^2 = m, so that Diag(d) can be moved from the quadratic part of the loss to its linear part without
+changing the loss of any mask (Hammer and Rubin, 1970). Between the masks the function rises with d: the larger d, the
+tighter the bound, as long as G - Diag(d) has no negative eigenvalue.
 """
 
 import torch
@@ -15,15 +15,15 @@ _ROUNDING = 2.0**-24  # of float32
 
 
 def plain_share(gram: torch.Tensor) -> torch.Tensor:
-    """The paper's d = 0, as d_j / G_jj (inputs,) float64; negative if rounding left a negative eigenvalue in G."""
+    """Return the paper's d = 0, as d_j / G_jj (inputs,) float64; negative if rounding gave G a negative eigenvalue."""
     return _plain_share(*_unit_diagonal(gram))
 
 
 def tight_share(gram: torch.Tensor) -> torch.Tensor:
-    """The tightest d found, as d_j / G_jj: (inputs,) float64.
+    """Return the tightest d found, as d_j / G_jj: (inputs,) float64.
 
-    d is a multiple of each input's own variance, that which the other inputs do not explain: 1 / (G^-1)_jj. The
-    multiple is the largest, to 1 / 1024, that leaves a Cholesky factor.
+    d is a multiple of 1 / (G^-1)_jj, the variance of each input that the other inputs do not explain. The multiple is,
+    to within 1 / 1024, the largest for which G - Diag(d) has a Cholesky factor.
     """
     unit, alive = _unit_diagonal(gram)
     share = _plain_share(unit, alive)
@@ -46,7 +46,7 @@ def _plain_share(unit: torch.Tensor, alive: torch.Tensor) -> torch.Tensor:
 
 
 def _unit_diagonal(gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The Gram matrix in float64 with ones on its diagonal, dead inputs included, and which inputs are not dead."""
+    """Return the Gram matrix scaled to a unit diagonal (dead inputs included), float64, and a mask of live inputs."""
     norms = gram.diagonal().double().sqrt()
     alive = norms > 0
     norms = norms.where(alive, 1)
@@ -56,7 +56,7 @@ def _unit_diagonal(gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _is_convex(unit: torch.Tensor, share: torch.Tensor) -> bool:
-    """Whether G - Diag(d) has a Cholesky factor."""
+    """Return whether G - Diag(d) has a Cholesky factor."""
     shifted = unit.clone()
     shifted.diagonal().sub_(share)
     return not torch.linalg.cholesky_ex(shifted).info.any()

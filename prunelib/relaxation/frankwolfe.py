@@ -1,7 +1,8 @@
 """Frank-Wolfe on the relaxation (Roux et al., arXiv 2510.13713, algorithm 1): M += step * (V - M), V a vertex.
 
-R = (W - M*W) G is kept along: after a step by g along D it is R - g (D*W) G, so that one product an iteration gives the
-gradient and the exact line search alike. Products are in float32; R is computed afresh, and gaps are, in float64.
+R = (W - M*W) G is updated incrementally: after a step g along D it is R - g (D*W) G, so that one product per iteration
+serves both the gradient and the exact line search. Products are in float32; R is recomputed at intervals, and gaps are
+computed, in float64.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,23 +18,23 @@ _EPOCH = 50  # iterations from one exact evaluation to the next
 
 
 class Segment(NamedTuple):
-    """f along a step from m towards a vertex, f(m) - slope * s + curvature * s^2; both (problems,) float64."""
+    """f at a step s from m towards a vertex: f(m) - slope * s + curvature * s^2; both (problems,) float64."""
 
     slope: torch.Tensor
     curvature: torch.Tensor
 
 
 StepRule = Callable[[int, Segment], torch.Tensor]
-"""From the iteration, counted from 0, and the segment to the step (problems,), between 0 and 1."""
+"""A step rule: maps the iteration, counted from 0, and the segment to the step (problems,), between 0 and 1."""
 
 
 def open_loop(t: int, segment: Segment) -> torch.Tensor:
-    """The paper's 2 / (t + 2)."""
+    """Return the paper's step 2 / (t + 2)."""
     return torch.full_like(segment.slope, 2 / (t + 2))
 
 
 def line_search(t: int, segment: Segment) -> torch.Tensor:  # noqa: ARG001 - a step rule
-    """The minimum along the segment: slope / (2 curvature), and all of it where f bends no upwards before its end."""
+    """Return the minimiser along the segment: slope / (2 curvature), or 1 if f still falls at its end."""
     whole = segment.slope >= 2 * segment.curvature
     return (segment.slope / (2 * segment.curvature).masked_fill(whole, 1)).masked_fill(whole, 1).clamp(0, 1)
 
@@ -46,9 +47,9 @@ def iterates(
     tolerance: float,
     every: int = _EPOCH,
 ) -> Iterator[torch.Tensor]:
-    """One of ``every`` so many iterates (rows, inputs) float64, from ``mass`` on, and the last.
+    """Yield every ``every``-th iterate (rows, inputs) float64, starting from ``mass``, and the last one.
 
-    A problem rests once its dual gap is at most ``tolerance`` times its relaxed loss.
+    A problem is no longer updated once its dual gap is at most ``tolerance`` times its relaxed loss.
     """
     open_problems = torch.arange(problem.problems, device=mass.device)
     mass = mass.clone()

@@ -1,8 +1,9 @@
 """The relaxation solved by relaxed swaps, and the path from its optimum to a mask.
 
-Along the path the shift d grows from the relaxation's to the whole diagonal of G. That changes the loss of no mask, but
-bends f along the edges of the polytope, from convex to multilinear, whose minima are masks: relaxed swaps that start
-from the relaxed optimum follow a minimum of f to a mask (as Zaslavskiy, Bach and Vert, IEEE PAMI 2009, do for graphs).
+Along the path the shift d grows from the relaxation's to the whole diagonal of G. The losses of masks do not change,
+but along the edges of the polytope f changes from convex to multilinear, whose minima are masks: relaxed swaps that
+start at the relaxed optimum follow a minimum of f to a mask (as Zaslavskiy, Bach and Vert, IEEE PAMI 2009, do for
+graph matching).
 """
 
 from collections.abc import Iterator
@@ -15,17 +16,17 @@ from prunelib.kernels.relaxed_swaps.reference import Operands
 from prunelib.relaxation.problem import Relaxation, evaluate
 
 _STAGES = 16  # of the path
-_SETTLED = 1e-4  # the dual gap, relative, at which a stage of the path ends early
-_PRICES = 20  # tried at most
-_LEAST_PRICE = 1e-3  # to start with, of the mean gradient
-_SPENT = 1e-3  # the share of the budget that a price may miss
+_SETTLED = 1e-4  # relative dual gap at which a stage of the path ends early
+_PRICES = 20  # maximum number of trials
+_LEAST_PRICE = 1e-3  # least initial price, relative to the mean absolute gradient
+_SPENT = 1e-3  # tolerance of the mass bought at a price, relative to the budget
 
 
 def relaxed(problem: Relaxation, mass: torch.Tensor, iterations: int, tolerance: float) -> Iterator[torch.Tensor]:
-    """Iterates (rows, inputs) float64 from ``mass`` on; at the last one dual gaps are at most ``tolerance`` of losses.
+    """Yield iterates (rows, inputs) float64 from ``mass`` until dual gaps are at most ``tolerance`` of the losses.
 
-    Groups keep the mass they have; one that spans rows shares its mass out among them. An iteration is a round of about
-    an eighth as many pairs as a row has inputs.
+    The mass of each group is unchanged; a group that spans rows distributes its budget among them. An iteration is a
+    round of about an eighth as many pairs as a row has inputs.
     """
     if problem.problems == len(mass):
         yield _descend(problem, problem.shift[None], mass, None, tolerance, iterations)
@@ -34,7 +35,7 @@ def relaxed(problem: Relaxation, mass: torch.Tensor, iterations: int, tolerance:
 
 
 def followed(problem: Relaxation, mass: torch.Tensor) -> torch.Tensor:
-    """The end of the path that starts at ``mass`` (rows, inputs) float64: nearly all masses are 0 or 1."""
+    """Return the end of the path from ``mass`` (rows, inputs) float64: nearly all masses are 0 or 1."""
     part = torch.linspace(0, 1, _STAGES + 1, dtype=torch.float64)[1:, None].to(problem.shift)
     shifts = problem.shift + part * (problem.gram.diagonal() - problem.shift)
     return _descend(problem, shifts, mass, None, _SETTLED, 1)
@@ -49,13 +50,14 @@ class _Purchase(NamedTuple):
 
 
 def _shared_out(problem: Relaxation, mass: torch.Tensor, iterations: int, tolerance: float) -> Iterator[torch.Tensor]:
-    """Iterates for a group that spans rows: what each row buys at one price, sought so that they spend the budget.
+    """Yield iterates for a group that spans rows, in search of the price at which the rows spend the budget.
 
-    Between a price too low and one too high, the mixture of both purchases that spends the budget is the last iterate.
+    Each iterate is the mass that all rows buy at one price. The last one mixes the purchases at a price too low and one
+    too high so that the budget is spent exactly.
     """
     _, gradient = evaluate(problem, mass)
     price = max(-float(gradient.reshape(-1).kthvalue(problem.keep).values), _LEAST_PRICE * float(gradient.abs().mean()))
-    known: dict[bool, _Purchase] = {}  # the last that spent too much, and the last that did not
+    known: dict[bool, _Purchase] = {}  # the last purchase over budget (True) and the last one within it (False)
     for tries in range(1, _PRICES + 1):
         mass = _descend(problem, problem.shift[None], mass, price, tolerance, iterations)
         yield mass
@@ -69,9 +71,10 @@ def _shared_out(problem: Relaxation, mass: torch.Tensor, iterations: int, tolera
 
 
 def _next_price(known: dict[bool, _Purchase], budget: int, tries: int) -> float:
-    """Interpolated and halfway in turn; with purchases on one side only, further on, the more tries the further.
+    """Return the next price: interpolation and bisection in turn; extrapolation if all purchases are on one side.
 
-    The first step on would suit a demand that falls with the cube root of the price, and a little beyond.
+    The first extrapolation slightly overshoots a demand that falls with the cube root of the price; steps grow with
+    ``tries``.
     """
     if len(known) == 2:
         share = _share(known, budget) if tries % 2 else 0.5
@@ -82,7 +85,7 @@ def _next_price(known: dict[bool, _Purchase], budget: int, tries: int) -> float:
 
 
 def _share(known: dict[bool, _Purchase], budget: int) -> float:
-    """How much of the larger purchase, the rest being the smaller one, spends the budget."""
+    """Return the share of the larger purchase in the mixture with the smaller one that spends the budget."""
     return (budget - known[False].spent) / (known[True].spent - known[False].spent)
 
 
@@ -94,7 +97,7 @@ def _descend(
     tolerance: float,
     rounds: int,
 ) -> torch.Tensor:
-    """Run the backend for relaxed swaps over all rows."""
+    """Run the relaxed-swaps backend over all rows."""
     group, swaps = min(problem.size, mass.shape[1]), backend(mass.device, "relaxed_swaps")
     result = torch.empty_like(mass)
     operands = Operands(weight=problem.weight, gram=problem.gram, shifts=shifts, mass=mass, fixed=problem.fixed)

@@ -1,4 +1,4 @@
-"""The relaxed problem (Roux et al., arXiv 2510.13713, equations 4 to 7): functions of masses m (rows, inputs) float64.
+"""The relaxed problem (Roux et al., arXiv 2510.13713, equations 4 to 7) in masses m (rows, inputs) float64.
 
     f(m) = p^T (G - Diag(d)) p + sum_j d_j w_j^2 (1 - m_j)   with   p = (1 - m) * w
 
@@ -28,11 +28,11 @@ class Relaxation(NamedTuple):
     shift
         d, (inputs,) float64.
     fixed
-        (rows, inputs) bool: what is kept for good.
+        (rows, inputs) bool: weights fixed as kept.
     loss_scale
-        (rows,) float64: what turns losses of a row into those of the layer.
+        (rows,) float64: factor from the losses of a row to those of the layer.
     size, keep
-        Groups of ``size`` consecutive places, in each of which the masses sum to at most ``keep``.
+        Groups of ``size`` consecutive positions; the masses of each sum to at most ``keep``.
     threads
         Worker threads of the kernels on the CPU.
     """
@@ -48,20 +48,20 @@ class Relaxation(NamedTuple):
 
     @property
     def problems(self) -> int:
-        """How many independent problems these rows are: one each, or one where a group spans several rows."""
+        """The number of independent problems: one per row, or one if a group spans several rows."""
         return len(self.weight) if self.size <= self.weight.shape[1] else 1
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """Sum values of rows, places or groups over each independent problem: (problems,) float64."""
+        """Sum values of rows, positions or groups over each independent problem: (problems,) float64."""
         return values.reshape(self.problems, -1).sum(dim=1, dtype=torch.float64)
 
     def only(self, problems: torch.Tensor) -> "Relaxation":
-        """The rows of some of the independent problems, given by their numbers."""
+        """Return the relaxation restricted to the independent problems with these indices."""
         rows = self.rows(problems)
         return self._replace(weight=self.weight[rows], fixed=self.fixed[rows], loss_scale=self.loss_scale[rows])
 
     def rows(self, problems: torch.Tensor) -> torch.Tensor:
-        """The numbers of the rows that belong to these problems."""
+        """Return the indices of the rows that belong to these problems."""
         return problems if self.problems == len(self.weight) else torch.arange(len(self.weight))
 
 
@@ -73,7 +73,7 @@ def relax(
     pattern: Pattern,
     threads: int = 1,
 ) -> Relaxation:
-    """The relaxation of a layer's weight (rows, inputs) and Gram matrix (inputs, inputs).
+    """Return the relaxation of a layer's weight (rows, inputs) and Gram matrix (inputs, inputs).
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def relax(
 
 
 def evaluate(problem: Relaxation, mass: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The relaxed losses f (problems,) and their gradient (rows, inputs), both float64, for masses (rows, inputs)."""
+    """Return the relaxed losses f (problems,) and their gradient (rows, inputs), float64, at masses (rows, inputs)."""
     w = problem.weight.double()
     c = product((1 - mass) * w, problem.gram.double())
     losses = (1 - mass) * w * (c + problem.shift * w * mass)
@@ -100,24 +100,24 @@ def evaluate(problem: Relaxation, mass: torch.Tensor) -> tuple[torch.Tensor, tor
 
 
 def vertex(problem: Relaxation, gradient: torch.Tensor) -> torch.Tensor:
-    """The linear minimisation oracle: argmin <gradient, v> over the polytope, (rows, inputs), in the gradient's dtype.
+    """Return argmin <gradient, v> over the polytope (the linear minimisation oracle), (rows, inputs), gradient's dtype.
 
-    Of each group the ``keep`` most negative entries, only where negative; what is fixed comes first.
+    It is 1 at the ``keep`` most negative entries of each group, only if negative, after the fixed ones.
     """
     return frank_wolfe.vertex(gradient, problem.fixed, problem.size, problem.keep)
 
 
 def dual_gap(problem: Relaxation, mass: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-    """The largest <gradient, m - v> over the polytope, (problems,): f(m) is no further above its minimum."""
+    """Return the largest <gradient, m - v> over the polytope, (problems,): an upper bound on f(m) - min f."""
     return problem.sum(gradient * (mass - vertex(problem, gradient)))
 
 
 def lower_bound(problem: Relaxation, mass: torch.Tensor) -> torch.Tensor:
-    """The pruning error of the layer that no mask goes below, (problems,) float64: min f(m) + <gradient, v - m> over v.
+    """Return a lower bound on the pruning error of any mask, (problems,) float64: min f(m) + <gradient, v - m> over v.
 
-    f is convex, so that no mask v lies below its tangent at m. The minimum is over masks that keep exactly ``keep``,
-    whatever is fixed; it may be higher than over the polytope of :func:`vertex`. What rounding may have added is taken
-    off.
+    f is convex, so that the loss of any mask v is at least the tangent of f at m. The minimum is over masks that keep
+    exactly ``keep``, ignoring fixed weights; it may be higher than over the polytope of :func:`vertex`. A bound on the
+    rounding error is subtracted.
     """
     losses, gradient = evaluate(problem, mass)
     least = gradient.reshape(-1, problem.size).topk(problem.keep, dim=1, largest=False, sorted=False).values.sum(dim=1)
@@ -126,6 +126,6 @@ def lower_bound(problem: Relaxation, mass: torch.Tensor) -> torch.Tensor:
 
 
 def _rounding(problem: Relaxation) -> torch.Tensor:
-    """More than rounding in float64 may change f and its tangent by, (problems,): |G_ij| <= sqrt(G_ii G_jj)."""
+    """Return a bound on the float64 rounding error of f and its tangent, (problems,): |G_ij| <= sqrt(G_ii G_jj)."""
     energy = problem.weight.double().abs() * problem.gram.diagonal().double().sqrt()
     return 8 * energy.shape[1] * _EPSILON * problem.sum(energy.sum(dim=1) ** 2)

@@ -1,5 +1,5 @@
-"""Warm starts: which weights to keep at first; each module is one method and ends in its ``METHOD``.
+"""Warm starts, which choose the first mask; each module is one method and ends in its ``METHOD``.
 
-A method that ranks has a ``saliency``, one whose choice is no ranking a ``choose``, one that reads masks made elsewhere
-a ``read``: :class:`prunelib.methods.contract.WarmStart`.
+A method that ranks weights has a ``saliency``, one that chooses a mask in another way a ``choose``, and one that reads
+existing masks a ``read``: :class:`prunelib.methods.contract.WarmStart`.
 """

@@ -1,4 +1,4 @@
-"""Given: the masks in a file of the user's, checked to fit the model and the pattern exactly."""
+"""Given: masks in a file that the user names, checked to fit the model and the pattern exactly."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,10 +22,10 @@ class Settings(MethodSettings):
     ----------
     path
         A safetensors file: masks of prunelib (``artifacts/warmstarts/...``, or ``masks.safetensors`` of a refined
-        cell), or one tensor (rows, inputs) of 0 and 1 for each layer, 1 = kept, called as the layer is
-        (``model.layers.0.mlp.up_proj``) or as its weight (``....up_proj.weight``).
+        cell), or one tensor (rows, inputs) of 0 and 1 for each layer, 1 = kept, named after the layer
+        (``model.layers.0.mlp.up_proj``) or its weight (``....up_proj.weight``).
     sha256
-        Of the file. Provenance holds it and not the path.
+        The hash of the file. Provenance contains it, not the path.
     """
 
     method: Literal["given"] = "given"
@@ -43,7 +43,7 @@ def masks(
     Raises
     ------
     ArtifactError
-        Also if the file is not the one of this hash, or has other values than 0 and 1.
+        Also if the file has another hash, or values other than 0 and 1.
     """
     path = Path(settings.path)
     _check_hash(path, settings.sha256)
@@ -80,7 +80,7 @@ def _check_counts(path: Path, name: str, mask: torch.Tensor, pattern: Pattern) -
 
 
 def _read(path: Path, model: str) -> Mapping[str, torch.Tensor]:
-    """The masks of a file of either kind, by layer name."""
+    """Read the masks of a file of either kind, by layer name."""
     with open_shard(path) as stream:
         if "prunelib" in (stream.metadata() or {}):
             return _read_ours(path, model)

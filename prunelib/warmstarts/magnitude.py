@@ -1,4 +1,4 @@
-"""Magnitude: the size of a weight."""
+"""Magnitude: the absolute value of a weight."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from prunelib.methods.contract import MethodSettings, WarmStart
 
 
 class Settings(MethodSettings):
-    """Magnitude has nothing to set."""
+    """No settings besides the method's name."""
 
     method: Literal["magnitude"] = "magnitude"
 
@@ -17,7 +17,7 @@ _DEFAULT = Settings()
 
 
 def saliency(weight: torch.Tensor, gram: torch.Tensor | None = None, settings: Settings = _DEFAULT) -> torch.Tensor:
-    """|W_ij|, (rows, inputs) float32; the Gram matrix is not looked at."""
+    """Return |W_ij|, (rows, inputs) float32; the Gram matrix is not used."""
     return weight.float().abs()
 
 

@@ -9,7 +9,7 @@ from prunelib.methods.contract import MethodSettings, WarmStart
 
 
 class Settings(MethodSettings):
-    """``exponent``: the power a of the input's norm; the paper's 0.5."""
+    """Settings of RIA: ``exponent`` is the power a of the input's norm, 0.5 in the paper."""
 
     method: Literal["ria"] = "ria"
     exponent: Annotated[float, Field(ge=0)] = 0.5
@@ -19,9 +19,10 @@ _DEFAULT = Settings()
 
 
 def saliency(weight: torch.Tensor, gram: torch.Tensor, settings: Settings = _DEFAULT) -> torch.Tensor:
-    """(|W_ij| / sum_j |W_ij| + |W_ij| / sum_i |W_ij|) sqrt(G_jj)^a for weight (rows, inputs): (rows, inputs) float32.
+    """Return (|W_ij| / sum_j |W_ij| + |W_ij| / sum_i |W_ij|) sqrt(G_jj)^a, (rows, inputs) float32.
 
-    The sums run over all rows and columns, without the sampling of the authors' script; rows or columns of zeros get 0.
+    The sums run over all rows and columns, without the sampling of the authors' script. The share of a weight in a row
+    or column of zeros is 0.
     """
     size = weight.float().abs()
     relative = _share(size, dim=1) + _share(size, dim=0)

@@ -1,12 +1,14 @@
-"""SparseGPT's mask: chosen on weights that make up for what was pruned before (Frantar & Alistarh, arXiv 2301.00774).
+"""SparseGPT's mask, chosen on weights already updated for pruned columns (Frantar & Alistarh, arXiv 2301.00774).
 
-Kept are the weights whose cost w^2 / F_jj (:mod:`prunelib.algebra.obs`) is highest, chosen ``block`` columns at a time.
-Per layer, each block of columns keeps its share of the matrix's count, as in the authors' script, rounded so that up to
-any block the sum is rounded down. Per row, which the paper has not, a block keeps what is among the costliest that the
-row may still keep, the columns after it included: blocks keep different shares and rows their exact counts (equal
-shares cost much). For N:M, each group is chosen when it is reached.
+The weights of highest cost w^2 / F_jj (:mod:`prunelib.algebra.obs`) are kept, chosen ``block`` columns at a time.
 
-Only the mask is used. SparseGPT itself is this start and then the refiner ``sparsegpt_update``.
+- Per layer: each block of columns keeps its share of the matrix's count, as in the authors' script, with every
+  cumulative count rounded down.
+- Per row (not in the paper): a row ranks all its remaining columns against its remaining budget, and a block keeps its
+  own weights among the costliest. Shares of blocks differ, counts of rows are exact; equal shares are much worse.
+- N:M: each group is chosen when it is reached.
+
+Only the mask is used. This warm start followed by the refiner ``sparsegpt_update`` is SparseGPT.
 """
 
 from typing import Annotated, Literal
@@ -26,7 +28,7 @@ class Settings(MethodSettings):
     Attributes
     ----------
     block
-        Columns whose mask is chosen together; N:M: rounded to whole groups, of which each is chosen for itself.
+        Number of columns per choice of the mask; N:M: rounded to whole groups, each chosen separately.
     dampening
         Added to the diagonal of the Hessian, relative to its mean.
     """
@@ -40,12 +42,12 @@ _DEFAULT = Settings()
 
 
 def choose(weight: torch.Tensor, gram: torch.Tensor, pattern: Pattern, settings: Settings = _DEFAULT) -> torch.Tensor:
-    """The mask (rows, inputs) bool for weight (rows, inputs) and gram (inputs, inputs); dead inputs are pruned first.
+    """Choose a mask (rows, inputs) bool for weight (rows, inputs) and gram (inputs, inputs); prune dead inputs first.
 
     Raises
     ------
     NumericalError
-        If an entry is NaN or infinite, or the Gram matrix is not positive definite when damped.
+        If an entry is NaN or infinite, or the damped Gram matrix is not positive definite.
     PatternError
         If the pattern does not fit the number of inputs.
     """
@@ -65,7 +67,7 @@ METHOD = WarmStart(
 
 
 def _choice(pattern: Pattern, rows: int, inputs: int) -> obs.Choice:
-    """How the mask of the next columns is chosen."""
+    """Return the function that chooses the mask of the next columns."""
     keep = pattern.groups(rows, inputs).keep
     left = torch.full((rows, 1), keep)
 
@@ -88,7 +90,7 @@ def _choice(pattern: Pattern, rows: int, inputs: int) -> obs.Choice:
 
 
 def _block_and_width(pattern: Pattern, block: int) -> tuple[int, int]:
-    """Columns that are updated, and whose mask is chosen, together: N:M chooses group by group."""
+    """Return the numbers of columns per update and per choice of the mask; N:M chooses group by group."""
     if pattern.column_groups:
         group = pattern.column_groups.size
         return max(1, block // group) * group, group
@@ -96,7 +98,7 @@ def _block_and_width(pattern: Pattern, block: int) -> tuple[int, int]:
 
 
 def _costliest(costs: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
-    """The highest costs (rows, n) of each row, as many as its count (rows, 1), ties to the left; bool."""
+    """Return the mask (rows, n) of the ``count`` (rows, 1) highest costs (rows, n) of each row, ties to the left."""
     ranked = costs.sort(dim=1, descending=True, stable=True).indices
     highest = (torch.arange(costs.shape[1]) < count).to(costs.device)
     return torch.zeros_like(ranked, dtype=torch.bool).scatter_(1, ranked, highest)

@@ -1,4 +1,4 @@
-"""Wanda: the size of a weight times the norm of its input (Sun et al., arXiv 2306.11695, equation 1)."""
+"""Wanda: the absolute value of a weight times the norm of its input (Sun et al., arXiv 2306.11695, equation 1)."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from prunelib.methods.contract import MethodSettings, WarmStart
 
 
 class Settings(MethodSettings):
-    """Wanda has nothing to set."""
+    """No settings besides the method's name."""
 
     method: Literal["wanda"] = "wanda"
 
@@ -17,7 +17,7 @@ _DEFAULT = Settings()
 
 
 def saliency(weight: torch.Tensor, gram: torch.Tensor, settings: Settings = _DEFAULT) -> torch.Tensor:
-    """|W_ij| sqrt(G_jj) for weight (rows, inputs) and gram (inputs, inputs): (rows, inputs) float32."""
+    """Return |W_ij| sqrt(G_jj), (rows, inputs) float32, for weight (rows, inputs) and gram (inputs, inputs)."""
     return weight.float().abs() * gram.diagonal().float().sqrt()
 
 
