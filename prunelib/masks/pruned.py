@@ -28,7 +28,7 @@ class Pruned(NamedTuple):
     weights: Mapping[str, torch.Tensor]
 
 
-class KeptWeights(Mapping[str, torch.Tensor]):
+class UpdatedWeights(Mapping[str, torch.Tensor]):
     """Weights (rows, inputs) by layer name, +0.0 where pruned; only kept values are stored, expanded on access.
 
     Parameters
@@ -43,7 +43,7 @@ class KeptWeights(Mapping[str, torch.Tensor]):
         self.kept, self._masks = kept, masks
 
     @classmethod
-    def of(cls, pruned: Pruned) -> "KeptWeights":
+    def of(cls, pruned: Pruned) -> "UpdatedWeights":
         """Return the updated weights of a pruned model."""
         if isinstance(pruned.weights, cls):
             return pruned.weights
@@ -73,7 +73,7 @@ def write_pruned(folder: Path, pruned: Pruned, provenance: Mapping[str, Any]) ->
     with store.replacing_folder(folder) as target:
         write_masks(target / MASKS_FILE, pruned.masks, provenance)
         if pruned.weights:
-            store.write_tensors(target / _WEIGHTS, KeptWeights.of(pruned).kept, "weights", provenance)
+            store.write_tensors(target / _WEIGHTS, UpdatedWeights.of(pruned).kept, "weights", provenance)
 
 
 def read_pruned(folder: Path, expected: Mapping[str, Any]) -> Pruned:
@@ -92,14 +92,14 @@ def read_pruned(folder: Path, expected: Mapping[str, Any]) -> Pruned:
     store.expect_provenance(path, store.read_provenance(path, "weights"), expected)
     kept = store.read_tensors(path, "weights")
     _check_fits(path, kept, masks)
-    return Pruned(masks, KeptWeights(kept, masks))
+    return Pruned(masks, UpdatedWeights(kept, masks))
 
 
 def merge_pruned(parts: Sequence[Pruned]) -> Pruned:
     """Merge the parts of a pruned model; tensors on disk stay there."""
     masks = PackedMasks.joined(PackedMasks.of(part.masks) for part in parts)
-    kept = {name: values for part in parts for name, values in KeptWeights.of(part).kept.items()}
-    return Pruned(masks, KeptWeights(kept, masks))
+    kept = {name: values for part in parts for name, values in UpdatedWeights.of(part).kept.items()}
+    return Pruned(masks, UpdatedWeights(kept, masks))
 
 
 def _check_fits(path: Path, kept: Mapping[str, torch.Tensor], masks: PackedMasks) -> None:
