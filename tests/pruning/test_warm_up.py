@@ -11,14 +11,14 @@ from prunelib.kernels import on_compilation
 from prunelib.masks.patterns import NOfM, PerLayer, PerRow, select
 from prunelib.params import load_params
 from prunelib.pruning.chains import run_chain, steps_of
-from prunelib.methods.contract import silent
+from prunelib.methods.contract import ExtraInputs, silent
 from prunelib.methods import registry
 from prunelib import refiners
 from prunelib.pruning.warm_up import warm_up
 
 cpu, told, late = torch.device("cpu"), [], []
 weight, inputs = torch.randn(40, 96), torch.randn(200, 96)
-statistics = {"input_mean": inputs.mean(dim=0), "tokens": 200, "held_out_gram": inputs.T @ inputs}
+extra = ExtraInputs(input_mean=inputs.mean(dim=0), tokens=200, held_out_gram=inputs.T @ inputs)
 patterns = (PerRow(sparsity=0.6), NOfM(keep=2, group=4), PerLayer(sparsity=0.6))
 for name, settings in load_params().refiners.items():
     for pattern in patterns:
@@ -26,7 +26,7 @@ for name, settings in load_params().refiners.items():
             warm_up(settings, pattern, cpu, [96], lambda: told.append(name))
             with on_compilation(cpu, lambda: late.append((name, pattern.kind))):
                 mask = select(weight.abs(), pattern)
-                run_chain(weight, inputs.T @ inputs, mask, pattern, settings, silent, statistics)
+                run_chain(weight, inputs.T @ inputs, mask, pattern, settings, silent, extra)
 print(len(told) > 3, late)
 """
 
