@@ -15,7 +15,7 @@ if not (3, 11) <= sys.version_info[:2] <= (3, 14) or (platform.system(), platfor
 endef
 export SUPPORTED
 
-.PHONY: help run test quick triton e2e lint constraints clean
+.PHONY: help run test quick triton cases e2e lint constraints clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -24,15 +24,18 @@ help:  ## show this list
 run: .venv/run  ## set up, run every stage that params.yaml asks for, and print the main figures
 	$(BIN)/prunelib run
 
-test: .venv/test lint  ## set up, and run all checks and tests but the end-to-end run
-	$(BIN)/pytest -n 2 --dist loadfile -m "not e2e"
+test: .venv/test lint  ## set up, and run all checks and tests but the open cases and the end-to-end run
+	$(BIN)/pytest -n 2 --dist loadfile -m "not cases and not e2e"
 
 quick: .venv/test  ## the quick tests alone
-	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not e2e"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not cases and not e2e"
 
 triton: .venv/triton-$(OLDEST_TRITON)  ## the tests of the Triton kernels on the oldest Triton; all others run on the newest
 	PYTHONPATH=$(CURDIR)/$< $(BIN)/python -c "import triton as t; print('triton', t.__version__); assert t.__version__ == '$(OLDEST_TRITON)'"
 	PYTHONPATH=$(CURDIR)/$< $(BIN)/pytest -n 2 --dist loadfile -m triton
+
+cases: .venv/test  ## the open faults of tests/cases, as expected failures
+	$(BIN)/pytest -n 2 -m cases
 
 e2e: .venv/test  ## the real model end to end on a reduced grid, in a temporary folder
 	$(BIN)/pytest -m e2e

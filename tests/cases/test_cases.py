@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.cases
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 FOLDERS = sorted(path.parent.name for path in HERE.glob("*/show.py"))

@@ -122,6 +122,9 @@ def refine(*arguments, **more):
     Path("at-work").touch()
     while True:
         pass
+
+
+METHOD = replace(METHOD, refine=refine)
 """
 """A refiner that says when a task is at work, and is never through: an interrupt cannot come too late."""
 
