@@ -77,9 +77,8 @@ def window_losses(model: "PreTrainedModel", windows: torch.Tensor, first: int) -
     model.eval()
     tokens = windows.to(model.device, torch.long)
     logits = model(input_ids=tokens, use_cache=False).logits  # (n, L, vocabulary)
-    losses = [
-        _loss(*pair).item() for pair in zip(logits, tokens, strict=True)
-    ]  # one by one: a single call would double the memory
+    # one window at a time: a single call would double the memory
+    losses = [_loss(*pair).item() for pair in zip(logits, tokens, strict=True)]
     for window, loss in enumerate(losses, first):
         if not math.isfinite(loss):
             raise NumericalError(

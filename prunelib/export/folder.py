@@ -36,9 +36,9 @@ def export_model(
 ) -> None:
     """Write a pruned copy of a model folder that ``AutoModelForCausalLM.from_pretrained`` loads.
 
-    The copy has the same files, tensor names and dtypes; all other tensors are identical byte for byte, and config,
-    tokenizer and licence are copied. ``masks.safetensors`` contains the masks, and ``provenance.json``, which replaces
-    the dense model's, how they were made. The target is written completely or not at all.
+    Shards are copied one at a time. Files, tensor names and dtypes are kept, and all other tensors are identical byte
+    for byte; config, tokenizer and licence are copied. ``masks.safetensors`` contains the masks; ``provenance.json``,
+    which replaces the dense model's, records how they were made. The target is written completely or not at all.
 
     Parameters
     ----------
