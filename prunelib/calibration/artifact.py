@@ -84,7 +84,7 @@ class Calibration:
         ArtifactError
             If its file is missing or damaged, or was made from another model or other tokens.
         NumericalError
-            If the matrix holds NaN or infinity.
+            If the matrix contains NaN or infinity.
         """
         return self._read(layer, layer.gram, (layer.inputs, layer.inputs))
 

@@ -38,7 +38,7 @@ def prune(model: "nn.Module", layers: tuple["Layer", ...], pruned: Pruned, stock
 
 
 def mean_errors(layers: Sequence[LayerResult]) -> dict[str, float]:
-    """Return the errors of :class:`prunelib.results.CellResult`, and optimality gaps if every layer has a bound."""
+    """Return the errors of :class:`prunelib.results.CellResult`, and optimality gaps if all have valid bounds."""
     errors = {
         "relative_error": fmean(layer.relative_error for layer in layers),
         "error_reduction": fmean(layer.error_reduction for layer in layers),

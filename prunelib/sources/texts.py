@@ -15,7 +15,7 @@ from prunelib.sources.wheels import Wheel, read_members
 
 
 class _Text(Source):
-    """Settings common to texts of all sources: ``attribution`` names authors and licence if the licence requires it."""
+    """Settings common to texts of all sources: ``attribution`` names authors and licence if required."""
 
     attribution: str | None = None
 
