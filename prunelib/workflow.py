@@ -3,7 +3,6 @@
 import argparse
 import inspect
 import sys
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,10 @@ from ruamel.yaml import YAML
 
 import prunelib
 from prunelib.cell import Cell
-from prunelib.errors import PruneError
 from prunelib.params import Params, known_name, load_params
 from prunelib.runtime import store
 from prunelib.runtime.code import code_identity
+from prunelib.runtime.console import one_line
 from prunelib.runtime.machine import machine
 from prunelib.sources.provenance import model_identity, text_identity
 
@@ -150,18 +149,13 @@ def run(stage: Callable[..., None]) -> None:
         parser.add_argument(f"--{option.name}", required=option.default is option.empty, **_kind(option))
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     arguments = vars(parser.parse_args())
-    show_traceback = arguments.pop("traceback")
-    try:
+    with one_line(show_traceback=arguments.pop("traceback")):
         params = load_params()
         torch.set_num_threads(machine().threads)
         for name, value in arguments.items():
             if isinstance(value, str):
                 known_name(f"--{name}", value, getattr(params, f"{name}s"))
         stage(params, **arguments)
-    except PruneError as error:
-        if show_traceback:
-            traceback.print_exc()
-        sys.exit(_fail(error))
 
 
 def _kind(option: inspect.Parameter) -> dict[str, Any]:
@@ -170,8 +164,3 @@ def _kind(option: inspect.Parameter) -> dict[str, Any]:
     if option.annotation in (int, int | None):
         return {"type": int, "metavar": "N", "help": f"as in grid.{option.name}s of params.yaml"}
     return {"metavar": "NAME", "help": f"a name under {option.name}s in params.yaml"}
-
-
-def _fail(error: PruneError) -> int:
-    print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the message for the user
-    return 2

@@ -1,1 +1,1 @@
-"""What pruning knows of the data: windows of text, and Gram matrices of layer inputs over them."""
+"""Calibration data: token windows, and Gram matrices of the layer inputs over them."""

@@ -1,4 +1,4 @@
-"""A whole model through calibration: the Gram matrices of its blocks, one after another."""
+"""Calibration of a whole model: the Gram matrices of its blocks, one block after another."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class Blocks(Protocol):
-    """Where the statistics of blocks are written, whole or not at all."""
+    """Destination of the statistics of blocks; each block is written completely or not at all."""
 
     def __contains__(self, block: int) -> bool:
-        """Whether a block is written."""
+        """Return whether a block has been written."""
         ...
 
     def write(self, block: int, *parts: Mapping[str, InputStatistics]) -> None:
-        """Write statistics by :attr:`Layer.gram`: of the windows, and where some are held out, of these."""
+        """Write statistics by :attr:`Layer.gram`: one mapping for the windows, a second for held-out windows if any."""
         ...
 
 
@@ -41,23 +41,23 @@ def calibrate_model(
 ) -> None:
     """Accumulate the Gram matrices of a model over token windows.
 
-    Blocks that are written stay. The states between two blocks are written once a minute, so that a run which goes on
-    repeats at most a minute's forward.
+    Blocks that have been written are kept. The hidden states between two blocks are saved at most once a minute, so a
+    resumed run repeats about a minute of forward passes.
 
     Parameters
     ----------
     model
-        On the processor.
+        On the CPU.
     windows
-        Those of the calibration and those held out, both (samples, length) int32; the second may have none.
+        Calibration and held-out windows, both (samples, length) int32; the second may be empty.
     settings
-        How many windows a forward pass takes.
+        Its ``batch`` is the number of windows per forward pass.
     blocks
-        Where statistics go.
+        Destination of the statistics.
     scratch
-        Where an earlier run with the same arguments left the states (:mod:`prunelib.runtime.resume`).
+        Folder of the hidden states saved by an earlier run with the same arguments (:mod:`prunelib.runtime.resume`).
     on_windows
-        Told, once a block, how many windows have left it.
+        Callback: receives the number of windows that have passed through a block.
     """
     batches, parts = in_batches(windows, settings.batch)
     device = torch.device(machine().device)

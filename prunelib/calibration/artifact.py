@@ -1,9 +1,9 @@
-"""The calibration artifact: frozen tokens, the layer index, one file of Gram matrices a block, and output energies.
+"""The calibration artifact: token windows, the layer index, one file of Gram matrices per block, and output energies.
 
 tokens.safetensors      the windows that the Gram matrices were accumulated over
 layers.json             the layer index
-block_000.safetensors   for each distinct input of block 0 its Gram matrix and its mean, and where calibration keeps
-                        windows apart, a second pair over these; and so on
+block_000.safetensors   Gram matrix and mean of each distinct input of block 0, with a second pair over the held-out
+                        windows if there are any; one such file per block
 energies.json           ||W X||^2 of every layer
 """
 
@@ -28,19 +28,19 @@ _MEAN, _HELD_OUT = "/mean", "/held_out"
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a calibration folder holds, read on demand.
+    """The contents of a calibration folder, read on demand.
 
     Attributes
     ----------
     index
         The model's layers.
     energies
-        ||W X||^2 by layer name; none where inputs depend on what is pruned.
+        ||W X||^2 by layer name; empty with sequential calibration inputs.
     provenance
         The hashes of the model and the tokens.
     settings
-        Those of :class:`prunelib.calibration.settings.CalibrationSettings`, and the seed. But for ``propagation``
-        dense, there are no Gram matrices.
+        Those of :class:`prunelib.calibration.settings.CalibrationSettings`, and the seed. There are Gram matrices only
+        if ``propagation`` is ``dense``.
     """
 
     folder: Path
@@ -67,7 +67,7 @@ class Calibration:
         return cls(folder, index, _read_energies(folder, measured, provenance), provenance, settings)
 
     def windows(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Windows and held-out windows, (samples, length) int32.
+        """Return windows and held-out windows, both (samples, length) int32.
 
         Raises
         ------
@@ -77,19 +77,19 @@ class Calibration:
         return read_windows(self.folder)
 
     def gram(self, layer: Layer) -> torch.Tensor:
-        """The Gram matrix of a layer's input: (inputs, inputs) float32, sum over tokens.
+        """Return the Gram matrix of a layer's input: (inputs, inputs) float32, sum over tokens.
 
         Raises
         ------
         ArtifactError
             If its file is missing or damaged, or was made from another model or other tokens.
         NumericalError
-            If the matrix holds NaN or infinity.
+            If the matrix contains NaN or infinity.
         """
         return self._read(layer, layer.gram, (layer.inputs, layer.inputs))
 
     def extra_inputs(self, layer: Layer) -> ExtraInputs:
-        """What refiners may use beyond the Gram matrix; raises as :meth:`gram`."""
+        """Return what refiners may use besides the Gram matrix; raise as :meth:`gram`."""
         header = store.read_provenance(_block_file(self.folder, layer.block), "gram")
         square = (layer.inputs, layer.inputs)
         return ExtraInputs(
@@ -113,7 +113,7 @@ class Calibration:
 
 
 def write_tokens(folder: Path, windows: torch.Tensor, held_out: torch.Tensor, provenance: Mapping[str, Any]) -> str:
-    """Write windows and held-out windows, both (samples, length) int32, with their hash; return it, their identity.
+    """Write windows and held-out windows, both (samples, length) int32, and return their hash, which identifies them.
 
     Raises
     ------
@@ -140,7 +140,7 @@ def read_windows(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def read_origin(folder: Path) -> dict[str, str]:
-    """The identities of the ``model`` and the ``tokens`` of a calibration that has its tokens.
+    """Return the identities of the ``model`` and the ``tokens`` of a calibration whose tokens are written.
 
     Raises
     ------
@@ -152,7 +152,7 @@ def read_origin(folder: Path) -> dict[str, str]:
 
 
 def write_layers(folder: Path, index: LayerIndex, energies: Mapping[str, float], provenance: Mapping[str, str]) -> None:
-    """Write the layer index, and ||W X||^2 by layer name; ``provenance`` has the identities of model and tokens.
+    """Write the layer index, and ||W X||^2 by layer name; ``provenance`` contains the identities of model and tokens.
 
     Raises
     ------
@@ -164,7 +164,7 @@ def write_layers(folder: Path, index: LayerIndex, energies: Mapping[str, float],
 
 
 def tokens_seen(folder: Path, index: LayerIndex) -> dict[str, int]:
-    """How many tokens the layers that did not see all of them read, by :attr:`Layer.gram`: experts.
+    """Return the token counts, by :attr:`Layer.gram`, of the inputs that did not get all tokens: those of experts.
 
     Raises
     ------
@@ -187,7 +187,7 @@ def write_grams(
     Parameters
     ----------
     parts
-        Statistics by :attr:`Layer.gram`: of the windows, and where some are held out, of these.
+        Statistics by :attr:`Layer.gram`: one mapping for the windows, a second for held-out windows if any.
     provenance
         ``model`` and ``tokens`` (identities), ``count`` and ``held_out_count`` (of tokens).
 
@@ -205,7 +205,7 @@ def write_grams(
 
 
 def has_grams(folder: Path, block: int) -> bool:
-    """Whether the Gram matrices of a block are written."""
+    """Return whether the Gram matrices of a block have been written."""
     return _block_file(folder, block).exists()
 
 

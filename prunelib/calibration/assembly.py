@@ -1,4 +1,4 @@
-"""A calibration while it is made, or a shard of it: it fills block by block, where a run that goes on finds them."""
+"""Unfinished calibrations and their shards: written block by block, so that a resumed run skips finished blocks."""
 
 from collections import ChainMap
 from collections.abc import Mapping
@@ -14,14 +14,14 @@ from prunelib.runtime.resume import FinishedValues
 
 
 class Shard:
-    """The Gram matrices of a part of the windows, to be added to those of the others.
+    """The Gram matrices of one part of the windows, to be added to those of the other parts.
 
     Parameters
     ----------
     folder
-        Where they stand.
+        Where they are written.
     tokens
-        How many the part has, and how many of those held out.
+        Numbers of calibration and of held-out tokens in the part.
     """
 
     def __init__(self, folder: Path, tokens: tuple[int, int]) -> None:
@@ -31,21 +31,21 @@ class Shard:
         return has_grams(self._folder, block)
 
     def write(self, block: int, *parts: Mapping[str, InputStatistics]) -> None:
-        """Write a block: statistics by :attr:`Layer.gram`, of the windows, and where some are held out, of these."""
+        """Write a block: statistics by :attr:`Layer.gram`, one mapping for windows, one for any held-out windows."""
         write_grams(self._folder, block, parts, self._counts)
 
 
 class Assembly:
-    """The folder of a calibration (:mod:`prunelib.calibration.artifact`) that has its tokens, and is not yet whole.
+    """An unfinished calibration folder (:mod:`prunelib.calibration.artifact`) whose tokens are already written.
 
     Parameters
     ----------
     folder
-        Beside it stand notes of which blocks are in it.
+        The calibration folder; its sibling folder ``energies`` records which blocks are finished.
     model, index
         The model's folder, and its layers.
     settings
-        Whose inputs are described, and how many tokens an expert needs.
+        Its ``propagation`` and ``least_tokens`` are used.
     """
 
     def __init__(self, folder: Path, model: Path, index: LayerIndex, settings: CalibrationSettings) -> None:
@@ -58,7 +58,7 @@ class Assembly:
         return str(block) in self._energies
 
     def write(self, block: int, *parts: Mapping[str, InputStatistics]) -> None:
-        """Add a block: statistics by :attr:`Layer.gram`, of the windows, and where some are held out, of these."""
+        """Add a block: statistics by :attr:`Layer.gram`, one mapping for windows, one for any held-out windows."""
         readers = {layer.name: layer for layer in self._index.readers(block)}
         known = [
             {name: supported(readers[name], each, self._settings.least_tokens) for name, each in part.items()}
@@ -70,7 +70,7 @@ class Assembly:
         self._energies.write(str(block), energies)
 
     def finish(self) -> None:
-        """Add what the blocks have together; for ``dense`` propagation all blocks are there, else none."""
+        """Write the layer index and the energies of all blocks, which are empty unless propagation is ``dense``."""
         dense = self._settings.propagation == "dense"
         energies = ChainMap(*(self._energies.read(str(block)) for block in range(self._index.blocks) if dense))
         write_layers(self._folder, self._index, dict(energies), self._origin)

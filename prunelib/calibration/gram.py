@@ -1,4 +1,4 @@
-"""Gram matrices of layer inputs: the sum of x x^T over tokens, all that pruning needs to know of the data."""
+"""Gram matrices of layer inputs: the sum of x x^T over tokens, the only data statistic that pruning needs."""
 
 import torch
 
@@ -7,18 +7,18 @@ from prunelib.calibration.statistics import InputStatistics
 from prunelib.errors import ModelError, NumericalError
 from prunelib.model.layers import Layer
 
-_PANELS = {"cpu": 256, "cuda": 1024}  # columns: half the work of the full product, 1.5 times as fast on a processor
-_CHUNKS = {"cpu": 256, "cuda": 8192}  # tokens: on a processor longer sums are split over threads, which changes bits
+_PANELS = {"cpu": 256, "cuda": 1024}  # columns: half the work of the full product, 1.5 times as fast on a CPU
+_CHUNKS = {"cpu": 256, "cuda": 8192}  # tokens: on a CPU longer sums are split over threads, which changes bits
 _HALVES = (torch.bfloat16, torch.float16)
 
 
 def gram_matrix(inputs: torch.Tensor) -> torch.Tensor:
-    """The Gram matrix of a layer's inputs.
+    """Compute the Gram matrix of a layer's inputs.
 
     Parameters
     ----------
     inputs
-        (..., d), any floating dtype: one input a token.
+        (..., d), any floating dtype: one input per token.
 
     Returns
     -------
@@ -36,7 +36,7 @@ def gram_matrix(inputs: torch.Tensor) -> torch.Tensor:
 
 
 class GramSum:
-    """A Gram matrix while it accumulates: the upper triangle is valid, the lower is not."""
+    """An accumulating Gram matrix: only its upper triangle is valid."""
 
     def __init__(self, inputs: int, device: torch.device) -> None:
         self.gram = torch.zeros(inputs, inputs, dtype=torch.float32, device=device)
@@ -57,7 +57,7 @@ class GramSum:
                     _add_product(self.gram[start : start + panel, start:], left, right)
 
     def symmetric(self, name: str) -> torch.Tensor:
-        """The whole matrix, the upper triangle mirrored in place."""
+        """Return the full matrix, with the upper triangle mirrored in place."""
         self.gram.triu_()
         self.gram += self.gram.triu(1).T
         if not self.gram.isfinite().all():
@@ -67,7 +67,7 @@ class GramSum:
         return self.gram
 
     def complete(self, layer: Layer, tokens: int) -> InputStatistics:
-        """The whole matrix and the mean on the CPU, once every token has been seen; experts may have seen fewer."""
+        """Return the full matrix and the mean on the CPU; refuse a wrong token count, unless the layer is an expert."""
         if self.tokens != tokens and layer.fused is None:
             raise ModelError(
                 f"{layer.name}: saw {self.tokens} of {tokens} tokens; it cannot be calibrated as a dense layer"
@@ -77,7 +77,7 @@ class GramSum:
 
 
 def _add_product(total: torch.Tensor, left: torch.Tensor, right: torch.Tensor) -> None:
-    """Add a product to a float32 total; matrix units multiply halves exactly and add up in float32."""
+    """Add a product to a float32 total; tensor cores multiply half-precision inputs exactly and sum in float32."""
     if left.dtype == total.dtype:
         total.addmm_(left, right)
     else:

@@ -1,4 +1,4 @@
-"""Which data the Gram matrices describe: the section ``calibration`` of params.yaml."""
+"""The section ``calibration`` of params.yaml: the data that the Gram matrices are computed from."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from prunelib.settings import Settings
 
 
 class CalibrationSettings(Settings):
-    """Which data the Gram matrices describe.
+    """The data that the Gram matrices are computed from.
 
     Attributes
     ----------
@@ -17,21 +17,21 @@ class CalibrationSettings(Settings):
     samples, length
         Number of windows, and tokens in each.
     batch
-        Windows a forward pass: part of the experiment, since it decides the order of summation.
+        Windows per forward pass; part of the experiment, since it decides the order of summation.
     held_out_samples
-        Further windows of the same draw, with Gram matrices of their own, for refiners that stop on them.
+        Further windows of the same draw, with separate Gram matrices, for refiners with early stopping.
     draw
-        ``stream``: disjoint windows of the whole text; ``documents``: each somewhere in a document that is longer, as
-        SparseGPT's and Wanda's scripts draw theirs from C4.
+        ``stream``: disjoint windows of the whole text; ``documents``: each at a random position in a longer document,
+        as SparseGPT's and Wanda's scripts draw theirs from C4.
     propagation
-        Whose inputs: ``dense``, those of the stock model, which serve every method; ``block``, those that a block gets
-        from the pruned blocks before it; ``sub_block``, also those that a layer gets from the pruned layers before it
-        in its block. These two belong to one cell, so its refinement finds them.
+        Calibration inputs. ``dense``: inputs of the dense model, shared by all methods; ``block``: outputs of the
+        already pruned blocks; ``sub_block``: also outputs of the already pruned layers in the same block. The last two
+        differ for each cell, so the refine stage computes them.
     least_tokens
-        An expert that fewer tokens are routed to is pruned as if its inputs were independent and of one size.
+        Experts that get fewer tokens are pruned as if their inputs were independent with equal second moments.
     shards
-        Parts of the windows that are calibrated each alone, perhaps at once (:mod:`prunelib.runtime.tasks`), and added
-        up in order: part of the experiment like ``batch``.
+        Number of parts of the windows; they are calibrated independently, possibly in parallel
+        (:mod:`prunelib.runtime.tasks`), and summed in order. Part of the experiment, like ``batch``.
     """
 
     text: str

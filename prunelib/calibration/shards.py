@@ -1,7 +1,7 @@
-"""A calibration in shards: parts of its windows, whose Gram matrices are accumulated apart and then added in order.
+"""Calibration in shards: Gram matrices of each part of the windows, accumulated separately and summed in order.
 
-Each shard is a task (:mod:`prunelib.runtime.tasks`). How many there are is part of the experiment, since it decides the
-order of summation; how many workers share them is not.
+Each shard is a task (:mod:`prunelib.runtime.tasks`). The number of shards is part of the experiment, since it decides
+the order of summation; the number of workers is not.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,13 +32,13 @@ class ShardCalibration:
     Attributes
     ----------
     folder, dtype, index
-        The model, what it is loaded in, and its layers.
+        The model's folder, the dtype it is loaded in, and its layers.
     settings
-        Of the calibration, with the number of shards.
+        Calibration settings, including the number of shards.
     scratch
-        What an earlier run has finished (:mod:`prunelib.runtime.resume`).
+        Folder of finished work, from which a later run resumes (:mod:`prunelib.runtime.resume`).
     on_windows
-        Told, once a block, how many windows have left it.
+        Callback: receives the number of windows that have passed through a block.
     """
 
     folder: Path
@@ -49,7 +49,7 @@ class ShardCalibration:
     on_windows: Callable[[int], None] = lambda _windows: None
 
     def __call__(self, shard: int) -> int:
-        """Calibrate a shard, and return its number; the only one is the whole calibration."""
+        """Calibrate a shard, and return its number; a single shard is written as the whole calibration."""
         model, scratch = load_model(self.folder, self.dtype, "cpu"), self.shard_folder(shard)
         windows, held_out = self.windows(shard)
         tokens = (windows.numel(), held_out.numel())
@@ -63,41 +63,41 @@ class ShardCalibration:
         return self.scratch / "calibration"
 
     def shard_folder(self, shard: int) -> Path:
-        """Where a shard is calibrated."""
+        """Return the scratch folder of a shard."""
         return self.scratch / f"shard_{shard:03d}"
 
     def assembly(self) -> Assembly:
-        """The calibration over all windows, once it has its tokens."""
+        """Return the calibration over all windows; its tokens must have been written."""
         return Assembly(self.whole, self.folder, self.index, self.settings)
 
     def windows(self, shard: int) -> Windows:
-        """The windows of a shard, consecutive ones, and those held out, of which there may be none."""
+        """Return the windows of a shard, which are consecutive, and its held-out windows, possibly none."""
         windows, held_out = (part.tensor_split(self.settings.shards)[shard] for part in read_windows(self.whole))
         return windows, held_out
 
     def cost(self, shard: int) -> int:
-        """How many windows leave the blocks of a shard."""
+        """Return the cost of a shard: its number of windows times the number of blocks."""
         return sum(map(len, self.windows(shard))) * self.index.blocks
 
 
 def calibrate_in_shards(
     calibration: ShardCalibration, windows: Windows, drawn_from: Mapping[str, Any], bar: Meter
 ) -> Path:
-    """Calibrate all shards, and add them up; where inputs depend on what is pruned, refinement finds them instead.
+    """Calibrate all shards and sum them; with sequential calibration inputs, write no Gram matrices.
 
     Parameters
     ----------
     windows
-        Those of the calibration and those held out, both (samples, length) int32; the second may have none.
+        Calibration and held-out windows, both (samples, length) int32; the second may be empty.
     drawn_from
-        What all windows were drawn from and how, the model's identity as ``model``.
+        Provenance of the windows, with the model's identity as ``model``.
     bar
-        Counts windows once a block.
+        Progress bar; counts each window once per block.
 
     Returns
     -------
     Path
-        The folder of a whole calibration (:mod:`prunelib.calibration.artifact`), in ``calibration.scratch``.
+        The finished calibration folder (:mod:`prunelib.calibration.artifact`), in ``calibration.scratch``.
     """
     write_tokens(calibration.whole, *windows, drawn_from)
     assembly = calibration.assembly()
@@ -122,7 +122,7 @@ def _accumulate(calibration: ShardCalibration, assembly: Assembly, bar: Meter) -
 
 
 def _sums(parts: Iterable[Sequence[Mapping[str, InputStatistics]]]) -> tuple[dict[str, InputStatistics], ...]:
-    """The statistics of windows, and of those held out, over all parts."""
+    """Sum the statistics of windows and of held-out windows over all parts."""
     sums: tuple[dict[str, InputStatistics], ...] = ({}, {})
     for part in parts:
         for total, more in zip(sums, part, strict=True):

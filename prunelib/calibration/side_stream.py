@@ -1,6 +1,6 @@
-"""Reading what passes through a model while the model goes on: on a GPU on a stream of its own.
+"""Accumulate input statistics on a side CUDA stream, overlapped with the forward pass.
 
-On a processor it is read at once, before the model goes on.
+On the CPU they are accumulated synchronously.
 """
 
 from collections import deque
@@ -16,12 +16,12 @@ from prunelib.runtime.machine import WAITING_BYTES
 
 @cache
 def _side_stream(device: torch.device) -> torch.cuda.Stream:
-    """One for the whole process: every stream that multiplies matrices keeps memory of its own for that."""
+    """Return the side stream, one per process: each stream that multiplies matrices allocates its own workspace."""
     return torch.cuda.Stream(device)
 
 
 class _Read(NamedTuple):
-    """Inputs that a stream reads, how often they had been changed in place before, and what is reached once it has."""
+    """A pending read: inputs, their version counter when queued, and the event recorded when the read is done."""
 
     name: str
     inputs: torch.Tensor
@@ -30,15 +30,16 @@ class _Read(NamedTuple):
 
 
 class SideStreamReader:
-    """Reads inputs beside the forward that makes them, which waits where too many are behind.
+    """Reader of inputs on a side stream, overlapped with the forward pass that produces them.
 
-    Inputs are held until they have been read, so that their memory is not used for anything else. As a context manager
-    it is left, also on failure, when nothing is read any more.
+    The forward pass's stream blocks while more than ``WAITING_BYTES`` of inputs are unread. Inputs are referenced until
+    they have been read, so that their memory is not reused. Leaving the context, also on an error, synchronises the
+    stream.
 
     Parameters
     ----------
     device
-        Where the inputs are.
+        Device of the inputs.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -55,12 +56,12 @@ class SideStreamReader:
             self._stream.synchronize()
 
     def read(self, name: str, inputs: torch.Tensor, work: Callable[[torch.Tensor], None]) -> None:
-        """Do work that reads the inputs of the layer of this name; calls do theirs one after another.
+        """Run ``work`` on the inputs of the layer of this name; successive calls run in order.
 
         Raises
         ------
         ModelError
-            If the model changed earlier inputs in place that may not have been read yet.
+            If the model changed earlier inputs in place while they were possibly unread.
         """
         if self._stream is None:
             work(inputs)
@@ -74,7 +75,7 @@ class SideStreamReader:
             self._release_first()
 
     def finish(self) -> None:
-        """Let the forward go on once everything has been read.
+        """Block the forward pass's stream until all inputs have been read.
 
         Raises
         ------
@@ -85,7 +86,7 @@ class SideStreamReader:
             self._release_first()
 
     def _release_first(self) -> None:
-        """Let the forward wait until the first inputs have been read, and hold them no longer."""
+        """Block the forward pass's stream until the oldest inputs have been read, then drop the reference to them."""
         name, inputs, version, done = self._reads.popleft()
         self._waiting_bytes -= inputs.nbytes
         torch.cuda.current_stream(self._device).wait_event(done)

@@ -1,4 +1,4 @@
-"""What pruning knows of a layer's input."""
+"""Statistics of a layer's input."""
 
 import warnings
 from collections.abc import Mapping
@@ -10,28 +10,28 @@ from prunelib.model.layers import Layer
 
 
 class InputStatistics(NamedTuple):
-    """Over the ``tokens`` that a layer read: ``gram`` (inputs, inputs), their sum of x x^T, and ``mean`` (inputs,)."""
+    """Statistics of ``tokens`` inputs x of a layer: ``gram`` (inputs, inputs), sum of x x^T; ``mean`` (inputs,)."""
 
     gram: torch.Tensor
     mean: torch.Tensor
     tokens: int
 
     def joined(self, other: "InputStatistics") -> "InputStatistics":
-        """Over the tokens of both."""
+        """Return the statistics over the tokens of both."""
         tokens = self.tokens + other.tokens
         total = self.mean.double() * self.tokens + other.mean.double() * other.tokens
         return InputStatistics(self.gram + other.gram, (total / max(tokens, 1)).float(), tokens)
 
 
 def supported(layer: Layer, statistics: InputStatistics, least_tokens: int) -> InputStatistics:
-    """The statistics, or where an expert has seen too few tokens, those of independent inputs of one size."""
+    """Return the statistics; for an expert with fewer than ``least_tokens``, an identity Gram matrix and zero mean."""
     if layer.fused is None or statistics.tokens >= least_tokens:
         return statistics
     return statistics._replace(gram=torch.eye(layer.inputs), mean=torch.zeros(layer.inputs))
 
 
 def warn_of_few(seen: Mapping[str, int], least_tokens: int) -> None:
-    """Warn where inputs of experts, by name, saw too few tokens."""
+    """Warn if some inputs of experts got too few tokens; ``seen`` maps their names to token counts."""
     if few := [name for name, tokens in seen.items() if tokens < least_tokens]:
         warnings.warn(
             f"{len(few)} of {len(seen)} inputs of experts saw fewer than calibration.least_tokens = {least_tokens} "

@@ -1,6 +1,6 @@
 """Gram matrices of all layers of a model, one for each distinct input, block by block.
 
-They accumulate in float32 while the model runs its own forward pass; on a GPU beside it.
+They accumulate in float32 during the model's own forward pass, on a GPU overlapped with it on a side stream.
 """
 
 from collections import ChainMap
@@ -26,36 +26,36 @@ def accumulate_grams(
     finished: Container[int] = (),
     on_batch: Callable[[int], None] = lambda _batch: None,
 ) -> Iterator[tuple[int, list[dict[str, InputStatistics]]]]:
-    """Take batches of token windows through a model, and yield the Gram matrices of its layers block by block.
+    """Run batches of token windows through a model, and yield the Gram matrices of its layers block by block.
 
-    Batches run through a block several times where its Gram matrices do not fit the budget together; that changes no
-    bit of the result.
+    If the Gram matrices of a block exceed the budget, the batches run through it several times; the result is the same
+    bit for bit.
 
     Parameters
     ----------
     forward
-        At the block to begin with.
+        Positioned at the first block to run.
     parts
-        The numbers of the batches whose tokens are summed together, for each sum.
+        For each part, the numbers of the batches that are summed.
     gram_bytes
-        Memory on the device for Gram matrices.
+        Device memory for Gram matrices, in bytes.
     finished
-        Blocks whose Gram matrices are not needed: batches run through them, and nothing is yielded.
+        Blocks whose Gram matrices are not needed: batches run through them, but nothing is yielded.
     on_batch
         Called with the number of each batch that leaves a block.
 
     Yields
     ------
     tuple
-        Block number, and for each part its inputs' statistics over all tokens, on the CPU, by :attr:`Layer.gram`; the
-        matrices are exactly symmetric. ``forward`` is at the next block then.
+        Block number, and for each part the input statistics over all tokens by :attr:`Layer.gram`, on the CPU; the
+        matrices are exactly symmetric. ``forward`` is then positioned at the next block.
 
     Raises
     ------
     ModelError
-        If a layer did not see every token exactly once.
+        If a layer, unless it is an expert, did not get every token exactly once.
     NumericalError
-        Naming the layer whose inputs are NaN, infinite or too large for float32.
+        If the inputs of a layer are NaN, infinite or too large for float32; the message names the layer.
     """
     last = max((block for block in range(index.blocks) if block not in finished), default=-1)
 
@@ -79,16 +79,16 @@ def accumulate_pass(
     parts: Sequence[Sequence[int]],
     on_states: Callable[[int, torch.Tensor], None] = lambda _batch, _states: None,
 ) -> list[dict[str, InputStatistics]]:
-    """Run batches through the next block once, and return the statistics of what some layers read, for each part.
+    """Run batches through the next block once, and return the input statistics of some layers for each part.
 
     Parameters
     ----------
     layers
-        Of the next block, each with an input of its own (:meth:`prunelib.model.layers.LayerIndex.readers`).
+        Layers of the next block with distinct inputs (:meth:`prunelib.model.layers.LayerIndex.readers`).
     parts
-        The numbers of the batches whose tokens are summed together.
+        For each part, the numbers of the batches that are summed.
     on_states
-        Called with each batch's number and the states that the block leaves of it.
+        Called with each batch's number and its hidden states after the block.
 
     Raises
     ------
@@ -114,7 +114,7 @@ def _run_watched(
     sums: Mapping[str, GramSum],
     reader: SideStreamReader,
 ) -> torch.Tensor:
-    """Run a batch through the next block, adding up what layers read."""
+    """Run a batch through the next block, and add the inputs of the layers to their sums."""
 
     def receive(name: str, inputs: torch.Tensor) -> None:
         reader.read(name, inputs, sums[name].add)
@@ -124,9 +124,9 @@ def _run_watched(
 
 
 def plan_passes(layers: Iterable[Layer], budget_bytes: int) -> list[list[Layer]]:
-    """The layers of a block whose inputs have Gram matrices of their own, in passes that fit the budget.
+    """Split the layers of a block into passes whose Gram matrices fit the budget.
 
-    A pass has at least one layer; where there are none, there is one pass.
+    A pass has at least one layer, even if that exceeds the budget. Without layers there is one empty pass.
     """
     passes: list[list[Layer]] = [[]]
     free = budget_bytes

@@ -1,4 +1,4 @@
-"""From text to token windows: a stream of tokens cut into windows, drawn or evenly spread, or windows in documents."""
+"""Token windows: cut from a token stream, drawn at random or evenly spread, or drawn within documents."""
 
 import json
 import random
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 def tokenize(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase") -> torch.Tensor:
-    """All texts as one stream of tokens: joined with two newlines, tokenised once, with the default special tokens.
+    """Tokenise all texts as one stream: joined with two newlines, with the default special tokens.
 
-    A tokenizer that begins every sequence with a BOS token thus puts a single one at the very start, as in the
+    A tokenizer that begins every sequence with a BOS token adds only one, at the start of the stream, as in the
     perplexity protocol of GPTQ and its successors (Frantar et al., 2210.17323).
 
     Returns
@@ -33,9 +33,9 @@ def tokenize(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase") -> torc
 def draw_windows(tokens: torch.Tensor, samples: int, length: int, seed: int, bos: int | None = None) -> torch.Tensor:
     """Draw disjoint windows of a stream at random, without replacement.
 
-    The stream is cut into windows from its start, and those with the least random keys are drawn: more samples of the
-    same seed extend a draw. Keys are the raw output of NumPy's Philox generator, which is the same on every platform
-    and in every version.
+    The stream is cut into windows from its start, and those with the smallest random keys are drawn, so that more
+    samples with the same seed extend a draw. Keys are the raw output of NumPy's Philox generator, which is the same on
+    every platform and in every version.
 
     Parameters
     ----------
@@ -44,9 +44,9 @@ def draw_windows(tokens: torch.Tensor, samples: int, length: int, seed: int, bos
     samples, length
         Number of windows, and tokens in each.
     seed
-        Of the draw, at least 0.
+        Seed of the draw, at least 0.
     bos
-        A token that every window begins with, as its first of ``length``; None: windows are plain cuts.
+        Token placed first in every window, counted in ``length``; None: windows are cut from the stream unchanged.
 
     Returns
     -------
@@ -77,15 +77,15 @@ def draw_in_documents(
     seed: int,
     bos: int | None = None,
 ) -> torch.Tensor:
-    """Draw windows as the scripts of GPTQ, SparseGPT and Wanda draw theirs from C4: each in one document.
+    """Draw windows within documents, as the scripts of GPTQ, SparseGPT and Wanda draw theirs from C4.
 
-    A document is drawn at random, with replacement, until one is longer than a window; the window's place in it is
-    drawn then. With Python's ``random`` and a seed the draws are those of the scripts.
+    Documents are drawn at random, with replacement, until one is longer than a window; then the window's position in it
+    is drawn. Python's ``random`` with the same seed gives the same draws as the scripts.
 
     Parameters
     ----------
     texts
-        The documents, in order; each is tokenised by itself, with the default special tokens.
+        The documents, in order; each is tokenised separately, with the default special tokens.
     samples, length, seed, bos
         As in :func:`draw_windows`.
 
@@ -119,19 +119,20 @@ def draw_in_documents(
 
 
 def spread_windows(tokens: torch.Tensor, length: int, budget: int, bos: int | None = None) -> torch.Tensor:
-    """As many disjoint windows of a stream as the budget allows, evenly spread over it, in order.
+    """Return as many disjoint windows of a stream as the budget allows, evenly spread over it, in order.
 
-    With a budget of the whole stream these are its floor(tokens / length) windows one after another, as the perplexity
-    protocol of GPTQ and its successors cuts them; with less, no one document decides the figure. The tail is dropped.
+    With a budget of the whole stream these are its floor(tokens / length) consecutive windows, as in the perplexity
+    protocol of GPTQ and its successors. With a smaller budget, spreading keeps one document from dominating the result.
+    The tail is dropped.
 
     Parameters
     ----------
     tokens
         (tokens,) int32.
     length, budget
-        Tokens in a window, and the most tokens to use in all.
+        Tokens in a window, and the maximum number of tokens in all windows.
     bos
-        As in :func:`draw_windows`. What is measured so is another quantity than the papers' perplexity.
+        As in :func:`draw_windows`. With it, perplexity is not comparable with the papers' perplexity.
 
     Returns
     -------
@@ -141,7 +142,7 @@ def spread_windows(tokens: torch.Tensor, length: int, budget: int, bos: int | No
     Raises
     ------
     ParamsError
-        If not even one window fits.
+        If the stream or the budget is shorter than one window.
     """
     windows = _cut(tokens, length, bos)
     count = min(len(windows), budget // length)
@@ -154,7 +155,7 @@ def spread_windows(tokens: torch.Tensor, length: int, budget: int, bos: int | No
 
 
 def bos_of(tokenizer: "PreTrainedTokenizerBase") -> int:
-    """The id of the token that begins a sequence.
+    """Return the id of the token that begins a sequence.
 
     Raises
     ------
@@ -167,14 +168,14 @@ def bos_of(tokenizer: "PreTrainedTokenizerBase") -> int:
 
 
 def tokenizer_identity(tokenizer: "PreTrainedTokenizerBase") -> str:
-    """The SHA-256 of everything that decides a tokenizer's ids: vocabulary, merges, normalisation, special tokens.
+    """Return the SHA-256 of all that determines a tokenizer's ids: vocabulary, merges, normalisation, special tokens.
 
-    Truncation and padding are left out: they are the state of the last call, not the tokenizer's own.
+    Truncation and padding are excluded: they are state of the last call, not part of the tokenizer.
 
     Raises
     ------
     SourceError
-        If it is not a fast tokenizer, whose whole definition is one serialisation.
+        If it is not a fast tokenizer; only these serialise their full definition.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
@@ -191,12 +192,12 @@ def _cut(tokens: torch.Tensor, length: int, bos: int | None) -> torch.Tensor:
 
 
 def _without_bos(tokens: torch.Tensor, bos: int | None) -> torch.Tensor:
-    """A stream without the BOS token that it begins with."""
+    """Return the stream without its leading BOS token, if it has one."""
     return tokens[1:] if len(tokens) and tokens[0] == bos else tokens
 
 
 def in_batches(parts: Iterable[torch.Tensor], batch: int) -> tuple[list[torch.Tensor], list[range]]:
-    """Windows (samples, length) as batches, and the numbers of the batches of each part that has windows."""
+    """Split windows (samples, length) into batches; return these, and the batch numbers of each non-empty part."""
     batches: list[torch.Tensor] = []
     numbers = []
     for windows in parts:

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from transformers import AutoConfig
 
-from prunelib.cli import one_line
 from prunelib.export.card import model_card
 from prunelib.export.folder import export_model
 from prunelib.masks.pruned import MASKS_FILE, read_pruned
 from prunelib.model.structure import find_layers, load_model
 from prunelib.runtime import store
+from prunelib.runtime.console import one_line
 from prunelib.sources.provenance import computed_identity
 
 
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--masks", metavar="FOLDER", type=Path, required=True, help=f"the folder with {MASKS_FILE}")
     parser.add_argument("--to", metavar="FOLDER", type=Path, required=True, help="new or empty")
     arguments = parser.parse_args()
-    with one_line(parser):
+    with one_line():
         apply(arguments.model, arguments.masks, arguments.to)
 
 

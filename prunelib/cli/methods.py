@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from prunelib import refiners, warmstarts
-from prunelib.errors import ArtifactError, PruneError
+from prunelib.errors import ArtifactError
 from prunelib.masks.patterns import EXAMPLES
 from prunelib.methods import registry
 from prunelib.methods.contract import Method, Refiner
 from prunelib.runtime import store
+from prunelib.runtime.console import one_line
 
 README = Path("README.md")
 START, END = "<!-- methods -->\n", "<!-- /methods -->"
@@ -65,10 +66,8 @@ def main() -> None:
     if not parser.parse_args().write:
         sys.stdout.write(table())
         return
-    try:
+    with one_line(OSError):
         write()
-    except (PruneError, OSError) as error:
-        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from prunelib.cli import one_line
 from prunelib.errors import ArtifactError, ParamsError
 from prunelib.planning import tables
 from prunelib.planning.capacity import Room, free_disk, free_gpu_memory, free_memory
 from prunelib.planning.needs import Workload
 from prunelib.planning.shapes import Outline, outline
+from prunelib.runtime.console import one_line
 from prunelib.runtime.machine import budgets
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def main() -> None:
     which.add_argument("--comparison", metavar="NAME", help="a name under comparisons in params.yaml")
     parser.add_argument("--measure", action="store_true", help="also the time of each stage, from a short measurement")
     arguments = parser.parse_args()
-    with one_line(parser):
+    with one_line():
         for config, work in _asked(arguments):
             planned = outline(config)
             _print(tables.plan(planned, work, budgets(), _room()))

@@ -14,12 +14,13 @@ from dvc.repo import Repo
 from rich.console import Console
 
 from prunelib import workflow
-from prunelib.cli import one_line, search_path
+from prunelib.cli import search_path
 from prunelib.errors import StageError
 from prunelib.params import load_params
 from prunelib.reporting import PAGE, update_costs
 from prunelib.reporting.collect import collect
 from prunelib.reporting.terminal import print_tables
+from prunelib.runtime.console import one_line
 
 _BEGINNINGS = ("Running stage '%s'", "Stage '%s' ")
 """Beginnings of the one log message that DVC emits per stage: that it runs, is in the cache, or has not changed."""
@@ -47,7 +48,7 @@ def main() -> None:
     parser.add_argument("--force", action="store_true", help="run every stage, also those that are up to date")
     parser.add_argument("--keep-going", action="store_true", help="run what does not depend on a stage that failed")
     chosen = [f"--{name.replace('_', '-')}" for name, wanted in vars(parser.parse_args()).items() if wanted]
-    with one_line(parser):
+    with one_line():
         load_params()  # report an error in any section before the first stage
         if status := _reproduce(chosen):
             sys.exit(status)

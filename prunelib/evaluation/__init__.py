@@ -1,1 +1,1 @@
-"""What a model is worth after pruning: perplexity on held-out text and accuracy on zero-shot tasks."""
+"""Quality of pruned models: perplexity on held-out text and accuracy on zero-shot tasks."""

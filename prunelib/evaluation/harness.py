@@ -1,4 +1,4 @@
-"""EleutherAI's lm-evaluation-harness, driven with a model in memory: it makes the prompts and counts, we score."""
+"""EleutherAI's lm-evaluation-harness with our scoring of a model in memory; it makes prompts and computes metrics."""
 
 import contextlib
 import io
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 
 class Scorer(TemplateLM):
-    """A model and its tokenizer as the harness wants them; contexts and answers are split by the harness itself.
+    """Adapter of a model and its tokenizer to the harness, which itself splits contexts and answers.
 
-    The harness's own ``HFLM`` makes logits, and their log-softmax, at every position: with a vocabulary of 49,152 that
+    The harness's own ``HFLM`` computes logits and their log-softmax at every position: with a vocabulary of 49,152 that
     takes twice the time and several gigabytes.
     """
 
@@ -41,12 +41,12 @@ class Scorer(TemplateLM):
 
     @property
     def prefix_token_id(self) -> int:
-        """The token that an answer without a context follows."""
+        """The token that precedes an answer without a context."""
         begin = self.tokenizer.bos_token_id
         return self.eot_token_id if begin is None else int(begin)
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
-        """Token ids, with the tokenizer's default special tokens unless told otherwise."""
+        """Return token ids, with the tokenizer's default special tokens unless ``add_special_tokens`` is False."""
         return list(self.tokenizer.encode(string, add_special_tokens=add_special_tokens is not False))
 
     def _loglikelihood_tokens(self, requests: Sequence[tuple], **_: Any) -> list[tuple[float, bool]]:
@@ -54,23 +54,23 @@ class Scorer(TemplateLM):
         return [(score.log_likelihood, score.greedy) for score in log_likelihoods(self._model, pairs, self._batch)]
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
-        """Not needed: word-level perplexity is another number than ours (see prunelib.evaluation.perplexity)."""
+        """Refuse: word-level perplexity is not supported; ours is per token (:mod:`prunelib.evaluation.perplexity`)."""
         raise NotImplementedError
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """Not needed: no task that is decided by generated text."""
+        """Refuse: tasks scored on generated text are not supported."""
         raise NotImplementedError
 
 
 @cache
 def stock_tasks() -> dict[str, Path]:
-    """The description file of every task that comes with the harness, by name; its search takes some ten seconds."""
+    """Return the description file of every task of the harness by name; the search takes about ten seconds."""
     manager = TaskManager()
     return {name: Path(manager.task_index[name].yaml_path) for name in manager.all_subtasks}
 
 
 def run_task(scorer: Scorer, description: Path, limit: int | None) -> TaskResult:
-    """Evaluate a task zero-shot on its first ``limit`` items, silently; nothing in it is random.
+    """Evaluate a task zero-shot on its first ``limit`` items, without output; the result is deterministic.
 
     Parameters
     ----------
@@ -84,19 +84,19 @@ def run_task(scorer: Scorer, description: Path, limit: int | None) -> TaskResult
     Returns
     -------
     TaskResult
-        Accuracy ``acc`` (not ``acc_norm``) with its closed-form standard error. The version also says which split the
-        items are of, and the harness's own version: results compare only within both.
+        Accuracy ``acc`` (not ``acc_norm``) with its closed-form standard error. Its ``version`` includes the split of
+        the items and the harness's version; results are comparable only if both agree.
 
     Raises
     ------
     ParamsError
-        If the task is not decided by log-likelihoods, or reports no accuracy.
+        If the task is not scored by log-likelihoods, or reports no accuracy.
     SourceError
-        If its data could not be had.
+        If its data could not be loaded.
     """
     with _silence():
         loaded = _load(description)
-        # bootstrap_iters: 0 would leave out standard errors; that of a mean is never bootstrapped
+        # bootstrap_iters=0 would omit standard errors; that of a mean is never bootstrapped
         found = lm_eval.evaluate(scorer, loaded, limit=limit, bootstrap_iters=1, log_samples=False)
     ((name, task),) = loaded["tasks"].items()
     return _result(task, found["results"][name])
@@ -105,7 +105,7 @@ def run_task(scorer: Scorer, description: Path, limit: int | None) -> TaskResult
 def _load(description: Path) -> TaskDict:
     try:
         loaded = TaskManager(include_defaults=False).load([str(description)])
-    except OSError as error:  # of which the hub's and the datasets library's refusals are kinds
+    except OSError as error:  # base class of the hub's and the datasets library's errors
         raise SourceError(f"evaluation.tasks.names: no data for a task: {' '.join(str(error).split())}") from None
     ((name, task),) = loaded["tasks"].items()
     if task.OUTPUT_TYPE not in {"multiple_choice", "loglikelihood"} or "acc" not in task.aggregation():
@@ -126,7 +126,7 @@ def _result(task: Task, figures: Mapping[str, Any]) -> TaskResult:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Hold back progress bars and log messages up to warnings, of the harness and the libraries that it uses."""
+    """Suppress progress bars and log messages up to warnings, of the harness and the libraries that it uses."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""The text that perplexity is measured on: held-out documents that stand nowhere among the calibration documents."""
+"""Text that perplexity is measured on: held-out documents, none of which is a calibration document."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 
 def held_out_texts(folders: Mapping[str, Path], calibration: str) -> dict[str, list[str]]:
-    """The held-out documents of each text.
+    """Return the held-out documents of each text.
 
     Parameters
     ----------
     folders
-        Where the documents of each text are, by its name.
+        Folder of each text's documents, by the text's name.
     calibration
         The name of the text that calibration windows are drawn from, one of ``folders``.
 
     Raises
     ------
     ParamsError
-        If a held-out document stands among the calibration documents, which may be those of another text.
+        If a held-out document is also a calibration document, possibly of another text.
     ArtifactError
         If a file of documents is missing or damaged.
     """
@@ -52,10 +52,10 @@ def held_out_windows(
     settings: PerplexitySettings,
     bos: int | None = None,
 ) -> dict[str, "torch.Tensor"]:
-    """The token windows (n, L) int32 of each text, L tokens long and evenly spread over it.
+    """Return the token windows (n, L) int32 of each text, L tokens long and evenly spread over it.
 
-    With ``bos``, every window begins with that token, and the text's name ends in ``_bos_per_window``: perplexities of
-    such windows do not compare with the others.
+    With ``bos``, every window begins with that token, and the text's name ends in ``_bos_per_window``, since
+    perplexities on such windows are not comparable with the others.
 
     Raises
     ------

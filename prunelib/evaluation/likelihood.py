@@ -1,4 +1,4 @@
-"""Log-likelihoods of continuations: the one number that every multiple-choice task is decided by."""
+"""Log-likelihoods of continuations, which decide every multiple-choice task."""
 
 import math
 from collections import defaultdict
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
 
 class Pair(NamedTuple):
-    """Token ids of a context, at least one, and of the text that continues it."""
+    """Token ids of a context (at least one) and of its continuation."""
 
     context: Sequence[int]
     continuation: Sequence[int]
 
 
 class Scored(NamedTuple):
-    """log p(continuation | context), and whether greedy decoding would write that continuation."""
+    """log p(continuation | context), and whether greedy decoding yields that continuation."""
 
     log_likelihood: float
     greedy: bool
@@ -31,18 +31,18 @@ class Scored(NamedTuple):
 def log_likelihoods(model: "PreTrainedModel", pairs: Sequence[Pair], batch: int) -> list[Scored]:
     """Score each continuation: log-probabilities in float32, summed over its tokens in float64.
 
-    Inputs of similar length share a batch, padded on the right, where a causal model does not look. Logits are made
-    only from the first answer token of a batch on, and inputs that recur (answers of one token) are run once. From an
-    input too long for the model, tokens are dropped on the left.
+    Inputs of similar length share a batch, padded on the right, which does not affect a causal model. Logits are
+    computed only from the first answer token of a batch on, and repeated inputs (answers of one token) are run once.
+    Inputs too long for the model are truncated on the left.
 
     Parameters
     ----------
     model
         Put into evaluation mode (no dropout).
     pairs
-        What to score.
+        Contexts and continuations to score.
     batch
-        Inputs a forward pass.
+        Inputs per forward pass.
 
     Returns
     -------
@@ -52,12 +52,12 @@ def log_likelihoods(model: "PreTrainedModel", pairs: Sequence[Pair], batch: int)
     Raises
     ------
     ModelError
-        If a continuation alone is longer than the model's inputs may be.
+        If a continuation alone exceeds the model's maximum input length.
     NumericalError
         If a log-likelihood is NaN or infinite.
     """
     model.eval()
-    members: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)  # input: the pairs that it decides
+    members: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)  # input: numbers of the pairs scored on it
     for number, pair in enumerate(pairs):
         members[_input(model, pair)].append(number)
     inputs = sorted(members, key=len)
@@ -74,7 +74,7 @@ def log_likelihoods(model: "PreTrainedModel", pairs: Sequence[Pair], batch: int)
 
 
 def _input(model: "PreTrainedModel", pair: Pair) -> tuple[int, ...]:
-    """What the model reads: all tokens but the last, which it only has to predict."""
+    """Return the model input: all tokens but the last, which is only predicted."""
     longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if longest is None:
         return (*pair.context, *pair.continuation)[:-1]
@@ -84,7 +84,7 @@ def _input(model: "PreTrainedModel", pair: Pair) -> tuple[int, ...]:
 
 
 def _logits(model: "PreTrainedModel", inputs: Sequence[tuple[int, ...]], first: int) -> torch.Tensor:
-    """Logits (rows, positions, vocabulary) of inputs sorted by length, from position ``first`` on."""
+    """Return logits (rows, positions, vocabulary) of inputs sorted by length, from position ``first`` on."""
     longest = len(inputs[-1])
     padded = torch.tensor([ids + (0,) * (longest - len(ids)) for ids in inputs], device=model.device)
     logits: torch.Tensor = model(input_ids=padded, use_cache=False, logits_to_keep=longest - first).logits

@@ -10,7 +10,7 @@ from prunelib.errors import ArtifactError
 
 
 class _Stock(NamedTuple):
-    """A task of the harness: its description among the harness's files, the fields of an item, and what to change."""
+    """A task of the harness: its description file, the fields of an item, and changes to the description."""
 
     description: str
     fields: frozenset[str]
@@ -42,21 +42,21 @@ STOCK_NAMES = tuple(_STOCK)
 
 
 def local_tasks(data: Path) -> list[str]:
-    """The tasks that have a file of items in a folder."""
+    """Return the tasks that have a file of items in a folder."""
     return [name for name in _STOCK if _items_file(data, name).is_file()]
 
 
 def describe(name: str, data: Path, limit: int | None, folder: Path) -> Path:
-    """Write a description for the harness: its own task, with the first ``limit`` items of ours as its only data.
+    """Write a task description for the harness: its own task, with our first ``limit`` items as the only data.
 
     Parameters
     ----------
     name, data
-        One of ``local_tasks(data)``.
+        Task, one of ``local_tasks(data)``, and the folder of items.
     limit
         At least 2; ``None``: all items.
     folder
-        Where the description, the items and the harness's cache of them go.
+        Folder for the description, the items and the harness's cache of them.
 
     Returns
     -------
@@ -66,7 +66,7 @@ def describe(name: str, data: Path, limit: int | None, folder: Path) -> Path:
     Raises
     ------
     ArtifactError
-        If the file of items is damaged, not of this task, or holds fewer than two.
+        If the file of items is damaged, not of this task, or has fewer than two items.
     """
     import lm_eval  # noqa: PLC0415 - only to find its files
 
@@ -94,7 +94,7 @@ def _items_file(data: Path, name: str) -> Path:
 
 
 def _first_items(path: Path, fields: frozenset[str], limit: int | None) -> list[bytes]:
-    """The first lines of a file of items, each a JSON object with these fields at least."""
+    """Return the first lines of a file of items; each must be a JSON object with at least these fields."""
     with path.open("rb") as stream:
         lines = list(itertools.islice(stream, limit))
     if len(lines) < 2:
@@ -107,7 +107,7 @@ def _first_items(path: Path, fields: frozenset[str], limit: int | None) -> list[
 
 
 def _keys(line: bytes) -> frozenset[str]:
-    """The keys of a JSON object; none for anything else."""
+    """Return the keys of a JSON object, or the empty set for anything else."""
     try:
         return frozenset(dict(json.loads(line)))
     except (ValueError, TypeError):

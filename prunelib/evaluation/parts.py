@@ -1,7 +1,7 @@
-"""The evaluation of a cell in parts that do not need each other: tasks of :mod:`prunelib.runtime.tasks`.
+"""Evaluation of a cell in independent parts, each a task of :mod:`prunelib.runtime.tasks`.
 
-Each part's figures wait in the scratch folder as soon as they are known, so that a run which was killed goes on; the
-record of the cell is put together from them.
+Each part's figures are written to the scratch folder as soon as they are computed, so that a killed run can resume; the
+record of the cell is assembled from them.
 """
 
 from collections.abc import Callable, Mapping
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-_RANGES = 8  # of a text's windows, each a part
+_RANGES = 8  # ranges per text, each a part
 _WINDOWS, _KIND = "windows.safetensors", "windows"
 
 
 class WindowRange(NamedTuple):
-    """Windows of a text, by the number of the first and of the one after the last: whole batches."""
+    """Windows ``first`` to ``stop - 1`` of a text, in whole batches (the last of a text may be smaller)."""
 
     text: str
     first: int
@@ -41,13 +41,13 @@ class WindowRange(NamedTuple):
 
 
 class Task(NamedTuple):
-    """A zero-shot task, by its name."""
+    """A zero-shot task."""
 
     name: str
 
 
 class SparsityCheck(NamedTuple):
-    """The share of zeros among the prunable weights, and that of these among all."""
+    """Sparsity and coverage of the pruned model."""
 
 
 Part = WindowRange | Task | SparsityCheck
@@ -55,21 +55,21 @@ Part = WindowRange | Task | SparsityCheck
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a model is evaluated; called with a part, it measures that.
+    """Evaluation of a model; calling it with a part measures that part.
 
     Attributes
     ----------
     scratch
-        What an earlier run has finished. Its name is made of all that decides the figures
-        (:mod:`prunelib.runtime.resume`): two evaluations are equal if it is the same.
+        Folder of finished figures, from which a later run resumes. Its name is derived from all settings that decide
+        the figures (:mod:`prunelib.runtime.resume`), so evaluations are compared by it alone.
     folder, dtype
-        The stock model, and what it runs in.
+        The dense model's folder, and the dtype it runs in.
     pruned, made_from
-        The refined cell, and what it must have been made from; None: the dense model.
+        The refined cell, None to evaluate the dense model, and the provenance that the cell must have.
     perplexity, tasks, items
-        What is measured, and the folder of the tasks' items, None where the harness fetches them.
+        Settings of perplexity and of tasks, and the folder of the tasks' items; None: the harness downloads them.
     on_windows
-        Told how many windows have been measured.
+        Callback: receives the number of windows measured.
     """
 
     scratch: Path
@@ -83,7 +83,7 @@ class Evaluation:
     on_windows: Callable[[int], None] = field(default=lambda _windows: None, compare=False)
 
     def __call__(self, part: Part) -> Part:
-        """Measure a part, and write its figures where :attr:`finished` finds them."""
+        """Measure a part, write its figures to :meth:`finished`, and return the part."""
         match part:
             case WindowRange():
                 self._measure_windows(part)
@@ -94,16 +94,16 @@ class Evaluation:
         return part
 
     def finished(self, kind: str) -> FinishedValues:
-        """Finished figures: ``perplexity-TEXT``, ``tasks`` or ``model``."""
+        """Return the finished figures of a kind: ``perplexity-TEXT``, ``tasks`` or ``model``."""
         return FinishedValues(self.scratch / kind)
 
     def losses(self, text: str) -> list[float]:
-        """The losses of all windows of a text, in order, once they are measured."""
+        """Return the losses of all windows of a text, in order; all must have been measured."""
         finished, windows = self.finished(f"perplexity-{text}"), len(self.windows()[text])
         return [loss for first in range(0, windows, self.perplexity.batch) for loss in finished.read(str(first))]
 
     def cost(self, part: Part) -> float:
-        """The windows of a part; a task takes longer than any."""
+        """Return the cost of a part: its number of windows; infinity for a task, which takes longest."""
         match part:
             case WindowRange(_, first, stop):
                 return stop - first
@@ -112,7 +112,7 @@ class Evaluation:
         return 0
 
     def windows(self) -> dict[str, "torch.Tensor"]:
-        """The windows (n, L) int32 of each text."""
+        """Return the windows (n, L) int32 of each text."""
         return store.read_tensors(self.scratch / _WINDOWS, _KIND)
 
     def _measure_windows(self, part: WindowRange) -> None:
@@ -141,7 +141,7 @@ class _Loaded(NamedTuple):
 
 @lru_cache(maxsize=1)
 def _loaded(evaluation: Evaluation) -> _Loaded:
-    """The model, pruned; kept for the next part that the same process measures."""
+    """Return the pruned model and its layers, cached for the next part measured in the same process."""
     model = load_model(evaluation.folder, evaluation.dtype, machine().device)
     check_length(model, evaluation.perplexity.length, key="evaluation.perplexity.length")
     index = find_layers(model, evaluation.folder)
@@ -151,14 +151,14 @@ def _loaded(evaluation: Evaluation) -> _Loaded:
 
 
 def evaluate_parts(evaluation: Evaluation, windows: Mapping[str, "torch.Tensor"], bar: Meter) -> dict[str, Any]:
-    """Measure all parts of an evaluation, and put the figures together.
+    """Measure all parts of an evaluation, and assemble the figures.
 
     Parameters
     ----------
     windows
-        (n, L) int32, of each text.
+        Windows (n, L) int32 of each text.
     bar
-        Counts windows.
+        Progress bar; counts windows.
 
     Returns
     -------

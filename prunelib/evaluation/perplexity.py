@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 class PerplexitySettings(Settings):
-    """The text that perplexity is measured on.
+    """The windows that perplexity is measured on.
 
     Attributes
     ----------
     length
-        Tokens in a window; perplexities compare only at one length.
+        Tokens in a window; perplexities are comparable only at equal length.
     tokens
-        The most tokens to use of each text, in windows evenly spread over it.
+        Maximum number of tokens of each text, in windows evenly spread over it.
     batch
-        Windows a forward pass; it bounds memory and does not change the result beyond rounding.
+        Windows per forward pass; bounds memory, and changes the result only by rounding.
     """
 
     length: int = Field(ge=2)
@@ -41,10 +41,10 @@ class PerplexitySettings(Settings):
 
 
 def perplexity(model: "PreTrainedModel", windows: torch.Tensor, batch: int) -> PerplexityResult:
-    """Measure exp(mean negative log-likelihood) of the last L - 1 tokens of each window, every window on its own.
+    """Measure exp(mean negative log-likelihood) of the last L - 1 tokens of each window, each window separately.
 
-    The protocol of GPTQ (Frantar et al., 2210.17323), which SparseGPT, Wanda and SparseSwaps report: losses in float32,
-    here summed in float64. Memory: the logits of one batch, and the float32 log-probabilities of one window.
+    This is the protocol of GPTQ (Frantar et al., 2210.17323), which SparseGPT, Wanda and SparseSwaps report: losses in
+    float32, here summed in float64. Memory: the logits of one batch, and the float32 log-probabilities of one window.
 
     Parameters
     ----------
@@ -53,12 +53,12 @@ def perplexity(model: "PreTrainedModel", windows: torch.Tensor, batch: int) -> P
     windows
         (n, L) integers, L at least 2.
     batch
-        Windows a forward pass.
+        Windows per forward pass.
 
     Raises
     ------
     NumericalError
-        If the loss of a window is NaN or infinite, or the mean loss too large for its exponential.
+        If the loss of a window is NaN or infinite, or exp(mean loss) overflows.
     """
     starts = range(0, len(windows), batch)
     losses = [loss for first in starts for loss in window_losses(model, windows[first : first + batch], first)]
@@ -67,7 +67,7 @@ def perplexity(model: "PreTrainedModel", windows: torch.Tensor, batch: int) -> P
 
 @torch.inference_mode()
 def window_losses(model: "PreTrainedModel", windows: torch.Tensor, first: int) -> list[float]:
-    """The summed negative log-likelihood of each of some windows (n, L), of which the first has a number.
+    """Return the summed negative log-likelihood of each window of a batch (n, L); ``first`` is the first one's number.
 
     Raises
     ------
@@ -77,7 +77,8 @@ def window_losses(model: "PreTrainedModel", windows: torch.Tensor, first: int) -
     model.eval()
     tokens = windows.to(model.device, torch.long)
     logits = model(input_ids=tokens, use_cache=False).logits  # (n, L, vocabulary)
-    losses = [_loss(*pair).item() for pair in zip(logits, tokens, strict=True)]  # all at once: twice the memory
+    # one window at a time: a single call would double the memory
+    losses = [_loss(*pair).item() for pair in zip(logits, tokens, strict=True)]
     for window, loss in enumerate(losses, first):
         if not math.isfinite(loss):
             raise NumericalError(
@@ -87,12 +88,12 @@ def window_losses(model: "PreTrainedModel", windows: torch.Tensor, first: int) -
 
 
 def perplexity_of(losses: Sequence[float], length: int) -> PerplexityResult:
-    """The perplexity of windows of so many tokens with these summed losses.
+    """Return the perplexity from the summed losses of windows of ``length`` tokens.
 
     Raises
     ------
     NumericalError
-        If the mean loss is too large for its exponential.
+        If exp(mean loss) overflows.
     """
     predictions = len(losses) * (length - 1)
     mean = torch.tensor(losses, dtype=torch.float64).sum() / predictions

@@ -1,4 +1,4 @@
-"""A pruned model in memory, verified against what it should hold, and its layers' pruning errors in a few figures."""
+"""Pruning of a model in memory, with verification, and summary figures of its layers' pruning errors."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 
 def prune(model: "nn.Module", layers: tuple["Layer", ...], pruned: Pruned, stock: Path) -> None:
-    """Prune a model in place, and check that it then holds the masked weights and nothing else.
+    """Prune a model in place, and check that it then contains exactly the masked weights.
 
     Parameters
     ----------
     pruned
-        Masks (rows, inputs) for every layer, and the weights of those that have moved.
+        Masks (rows, inputs) for every layer, and the updated weights of some layers.
     stock
         The folder that the model was loaded from.
 
     Raises
     ------
     PatternError
-        If the masks do not fit the layers; no weight has been changed then.
+        If the masks do not fit the layers; no weight is changed then.
     ModelError
-        If a kept weight is not what it should be.
+        If a pruned weight is not +0.0, or a kept weight differs from the expected one.
     """
     apply_masks(model, layers, pruned.masks)
     apply_weights(model, layers, pruned.weights)
@@ -38,7 +38,7 @@ def prune(model: "nn.Module", layers: tuple["Layer", ...], pruned: Pruned, stock
 
 
 def mean_errors(layers: Sequence[LayerResult]) -> dict[str, float]:
-    """The errors of :class:`prunelib.results.CellResult`, and where there are bounds what they leave room for."""
+    """Return the errors of :class:`prunelib.results.CellResult`, and optimality gaps if all have valid bounds."""
     errors = {
         "relative_error": fmean(layer.relative_error for layer in layers),
         "error_reduction": fmean(layer.error_reduction for layer in layers),

@@ -16,7 +16,7 @@ from prunelib.settings import Settings
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_LISTED = 20  # names in a message, of the 13,000 that the harness has
+_LISTED = 20  # names in a message, out of the harness's 13,000
 
 
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -26,16 +26,16 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class TasksSettings(Settings):
-    """Which tasks to evaluate, and how much of each.
+    """The tasks to evaluate, and the number of items of each.
 
     Attributes
     ----------
     names
         Tasks of the harness; may be empty.
     limit
-        Items of each task, from its start; at least 2, since one has no standard error. ``None``: all.
+        Number of first items of each task; at least 2, since one has no standard error. ``None``: all.
     batch
-        Sequences a forward pass; it bounds memory and does not change the result beyond rounding.
+        Sequences per forward pass; bounds memory, and changes the result only by rounding.
     """
 
     names: Annotated[tuple[str, ...], AfterValidator(_distinct)]
@@ -49,17 +49,17 @@ def zero_shot(
     data: Path | None,
     settings: TasksSettings,
 ) -> dict[str, TaskResult]:
-    """Accuracy of a model on multiple-choice tasks, without examples in the prompt, as Wanda and SparseSwaps report it.
+    """Measure zero-shot accuracy of a model on multiple-choice tasks, as Wanda and SparseSwaps report it.
 
     Parameters
     ----------
     model, tokenizer
         The model is put into evaluation mode (no dropout).
     data
-        Folder of items, ``TASK/validation.jsonl``, with which no network is used; ``None``: the harness's own data sets
-        from the hub, on the splits that it prescribes.
+        Folder of items, ``TASK/validation.jsonl``, used without network access; ``None``: the harness's data sets from
+        the hub, on its default splits.
     settings
-        Tasks, items, batch.
+        Tasks, item limit and batch size.
 
     Returns
     -------
@@ -69,15 +69,15 @@ def zero_shot(
     Raises
     ------
     ParamsError
-        If a task is unknown, has no items here, or is not one of choosing an answer.
+        If a task is unknown, has no items in ``data``, or is not scored by log-likelihood accuracy.
     ArtifactError
         If a file of items is damaged or not of its task.
     SourceError
-        If the hub does not give the data.
+        If the hub's data could not be loaded.
     ModelError
-        If an answer is longer than the model's inputs may be.
+        If an answer exceeds the model's maximum input length.
     NumericalError
-        If the model gives NaN or infinity.
+        If a log-likelihood is NaN or infinite.
     """
     if not settings.names:
         return {}

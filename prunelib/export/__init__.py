@@ -1,1 +1,1 @@
-"""Pruned models for others: a Hugging Face folder, its model card, and what a GPU makes of it."""
+"""Export of pruned models: a Hugging Face folder, its model card, and a check of 2:4 sparsity on a GPU."""

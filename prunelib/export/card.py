@@ -1,4 +1,4 @@
-"""The model card of a pruned model: what was pruned and how, the figures that were measured, and how to load it."""
+"""The model card of a pruned model: how it was pruned, measured figures, and how to load it."""
 
 import json
 from collections.abc import Mapping
@@ -10,16 +10,16 @@ from prunelib.results import CellResult
 
 
 def model_card(name: str, made_from: Mapping[str, Any], dense: CellResult | None, pruned: CellResult | None) -> str:
-    """A model card in Markdown, with the figures as metadata for the hub.
+    """Return a model card in Markdown, with the figures as metadata for the hub.
 
     Parameters
     ----------
     name
-        Of the stock model.
+        Name of the dense model.
     made_from
         Settings of ``pattern``, ``warmstart`` and ``refiner``.
     dense, pruned
-        The figures of the stock and of the pruned model; None: not measured.
+        Figures of the dense and of the pruned model; None: not measured.
     """
     data = ModelCardData(
         model_name=f"{name}, pruned",

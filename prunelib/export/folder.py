@@ -1,4 +1,4 @@
-"""A pruned model as a normal Hugging Face folder: stock tensors with the pruned weights at exactly +0.0."""
+"""A pruned model as a standard Hugging Face folder: the original tensors, with pruned weights exactly +0.0."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -36,16 +36,16 @@ def export_model(
 ) -> None:
     """Write a pruned copy of a model folder that ``AutoModelForCausalLM.from_pretrained`` loads.
 
-    Shard by shard: same files, names and dtypes, every other tensor byte for byte; config, tokenizer and licence are
-    copied; ``masks.safetensors`` has the masks, and ``provenance.json`` says what was pruned and how, in place of the
-    stock model's. The target appears whole or not at all.
+    Shards are copied one at a time. Files, tensor names and dtypes are kept, and all other tensors are identical byte
+    for byte; config, tokenizer and licence are copied. ``masks.safetensors`` contains the masks; ``provenance.json``,
+    which replaces the dense model's, records how they were made. The target is written completely or not at all.
 
     Parameters
     ----------
     pruned
-        Masks for every layer of the index, and the weights of those that have moved.
+        Masks for every layer of the index, and the updated weights of some layers.
     provenance
-        What the masks were made from and how, as JSON values.
+        Provenance of the masks, as JSON values.
     card
         The model card, Markdown.
 
@@ -73,17 +73,18 @@ def export_model(
 
 
 def check_groups(folder: Path, layers: Sequence[Layer], pattern: Pattern) -> str:
-    """Check that no group of an exported folder keeps more weights than its pattern, and try a GPU's sparse units.
+    """Check that no group of an exported folder keeps more weights than its pattern, and try sparse tensor cores.
 
     Returns
     -------
     str
-        A line that says what was checked: on a GPU that has such units, also whether they take semi-structured weights.
+        Report of the check. On a GPU with sparse tensor cores it adds how many matrices convert to semi-structured
+        form, and a line for each that does not.
 
     Raises
     ------
     ModelError
-        Naming a layer with more weights in a group.
+        If a group keeps too many weights; the message names the layer.
     """
     refused: dict[str, str] = {}
     units = pattern.semi_structured and has_sparse_units()
@@ -101,7 +102,7 @@ def check_groups(folder: Path, layers: Sequence[Layer], pattern: Pattern) -> str
 
 
 def _write_shard(source: Path, target: Path, layers: Mapping[str, Sequence[Layer]], pruned: Pruned) -> None:
-    """Copy one safetensors file, with the layers that are in it, by tensor, pruned."""
+    """Copy one safetensors file with its layers pruned; ``layers`` maps tensor names to layers."""
     with open_shard(source) as stream:
         tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - no mapping, only keys()
     for name in tensors.keys() & layers.keys():
@@ -110,11 +111,11 @@ def _write_shard(source: Path, target: Path, layers: Mapping[str, Sequence[Layer
             _prune(stored_slice(tensors[name], layer), layer, pruned)
     save_file(
         {name: tensor.contiguous() for name, tensor in tensors.items()}, target, metadata={"format": "pt"}
-    )  # transformers asks for this entry
+    )  # transformers requires this entry
 
 
 def _prune(weight: torch.Tensor, layer: Layer, pruned: Pruned) -> None:
-    """Prune a layer's weight as it is stored, in place."""
+    """Prune a layer's weight in its stored layout, in place."""
     if layer.name in pruned.weights:
         moved = pruned.weights[layer.name]
         weight.copy_(moved.T if layer.transposed else moved)

@@ -1,20 +1,21 @@
-"""2:4 weights in the form of a GPU's sparse matrix units: whether they convert, and multiply as the dense ones do."""
+"""2:4 weights on sparse tensor cores: check that they convert, and that their products match the dense ones."""
 
 import torch
 
-_TOLERANCE = 1e-2  # relative, of products in half precision
+_TOLERANCE = 1e-2  # relative error of products in half precision
 _TOKENS = 64
 
 
 def has_sparse_units() -> bool:
-    """Whether there is a GPU that multiplies 2:4 weights: of compute capability 8.0 or more."""
+    """Return whether the GPU, if any, has sparse tensor cores: compute capability 8.0 or higher."""
     return torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
 
 
 def unconvertible(weight: torch.Tensor) -> str | None:
-    """Why ``torch.sparse.to_sparse_semi_structured`` does not take a weight (rows, inputs), or None where it does.
+    """Return why ``torch.sparse.to_sparse_semi_structured`` fails on a weight (rows, inputs), or None if it works.
 
-    The weight is on such a GPU, in bfloat16 or float16, with at most two non-zeros in every four consecutive inputs.
+    The weight must be on a GPU with sparse tensor cores, in bfloat16 or float16, with at most two non-zeros in every
+    four consecutive inputs.
     """
     inputs = torch.randn(_TOKENS, weight.shape[1], generator=_generator(weight), device=weight.device).to(weight.dtype)
     dense = inputs @ weight.T

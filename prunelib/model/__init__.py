@@ -1,1 +1,1 @@
-"""A language model: what can be pruned in it, its weights, and its forward block by block."""
+"""Language models: their prunable layers, their weights, and their forward pass block by block."""

@@ -1,9 +1,9 @@
-"""A model's forward, block by block: all windows go through one decoder block before any goes through the next.
+"""Block-by-block forward pass: all windows run through one decoder block before any runs through the next.
 
-A device needs room for one block at a time, and each block's weights are moved there once. No architecture is rebuilt
-here: for every batch and block the model's own forward runs from its embedding on and makes what the block is
-called with (masks, positions, rotary tables). The blocks before are passed over, the last of them with the states that
-it left of this batch, and once the block has run the forward is left.
+The device needs memory for one block at a time, and each block's weights are copied there once. No architecture is
+rebuilt here: for every batch and block the model's own forward runs from its embedding on and makes the arguments of
+the block (masks, positions, rotary tables). Earlier blocks are skipped (the last returns its cached hidden states) and
+the forward aborts once the current block has run.
 """
 
 import contextlib
@@ -26,28 +26,27 @@ _KIND = "states"
 
 
 class BlockwiseForward:
-    """Batches of windows on their way through a model.
+    """Forward pass of batches of windows through a model, block by block.
 
     Parameters
     ----------
     model
-        On the processor. Weights read from safetensors in their own dtype take no memory there: the system pages them
-        in.
+        On the CPU. Weights loaded from safetensors in their stored dtype are memory-mapped and take no memory there.
     block_list
-        Name of its list of decoder blocks: ``model.layers``.
+        Name of the model's list of decoder blocks: ``model.layers``.
     batches
         Token ids, each (batch, length).
     device
-        Where it runs.
+        Device that the blocks run on.
     state_bytes
-        States of all batches stay on the device if they take no more than this, else they wait on the processor.
+        The hidden states of all batches stay on the device if they take at most this many bytes, else on the CPU.
 
     Attributes
     ----------
     model, batches, device
         As given.
     block
-        Number of the block that comes next; after the last block, the number of blocks.
+        Number of the next block; after the last block, the number of blocks.
     """
 
     def __init__(
@@ -67,7 +66,7 @@ class BlockwiseForward:
 
     @contextlib.contextmanager
     def resident(self) -> Iterator[None]:
-        """While open, the next block has its weights on the device, in copies that may be changed."""
+        """Copy the next block's weights to the device while the context is open; the copies may be changed."""
         tensors = [*self._blocks[self.block].parameters(), *self._blocks[self.block].buffers()]
         home = [tensor.data for tensor in tensors]
         try:
@@ -79,12 +78,12 @@ class BlockwiseForward:
                 tensor.data = data
 
     def run(self, batch: int) -> torch.Tensor:
-        """What the next block leaves of a batch: states (batch, length, hidden) on the device.
+        """Run the next block on a batch, and return its hidden states (batch, length, hidden) on the device.
 
         Raises
         ------
         ModelError
-            If the model's forward does not reach the block, or the block returns anything but states.
+            If the model's forward does not reach the block, or the block does not return a tensor.
         """
         left: list[Any] = []
 
@@ -104,16 +103,16 @@ class BlockwiseForward:
         return left[0]
 
     def keep(self, batch: int, states: torch.Tensor) -> None:
-        """Keep what :meth:`run` gave for a batch, in the place of what the block before left."""
+        """Store the result of :meth:`run` for a batch, in place of the previous block's hidden states."""
         stays = states.nbytes * len(self.batches) <= self._state_bytes
         self._states[batch] = states if stays else states.cpu()
 
     def advance(self) -> None:
-        """Go on to the next block; every batch has been run and kept."""
+        """Advance to the next block, once every batch has been run and kept."""
         self.block += 1
 
     def save(self, path: Path) -> None:
-        """Write the states between two blocks, for a later run to go on from here.
+        """Write the hidden states between two blocks, from which a later run can resume.
 
         Raises
         ------
@@ -124,7 +123,7 @@ class BlockwiseForward:
         store.write_tensors(path, states, _KIND, {"block": self.block})
 
     def restore(self, path: Path) -> None:
-        """Go on from where a run with the same model and batches was saved.
+        """Resume from the file that a run with the same model and batches saved.
 
         Raises
         ------
@@ -143,7 +142,7 @@ class BlockwiseForward:
 
     @contextlib.contextmanager
     def _passed_over(self, batch: int) -> Iterator[None]:
-        """While open, the blocks before the next one compute nothing; the last of them gives the states it left."""
+        """Skip the earlier blocks while the context is open; they return the cached hidden states of the batch."""
         before = self._blocks[: self.block]
         for block in before:
             block.forward = lambda *_args, **_kwargs: self._states[batch].to(self.device)
@@ -155,22 +154,22 @@ class BlockwiseForward:
 
 
 class Checkpoint:
-    """The states between two blocks in a folder, written once a minute, where a run that is killed can go on from."""
+    """Hidden states between two blocks in a folder, written at most once a minute, to resume from after a kill."""
 
     def __init__(self, folder: Path) -> None:
         self._path, self._saved = folder / "states.safetensors", time.monotonic()
 
     def resume(self, forward: BlockwiseForward) -> None:
-        """Go on from where an earlier run with the same model and batches was saved, if it was."""
+        """Resume from the checkpoint of an earlier run with the same model and batches, if there is one."""
         if self._path.exists():
             forward.restore(self._path)
 
     def offer(self, forward: BlockwiseForward) -> None:
-        """Save if a minute has passed since that was last done."""
+        """Save if at least a minute has passed since the last save."""
         if time.monotonic() - self._saved >= SECONDS_BETWEEN_SAVES:
             forward.save(self._path)
             self._saved = time.monotonic()
 
 
 class _Stop(Exception):  # noqa: N818 - control flow, no error
-    """Leaves the forward once the block has run; private, so that it hides no real fault."""
+    """Signal that aborts the forward once the block has run; private, so that it hides no real error."""

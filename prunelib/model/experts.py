@@ -1,6 +1,6 @@
-"""Experts whose weights are fused into one parameter (experts, rows, inputs): each multiplies what is routed to it.
+"""Experts whose weights are fused into one parameter (experts, rows, inputs).
 
-How the files of a model call the matrices that it fuses, transformers' own conversions tell.
+The tensor names of the fused matrices in a model's files come from transformers' own weight conversions.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def fused_parameters(model: "PreTrainedModel", block_list: str, tokens: torch.Tensor) -> dict[str, nn.Parameter]:
-    """The parameters (experts, rows, inputs) in a model's blocks by whose slices its forward multiplies tokens."""
+    """Return the parameters (experts, rows, inputs) in a model's blocks whose slices its forward multiplies by."""
     held = {
         name: weight
         for name, weight in model.named_parameters()
@@ -32,7 +32,7 @@ def fused_parameters(model: "PreTrainedModel", block_list: str, tokens: torch.Te
 
 
 def expert_layers(model: "PreTrainedModel", name: str, parameter: nn.Parameter, block: int) -> list[Layer]:
-    """The matrices of a fused parameter, as the model's files hold them, expert by expert.
+    """Return the matrices of a fused parameter, as stored in the model's files, expert by expert.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def expert_layers(model: "PreTrainedModel", name: str, parameter: nn.Parameter, 
     Raises
     ------
     ModelError
-        If a tensor of the files is no run of rows of one expert.
+        If a tensor in the files is not a contiguous range of rows of one expert.
     """
     _, rows, inputs = parameter.shape
     layers: list[Layer] = []
@@ -68,7 +68,10 @@ def expert_layers(model: "PreTrainedModel", name: str, parameter: nn.Parameter, 
 
 
 def _places(model: "PreTrainedModel", name: str, parameter: nn.Parameter) -> Iterator[tuple[int, int, str, int | None]]:
-    """First row of all experts' rows, number of rows, tensor, and its expert where it holds several, of each matrix."""
+    """Yield each stored matrix: first row (over all experts), number of rows, tensor name, expert index in the tensor.
+
+    The expert index is None if the tensor contains one matrix.
+    """
     experts, rows, _ = parameter.shape
     numbers = torch.arange(experts * rows).view(experts, rows, 1)
     for tensor, found in revert_weight_conversion(model, {name: numbers}).items():

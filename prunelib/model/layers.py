@@ -1,4 +1,4 @@
-"""The prunable matrices of a model: what they are called, where they stand, and which of them share an input."""
+"""The prunable matrices of a model: their names, their locations, and which of them share an input."""
 
 import contextlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
@@ -19,16 +19,16 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class Fused(Settings):
-    """Where a matrix stands in a parameter that holds those of all experts, (experts, rows, inputs).
+    """Location of a matrix in a fused parameter of all experts, (experts, rows, inputs).
 
     Attributes
     ----------
     parameter
-        Its name in the model.
+        Name of the parameter in the model.
     expert, first_row
-        Which slice, and which of its rows is the first.
+        Index of the slice, and of the matrix's first row in it.
     stored_expert
-        Which slice of the tensor in the model's files, where that holds all experts too.
+        Index of the slice of the stored tensor; None if experts are stored as separate tensors.
     """
 
     parameter: str
@@ -43,10 +43,10 @@ class Layer(Settings):
     Attributes
     ----------
     name
-        Of the module in the model: ``model.layers.0.self_attn.q_proj``; of an expert's matrix, that in the files.
+        Name of the module in the model, ``model.layers.0.self_attn.q_proj``; for an expert's matrix, its stored name.
     kind
-        Last component of the name (``q_proj``), or the path inside the block where two layers of a block end alike
-        (GPT-2's ``attn.c_proj`` and ``mlp.c_proj``); one for all experts.
+        Last component of the name (``q_proj``), or the path inside the block if two layers of a block share it
+        (GPT-2's ``attn.c_proj`` and ``mlp.c_proj``); the same for all experts.
     block
         Number of its decoder block, from 0.
     tensor
@@ -58,7 +58,7 @@ class Layer(Settings):
     gram
         Name of the first layer of the block that reads the same input: the name of its Gram matrix.
     fused
-        Where it stands in a parameter that holds all experts; None: it is a module of its own.
+        Location in a fused parameter of all experts; None for a separate module.
     """
 
     name: str
@@ -73,11 +73,11 @@ class Layer(Settings):
 
     @property
     def parameter(self) -> str:
-        """Name of the parameter in the model that it is, or is part of."""
+        """Name of the model parameter that is, or contains, the matrix."""
         return f"{self.name}.weight" if self.fused is None else self.fused.parameter
 
     def weight(self, model: nn.Module) -> torch.Tensor:
-        """Its weight in a model, as it is stored there: a view."""
+        """Return a view of its weight in a model, in the model's layout."""
         held = model.get_parameter(self.parameter).data
         if self.fused is None:
             return held
@@ -101,9 +101,9 @@ class LayerIndex(Settings):
     blocks
         Number of decoder blocks.
     coverage
-        Share of the blocks' matrix weights (parameters of two or more dimensions) that ``layers`` hold, 1 for all.
+        Share of the blocks' matrix weights (parameters of two or more dimensions) in ``layers``, from 0 to 1.
     uncovered
-        The largest tensors of the blocks that no layer holds, each ``name (shape)``.
+        The largest tensors of the blocks that are not in ``layers``, each ``name (shape)``.
     """
 
     layers: tuple[Layer, ...]
@@ -113,21 +113,21 @@ class LayerIndex(Settings):
     uncovered: tuple[str, ...] = ()
 
     def of_block(self, block: int) -> tuple[Layer, ...]:
-        """The layers of one decoder block."""
+        """Return the layers of one decoder block."""
         return tuple(layer for layer in self.layers if layer.block == block)
 
     def readers(self, block: int) -> tuple[Layer, ...]:
-        """The first layer of one decoder block to read each distinct input: a Gram matrix has its name."""
+        """Return the first layer of a decoder block to read each distinct input; the Gram matrix has its name."""
         return tuple(layer for layer in self.of_block(block) if layer.name == layer.gram)
 
 
 def require_coverage(index: LayerIndex) -> None:
-    """Refuse a model whose blocks hold matrix weights that would stay dense unnoticed.
+    """Refuse a model whose blocks contain matrix weights that would silently stay dense.
 
     Raises
     ------
     ModelError
-        With the share covered and the largest tensors that are not.
+        If the coverage is below 1; the message gives it and the largest uncovered tensors.
     """
     if index.coverage < 1:
         raise ModelError(
@@ -153,7 +153,7 @@ def read_index(path: Path, model_sha: str) -> LayerIndex:
     Raises
     ------
     ArtifactError
-        If the file is missing, damaged, no index, or of another model.
+        If the file is missing, damaged, not an index, or of another model.
     """
     header = read_json(path)
     if not isinstance(header, dict) or header.pop("kind", None) != _KIND:
@@ -171,7 +171,7 @@ def read_index(path: Path, model_sha: str) -> LayerIndex:
 def watch_inputs(
     model: nn.Module, layers: Iterable[Layer], receive: Callable[[str, torch.Tensor], None]
 ) -> Iterator[None]:
-    """While open, hand the inputs of layers to ``receive(name, inputs)`` whenever the model runs them."""
+    """Pass the inputs of layers to ``receive(name, inputs)`` whenever the model runs them in this context."""
     layers = tuple(layers)
     modules = [layer.name for layer in layers if layer.fused is None]
     slices = {layer.name: layer.weight(model) for layer in layers if layer.fused is not None}
@@ -183,7 +183,7 @@ def watch_inputs(
 def watch_modules(
     model: nn.Module, names: Iterable[str], receive: Callable[[str, torch.Tensor], None]
 ) -> Iterator[None]:
-    """While open, hand the input of the named modules to ``receive(name, input)`` whenever the model runs them."""
+    """Pass the input of the named modules to ``receive(name, input)`` whenever the model runs them in this context."""
     handles = [
         model.get_submodule(name).register_forward_pre_hook(lambda _module, args, name=name: receive(name, args[0]))
         for name in names
@@ -198,10 +198,10 @@ def watch_modules(
 def watch_slices(
     slices: Mapping[Key, torch.Tensor], receive: Callable[[Key, torch.Tensor], None]
 ) -> contextlib.AbstractContextManager[Any]:
-    """While entered, hands what is multiplied by slices of parameters to ``receive(key, inputs)``.
+    """Pass the inputs multiplied by slices of parameters to ``receive(key, inputs)`` in this context.
 
     Transformers' plain implementation of experts (``experts_implementation="eager"``) calls ``linear(inputs,
-    parameter[expert])``. A slice is told by where it begins.
+    parameter[expert])``. Slices are recognised by their data pointer.
     """
     return _WatchLinear(slices, receive) if slices else contextlib.nullcontext()
 

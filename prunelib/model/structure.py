@@ -1,7 +1,7 @@
-"""Language models: load them from a folder and find what can be pruned in them.
+"""Language models: load them from a folder and find their prunable layers.
 
-Nothing is written for one architecture: decoder blocks are found through the model's own module tree and config, their
-matrices by module type, and shared inputs by watching a forward pass.
+No code is specific to an architecture: decoder blocks are found through the model's module tree and config, their
+matrices by module type, and shared inputs by hooks during a forward pass.
 """
 
 import contextlib
@@ -45,8 +45,8 @@ def load_model(folder: Path, dtype: str, device: str) -> PreTrainedModel:
     ArtifactError
         If the folder has no config or no readable safetensors weights.
     ModelError
-        If transformers cannot build the model, or the folder lacks tensors of it (which transformers would fill with
-        random numbers).
+        If transformers cannot build the model, or the folder lacks some of its tensors (which transformers would fill
+        with random numbers).
     """
     if not (folder / "config.json").is_file():
         raise ArtifactError(f"{folder}: no config.json, expected a Hugging Face model folder")
@@ -59,7 +59,7 @@ def load_model(folder: Path, dtype: str, device: str) -> PreTrainedModel:
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
-                experts_implementation="eager",  # slice by slice, so that each expert's inputs can be seen
+                experts_implementation="eager",  # slice by slice, so that each expert's inputs can be hooked
                 ignore_mismatched_sizes=True,  # they are refused below, by name
                 output_loading_info=True,
             )
@@ -91,7 +91,7 @@ def check_length(model: PreTrainedModel, length: int, key: str) -> None:
     Raises
     ------
     ParamsError
-        With both numbers, and the key of params.yaml that asked for them.
+        If ``length`` exceeds the positions; the message gives both numbers, and ``key`` of params.yaml.
     """
     longest = getattr(_text_config(model), "max_position_embeddings", None) or length
     if length > longest:
@@ -99,7 +99,7 @@ def check_length(model: PreTrainedModel, length: int, key: str) -> None:
 
 
 def decoder_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
-    """The model's decoder blocks: of its lists as long as the config's number of layers, the one with most weights.
+    """Return the decoder blocks: of all module lists with ``num_hidden_layers`` entries, the one with most weights.
 
     Returns
     -------
@@ -157,7 +157,7 @@ def find_layers(model: PreTrainedModel, folder: Path) -> LayerIndex:
 
 @contextlib.contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """Hold back the progress bar and the report table of loading; what they say is raised as an error."""
+    """Suppress the progress bar and the report table of loading; their findings are raised as errors."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -219,13 +219,13 @@ def _describe(matrix: _Matrix, tensor: str, gram: str) -> Layer:
 
 @torch.no_grad()
 def _shared_inputs(model: PreTrainedModel, matrices: Iterable[_Matrix]) -> dict[str, str]:
-    """Layer name to the first layer of its block that reads the same data, seen in a forward over two tokens."""
+    """Map each layer name to the first layer of its block with the same input, by a forward pass over two tokens."""
     seen: dict[str, tuple[int, ...]] = {matrix.name: () for matrix in matrices}
     alive = []  # while an input is referenced, no other can take its address
 
     def note(name: str, inputs: torch.Tensor) -> None:
         alive.append(inputs)
-        seen[name] += (inputs.data_ptr(), inputs.numel(), inputs._version)  # a write in place counts the version up
+        seen[name] += (inputs.data_ptr(), inputs.numel(), inputs._version)  # an in-place write increments the version
 
     with watch_modules(model, seen, note):
         model(input_ids=_two_tokens(model), use_cache=False)
@@ -236,7 +236,7 @@ def _shared_inputs(model: PreTrainedModel, matrices: Iterable[_Matrix]) -> dict[
 
 
 def _stored_name(name: str, prefix: str, stored: Mapping[str, Path]) -> str:
-    """The name in the folder's files: that of the model, or without the base model's prefix (GPT-2 on the hub)."""
+    """Return the name in the folder's files: as in the model, or without the base model's prefix (GPT-2 on the hub)."""
     for candidate in (name, name.removeprefix(f"{prefix}.")):
         if candidate in stored:
             return candidate
@@ -248,9 +248,9 @@ def _two_tokens(model: PreTrainedModel) -> torch.Tensor:
 
 
 def _gates(parameters: Iterable[tuple[str, nn.Parameter]], fused: Mapping[str, nn.Parameter]) -> set[str]:
-    """Of a model with experts, the matrices that say which ones a token goes to, or how much of a shared one it gets.
+    """Return the names of gate matrices in a model with experts: routers, and gates of shared experts.
 
-    They have a row for each expert, or one row, and stay dense.
+    They have one row per expert, or a single row, and stay dense.
     """
     rows = {1} | {len(weight) for weight in fused.values()} if fused else set()
     return {name for name, weight in parameters if weight.ndim == 2 and len(weight) in rows}
@@ -265,7 +265,7 @@ def _check_stored(model: PreTrainedModel, folder: Path, layer: Layer) -> None:
 def _coverage(
     parameters: Iterable[tuple[str, nn.Parameter]], layers: Iterable[Layer], gates: Container[str]
 ) -> dict[str, Any]:
-    """Share of the blocks' matrix weights but for gates that the layers hold, and the largest tensors they do not."""
+    """Return the share of the blocks' matrix weights, gates excluded, that is in layers, and the largest others."""
     weights = {name: weight for name, weight in parameters if weight.ndim >= 2 and name not in gates}
     left = weights.keys() - {layer.parameter for layer in layers}
     largest = sorted(left, key=lambda name: (-weights[name].numel(), name))[:_NAMED]

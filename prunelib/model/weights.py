@@ -1,4 +1,4 @@
-"""The weights of prunable layers: read from a model folder, cleared by masks in a model, checked against both.
+"""Weights of prunable layers: read from a model folder, set to zero by masks in a model, checked against both.
 
 Weights are read straight from safetensors, without transformers and without building the model.
 """
@@ -22,7 +22,7 @@ _SHARD_INDEX = "model.safetensors.index.json"
 
 
 def tensor_files(folder: Path) -> dict[str, Path]:
-    """Which safetensors file of a model folder holds each tensor, one file or many.
+    """Map each tensor of a model folder to its safetensors file, for single-file and sharded models.
 
     Raises
     ------
@@ -64,7 +64,7 @@ def open_shard(path: Path) -> Iterator[Any]:
 
 
 def weight_count(folder: Path) -> int:
-    """How many weights the safetensors files of a model folder hold; raises as :func:`tensor_files`."""
+    """Return the number of weights in the safetensors files of a model folder; raise as :func:`tensor_files`."""
     count = 0
     for file in set(tensor_files(folder).values()):
         with open_shard(file) as stream:
@@ -78,14 +78,14 @@ def read_weight(folder: Path, layer: Layer) -> torch.Tensor:
     Returns
     -------
     torch.Tensor
-        (rows, inputs), in the dtype it is stored in.
+        (rows, inputs), in its stored dtype.
 
     Raises
     ------
     ArtifactError
-        If the folder does not hold the tensor in the layer's shape.
+        If the folder has no such tensor in the layer's shape.
     NumericalError
-        If it holds NaN or infinity.
+        If it contains NaN or infinity.
     """
     file = tensor_files(folder).get(layer.tensor)
     if file is None:
@@ -103,7 +103,7 @@ def read_weight(folder: Path, layer: Layer) -> torch.Tensor:
 
 @torch.no_grad()
 def apply_masks(model: nn.Module, layers: tuple[Layer, ...], masks: Mapping[str, torch.Tensor]) -> None:
-    """Set the pruned weights of a model to exactly +0.0, in place; the others stay as they are.
+    """Set the pruned weights of a model to exactly +0.0, in place; the others are unchanged.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def apply_masks(model: nn.Module, layers: tuple[Layer, ...], masks: Mapping[str,
     Raises
     ------
     PatternError
-        As :func:`check_masks`; no weight has been changed then.
+        As :func:`check_masks`, before any weight is changed.
     """
     check_masks(shapes_of(layers), masks)
     for layer in layers:
@@ -123,7 +123,7 @@ def apply_masks(model: nn.Module, layers: tuple[Layer, ...], masks: Mapping[str,
 
 @torch.no_grad()
 def apply_weights(model: nn.Module, layers: tuple[Layer, ...], weights: Mapping[str, torch.Tensor]) -> None:
-    """Put weights (rows, inputs) by layer name into a model, in place; layers without one stay as they are."""
+    """Copy weights (rows, inputs) by layer name into a model, in place; layers without one are unchanged."""
     for layer in layers:
         if layer.name in weights:
             moved = weights[layer.name]
@@ -131,7 +131,7 @@ def apply_weights(model: nn.Module, layers: tuple[Layer, ...], weights: Mapping[
 
 
 def achieved_sparsity(model: nn.Module, layers: tuple[Layer, ...]) -> float:
-    """Share of exact zeros among the weights of the layers, those of the stock model included."""
+    """Return the share of exact zeros among the weights of the layers, including zeros of the dense model."""
     weights = [layer.weight(model) for layer in layers]
     return sum(int((weight == 0).sum()) for weight in weights) / sum(weight.numel() for weight in weights)
 
@@ -143,22 +143,22 @@ def check_pruned(
     folder: Path,
     moved: Mapping[str, torch.Tensor],
 ) -> None:
-    """Check that a model holds these weights under these masks, and nothing else.
+    """Check that a model contains exactly these weights under these masks.
 
-    Comparing with the folder also finds kept weights that another mask has cleared before; zeros alone tell nothing,
-    for a kept weight may be 0 in the stock model.
+    Comparing with the folder also finds kept weights that an earlier mask set to zero; counting zeros would not, since
+    a kept weight may be 0 in the dense model.
 
     Parameters
     ----------
     folder
-        The stock model.
+        The dense model.
     moved
-        (rows, inputs) by layer name, where the kept weights are not those of the folder.
+        Updated weights (rows, inputs) by layer name, of layers whose kept weights differ from the folder's.
 
     Raises
     ------
     ModelError
-        Naming the first layer with a pruned weight that is not exactly +0.0 or a kept weight that is another.
+        If a pruned weight is not exactly +0.0 or a kept weight differs; the message names the first such layer.
     """
     check_masks(shapes_of(layers), masks)
     for layer in layers:
@@ -174,12 +174,12 @@ def check_pruned(
 
 
 def shapes_of(layers: Iterable[Layer]) -> dict[str, tuple[int, int]]:
-    """Rows and inputs of layers by name."""
+    """Return rows and inputs of layers by name."""
     return {layer.name: (layer.rows, layer.inputs) for layer in layers}
 
 
 def check_masks(expected: Mapping[str, tuple[int, int]], masks: Mapping[str, torch.Tensor]) -> None:
-    """Refuse masks that are not one boolean (rows, inputs) for each layer.
+    """Refuse masks unless there is one boolean mask (rows, inputs) for each layer.
 
     Parameters
     ----------
@@ -189,7 +189,7 @@ def check_masks(expected: Mapping[str, tuple[int, int]], masks: Mapping[str, tor
     Raises
     ------
     PatternError
-        Naming the first layer that is missing, unknown, or has a mask of another shape or dtype.
+        If a layer is missing, unknown, or has a mask of another shape or dtype; the message names the first.
     """
     if missing := expected.keys() - masks.keys():
         raise PatternError(f"masks: {len(missing)} of {len(expected)} layers have none, first {min(missing)}")
@@ -202,7 +202,7 @@ def check_masks(expected: Mapping[str, tuple[int, int]], masks: Mapping[str, tor
 
 
 def pruned_places(layer: Layer, mask: torch.Tensor) -> torch.Tensor:
-    """Where the weight as it is stored becomes +0.0.
+    """Return the positions that become +0.0 in the weight's stored layout.
 
     Parameters
     ----------
@@ -218,7 +218,7 @@ def pruned_places(layer: Layer, mask: torch.Tensor) -> torch.Tensor:
 
 
 def stored_slice(tensor: Any, layer: Layer) -> Any:
-    """What a layer has of its tensor in the files: all of it, or the slice of its expert; a view."""
+    """Return a view of the layer's part of its stored tensor: all of it, or the slice of its expert."""
     if layer.fused is None or layer.fused.stored_expert is None:
         return tensor[:]
     return tensor[layer.fused.stored_expert]

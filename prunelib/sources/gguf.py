@@ -1,7 +1,7 @@
-"""A GGUF file of the Llama architecture as a normal Hugging Face folder: float32 safetensors, configuration, tokenizer.
+"""Conversion of Llama GGUF files to a standard Hugging Face folder: float32 safetensors, configuration, tokenizer.
 
-Quantised tensors are dequantised by llama.cpp's own ``gguf`` package. GGUF stores the rows of each query and key head
-with their rotary pairs side by side; Hugging Face keeps the two halves apart, so the rows are put back.
+Quantised tensors are dequantised by llama.cpp's own ``gguf`` package. In each query and key head, GGUF stores the two
+rows of a rotary pair next to each other, and Hugging Face stores them in separate halves, so the rows are reordered.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from prunelib.errors import SourceError
 from prunelib.runtime import store
 
-_SUPPORTED: Mapping[str, tuple[Any, ...]] = {  # metadata key: the values that this module can read, None: absent
+_SUPPORTED: Mapping[str, tuple[Any, ...]] = {  # metadata key: supported values, None: absent
     "general.architecture": ("llama",),
     "llama.rope.scaling.type": (None, "none"),
     "tokenizer.ggml.model": ("gpt2",),
@@ -24,7 +24,7 @@ _SUPPORTED: Mapping[str, tuple[Any, ...]] = {  # metadata key: the values that t
     "tokenizer.ggml.add_bos_token": (None, False),
     "tokenizer.ggml.add_eos_token": (None, False),
 }
-_OUTER = {  # GGUF name: Hugging Face name and shape, its sizes as named in _expected
+_OUTER = {  # GGUF name: Hugging Face name and shape, with sizes named as in _expected
     "token_embd": ("model.embed_tokens", ("vocabulary", "hidden")),
     "output_norm": ("model.norm", ("hidden",)),
 }
@@ -58,13 +58,14 @@ def convert(path: Path, folder: Path) -> None:
     path
         A GGUF file, version 2 or 3.
     folder
-        Existing; gets ``model.safetensors`` (float32), ``config.json``, ``tokenizer.json``, ``tokenizer_config.json``
-        and, where the file has one, ``chat_template.jinja``. The tokenizer adds no special tokens.
+        Existing folder for ``model.safetensors`` (float32), ``config.json``, ``tokenizer.json``,
+        ``tokenizer_config.json`` and, if the file has a chat template, ``chat_template.jinja``. The tokenizer adds no
+        special tokens.
 
     Raises
     ------
     SourceError
-        If the file is truncated or no GGUF, or its architecture, tokenizer or a tensor is not one that is known here.
+        If the file is truncated or not GGUF, or its architecture, its tokenizer or a tensor is not supported.
     ArtifactError
         If a file could not be written.
     """
@@ -78,7 +79,7 @@ def convert(path: Path, folder: Path) -> None:
 
 
 class _Metadata(dict[str, Any]):
-    """A GGUF file's metadata; a key that must be there and is not is the file's fault."""
+    """Metadata of a GGUF file; a missing key raises SourceError."""
 
     def __init__(self, path: Path, reader: GGUFReader) -> None:
         super().__init__((name, field.contents()) for name, field in reader.fields.items())
@@ -128,7 +129,7 @@ def _config(metadata: _Metadata, *, tied: bool) -> dict[str, Any]:
 
 
 def _shortest(value: float) -> float:
-    """The shortest decimal of a float32: 9.999999747378752e-06 was written as 1e-05."""
+    """Return the shortest decimal of a float32, as 1e-05 for 9.999999747378752e-06."""
     return float(str(np.float32(value)))
 
 
@@ -148,7 +149,7 @@ def _weights(path: Path, tensors: Mapping[str, ReaderTensor], config: Mapping[st
 
 
 def _expected(config: Mapping[str, Any]) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """GGUF name -> Hugging Face name and shape, for every tensor of the model."""
+    """Map the GGUF name of every tensor of the model to its Hugging Face name and shape."""
     sizes = {
         "vocabulary": config["vocab_size"],
         "hidden": config["hidden_size"],
@@ -190,7 +191,7 @@ def _write_tokenizer(metadata: _Metadata, folder: Path) -> None:
 
 
 def _tokenizer(metadata: _Metadata) -> Tokenizer:
-    """Byte-level BPE after SmolLM's splitting: every digit by itself, then GPT-2's words."""
+    """Return byte-level BPE with SmolLM's pre-tokenisation: single digits, then GPT-2's words."""
     tokens = metadata["tokenizer.ggml.tokens"]
     kinds = metadata["tokenizer.ggml.token_type"]
     if set(kinds) - {_NORMAL_TOKEN, _CONTROL_TOKEN}:

@@ -18,7 +18,7 @@ class Repository(Source):
     id
         ``owner/name``, or ``name`` for the oldest ones.
     revision
-        The full commit hash: branches and tags move.
+        The full commit hash, since branches and tags can change.
     """
 
     source: Literal["hub"] = "hub"
@@ -32,11 +32,11 @@ class Dataset(Repository):
     Attributes
     ----------
     config
-        The dataset's configuration, where it has several.
+        The dataset's configuration, if it has several.
     data_files
-        Split name -> file in the repository, to read a part of a large dataset (one shard of C4).
+        Split name -> file in the repository, to read part of a large dataset (one shard of C4).
     column
-        The column that holds text.
+        Name of the text column.
     """
 
     config: str | None = None
@@ -45,12 +45,12 @@ class Dataset(Repository):
 
 
 def snapshot(repository: Repository, globs: Iterable[str]) -> Path:
-    """The folder in the hub's own cache that holds the repository's top-level files that match any of the globs.
+    """Download the repository's top-level files that match any of the globs; return their folder in the hub's cache.
 
     Raises
     ------
     SourceError
-        If the repository or revision is unknown, not open to this user, or the hub is out of reach.
+        If the repository or revision is unknown or not accessible to this user, or the hub cannot be reached.
     """
     from huggingface_hub import snapshot_download  # noqa: PLC0415 - needed for hub models only
 
@@ -65,7 +65,7 @@ def snapshot(repository: Repository, globs: Iterable[str]) -> Path:
 
 
 def rows(dataset: Dataset, split: str) -> list[str]:
-    """The text column of one split, slices allowed: ``train[:1000]``.
+    """Return the text column of one split, slices allowed: ``train[:1000]``.
 
     Raises
     ------
@@ -91,14 +91,14 @@ def rows(dataset: Dataset, split: str) -> list[str]:
 
 
 def _faults() -> tuple[type[Exception], ...]:
-    """What the hub's libraries raise; a connection that drops midway is an error of the HTTP library beneath them."""
+    """Return the exceptions of the hub's libraries; a dropped connection raises one of their HTTP library."""
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # noqa: PLC0415 - as above
 
     return HTTPError, OSError, ValueError
 
 
 def _refusal(repository: Repository, error: Exception) -> SourceError:
-    """The hub's many errors as one line."""
+    """Return an error of the hub's libraries as a one-line SourceError."""
     from huggingface_hub import errors  # noqa: PLC0415 - as above
 
     where = f"{repository.id} at {repository.revision}"

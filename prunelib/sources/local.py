@@ -1,4 +1,4 @@
-"""Files of this machine: copied or read one by one, chosen by name."""
+"""Local files: copied or read one by one, selected by name."""
 
 import contextlib
 import shutil
@@ -16,7 +16,7 @@ def copy_files(source: Path, globs: Iterable[str], folder: Path) -> None:
     Raises
     ------
     SourceError
-        If ``source`` is no folder, or it or a file in it cannot be read.
+        If ``source`` is not a folder, or it or a file in it cannot be read.
     """
     for path in _chosen(source, tuple(globs)):
         with _opened(path) as stream, (folder / path.name).open("wb") as copy:
@@ -24,7 +24,7 @@ def copy_files(source: Path, globs: Iterable[str], folder: Path) -> None:
 
 
 def read_files(globs: Iterable[str]) -> dict[str, bytes]:
-    """The contents of all files that match any of the globs, by path, in the order of their paths.
+    """Return the contents of all files that match any of the globs, by path, in the order of their paths.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def _opened(path: Path) -> BinaryIO:
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Turn the system's refusal to read into one line that names the file."""
+    """Convert an OSError into a one-line SourceError that names the file."""
     try:
         yield
     except OSError as error:

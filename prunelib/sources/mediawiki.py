@@ -29,7 +29,7 @@ _APPENDICES = {
     "bibliography", "citations", "external links", "footnotes", "further reading", "gallery", "notes",
     "notes and references", "references", "see also", "sources", "works cited",
 }  # fmt: skip
-_SHOWN_PARAMETERS = {  # templates within a sentence, and which of their positional parameters a reader sees
+_SHOWN_PARAMETERS = {  # inline templates, and which of their positional parameters are visible
     "angbr": [1],
     "convert": [1, 2],
     "cquote": [1],
@@ -46,19 +46,19 @@ _UNPARSED = re.compile(r"<ref.*?</ref>|__[A-Z]+__|^\s*(?:\{\||\||!|\[\[).*$|^[ \
 
 
 def articles(dump: bytes, name: str) -> Iterator[Document]:
-    """The articles of a dump, in its order, titles as ids; redirects and other namespaces are left out.
+    """Yield the articles of a dump in its order, with titles as ids; skip redirects and other namespaces.
 
     Parameters
     ----------
     dump
         The XML, plain or bz2-compressed.
     name
-        What the dump is called in messages.
+        Name of the dump in error messages.
 
     Raises
     ------
     SourceError
-        If the dump is truncated or no XML.
+        If the dump is truncated or not XML.
     """
     try:
         xml = bz2.decompress(dump) if dump.startswith(b"BZh") else dump
@@ -73,7 +73,7 @@ def articles(dump: bytes, name: str) -> Iterator[Document]:
 
 
 def prose(wikitext: str) -> str:
-    """The text that a reader sees: paragraphs, headings and list items, without tables, notes and appendices."""
+    """Return the visible text: paragraphs, headings and list items, without tables, notes and appendices."""
     return _tidy("".join(_body(mwparserfromhell.parse(wikitext))))
 
 

