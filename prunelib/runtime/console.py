@@ -19,9 +19,10 @@ def one_line(*faults: type[Exception], show_traceback: bool = False) -> Iterator
     show_traceback
         Whether to print the traceback first.
     """
+    kinds: tuple[type[Exception], ...] = (PruneError, *faults)
     try:
         yield
-    except (PruneError, *faults) as error:
+    except kinds as error:
         if show_traceback:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the message for the user
