@@ -1,6 +1,5 @@
 """params.yaml as frozen, validated settings: the whole file is checked before any stage starts."""
 
-import difflib
 from collections.abc import Mapping, Sequence
 from itertools import chain, product
 from pathlib import Path
@@ -14,14 +13,14 @@ from prunelib import refiners, warmstarts
 from prunelib.calibration.settings import CalibrationSettings
 from prunelib.cell import Cell
 from prunelib.errors import ParamsError
-from prunelib.evaluation.local_tasks import STOCK_NAMES
+from prunelib.evaluation.local_tasks import TASK_NAMES
 from prunelib.evaluation.perplexity import PerplexitySettings
 from prunelib.evaluation.zeroshot import TasksSettings
 from prunelib.masks.allocation import Owl
 from prunelib.masks.patterns import AnyPattern
 from prunelib.methods import registry
 from prunelib.pruning.chains import Chain, steps_of
-from prunelib.settings import Settings
+from prunelib.settings import Settings, among
 from prunelib.sources import ModelSource, TaskSource, TextSource
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+$")]
@@ -143,7 +142,7 @@ class Params(Settings):
         known_name("calibration.text", self.calibration.text, self.grid.texts)
         if self.tasks.names is not None:
             for name in self.tasks.names:
-                known_name("tasks", name, STOCK_NAMES)
+                known_name("tasks", name, TASK_NAMES)
             for name in self.evaluation.tasks.names:
                 known_name("evaluation.tasks.names", name, self.tasks.names)
         return self
@@ -164,10 +163,10 @@ class Params(Settings):
     @model_validator(mode="after")
     def _allocations_are_known_beforehand(self) -> "Params":
         for name in self.grid.patterns:
-            if isinstance(self.patterns[name].layer_allocation, Owl) and self.calibration.propagation != "dense":
+            if isinstance(self.patterns[name].layer_allocation, Owl) and not self.calibration.inputs.shared:
                 raise ValueError(
                     f"patterns.{name}: OWL looks at all blocks before any is pruned, which needs "
-                    f"calibration.propagation = dense, found {self.calibration.propagation}"
+                    f"calibration.inputs = dense, found {self.calibration.inputs}"
                 )
         return self
 
@@ -175,9 +174,9 @@ class Params(Settings):
     def _held_out_tokens_are_there(self) -> "Params":
         for name in self.grid.refiners:
             for step in steps_of(self.refiners[name]):
-                if getattr(step, "held_out_every", None) and not self.calibration.held_out_samples:
+                if getattr(step, "early_stopping_interval", None) and not self.calibration.held_out_samples:
                     raise ValueError(
-                        f"refiners.{name}: held_out_every needs calibration tokens that are kept apart, but "
+                        f"refiners.{name}: early_stopping_interval needs calibration tokens that are kept apart, but "
                         f"calibration.held_out_samples = 0"
                     )
         return self
@@ -209,9 +208,7 @@ def known_name(key: str, name: str, known: Any) -> str:
     """
     if name in known:
         return name
-    near = difflib.get_close_matches(name, list(known), n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise ParamsError(f"{key}: unknown name {name!r}, expected one of {', '.join(known)}{hint}")
+    raise ParamsError(f"{key}: unknown name {name!r}, expected one of {among(name, known)}")
 
 
 def load_params(path: Path = Path("params.yaml")) -> Params:

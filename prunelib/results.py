@@ -48,8 +48,8 @@ class CellResult(Settings):
         Mean over layers of L(mask) / ||W X||^2; None for the dense model.
     error_reduction
         Mean over layers of 1 - L(mask) / L(warm start); None for the dense model.
-    certified_room, certified_room_total
-        Optimality gap from the bounds of the cell's own refiner: :func:`certified_room`, and the same of the sums over
+    optimality_gap, optimality_gap_total
+        Optimality gap from the bounds of the cell's own refiner: :func:`optimality_gap`, and the same of the sums over
         all layers; None if the refiner certifies no bound or updates weights.
     """
 
@@ -60,8 +60,8 @@ class CellResult(Settings):
     coverage: float
     relative_error: float | None = None
     error_reduction: float | None = None
-    certified_room: float | None = None
-    certified_room_total: float | None = None
+    optimality_gap: float | None = None
+    optimality_gap_total: float | None = None
 
 
 class StepResult(Settings):
@@ -84,7 +84,7 @@ class LayerResult(Settings):
         Pruning error of the warm start, and after refinement.
     tokens
         Number of calibration tokens routed to an expert's matrix; ``None``: all.
-    moved
+    updated
         Whether kept weights were updated: the error is then not comparable with that of masks alone.
     steps
         One entry per refiner: several for a chain.
@@ -108,7 +108,7 @@ class LayerResult(Settings):
     loss_after: float = Field(ge=0)
     energy: float = Field(ge=0)
     tokens: int | None = None
-    moved: bool = False
+    updated: bool = False
     steps: tuple[StepResult, ...] = ()
     swaps: int | None = None
     sweeps: int | None = None
@@ -152,7 +152,7 @@ class Timing(Settings):
         return sum(self.step_seconds)
 
 
-def certified_room(losses: Sequence[float], bounds: Sequence[float]) -> float:
+def optimality_gap(losses: Sequence[float], bounds: Sequence[float]) -> float:
     """Return the mean optimality gap over layers, 1 - bound / L(mask): no mask of the pattern lowers the error by more.
 
     A layer with L(mask) = 0 counts as 0.

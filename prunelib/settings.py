@@ -1,6 +1,7 @@
 """The base of all settings classes: frozen, and an error names an unknown key."""
 
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -16,7 +17,7 @@ class Settings(BaseModel):
     def _keys_are_known(cls, data: Any) -> Any:
         unknown = sorted(set(map(str, data)) - set(cls.model_fields)) if isinstance(data, Mapping) else []
         if unknown:
-            raise ValueError(f"unknown key {unknown[0]!r}, expected among {', '.join(cls.model_fields)}")
+            raise ValueError(f"unknown key {unknown[0]!r}, expected one of {among(unknown[0], cls.model_fields)}")
         return data
 
     @model_validator(mode="before")
@@ -30,6 +31,13 @@ class Settings(BaseModel):
             ):
                 raise ValueError(f"{key} = {value!r}: Input should be a number, without quotes")
         return data
+
+
+def among(name: str, known: Iterable[str]) -> str:
+    """Return the known names, for an error message about an unknown one: ``a, b, c; did you mean c?``."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    return ", ".join(known) + "".join(f"; did you mean {other}?" for other in near)
 
 
 def _is_numeric(annotation: Any) -> bool:

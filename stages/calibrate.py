@@ -9,7 +9,7 @@ from prunelib.cell import Cell
 from prunelib.model.layers import LayerIndex, require_coverage
 from prunelib.model.structure import check_length, find_layers, load_model, load_tokenizer
 from prunelib.params import Params
-from prunelib.planning.checks import require_room_to_calibrate
+from prunelib.planning.checks import require_capacity_to_calibrate
 from prunelib.runtime.progress import meter
 from prunelib.runtime.resume import resumable
 from prunelib.runtime.store import publish
@@ -39,7 +39,7 @@ def calibrate(params: Params, model: str, seed: int) -> None:
         "settings": {**settings.model_dump(), "seed": seed},
     }
     decides = {**drawn_from, "dtype": source.dtype, "code": workflow.code_of("calibrate")}
-    require_room_to_calibrate(workflow.calibration_folder(cell), index, settings, token_bytes)
+    require_capacity_to_calibrate(workflow.calibration_folder(cell), index, settings, token_bytes)
     with (
         resumable(f"calibrate-{cell.full_name}", decides) as scratch,
         meter(f"calibrate {model} {seed}", index.blocks * samples, "windows through a block") as bar,

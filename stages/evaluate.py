@@ -8,8 +8,9 @@ from prunelib.evaluation.parts import Evaluation, evaluate_parts
 from prunelib.evaluation.pruned import mean_errors
 from prunelib.model.structure import load_tokenizer
 from prunelib.params import Params
-from prunelib.planning.checks import require_room_to_evaluate
+from prunelib.planning.checks import require_capacity_to_evaluate
 from prunelib.results import CellResult, read_layers, write_record
+from prunelib.runtime.machine import machine
 from prunelib.runtime.progress import meter
 from prunelib.runtime.resume import resumable
 
@@ -25,7 +26,7 @@ def evaluate(
     """Write the figures of one cell, or of the dense model."""
     cell = Cell(model=model, seed=seed, pattern=pattern, warmstart=warmstart, refiner=refiner)
     folder, source, settings = workflow.model_folder(model), params.models[model], params.evaluation
-    require_room_to_evaluate(folder, source.dtype)
+    require_capacity_to_evaluate(folder, source.dtype, machine().device)
     texts = held_out_texts({text: workflow.text_folder(text) for text in params.grid.texts}, params.calibration.text)
     tokenizer = load_tokenizer(folder)
     bos = bos_of(tokenizer) if source.bos_per_window else None

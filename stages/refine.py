@@ -1,20 +1,20 @@
 """Refine the masks of a warm start, block by block, from the Gram matrices."""
 
+from functools import partial
+
 import torch
 
 from prunelib import workflow
 from prunelib.calibration.artifact import Calibration
 from prunelib.cell import Cell
-from prunelib.masks.packed import read_masks
 from prunelib.masks.pruned import merge_pruned, write_pruned
-from prunelib.model.blockwise import Checkpoint
-from prunelib.model.weights import check_masks, read_weight, shapes_of
+from prunelib.model.weights import read_weight
 from prunelib.params import Params
-from prunelib.planning.checks import require_room_to_refine
+from prunelib.planning.checks import require_capacity_to_refine
 from prunelib.pruning.chains import steps_of
-from prunelib.pruning.refinement import BlockRefinement, FinishedBlocks, refine_blocks
-from prunelib.pruning.sequential import load_propagated
+from prunelib.pruning.refinement import FinishedBlocks
 from prunelib.pruning.warm_up import warm_up
+from prunelib.pruning.whole_model import ModelRefinement
 from prunelib.results import Timing, write_layers, write_record
 from prunelib.runtime.machine import machine
 from prunelib.runtime.progress import meter, note
@@ -27,42 +27,36 @@ def refine(params: Params, model: str, seed: int, pattern: str, warmstart: str, 
     """Write the refined masks of one cell, the figures of its layers, and the time and memory used."""
     cell = Cell(model=model, seed=seed, pattern=pattern, warmstart=warmstart, refiner=refiner)
     start = Cell(model=model, seed=seed, pattern=pattern, warmstart=warmstart)
-    folder, settings = workflow.model_folder(model), params.refiners[refiner]
+    folder, settings, dtype = workflow.model_folder(model), params.refiners[refiner], params.models[model].dtype
     calibration = Calibration.open(workflow.calibration_folder(cell), model_identity(folder))
     provenance = {**calibration.provenance, **workflow.methods(params, cell)}
     device, chosen = torch.device(machine().refining_device), params.patterns[pattern]
     start_file = workflow.warmstart_file(start)
     made_from = {**calibration.provenance, **workflow.methods(params, start)}
-    if calibration.settings["propagation"] == "dense":
-        check_masks(shapes_of(calibration.index.layers), read_masks(start_file, made_from))
+    begin = params.warmstarts[warmstart]
+    refinement = ModelRefinement(folder, dtype, calibration, chosen, begin, settings, start_file, made_from)
+    refinement.check_start()
     weight_bytes = read_weight(folder, calibration.index.layers[0]).element_size()
     gram_sets = 2 if calibration.settings["held_out_samples"] else 1
-    require_room_to_refine(workflow.refined_folder(cell), calibration.index, settings, weight_bytes, gram_sets, device)
+    refined_folder = workflow.refined_folder(cell)
+    require_capacity_to_refine(refined_folder, calibration.index, settings, weight_bytes, gram_sets, device)
     widths = {layer.inputs for layer in calibration.index.layers}
-    warm_up(settings, chosen, device, widths, lambda: note("compiling kernels, once on this machine"))
+    compiling = partial(note, "compiling kernels, once on this machine")
+    warm_up(settings, chosen, device, widths, compiling, machine().compute)
     rows = sum(layer.rows for layer in calibration.index.layers) * len(steps_of(settings))
-    decides = {**provenance, "start": sha256_file(start_file), "dtype": params.models[model].dtype}
-    decides["code"] = workflow.code_of("refine")
+    decides = {**provenance, "start": sha256_file(start_file), "dtype": dtype, "code": workflow.code_of("refine")}
     with (
         resumable(f"refine-{cell.full_name}", decides) as scratch,
         meter(f"refine {cell.name}", rows, "rows") as bar,
     ):
-        finished, checkpoint = FinishedBlocks(scratch, provenance), Checkpoint(scratch)
-        if calibration.settings["propagation"] == "dense":
-            refinement = BlockRefinement(folder, calibration, start_file, made_from, chosen, settings, finished)
-            blocks = refine_blocks(refinement, bar)
-        else:
-            start_settings, dtype = params.warmstarts[warmstart], params.models[model].dtype
-            model_ = load_propagated(folder, dtype, calibration, chosen, start_settings, settings)
-            blocks = list(model_.refine(checkpoint, finished, bar))
-        write_pruned(workflow.refined_folder(cell), merge_pruned([block.pruned for block in blocks]), provenance)
+        blocks = refinement.run(FinishedBlocks(scratch, provenance), machine(), bar)
+        write_pruned(refined_folder, merge_pruned([block.pruned for block in blocks]), provenance)
         write_layers(workflow.layers_file(cell), [record for block in blocks for record in block.records])
         step_seconds = [sum(seconds) for seconds in zip(*(block.step_seconds for block in blocks), strict=True)]
-        peak_bytes = max(block.peak_bytes for block in blocks)
         timing = Timing(
             layers_sha256=sha256_file(workflow.layers_file(cell)),
             step_seconds=step_seconds,
-            peak_bytes=peak_bytes,
+            peak_bytes=max(block.peak_bytes for block in blocks),
             machine=machine().refining_name,
         )
         write_record(workflow.timing_file(cell), timing)

@@ -18,10 +18,7 @@ def choose(params: Params, model: str, seed: int, pattern: str, warmstart: str) 
     folder = workflow.model_folder(model)
     calibration = Calibration.open(workflow.calibration_folder(cell), model_identity(folder))
     device = torch.device(machine().device)
-    if calibration.settings["propagation"] == "dense":
-        masks = warmstart_masks(folder, calibration, params.patterns[pattern], params.warmstarts[warmstart], device)
-    else:
-        masks = {}  # they depend on the pruned earlier blocks: the refine stage chooses them
+    masks = warmstart_masks(folder, calibration, params.patterns[pattern], params.warmstarts[warmstart], device)
     write_masks(workflow.warmstart_file(cell), masks, {**calibration.provenance, **workflow.methods(params, cell)})
 
 

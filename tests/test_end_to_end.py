@@ -63,11 +63,11 @@ def test_refinement_lowers_error_and_perplexity(finished, pattern, sparsity):
 
 @pytest.mark.parametrize("pattern", ["row60", "nm24"])
 def test_weights_that_move_lower_both_further(finished, pattern):
-    alone, moved = (cell(finished, f"0/{pattern}-wanda-{refiner}") for refiner in ("swaps", "swaps_least_squares"))
-    assert moved["sparsity"] == pytest.approx(alone["sparsity"], abs=1e-4)
-    assert moved["relative_error"] < 0.95 * alone["relative_error"]
+    alone, updated = (cell(finished, f"0/{pattern}-wanda-{refiner}") for refiner in ("swaps", "swaps_least_squares"))
+    assert updated["sparsity"] == pytest.approx(alone["sparsity"], abs=1e-4)
+    assert updated["relative_error"] < 0.95 * alone["relative_error"]
     for text in ("wikipedia", "sotu"):
-        assert moved["perplexity"][text]["value"] < alone["perplexity"][text]["value"]
+        assert updated["perplexity"][text]["value"] < alone["perplexity"][text]["value"]
 
 
 def test_every_row_of_every_matrix_is_at_its_optimum(finished):

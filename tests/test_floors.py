@@ -28,7 +28,7 @@ FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 
 
 def imported(path):
-    """The rooms that a file of the library imports, at its top, inside functions or for type checkers."""
+    """The folders and modules that a file of the library imports, at its top, inside functions or for type checkers."""
     for node in ast.walk(ast.parse(path.read_text())):
         names = []
         if isinstance(node, ast.Import):
@@ -36,31 +36,30 @@ def imported(path):
         elif isinstance(node, ast.ImportFrom):
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         for name in names:
-            first, _, rest = name.partition(".")
-            room = rest.partition(".")[0]
-            if first == "prunelib" and room in FLOOR:
-                yield room
+            first, second = (*name.split("."), "")[:2]
+            if first == "prunelib" and second in FLOOR:
+                yield second
 
 
-def rooms():
+def files():
     for path in sorted(ROOT.rglob("*.py")):
         yield path.relative_to(ROOT).parts[0].removesuffix(".py"), path
 
 
 def test_every_folder_and_module_has_its_floor():
-    assert {room for room, _ in rooms()} == set(FLOOR)
+    assert {folder for folder, _ in files()} == set(FLOOR)
 
 
 def test_no_import_goes_up():
     upwards = {
         f"{path.relative_to(ROOT)} imports {below}"
-        for room, path in rooms()
+        for folder, path in files()
         for below in imported(path)
-        if FLOOR[below] < FLOOR[room]
+        if FLOOR[below] < FLOOR[folder]
     }
     assert upwards == set()
 
 
 def test_no_two_folders_import_each_other():
-    pairs = {(room, other) for room, path in rooms() for other in imported(path) if room != other}
+    pairs = {(folder, other) for folder, path in files() for other in imported(path) if folder != other}
     assert {pair for pair in pairs if pair[::-1] in pairs} == set()

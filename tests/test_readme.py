@@ -167,7 +167,7 @@ def test_what_calibration_costs_is_what_the_benchmark_found():
 def test_the_needs_of_70_billion_weights_are_those_of_the_plan():
     planned, work, budgets = outline(LLAMA_70B), Workload(), Machine()
     stages = {each.stage: each for each in memory(planned, work, budgets.gram_bytes, budgets.state_bytes)}
-    model, grams, masks, moved, _ = (need.size for need in disk(planned, work))
+    model, grams, masks, updated, _ = (need.size for need in disk(planned, work))
     total = sum(need.size for need in disk(planned, work))
     calibrating, refining = (
         f"{stages[stage].gpu / 1e9:.1f} GB of a GPU and {stages[stage].beside_gpu / 1e9:.1f} GB beside it"
@@ -175,9 +175,9 @@ def test_the_needs_of_70_billion_weights_are_those_of_the_plan():
     )
     assert f"| calibration | {calibrating} | {grams / 1e9:.1f} GB of Gram matrices;" in README
     assert f"| refinement | {refining} | {len(planned.blocks)} blocks, ten rounds;" in README
-    assert f"{masks / 1e9:.1f} GB of masks, {moved / 1e9:.1f} GB of moved weights |" in README
+    assert f"{masks / 1e9:.1f} GB of masks, {updated / 1e9:.1f} GB of updated weights |" in README
     assert f"| evaluation | {stages['evaluate'].gpu / 1e9:.1f} GB, the whole model:" in README
-    assert f"| | {total / 1e9:.0f} GB, of which {model / 1e9:.0f} GB the stock model |" in README
+    assert f"| | {total / 1e9:.0f} GB, of which {model / 1e9:.0f} GB the dense model |" in README
 
 
 MASKS = {
@@ -269,8 +269,8 @@ def test_the_share_to_fix_is_that_of_the_benchmark():
         assert f"| {pattern} | {' | '.join(errors[way] for way in ways)} |\n" in README
 
 
-def test_what_moved_weights_cost_and_gain_is_what_the_benchmark_found():
-    records = {(record["way"], record["pattern"]): record for record in benchmarked("moved_weights")["records"]}
+def test_what_updated_weights_cost_and_gain_is_what_the_benchmark_found():
+    records = {(record["way"], record["pattern"]): record for record in benchmarked("updated_weights")["records"]}
     for way in dict.fromkeys(way for way, _ in records):
         both = (records[way, pattern] for pattern in ("60% per row", "2:4"))
         figures = " | ".join(f"{each['error']:.3f} | {each['times']:.1f}" for each in both)

@@ -115,7 +115,7 @@ def measure(windows: torch.Tensor, batch: int, masks: dict[str, torch.Tensor] | 
 
 def compare(documents: list[Document], text: str, how: str, params: Params) -> dict:
     """One record: calibrate, prune, swap and evaluate on one kind of text."""
-    tokens = token_streams(documents, CLEANERS[text], params.texts[TEXT].held_out_every)
+    tokens = token_streams(documents, CLEANERS[text], params.texts[TEXT].held_out_every_nth)
     evaluation = params.evaluation.perplexity
     held_out = first_windows(tokens["held_out"], evaluation.tokens // evaluation.length, evaluation.length)
     before, after, figures = prune(calibration_windows(tokens["calibration"], how, params), params.calibration.batch)

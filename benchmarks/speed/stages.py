@@ -58,7 +58,7 @@ def prepare(hidden: int, blocks: int) -> int:
     for name in ("texts", "tasks"):
         shutil.copytree(PROJECT / "artifacts" / name, COPY / "artifacts" / name, copy_function=os.link)
     with ProcessPoolExecutor(1, get_context("spawn")) as apart:  # a process passes its own peak on to its children
-        return apart.submit(write_model, hidden, blocks, COPY / "stock").result()
+        return apart.submit(write_model, hidden, blocks, COPY / "dense").result()
 
 
 def write_params(model: str) -> None:
@@ -68,7 +68,7 @@ def write_params(model: str) -> None:
     one = {"models": [model], "patterns": ["row60"], "warmstarts": ["wanda"], "refiners": [REFINERS[model]]}
     params["grid"] |= one
     if model == LARGE:
-        params["models"][LARGE] = {"source": "local", "path": "stock", "dtype": "bfloat16"}
+        params["models"][LARGE] = {"source": "local", "path": "dense", "dtype": "bfloat16"}
         params["calibration"] |= {"samples": 16, "batch": 2}
         params["evaluation"]["perplexity"] |= {"tokens": 2048, "batch": 1}
         params["evaluation"]["tasks"] |= {"names": []}
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=16)
     arguments = parser.parse_args()
     weights = prepare(arguments.hidden, arguments.blocks)
-    plan = ("-m", "prunelib.cli.plan", "--config", "stock/config.json")
+    plan = ("-m", "prunelib.cli.plan", "--config", "dense/config.json")
     plan_seconds = median(run(*plan)["seconds"] for _ in range(5))
     records = []
     for model in (DEFAULT, LARGE):

@@ -35,17 +35,17 @@ def pruning_error(weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor) 
     return float(row_losses(weight, gram, mask).sum())
 
 
-def refit_losses(weight: torch.Tensor, gram: torch.Tensor, moved: torch.Tensor) -> torch.Tensor:
+def refit_losses(weight: torch.Tensor, gram: torch.Tensor, updated: torch.Tensor) -> torch.Tensor:
     """Return e^T G e of each row with e = w - x, for weights updated to x: (rows,) float64.
 
     Parameters
     ----------
-    weight, moved
-        (rows, inputs); ``moved`` is 0 where pruned.
+    weight, updated
+        (rows, inputs); ``updated`` is 0 where pruned.
     gram
         (inputs, inputs), sum over tokens of x x^T, on any device.
     """
-    return _quadratic_forms(gram, weight, lambda rows: weight[rows].double() - moved[rows].double())
+    return _quadratic_forms(gram, weight, lambda rows: weight[rows].double() - updated[rows].double())
 
 
 def _quadratic_forms(gram: torch.Tensor, weight: torch.Tensor, error: Callable[[slice], torch.Tensor]) -> torch.Tensor:

@@ -16,7 +16,7 @@ from prunelib.algebra.linalg import inverse_factor, product
 from prunelib.algebra.objective import damped
 
 BLOCK = 128
-DAMPENING = 0.01
+DAMPING = 0.01
 
 Choice = Callable[[slice, torch.Tensor], torch.Tensor]
 """A choice of mask: maps a slice of columns, and the costs w_j^2 / F_jj (rows, remaining) float64 of these and all
@@ -27,7 +27,7 @@ def prune_columns(
     weight: torch.Tensor,
     gram: torch.Tensor,
     choose: Choice,
-    dampening: float = DAMPENING,
+    damping: float = DAMPING,
     block: int = BLOCK,
     width: int = BLOCK,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -40,8 +40,8 @@ def prune_columns(
     choose
         Chooses the mask of ``width`` columns when the first of them is reached. All columns before it are done, and the
         costs are those of the updated weights; beyond the block, updated only for the preceding blocks.
-    dampening
-        H = G + dampening * mean(diag G) * I.
+    damping
+        H = G + damping * mean(diag G) * I.
     block
         Number of columns per block, a multiple of ``width``. Columns beyond a block are updated when it is complete, in
         one product.
@@ -56,7 +56,7 @@ def prune_columns(
     NumericalError
         If H is not positive definite.
     """
-    U = inverse_factor(_hessian(gram, dampening))
+    U = inverse_factor(_hessian(gram, damping))
     W = weight.to(torch.float64, copy=True)
     mask = torch.empty_like(W, dtype=torch.bool)
     rows, inputs = W.shape
@@ -74,7 +74,7 @@ def prune_columns(
     return mask, W.float().masked_fill(~mask, 0)
 
 
-def _hessian(gram: torch.Tensor, dampening: float) -> torch.Tensor:
+def _hessian(gram: torch.Tensor, damping: float) -> torch.Tensor:
     """Return the damped G, or the identity if all inputs are dead."""
-    H = damped(gram.double(), dampening)
+    H = damped(gram.double(), damping)
     return H if H.any() else torch.eye(len(H)).to(H)

@@ -1,18 +1,18 @@
 """Calibration of a whole model: the Gram matrices of its blocks, one block after another."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from prunelib.calibration.settings import CalibrationSettings
-from prunelib.calibration.statistics import InputStatistics
+from prunelib.calibration.statistics import BlockStatistics
 from prunelib.calibration.whole_model import accumulate_grams
 from prunelib.calibration.windows import in_batches
 from prunelib.model.blockwise import BlockwiseForward, Checkpoint
 from prunelib.model.layers import LayerIndex
-from prunelib.runtime.machine import machine
+from prunelib.runtime.machine import Machine
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -25,8 +25,8 @@ class Blocks(Protocol):
         """Return whether a block has been written."""
         ...
 
-    def write(self, block: int, *parts: Mapping[str, InputStatistics]) -> None:
-        """Write statistics by :attr:`Layer.gram`: one mapping for the windows, a second for held-out windows if any."""
+    def write(self, block: int, parts: BlockStatistics) -> None:
+        """Write the statistics of a block."""
         ...
 
 
@@ -37,6 +37,7 @@ def calibrate_model(
     settings: CalibrationSettings,
     blocks: Blocks,
     scratch: Path,
+    machine: Machine,
     on_windows: Callable[[int], None] = lambda _windows: None,
 ) -> None:
     """Accumulate the Gram matrices of a model over token windows.
@@ -56,12 +57,14 @@ def calibrate_model(
         Destination of the statistics.
     scratch
         Folder of the hidden states saved by an earlier run with the same arguments (:mod:`prunelib.runtime.resume`).
+    machine
+        The device of the forward pass, and its memory budgets.
     on_windows
         Callback: receives the number of windows that have passed through a block.
     """
     batches, parts = in_batches(windows, settings.batch)
-    device = torch.device(machine().device)
-    forward = BlockwiseForward(model, index.block_list, batches, device, machine().state_bytes)
+    device = torch.device(machine.device)
+    forward = BlockwiseForward(model, index.block_list, batches, device, machine.state_bytes)
     checkpoint = Checkpoint(scratch)
     checkpoint.resume(forward)
     on_windows(forward.block * sum(map(len, windows)))
@@ -69,9 +72,9 @@ def calibrate_model(
         forward,
         index,
         parts,
-        gram_bytes=machine().gram_bytes,
+        gram_bytes=machine.gram_bytes,
         finished={block for block in range(index.blocks) if block in blocks},
         on_batch=lambda number: on_windows(len(batches[number])),
     ):
-        blocks.write(block, *statistics)
+        blocks.write(block, statistics)
         checkpoint.offer(forward)

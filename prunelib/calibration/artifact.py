@@ -8,7 +8,7 @@ energies.json           ||W X||^2 of every layer
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from prunelib.calibration.statistics import InputStatistics
+from prunelib.calibration.settings import CalibrationInputs
+from prunelib.calibration.statistics import BlockStatistics, InputStatistics
 from prunelib.errors import ArtifactError, NumericalError
 from prunelib.methods.contract import ExtraInputs
 from prunelib.model.layers import Layer, LayerIndex, read_index, write_index
@@ -40,7 +41,7 @@ class Calibration:
         The hashes of the model and the tokens.
     settings
         Those of :class:`prunelib.calibration.settings.CalibrationSettings`, and the seed. There are Gram matrices only
-        if ``propagation`` is ``dense``.
+        if all cells share the inputs.
     """
 
     folder: Path
@@ -63,8 +64,13 @@ class Calibration:
         provenance = {"model": model_sha, "tokens": tokens["sha256"]}
         index = read_index(folder / "layers.json", model_sha)
         settings = tokens["settings"]
-        measured = [layer.name for layer in index.layers] if settings["propagation"] == "dense" else []
+        measured = [layer.name for layer in index.layers] if CalibrationInputs(settings["inputs"]).shared else []
         return cls(folder, index, _read_energies(folder, measured, provenance), provenance, settings)
+
+    @property
+    def inputs(self) -> CalibrationInputs:
+        """The forward pass that the calibration inputs come from."""
+        return CalibrationInputs(self.settings["inputs"])
 
     def windows(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return windows and held-out windows, both (samples, length) int32.
@@ -90,7 +96,7 @@ class Calibration:
 
     def extra_inputs(self, layer: Layer) -> ExtraInputs:
         """Return what refiners may use besides the Gram matrix; raise as :meth:`gram`."""
-        header = store.read_provenance(_block_file(self.folder, layer.block), "gram")
+        header = store.read_provenance(block_file(self.folder, layer.block), "gram")
         square = (layer.inputs, layer.inputs)
         return ExtraInputs(
             input_mean=self._read(layer, layer.gram + _MEAN, (layer.inputs,)),
@@ -99,7 +105,7 @@ class Calibration:
         )
 
     def _read(self, layer: Layer, name: str, shape: tuple[int, ...]) -> torch.Tensor:
-        path = _block_file(self.folder, layer.block)
+        path = block_file(self.folder, layer.block)
         store.expect_provenance(path, store.read_provenance(path, "gram"), {**self.provenance, "block": layer.block})
         with safe_open(path, framework="pt") as stream:
             if name not in stream.keys():  # noqa: SIM118 - no mapping, only keys()
@@ -163,7 +169,7 @@ def write_layers(folder: Path, index: LayerIndex, energies: Mapping[str, float],
     store.write_json(folder / _ENERGIES, {"kind": "energies", **provenance, "energies": energies})
 
 
-def tokens_seen(folder: Path, index: LayerIndex) -> dict[str, int]:
+def tokens_seen(folder: Path, blocks: Iterable[int]) -> dict[str, int]:
     """Return the token counts, by :attr:`Layer.gram`, of the inputs that did not get all tokens: those of experts.
 
     Raises
@@ -171,7 +177,7 @@ def tokens_seen(folder: Path, index: LayerIndex) -> dict[str, int]:
     ArtifactError
         If a file of Gram matrices is missing or damaged.
     """
-    headers = [store.read_provenance(_block_file(folder, block), "gram") for block in range(index.blocks)]
+    headers = [store.read_provenance(block_file(folder, block), "gram") for block in blocks]
     seen = {name: tokens for header in headers for name, tokens in header["seen"].items()}
     return {name: tokens for name, tokens in seen.items() if not name.endswith(_HELD_OUT)}
 
@@ -179,15 +185,13 @@ def tokens_seen(folder: Path, index: LayerIndex) -> dict[str, int]:
 def write_grams(
     folder: Path,
     block: int,
-    parts: Sequence[Mapping[str, InputStatistics]],
+    parts: BlockStatistics,
     provenance: Mapping[str, Any],
 ) -> None:
     """Write the Gram matrices of one block.
 
     Parameters
     ----------
-    parts
-        Statistics by :attr:`Layer.gram`: one mapping for the windows, a second for held-out windows if any.
     provenance
         ``model`` and ``tokens`` (identities), ``count`` and ``held_out_count`` (of tokens).
 
@@ -201,23 +205,18 @@ def write_grams(
     means = {name + _MEAN: each.mean for name, each in known.items()}
     seen = {name: each.tokens for name, each in known.items() if each.tokens != _count(name, provenance)}
     tensors = {**{name: each.gram for name, each in known.items()}, **means}
-    store.write_tensors(_block_file(folder, block), tensors, "gram", {**provenance, "block": block, "seen": seen})
+    store.write_tensors(block_file(folder, block), tensors, "gram", {**provenance, "block": block, "seen": seen})
 
 
-def has_grams(folder: Path, block: int) -> bool:
-    """Return whether the Gram matrices of a block have been written."""
-    return _block_file(folder, block).exists()
-
-
-def read_grams(folder: Path, block: int) -> tuple[dict[str, InputStatistics], dict[str, InputStatistics]]:
-    """Read ``inputs`` and ``held_out`` as :func:`write_grams` wrote them.
+def read_grams(folder: Path, block: int) -> BlockStatistics:
+    """Read a block as :func:`write_grams` wrote it; the second mapping is empty without held-out windows.
 
     Raises
     ------
     ArtifactError
         If the file is missing or damaged.
     """
-    path = _block_file(folder, block)
+    path = block_file(folder, block)
     header, tensors = store.read_provenance(path, "gram"), store.read_tensors(path, "gram")
     inputs: dict[str, InputStatistics] = {}
     held_out: dict[str, InputStatistics] = {}
@@ -243,5 +242,6 @@ def _read_energies(folder: Path, layers: Sequence[str], provenance: Mapping[str,
     return energies
 
 
-def _block_file(folder: Path, block: int) -> Path:
+def block_file(folder: Path, block: int) -> Path:
+    """Return the file of a block's Gram matrices."""
     return folder / f"block_{block:03d}.safetensors"

@@ -1,38 +1,49 @@
 """Unfinished calibrations and their shards: written block by block, so that a resumed run skips finished blocks."""
 
 from collections import ChainMap
-from collections.abc import Mapping
 from pathlib import Path
 
 from prunelib.algebra.objective import output_energy
-from prunelib.calibration.artifact import has_grams, read_origin, read_windows, tokens_seen, write_grams, write_layers
+from prunelib.calibration.artifact import (
+    block_file,
+    read_grams,
+    read_origin,
+    read_windows,
+    tokens_seen,
+    write_grams,
+    write_layers,
+)
 from prunelib.calibration.settings import CalibrationSettings
-from prunelib.calibration.statistics import InputStatistics, supported, warn_of_few
+from prunelib.calibration.statistics import BlockStatistics, supported, warn_of_few
 from prunelib.model.layers import LayerIndex
 from prunelib.model.weights import read_weight
-from prunelib.runtime.resume import FinishedValues
+from prunelib.runtime.resume import FinishedParts, FinishedValues
 
 
-class Shard:
-    """The Gram matrices of one part of the windows, to be added to those of the other parts.
+class Shard(FinishedParts[int, BlockStatistics]):
+    """The Gram matrices of one part of the windows, a file per block, to be added to those of the other parts.
 
     Parameters
     ----------
-    folder
-        Where they are written.
     tokens
         Numbers of calibration and of held-out tokens in the part.
     """
 
     def __init__(self, folder: Path, tokens: tuple[int, int]) -> None:
-        self._folder, self._counts = folder, dict(zip(("count", "held_out_count"), tokens, strict=True))
+        super().__init__(folder)
+        self._counts = dict(zip(("count", "held_out_count"), tokens, strict=True))
 
-    def __contains__(self, block: int) -> bool:
-        return has_grams(self._folder, block)
+    def path(self, part: int) -> Path:
+        """Return the file of a block."""
+        return block_file(self.folder, part)
 
-    def write(self, block: int, *parts: Mapping[str, InputStatistics]) -> None:
-        """Write a block: statistics by :attr:`Layer.gram`, one mapping for windows, one for any held-out windows."""
-        write_grams(self._folder, block, parts, self._counts)
+    def write(self, part: int, value: BlockStatistics) -> None:
+        """Write the statistics of a block."""
+        write_grams(self.folder, part, value, self._counts)
+
+    def read(self, part: int) -> BlockStatistics:
+        """Read the statistics of a block."""
+        return read_grams(self.folder, part)
 
 
 class Assembly:
@@ -45,7 +56,7 @@ class Assembly:
     model, index
         The model's folder, and its layers.
     settings
-        Its ``propagation`` and ``least_tokens`` are used.
+        Its ``min_tokens`` is used.
     """
 
     def __init__(self, folder: Path, model: Path, index: LayerIndex, settings: CalibrationSettings) -> None:
@@ -57,11 +68,11 @@ class Assembly:
     def __contains__(self, block: int) -> bool:
         return str(block) in self._energies
 
-    def write(self, block: int, *parts: Mapping[str, InputStatistics]) -> None:
-        """Add a block: statistics by :attr:`Layer.gram`, one mapping for windows, one for any held-out windows."""
+    def write(self, block: int, parts: BlockStatistics) -> None:
+        """Add the statistics of a block."""
         readers = {layer.name: layer for layer in self._index.readers(block)}
         known = [
-            {name: supported(readers[name], each, self._settings.least_tokens) for name, each in part.items()}
+            {name: supported(readers[name], each, self._settings.min_tokens) for name, each in part.items()}
             for part in parts
         ]
         write_grams(self._folder, block, known, {**self._origin, **self._counts})
@@ -70,9 +81,8 @@ class Assembly:
         self._energies.write(str(block), energies)
 
     def finish(self) -> None:
-        """Write the layer index and the energies of all blocks, which are empty unless propagation is ``dense``."""
-        dense = self._settings.propagation == "dense"
-        energies = ChainMap(*(self._energies.read(str(block)) for block in range(self._index.blocks) if dense))
+        """Write the layer index, and the energies of all blocks that were added."""
+        blocks = [block for block in range(self._index.blocks) if block in self]
+        energies = ChainMap(*(self._energies.read(str(block)) for block in blocks))
         write_layers(self._folder, self._index, dict(energies), self._origin)
-        if dense:
-            warn_of_few(tokens_seen(self._folder, self._index), self._settings.least_tokens)
+        warn_of_few(tokens_seen(self._folder, blocks), self._settings.min_tokens)

@@ -1,10 +1,31 @@
 """The section ``calibration`` of params.yaml: the data that the Gram matrices are computed from."""
 
+from enum import StrEnum
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from prunelib.settings import Settings
+
+
+class CalibrationInputs(StrEnum):
+    """The forward pass that a layer's calibration inputs come from.
+
+    ``dense``: that of the dense model; ``sequential``: through the already pruned blocks, as in the scripts of Wanda
+    and SparseGPT; ``true_sequential``: also through the already pruned layers of the same block.
+    """
+
+    DENSE = "dense"
+    SEQUENTIAL = "sequential"
+    TRUE_SEQUENTIAL = "true_sequential"
+
+    @property
+    def shared(self) -> bool:
+        """Whether all cells share the inputs: then the calibrate stage stores their Gram matrices.
+
+        Otherwise the refine stage accumulates those of each cell, which depend on its masks.
+        """
+        return self is CalibrationInputs.DENSE
 
 
 class CalibrationSettings(Settings):
@@ -23,11 +44,9 @@ class CalibrationSettings(Settings):
     draw
         ``stream``: disjoint windows of the whole text; ``documents``: each at a random position in a longer document,
         as SparseGPT's and Wanda's scripts draw theirs from C4.
-    propagation
-        Calibration inputs. ``dense``: inputs of the dense model, shared by all methods; ``block``: outputs of the
-        already pruned blocks; ``sub_block``: also outputs of the already pruned layers in the same block. The last two
-        differ for each cell, so the refine stage computes them.
-    least_tokens
+    inputs
+        The forward pass that calibration inputs come from.
+    min_tokens
         Experts that get fewer tokens are pruned as if their inputs were independent with equal second moments.
     shards
         Number of parts of the windows; they are calibrated independently, possibly in parallel
@@ -40,8 +59,8 @@ class CalibrationSettings(Settings):
     batch: int = Field(ge=1)
     held_out_samples: int = Field(default=0, ge=0)
     draw: Literal["stream", "documents"] = "stream"
-    propagation: Literal["dense", "block", "sub_block"] = "dense"
-    least_tokens: int = Field(default=64, ge=1)
+    inputs: CalibrationInputs = CalibrationInputs.DENSE
+    min_tokens: int = Field(default=64, ge=1)
     shards: int = Field(default=1, ge=1)
 
     @model_validator(mode="after")

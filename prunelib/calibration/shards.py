@@ -4,7 +4,7 @@ Each shard is a task (:mod:`prunelib.runtime.tasks`). The number of shards is pa
 the order of summation; the number of workers is not.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ from prunelib.calibration.accumulation import Blocks, calibrate_model
 from prunelib.calibration.artifact import read_grams, read_windows, write_tokens
 from prunelib.calibration.assembly import Assembly, Shard
 from prunelib.calibration.settings import CalibrationSettings
-from prunelib.calibration.statistics import InputStatistics
+from prunelib.calibration.statistics import BlockStatistics, InputStatistics
 from prunelib.model.layers import LayerIndex
 from prunelib.model.structure import load_model
 from prunelib.runtime.load import Load
+from prunelib.runtime.machine import machine
 from prunelib.runtime.progress import Meter
 from prunelib.runtime.tasks import run_tasks
 
@@ -54,7 +55,9 @@ class ShardCalibration:
         windows, held_out = self.windows(shard)
         tokens = (windows.numel(), held_out.numel())
         blocks: Blocks = Shard(scratch, tokens) if self.settings.shards > 1 else self.assembly()
-        calibrate_model(model, self.index, (windows, held_out), self.settings, blocks, scratch, self.on_windows)
+        calibrate_model(
+            model, self.index, (windows, held_out), self.settings, blocks, scratch, machine(), self.on_windows
+        )
         return shard
 
     @property
@@ -101,7 +104,7 @@ def calibrate_in_shards(
     """
     write_tokens(calibration.whole, *windows, drawn_from)
     assembly = calibration.assembly()
-    if calibration.settings.propagation == "dense":
+    if calibration.settings.inputs.shared:
         _accumulate(calibration, assembly, bar)
     assembly.finish()
     return calibration.whole
@@ -118,10 +121,10 @@ def _accumulate(calibration: ShardCalibration, assembly: Assembly, bar: Meter) -
     folders = [calibration.shard_folder(shard) for shard in shards]
     for block in range(calibration.index.blocks):
         if block not in assembly:
-            assembly.write(block, *_sums(read_grams(folder, block) for folder in folders))
+            assembly.write(block, _sums(read_grams(folder, block) for folder in folders))
 
 
-def _sums(parts: Iterable[Sequence[Mapping[str, InputStatistics]]]) -> tuple[dict[str, InputStatistics], ...]:
+def _sums(parts: Iterable[BlockStatistics]) -> BlockStatistics:
     """Sum the statistics of windows and of held-out windows over all parts."""
     sums: tuple[dict[str, InputStatistics], ...] = ({}, {})
     for part in parts:

@@ -1,7 +1,7 @@
 """Statistics of a layer's input."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -23,18 +23,22 @@ class InputStatistics(NamedTuple):
         return InputStatistics(self.gram + other.gram, (total / max(tokens, 1)).float(), tokens)
 
 
-def supported(layer: Layer, statistics: InputStatistics, least_tokens: int) -> InputStatistics:
-    """Return the statistics; for an expert with fewer than ``least_tokens``, an identity Gram matrix and zero mean."""
-    if layer.fused is None or statistics.tokens >= least_tokens:
+BlockStatistics = Sequence[Mapping[str, InputStatistics]]
+"""The statistics of a block's inputs by :attr:`Layer.gram`: over the windows, and over held-out windows if any."""
+
+
+def supported(layer: Layer, statistics: InputStatistics, min_tokens: int) -> InputStatistics:
+    """Return the statistics; for an expert with fewer than ``min_tokens``, an identity Gram matrix and zero mean."""
+    if layer.fused is None or statistics.tokens >= min_tokens:
         return statistics
     return statistics._replace(gram=torch.eye(layer.inputs), mean=torch.zeros(layer.inputs))
 
 
-def warn_of_few(seen: Mapping[str, int], least_tokens: int) -> None:
+def warn_of_few(seen: Mapping[str, int], min_tokens: int) -> None:
     """Warn if some inputs of experts got too few tokens; ``seen`` maps their names to token counts."""
-    if few := [name for name, tokens in seen.items() if tokens < least_tokens]:
+    if few := [name for name, tokens in seen.items() if tokens < min_tokens]:
         warnings.warn(
-            f"{len(few)} of {len(seen)} inputs of experts saw fewer than calibration.least_tokens = {least_tokens} "
+            f"{len(few)} of {len(seen)} inputs of experts saw fewer than calibration.min_tokens = {min_tokens} "
             f"tokens, first {few[0]} ({seen[few[0]]}): pruned as if they were independent",
             stacklevel=4,
         )

@@ -21,7 +21,7 @@ from prunelib.sources.provenance import computed_identity
 def main() -> None:
     """Run the command line; a user error prints one line and exits with status 2."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--model", metavar="FOLDER", type=Path, required=True, help="the stock model, safetensors")
+    parser.add_argument("--model", metavar="FOLDER", type=Path, required=True, help="the dense model, safetensors")
     parser.add_argument("--masks", metavar="FOLDER", type=Path, required=True, help=f"the folder with {MASKS_FILE}")
     parser.add_argument("--to", metavar="FOLDER", type=Path, required=True, help="new or empty")
     arguments = parser.parse_args()

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from prunelib.errors import ArtifactError, ParamsError
 from prunelib.planning import tables
-from prunelib.planning.capacity import Room, free_disk, free_gpu_memory, free_memory
+from prunelib.planning.capacity import Free, free_disk, free_gpu_memory, free_memory
 from prunelib.planning.needs import Workload
 from prunelib.planning.shapes import Outline, outline
 from prunelib.runtime.console import one_line
@@ -39,7 +39,7 @@ def main() -> None:
     with one_line():
         for config, work in _asked(arguments):
             planned = outline(config)
-            _print(tables.plan(planned, work, budgets(), _room()))
+            _print(tables.plan(planned, work, budgets(), _free()))
             if arguments.measure:
                 _print(_times(planned, work))
 
@@ -60,10 +60,10 @@ def _asked(arguments: argparse.Namespace) -> Iterable[tuple[Mapping[str, Any], W
     return (_of_params([run for run in runs if model in run.grid.models], model) for model in models)
 
 
-def _room() -> Room:
+def _free() -> Free:
     """Return this machine's free disk and memory, and free GPU memory unless PRUNELIB_DEVICE is the CPU."""
     on_processor = os.environ.get("PRUNELIB_DEVICE", "").startswith("cpu")
-    return Room(free_disk(Path()), free_memory(), None if on_processor else free_gpu_memory())
+    return Free(free_disk(Path()), free_memory(), None if on_processor else free_gpu_memory())
 
 
 def _times(planned: Outline, work: Workload) -> Iterable[str | Table]:

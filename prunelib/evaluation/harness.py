@@ -63,7 +63,7 @@ class Scorer(TemplateLM):
 
 
 @cache
-def stock_tasks() -> dict[str, Path]:
+def default_tasks() -> dict[str, Path]:
     """Return the description file of every task of the harness by name; the search takes about ten seconds."""
     manager = TaskManager()
     return {name: Path(manager.task_index[name].yaml_path) for name in manager.all_subtasks}

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from prunelib.errors import ArtifactError
 
 
-class _Stock(NamedTuple):
+class _Task(NamedTuple):
     """A task of the harness: its description file, the fields of an item, and changes to the description."""
 
     description: str
@@ -20,30 +20,30 @@ class _Stock(NamedTuple):
 _ARC = frozenset({"question", "choices", "answerKey"})
 _HELLASWAG = frozenset({"activity_label", "ctx_a", "ctx_b", "endings", "label"})
 _SCIQ = frozenset({"support", "question", "correct_answer", "distractor1", "distractor2", "distractor3"})
-_STOCK = {
-    "arc_challenge": _Stock("arc/arc_challenge.yaml", _ARC),
-    "arc_easy": _Stock("arc/arc_easy.yaml", _ARC),
-    "boolq": _Stock(
+_TASKS = {
+    "arc_challenge": _Task("arc/arc_challenge.yaml", _ARC),
+    "arc_easy": _Task("arc/arc_easy.yaml", _ARC),
+    "boolq": _Task(
         "super_glue/boolq/default.yaml",
         frozenset({"passage", "question", "answer"}),
         changes={"doc_to_target": "{{answer|int}}"},  # true or false in BoolQ's own files, a label in SuperGLUE's
     ),
-    "copa": _Stock("super_glue/copa/default.yaml", frozenset({"premise", "question", "choice1", "choice2", "label"})),
-    "hellaswag": _Stock("hellaswag/hellaswag.yaml", _HELLASWAG),
-    "openbookqa": _Stock("openbookqa/openbookqa.yaml", frozenset({"question_stem", "choices", "answerKey"})),
-    "piqa": _Stock("piqa/piqa.yaml", frozenset({"goal", "sol1", "sol2", "label"})),
-    "rte": _Stock("glue/rte/default.yaml", frozenset({"sentence1", "sentence2", "label"})),
-    "sciq": _Stock("sciq/sciq.yaml", _SCIQ),
-    "winogrande": _Stock("winogrande/default.yaml", frozenset({"sentence", "option1", "option2", "answer"})),
+    "copa": _Task("super_glue/copa/default.yaml", frozenset({"premise", "question", "choice1", "choice2", "label"})),
+    "hellaswag": _Task("hellaswag/hellaswag.yaml", _HELLASWAG),
+    "openbookqa": _Task("openbookqa/openbookqa.yaml", frozenset({"question_stem", "choices", "answerKey"})),
+    "piqa": _Task("piqa/piqa.yaml", frozenset({"goal", "sol1", "sol2", "label"})),
+    "rte": _Task("glue/rte/default.yaml", frozenset({"sentence1", "sentence2", "label"})),
+    "sciq": _Task("sciq/sciq.yaml", _SCIQ),
+    "winogrande": _Task("winogrande/default.yaml", frozenset({"sentence", "option1", "option2", "answer"})),
 }
 
-STOCK_NAMES = tuple(_STOCK)
+TASK_NAMES = tuple(_TASKS)
 """The tasks that can be evaluated on items from files."""
 
 
 def local_tasks(data: Path) -> list[str]:
     """Return the tasks that have a file of items in a folder."""
-    return [name for name in _STOCK if _items_file(data, name).is_file()]
+    return [name for name in _TASKS if _items_file(data, name).is_file()]
 
 
 def describe(name: str, data: Path, limit: int | None, folder: Path) -> Path:
@@ -70,11 +70,11 @@ def describe(name: str, data: Path, limit: int | None, folder: Path) -> Path:
     """
     import lm_eval  # noqa: PLC0415 - only to find its files
 
-    stock = _STOCK[name]
+    task = _TASKS[name]
     items = folder / f"{name}.jsonl"
-    items.write_bytes(b"".join(_first_items(_items_file(data, name), stock.fields, limit)))
+    items.write_bytes(b"".join(_first_items(_items_file(data, name), task.fields, limit)))
     description: dict[str, Any] = {
-        "include": str(Path(lm_eval.__file__).parent / "tasks" / stock.description),
+        "include": str(Path(lm_eval.__file__).parent / "tasks" / task.description),
         "task": name,
         "dataset_path": "json",
         "dataset_name": None,
@@ -82,7 +82,7 @@ def describe(name: str, data: Path, limit: int | None, folder: Path) -> Path:
         "training_split": None,
         "validation_split": "validation",
         "test_split": None,
-        **stock.changes,
+        **task.changes,
     }
     path = folder / f"{name}.yaml"
     path.write_text(json.dumps(description), encoding="utf-8")  # JSON is YAML

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from prunelib.masks.pruned import Pruned
 from prunelib.model.weights import apply_masks, apply_weights, check_pruned
-from prunelib.results import LayerResult, certified_room
+from prunelib.results import LayerResult, optimality_gap
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from prunelib.model.layers import Layer
 
 
-def prune(model: "nn.Module", layers: tuple["Layer", ...], pruned: Pruned, stock: Path) -> None:
+def prune(model: "nn.Module", layers: tuple["Layer", ...], pruned: Pruned, dense: Path) -> None:
     """Prune a model in place, and check that it then contains exactly the masked weights.
 
     Parameters
     ----------
     pruned
         Masks (rows, inputs) for every layer, and the updated weights of some layers.
-    stock
+    dense
         The folder that the model was loaded from.
 
     Raises
@@ -34,7 +34,7 @@ def prune(model: "nn.Module", layers: tuple["Layer", ...], pruned: Pruned, stock
     """
     apply_masks(model, layers, pruned.masks)
     apply_weights(model, layers, pruned.weights)
-    check_pruned(model, layers, pruned.masks, stock, pruned.weights)
+    check_pruned(model, layers, pruned.masks, dense, pruned.weights)
 
 
 def mean_errors(layers: Sequence[LayerResult]) -> dict[str, float]:
@@ -43,9 +43,9 @@ def mean_errors(layers: Sequence[LayerResult]) -> dict[str, float]:
         "relative_error": fmean(layer.relative_error for layer in layers),
         "error_reduction": fmean(layer.error_reduction for layer in layers),
     }
-    bounds = [layer.bound for layer in layers if layer.bound is not None and not layer.moved]
+    bounds = [layer.bound for layer in layers if layer.bound is not None and not layer.updated]
     if len(bounds) < len(layers):
         return errors
     losses = [layer.loss_after for layer in layers]
-    total = certified_room([sum(losses)], [sum(bounds)])
-    return {**errors, "certified_room": certified_room(losses, bounds), "certified_room_total": total}
+    total = optimality_gap([sum(losses)], [sum(bounds)])
+    return {**errors, "optimality_gap": optimality_gap(losses, bounds), "optimality_gap_total": total}

@@ -81,13 +81,13 @@ def zero_shot(
     """
     if not settings.names:
         return {}
-    from prunelib.evaluation.harness import Scorer, run_task, stock_tasks  # noqa: PLC0415 - heavy, and tasks are optional
+    from prunelib.evaluation.harness import Scorer, default_tasks, run_task  # noqa: PLC0415 - heavy, and tasks are optional
 
     scorer = Scorer(model, tokenizer, settings.batch)
     if data is None:
-        stock = stock_tasks()
-        _check_known(settings.names, sorted(stock))
-        return {name: run_task(scorer, stock[name], settings.limit) for name in settings.names}
+        known = default_tasks()
+        _check_known(settings.names, sorted(known))
+        return {name: run_task(scorer, known[name], settings.limit) for name in settings.names}
     _check_known(settings.names, local_tasks(data))
     with tempfile.TemporaryDirectory() as folder:
         descriptions = {name: describe(name, data, settings.limit, Path(folder)) for name in settings.names}

@@ -33,7 +33,7 @@ def model_card(name: str, made_from: Mapping[str, Any], dense: CellResult | None
         [
             f"---\n{data.to_yaml()}\n---\n",
             f"# {name}, pruned\n",
-            "Pruned weights are exact zeros in the stock model's own files, names and dtypes; `masks.safetensors` has",
+            "Pruned weights are exact zeros in the dense model's own files, names and dtypes; `masks.safetensors` has",
             "the mask, one bit a weight, and `provenance.json` what it was made from.\n",
             f"```json\n{settings}\n```\n",
             *_figures(dense, pruned),
@@ -51,13 +51,13 @@ def _figures(dense: CellResult | None, pruned: CellResult | None) -> list[str]:
     if pruned.relative_error is not None:
         rows.append(("relative error of a layer, mean", "0", f"{pruned.relative_error:.4f}"))
     for text, found in pruned.perplexity.items():
-        stock = f"{dense.perplexity[text].value:.2f}" if dense and text in dense.perplexity else ""
-        rows.append((f"perplexity, {text} ({found.tokens:,} tokens)", stock, f"{found.value:.2f}"))
+        of_dense = f"{dense.perplexity[text].value:.2f}" if dense and text in dense.perplexity else ""
+        rows.append((f"perplexity, {text} ({found.tokens:,} tokens)", of_dense, f"{found.value:.2f}"))
     for task, score in pruned.tasks.items():
-        stock = f"{dense.tasks[task].acc:.3f}" if dense and task in dense.tasks else ""
+        of_dense = f"{dense.tasks[task].acc:.3f}" if dense and task in dense.tasks else ""
         label = f"accuracy, {task} ({score.items} items, version {score.version})"
-        rows.append((label, stock, f"{score.acc:.3f} ± {score.acc_stderr:.3f}"))
-    return ["| | stock | pruned |\n|---|---:|---:|", *(f"| {' | '.join(row)} |" for row in rows), ""]
+        rows.append((label, of_dense, f"{score.acc:.3f} ± {score.acc_stderr:.3f}"))
+    return ["| | dense | pruned |\n|---|---:|---:|", *(f"| {' | '.join(row)} |" for row in rows), ""]
 
 
 def _metadata(pruned: CellResult) -> list[EvalResult]:

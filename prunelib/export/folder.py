@@ -117,8 +117,8 @@ def _write_shard(source: Path, target: Path, layers: Mapping[str, Sequence[Layer
 def _prune(weight: torch.Tensor, layer: Layer, pruned: Pruned) -> None:
     """Prune a layer's weight in its stored layout, in place."""
     if layer.name in pruned.weights:
-        moved = pruned.weights[layer.name]
-        weight.copy_(moved.T if layer.transposed else moved)
+        updated = pruned.weights[layer.name]
+        weight.copy_(updated.T if layer.transposed else updated)
     weight.masked_fill_(pruned_places(layer, pruned.masks[layer.name]), 0.0)
 
 

@@ -13,22 +13,22 @@ from types import ModuleType
 
 import torch
 
-from prunelib.runtime.machine import machine
+from prunelib.runtime.compute import Compute
 
 _COMPILERS = {"cpu": "numba", "cuda": "triton"}
 
 
-def backend(device: torch.device, operation: str) -> ModuleType:
+def backend(device: torch.device, operation: str, compute: Compute) -> ModuleType:
     """Import the fastest backend of an operation: the one compiled for the kind of device, else the reference.
 
-    The machine's settings can select the reference on every device.
+    ``compute.reference`` selects the reference on every device.
 
     Raises
     ------
     ImportError
         If a module of this project is missing or broken.
     """
-    if device.type in _COMPILERS and machine().backend != "reference":
+    if device.type in _COMPILERS and not compute.reference:
         try:
             return importlib.import_module(f"prunelib.kernels.{operation}.{device.type}")
         except (ImportError, RuntimeError) as error:  # RuntimeError: numba finds no folder to cache in

@@ -18,6 +18,7 @@ import torch
 
 from prunelib.masks.patterns import Pattern, check_mask, select
 from prunelib.methods.workspace import SWAPS, Workspace
+from prunelib.runtime.compute import Compute
 from prunelib.settings import Settings
 
 
@@ -105,7 +106,7 @@ class Refine(Protocol[S_contra]):
         settings: S_contra = ...,
         progress: Progress = ...,
         extra: ExtraInputs = ...,
-        threads: int | None = ...,
+        compute: Compute = ...,
     ) -> Refined:
         """Return a better mask, or better kept weights.
 
@@ -121,8 +122,8 @@ class Refine(Protocol[S_contra]):
             Called as rows are finished.
         extra
             Further inputs; only the fields that the refiner declares are used.
-        threads
-            Worker threads on the CPU; None: as many as torch has.
+        compute
+            Threads and kernels.
 
         Raises
         ------

@@ -126,8 +126,8 @@ def apply_weights(model: nn.Module, layers: tuple[Layer, ...], weights: Mapping[
     """Copy weights (rows, inputs) by layer name into a model, in place; layers without one are unchanged."""
     for layer in layers:
         if layer.name in weights:
-            moved = weights[layer.name]
-            layer.weight(model).copy_(moved.T if layer.transposed else moved)
+            updated = weights[layer.name]
+            layer.weight(model).copy_(updated.T if layer.transposed else updated)
 
 
 def achieved_sparsity(model: nn.Module, layers: tuple[Layer, ...]) -> float:
@@ -141,7 +141,7 @@ def check_pruned(
     layers: tuple[Layer, ...],
     masks: Mapping[str, torch.Tensor],
     folder: Path,
-    moved: Mapping[str, torch.Tensor],
+    updated: Mapping[str, torch.Tensor],
 ) -> None:
     """Check that a model contains exactly these weights under these masks.
 
@@ -152,7 +152,7 @@ def check_pruned(
     ----------
     folder
         The dense model.
-    moved
+    updated
         Updated weights (rows, inputs) by layer name, of layers whose kept weights differ from the folder's.
 
     Raises
@@ -167,8 +167,8 @@ def check_pruned(
         pruned, kept = weight[~mask], weight[mask]
         if left := int(((pruned != 0) | pruned.signbit()).sum()):
             raise ModelError(f"{layer.name}: {left} of {pruned.numel()} pruned weights are not exactly +0.0")
-        expected = moved[layer.name] if layer.name in moved else read_weight(folder, layer)
-        origin = "the refiner" if layer.name in moved else folder
+        expected = updated[layer.name] if layer.name in updated else read_weight(folder, layer)
+        origin = "the refiner" if layer.name in updated else folder
         if changed := int((kept != expected.to(weight)[mask]).sum()):
             raise ModelError(f"{layer.name}: {changed} of {kept.numel()} kept weights are not those of {origin}")
 

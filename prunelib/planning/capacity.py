@@ -15,7 +15,7 @@ _V2 = ("max", "current", "inactive_file")
 _V1 = ("limit_in_bytes", "usage_in_bytes", "total_inactive_file")
 
 
-class Room(NamedTuple):
+class Free(NamedTuple):
     """Bytes free on the disk, in memory, and on the GPU that runs the models (None: no GPU)."""
 
     disk: int

@@ -18,11 +18,12 @@ from prunelib.planning.capacity import require_disk, require_memory
 from prunelib.planning.needs import accumulating_bytes, calibration_disk, masks_disk, refining_bytes, shards_disk
 from prunelib.planning.shapes import WEIGHT_BYTES, Block, Matrix
 from prunelib.pruning.chains import steps_of
-from prunelib.runtime.machine import machine
 from prunelib.runtime.tasks import distributed
 
 
-def require_room_to_calibrate(folder: Path, index: LayerIndex, settings: CalibrationSettings, token_bytes: int) -> None:
+def require_capacity_to_calibrate(
+    folder: Path, index: LayerIndex, settings: CalibrationSettings, token_bytes: int
+) -> None:
     """Check that the Gram matrices fit, on disk, and in memory with the hidden states of all windows.
 
     Hidden states on a GPU are copied to the CPU while they are saved. With sequential calibration inputs the refine
@@ -41,7 +42,7 @@ def require_room_to_calibrate(folder: Path, index: LayerIndex, settings: Calibra
         If they do not fit; the message gives the bytes needed and the bytes free.
     """
     blocks, gram_sets = _blocks(index), 2 if settings.held_out_samples else 1
-    if settings.propagation == "dense":
+    if settings.inputs.shared:
         needed = calibration_disk(blocks, gram_sets) + shards_disk(blocks, gram_sets, settings.shards)
         require_disk(folder, needed, "Gram matrices of all blocks")
     if not distributed():
@@ -50,7 +51,7 @@ def require_room_to_calibrate(folder: Path, index: LayerIndex, settings: Calibra
         require_memory(needed, "Gram matrices of a block, and states of all windows", "cpu")
 
 
-def require_room_to_refine(
+def require_capacity_to_refine(
     folder: Path, index: LayerIndex, settings: MethodSettings, weight_bytes: int, gram_sets: int, device: torch.device
 ) -> None:
     """Check that the refined masks and any updated weights fit on disk, and the largest layer in memory.
@@ -75,14 +76,15 @@ def require_room_to_refine(
     """
     steps = [registry.refiner(refiners, step) for step in steps_of(settings)]
     blocks = _blocks(index)
-    moved = sum(block.prunable for block in blocks) * weight_bytes if any(step.updates_weights for step in steps) else 0
-    require_disk(folder, masks_disk(blocks) + moved, "refined masks and moved weights")
+    weights = sum(block.prunable for block in blocks)
+    updated = weights * weight_bytes if any(step.updates_weights for step in steps) else 0
+    require_disk(folder, masks_disk(blocks) + updated, "refined masks and updated weights")
     if not distributed():
         needed = refining_bytes(blocks, gram_sets, [step.workspace for step in steps])
         require_memory(needed, "refining the largest layer", str(device))
 
 
-def require_room_to_evaluate(folder: Path, dtype: str) -> None:
+def require_capacity_to_evaluate(folder: Path, dtype: str, device: str) -> None:
     """Check that the model in a folder fits into memory in a dtype.
 
     Raises
@@ -91,7 +93,7 @@ def require_room_to_evaluate(folder: Path, dtype: str) -> None:
         If it does not; the message gives the bytes needed and the bytes free.
     """
     if not distributed():
-        require_memory(weight_count(folder) * WEIGHT_BYTES[dtype], "the model", machine().device)
+        require_memory(weight_count(folder) * WEIGHT_BYTES[dtype], "the model", device)
 
 
 def _blocks(index: LayerIndex) -> list[Block]:

@@ -29,10 +29,12 @@ def workload(runs: Sequence[Params], model: str) -> Workload:
     return Workload(
         seeds=len({seed for seed, *_ in cells}),
         starts=len({cell[:3] for cell in cells}),
-        cells=tuple((params.patterns[pattern].kept_share, _moves(params, refiner)) for _, pattern, _, refiner in cells),
+        cells=tuple(
+            (params.patterns[pattern].kept_share, _updates_weights(params, refiner)) for _, pattern, _, refiner in cells
+        ),
         workspaces=tuple(dict.fromkeys(step.workspace for refiner in sorted(used) for step in _steps(params, refiner))),
         gram_sets=2 if calibration.held_out_samples else 1,
-        propagation=calibration.propagation,
+        inputs=calibration.inputs,
         shards=calibration.shards,
         calibration_tokens=(calibration.samples + calibration.held_out_samples) * calibration.length,
         calibration_batch=calibration.batch * calibration.length,
@@ -42,7 +44,7 @@ def workload(runs: Sequence[Params], model: str) -> Workload:
     )
 
 
-def _moves(params: Params, refiner: str) -> bool:
+def _updates_weights(params: Params, refiner: str) -> bool:
     """Return whether a refiner updates the kept weights."""
     return any(step.updates_weights for step in _steps(params, refiner))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
+from prunelib.calibration.settings import CalibrationInputs
 from prunelib.methods.workspace import Workspace
 from prunelib.planning.shapes import WEIGHT_BYTES, Block, Matrix, Outline
 from prunelib.runtime.machine import WAITING_BYTES
@@ -31,8 +32,8 @@ class Workload:
         Memory needs of the refiners, one entry per step of a chain; by default those of refit swaps.
     gram_sets
         2 if the calibration has held-out tokens, else 1.
-    propagation
-        Calibration inputs: with ``block`` and ``sub_block``, the refine stage accumulates the Gram matrices.
+    inputs
+        Calibration inputs: unless all cells share them, the refine stage accumulates the Gram matrices.
     shards
         Number of parts whose sums make up a calibration.
     calibration_tokens, calibration_batch
@@ -48,7 +49,7 @@ class Workload:
     cells: tuple[tuple[Fraction, bool], ...] = ((Fraction(1, 2), True),)
     workspaces: tuple[Workspace, ...] = (Workspace(squares=8, weight_bytes=104),)
     gram_sets: int = 1
-    propagation: str = "dense"
+    inputs: CalibrationInputs = CalibrationInputs.DENSE
     shards: int = 1
     calibration_tokens: int = 128 * 2048
     calibration_batch: int = 2048
@@ -110,7 +111,7 @@ def masks_disk(blocks: Sequence[Block]) -> int:
     return sum(matrix.copies * matrix.rows * -(-matrix.inputs // 8) for matrix in _matrices(blocks))
 
 
-def moved_disk(outline: Outline, kept: Fraction) -> int:
+def updated_disk(outline: Outline, kept: Fraction) -> int:
     """Return the bytes of a cell's updated weights: only kept weights are stored."""
     return int(kept * outline.prunable) * WEIGHT_BYTES[outline.dtype]
 
@@ -118,9 +119,9 @@ def moved_disk(outline: Outline, kept: Fraction) -> int:
 def disk(outline: Outline, work: Workload) -> list[Requirement]:
     """Return the disk use of a workload: artifacts kept, and peak scratch."""
     masks, cells = masks_disk(outline.blocks), len(work.cells)
-    moved = [moved_disk(outline, kept) for kept, moves in work.cells if moves]
-    states, refined = states_bytes(outline, work), masks + max(moved, default=0)
-    if work.propagation == "dense":
+    updated = [updated_disk(outline, kept) for kept, updates in work.cells if updates]
+    states, refined = states_bytes(outline, work), masks + max(updated, default=0)
+    if work.inputs.shared:
         calibrations = work.seeds * calibration_disk(outline.blocks, work.gram_sets)
         grams = [Requirement(f"Gram matrices, seeds: {work.seeds}", calibrations)]
         scratch = max(states + shards_disk(outline.blocks, work.gram_sets, work.shards), refined)
@@ -130,7 +131,7 @@ def disk(outline: Outline, work: Workload) -> list[Requirement]:
         Requirement("model", outline.weights * WEIGHT_BYTES[outline.dtype]),
         *grams,
         Requirement(f"masks, warm starts: {work.starts}, cells: {cells}", (work.starts + cells) * masks),
-        *([Requirement(f"moved weights, cells: {len(moved)}", sum(moved))] if moved else []),
+        *([Requirement(f"updated weights, cells: {len(updated)}", sum(updated))] if updated else []),
         Requirement("scratch, for a while", scratch),
     ]
 
@@ -152,7 +153,7 @@ def memory(outline: Outline, work: Workload, gram_budget: int, state_budget: int
     stays = states if states <= state_budget else 0
     accumulating = _accumulating(outline, work, running, gram_budget, stays, converted)
     refining, ahead = refining_bytes(outline.blocks, work.gram_sets, work.workspaces), _read_ahead_bytes(outline, work)
-    if work.propagation == "dense":
+    if work.inputs.shared:
         calibrate = StageMemory("calibrate", *accumulating)
         refine = StageMemory("refine", refining, ahead + RUNTIME, refining + ahead + RUNTIME)
     else:

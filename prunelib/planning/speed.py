@@ -14,6 +14,7 @@ from prunelib.kernels.scaling import equilibrate
 from prunelib.masks.patterns import PerRow, select
 from prunelib.planning.needs import Workload
 from prunelib.planning.shapes import Outline
+from prunelib.runtime.compute import AUTO
 
 SPARSITY = 0.6
 SWEEPS = 7
@@ -88,7 +89,7 @@ def _product_rate(dtype: torch.dtype, device: str) -> float:
 
 def _swap_rate(device: torch.device, threads: int) -> float:
     """Measure the kept x pruned pairs per second of the fastest backend, overhead included, on correlated inputs."""
-    swap = backend(device, "swaps").swap_to_optimum
+    swap = backend(device, "swaps", AUTO).swap_to_optimum
     weight, gram, mask = (tensor.to(device) for tensor in _random_layer())
     for _ in swap(weight[:1], gram, mask[:1], _WIDTH, threads):
         pass  # compile the kernels

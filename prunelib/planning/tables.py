@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.filesize import decimal
 from rich.table import Table
 
-from prunelib.planning.capacity import Room
+from prunelib.planning.capacity import Free
 from prunelib.planning.needs import Requirement, StageMemory, Workload, disk, gram_bytes, memory, passes
 from prunelib.planning.shapes import FAMILIES, Outline
 from prunelib.runtime.machine import Budgets
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from prunelib.planning.speed import Estimate
 
 
-def plan(outline: Outline, work: Workload, budgets: Budgets, room: Room) -> Iterator[str | Table]:
+def plan(outline: Outline, work: Workload, budgets: Budgets, free: Free) -> Iterator[str | Table]:
     """Yield the lines and tables of a model's needs, and whether they fit on this machine."""
     needs, stages = disk(outline, work), memory(outline, work, budgets.gram_bytes, budgets.state_bytes)
     yield (
@@ -29,8 +29,8 @@ def plan(outline: Outline, work: Workload, budgets: Budgets, room: Room) -> Iter
     yield _table(("matrix", "rows x inputs", "how many"), _shapes(outline))
     yield _table(("Gram matrices", ""), _grams(outline, work, budgets))
     yield _table(("disk", "size"), ((need.what, decimal(need.size)) for need in needs))
-    yield _memory(stages, room)
-    yield from _verdicts(needs, stages, room)
+    yield _memory(stages, free)
+    yield from _verdicts(needs, stages, free)
 
 
 def times(estimates: "Iterable[Estimate]") -> Iterator[str | Table]:
@@ -70,20 +70,20 @@ def _grams(outline: Outline, work: Workload, budgets: Budgets) -> Iterator[tuple
     yield f"passes through a block, PRUNELIB_GRAM_BYTES = {decimal(budgets.gram_bytes)}", f"{most_passes}"
 
 
-def _memory(stages: list[StageMemory], room: Room) -> Table:
-    if room.gpu is None:
+def _memory(stages: list[StageMemory], free: Free) -> Table:
+    if free.gpu is None:
         return _table(("memory", "size"), [(each.stage, decimal(each.without_gpu)) for each in stages])
     rows = [(each.stage, decimal(each.gpu), decimal(each.beside_gpu)) for each in stages]
     return _table(("memory", "GPU", "processor"), rows)
 
 
-def _verdicts(needs: list[Requirement], stages: list[StageMemory], room: Room) -> Iterator[str]:
-    yield _verdict("disk", "all of it", sum(need.size for need in needs), room.disk)
-    if room.gpu is None:
-        yield _of_the_largest("memory", {each.stage: each.without_gpu for each in stages}, room.memory)
+def _verdicts(needs: list[Requirement], stages: list[StageMemory], free: Free) -> Iterator[str]:
+    yield _verdict("disk", "all of it", sum(need.size for need in needs), free.disk)
+    if free.gpu is None:
+        yield _of_the_largest("memory", {each.stage: each.without_gpu for each in stages}, free.memory)
     else:
-        yield _of_the_largest("GPU", {each.stage: each.gpu for each in stages}, room.gpu)
-        yield _of_the_largest("memory", {each.stage: each.beside_gpu for each in stages}, room.memory)
+        yield _of_the_largest("GPU", {each.stage: each.gpu for each in stages}, free.gpu)
+        yield _of_the_largest("memory", {each.stage: each.beside_gpu for each in stages}, free.memory)
 
 
 def _of_the_largest(where: str, sizes: dict[str, int], free: int) -> str:

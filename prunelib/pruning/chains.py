@@ -12,6 +12,7 @@ from prunelib import refiners
 from prunelib.masks.patterns import Pattern
 from prunelib.methods import registry
 from prunelib.methods.contract import ExtraInputs, MethodSettings, Progress, Refined
+from prunelib.runtime.compute import AUTO, Compute
 
 
 def _with_defaults(step: Any) -> Any:
@@ -69,6 +70,7 @@ def run_chain(
     settings: MethodSettings,
     progress: Progress,
     extra: ExtraInputs,
+    compute: Compute = AUTO,
 ) -> list[Step]:
     """Refine one layer by each step in turn.
 
@@ -83,13 +85,15 @@ def run_chain(
         Called for every row once per step.
     extra
         Further statistics of the layer's inputs. ``updated_weight`` is set after each step for the next.
+    compute
+        Threads and kernels.
     """
     done: list[Step] = []
     for step in steps_of(settings):
         method = registry.refiner(refiners, step)
         started = time.perf_counter()
         inputs = gram if method.accepts_cpu_gram else gram.to(weight.device)
-        refined = method.refine(weight, inputs, mask, pattern, step, progress, extra)
+        refined = method.refine(weight, inputs, mask, pattern, step, progress, extra, compute)
         done.append(Step(step.method, refined, time.perf_counter() - started))
         mask, extra = refined.mask, extra._replace(updated_weight=refined.weight)
     return done

@@ -19,10 +19,12 @@ from prunelib.pruning.chains import Step, outcome, run_chain
 from prunelib.pruning.warm_up import warm_up
 from prunelib.results import LayerResult, StepResult, read_layers, write_layers
 from prunelib.runtime import store
+from prunelib.runtime.compute import AUTO, Compute
 from prunelib.runtime.load import Load, OnDone
 from prunelib.runtime.machine import machine, peak_memory
 from prunelib.runtime.prefetch import read_ahead
 from prunelib.runtime.progress import Meter
+from prunelib.runtime.resume import FinishedParts
 from prunelib.runtime.tasks import run_tasks
 
 _PRUNED, _RECORDS, _COST = "pruned", "layers.json", "cost.json"
@@ -40,38 +42,35 @@ class RefinedBlock(NamedTuple):
     peak_bytes: int
 
 
-class FinishedBlocks:
-    """Refined blocks in a folder, from which a later run resumes (:mod:`prunelib.runtime.resume`).
+class FinishedBlocks(FinishedParts[int, RefinedBlock]):
+    """Refined blocks, a folder each.
 
     Parameters
     ----------
-    folder
-        The folder.
     provenance
         The inputs from which all blocks are made.
     """
 
     def __init__(self, folder: Path, provenance: Mapping[str, str]) -> None:
-        self.folder, self._provenance = folder, provenance
+        super().__init__(folder)
+        self._provenance = provenance
 
-    def __contains__(self, block: int) -> bool:
-        return self._part(block).exists()
+    def path(self, part: int) -> Path:
+        """Return the folder of a block."""
+        return self.folder / f"block_{part:03d}"
 
-    def write(self, block: int, refined: RefinedBlock) -> None:
+    def write(self, part: int, value: RefinedBlock) -> None:
         """Write a block atomically."""
-        with store.replacing_folder(self._part(block)) as target:
-            write_pruned(target / _PRUNED, refined.pruned, self._provenance)
-            write_layers(target / _RECORDS, refined.records)
-            store.write_json(target / _COST, [refined.step_seconds, refined.peak_bytes])
+        with store.replacing_folder(self.path(part)) as target:
+            write_pruned(target / _PRUNED, value.pruned, self._provenance)
+            write_layers(target / _RECORDS, value.records)
+            store.write_json(target / _COST, [value.step_seconds, value.peak_bytes])
 
-    def read(self, block: int) -> RefinedBlock:
+    def read(self, part: int) -> RefinedBlock:
         """Read a block; its masks and weights stay on disk."""
-        part = self._part(block)
-        pruned, records = read_pruned(part / _PRUNED, self._provenance), read_layers(part / _RECORDS)
-        return RefinedBlock(pruned, records, *store.read_json(part / _COST))
-
-    def _part(self, block: int) -> Path:
-        return self.folder / f"block_{block:03d}"
+        folder = self.path(part)
+        pruned, records = read_pruned(folder / _PRUNED, self._provenance), read_layers(folder / _RECORDS)
+        return RefinedBlock(pruned, records, *store.read_json(folder / _COST))
 
 
 class LayerInputs(NamedTuple):
@@ -136,13 +135,14 @@ class BlockRefinement:
     def __call__(self, block: int) -> int:
         """Refine the layers of a block, write the block, and return its number."""
         layers, device = self.calibration.index.of_block(block), torch.device(machine().refining_device)
-        warm_up(self.settings, self.pattern, device, (layer.inputs for layer in layers))
+        compute = machine().compute
+        warm_up(self.settings, self.pattern, device, (layer.inputs for layer in layers), compute=compute)
         masks = read_masks(self.masks, self.start, {layer.name for layer in layers})
         patterns = patterns_of(masks, self.pattern)
 
         def refine(layer: Layer, weight: torch.Tensor, inputs: LayerInputs) -> RefinedLayer:
             mask, pattern = masks[layer.name], patterns[layer.name]
-            return refine_layer(layer, weight, inputs, mask, pattern, self.settings, self.progress, device)
+            return refine_layer(layer, weight, inputs, mask, pattern, self.settings, self.progress, device, compute)
 
         self.finished.write(block, block_of([refine(*read) for read in read_ahead(self._read, layers)]))
         return block
@@ -184,13 +184,15 @@ def refine_layer(
     settings: MethodSettings,
     progress: Progress,
     device: torch.device,
+    compute: Compute = AUTO,
 ) -> RefinedLayer:
     """Refine the mask (rows, inputs) of one layer on ``device``; the result is on the CPU."""
-    steps = run_chain(weight.to(device), inputs.gram, mask.to(device), pattern, settings, progress, inputs.extra)
-    moved = steps[-1].refined.weight
+    start = (weight.to(device), inputs.gram, mask.to(device))
+    steps = run_chain(*start, pattern, settings, progress, inputs.extra, compute)
+    updated = steps[-1].refined.weight
     return RefinedLayer(
         mask=steps[-1].refined.mask.cpu(),
-        weight=None if moved is None else moved.to("cpu", weight.dtype),
+        weight=None if updated is None else updated.to("cpu", weight.dtype),
         record=_record(layer, steps, inputs),
         step_seconds=[step.seconds for step in steps],
     )
@@ -245,7 +247,7 @@ def _record(layer: Layer, steps: Sequence[Step], inputs: LayerInputs) -> LayerRe
         loss_after=float(result.loss_after.sum()),
         energy=inputs.energy,
         tokens=None if layer.fused is None else inputs.extra.tokens,
-        moved=result.weight is not None,
+        updated=result.weight is not None,
         steps=tuple(StepResult(method=step.method, loss_after=float(step.refined.loss_after.sum())) for step in steps),
         swaps=_total(result.swaps),
         sweeps=_total(result.sweeps),

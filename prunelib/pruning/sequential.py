@@ -1,7 +1,8 @@
 """Sequential refinement: each block is calibrated on the outputs of the already pruned blocks.
 
-``block`` does this as the scripts of Wanda and SparseGPT do. With ``sub_block`` each layer is also calibrated on the
-outputs of the already pruned layers of its own block. These Gram matrices belong to one cell and are not stored.
+With ``true_sequential`` inputs each layer is also calibrated on the outputs of the already pruned layers of its own
+block (:class:`prunelib.calibration.settings.CalibrationInputs`). These Gram matrices belong to one cell and are not
+stored.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,6 +13,7 @@ import torch
 
 from prunelib.algebra.objective import output_energy
 from prunelib.calibration.artifact import Calibration
+from prunelib.calibration.settings import CalibrationInputs
 from prunelib.calibration.statistics import InputStatistics, supported, warn_of_few
 from prunelib.calibration.whole_model import accumulate_pass, plan_passes
 from prunelib.calibration.windows import in_batches
@@ -31,12 +33,13 @@ from prunelib.pruning.refinement import (
     refine_layer,
 )
 from prunelib.pruning.warmstart import Choose, chooser
-from prunelib.runtime.machine import machine
+from prunelib.runtime.compute import AUTO, Compute
+from prunelib.runtime.machine import Machine
 from prunelib.runtime.progress import Meter
 
 
 @dataclass(frozen=True)
-class Propagated:
+class SequentialRefinement:
     """A model to be refined block by block on sequential calibration inputs.
 
     Attributes
@@ -53,14 +56,14 @@ class Propagated:
         The pattern of each layer, by name.
     settings
         Those of one method in :mod:`prunelib.refiners`, or a :class:`prunelib.pruning.chains.Chain`.
-    propagation
-        ``block`` or ``sub_block``.
+    inputs
+        ``sequential`` or ``true_sequential``.
     gram_bytes
         Memory for Gram matrices, in bytes, on the device that runs the forward pass.
-    least_tokens
+    min_tokens
         As in :class:`prunelib.calibration.settings.CalibrationSettings`.
-    device
-        The device that refines masks.
+    device, compute
+        The device that refines masks, threads and kernels.
     """
 
     forward: BlockwiseForward
@@ -70,10 +73,11 @@ class Propagated:
     choose: Choose
     patterns: Mapping[str, Pattern]
     settings: MethodSettings
-    propagation: str
+    inputs: CalibrationInputs
     gram_bytes: int
-    least_tokens: int
+    min_tokens: int
     device: torch.device
+    compute: Compute = AUTO
 
     def refine(self, checkpoint: Checkpoint, finished: FinishedBlocks, bar: Meter) -> Iterator[RefinedBlock]:
         """Choose, refine and apply the masks block by block; the tensors of the yielded blocks stay on disk.
@@ -107,7 +111,7 @@ class Propagated:
             grams = {layer.name: layer.gram for layer in self.index.of_block(block)}
             seen |= {grams[layer.name]: layer.tokens for layer in refined.records if layer.tokens is not None}
             yield refined
-        warn_of_few(seen, self.least_tokens)
+        warn_of_few(seen, self.min_tokens)
 
     def _refine(self, losses: Losses) -> RefinedBlock:
         """Refine the layers of the next block, and apply the results to its weights on the device."""
@@ -123,7 +127,7 @@ class Propagated:
     def _groups(self) -> list[Sequence[Layer]]:
         """Return the readers of the next block, grouped by joint calibration, in the order in which they run."""
         readers = self.index.readers(self.forward.block)
-        if self.propagation == "block":
+        if self.inputs is CalibrationInputs.SEQUENTIAL:
             return [readers]
         parameters = {layer.name: layer.parameter for layer in readers}
         read: dict[str, None] = {}  # a parameter that several experts share counts once, at the first to run
@@ -138,14 +142,14 @@ class Propagated:
 
     def _refine_layer(self, layer: Layer, inputs: Sequence[InputStatistics], losses: Losses) -> RefinedLayer:
         weight = read_weight(self.folder, layer)
-        seen, *held_out = (supported(layer, each, self.least_tokens) for each in inputs)
+        seen, *held_out = (supported(layer, each, self.min_tokens) for each in inputs)
         extra = ExtraInputs(
             input_mean=seen.mean, tokens=seen.tokens, held_out_gram=held_out[0].gram if held_out else None
         )
         known = LayerInputs(seen.gram, extra, output_energy(weight, seen.gram))
         mask = self.choose(layer, weight, seen.gram)
         return refine_layer(
-            layer, weight, known, mask, self.patterns[layer.name], self.settings, losses.add, self.device
+            layer, weight, known, mask, self.patterns[layer.name], self.settings, losses.add, self.device, self.compute
         )
 
     def _apply(self, layers: Iterable[Layer], refined: RefinedBlock) -> None:
@@ -154,14 +158,15 @@ class Propagated:
         apply_weights(self.forward.model, layers, refined.pruned.weights)
 
 
-def load_propagated(
+def load_sequential(
     folder: Path,
     dtype: str,
     calibration: Calibration,
     pattern: Pattern,
     warmstart: MethodSettings,
     settings: MethodSettings,
-) -> Propagated:
+    machine: Machine,
+) -> SequentialRefinement:
     """Load a model for sequential refinement, at its first block.
 
     Parameters
@@ -172,6 +177,8 @@ def load_propagated(
         The calibration windows, and the kind of calibration inputs.
     warmstart, settings
         The settings of a warm start, and those of a refiner or a chain.
+    machine
+        Devices, memory budgets and threads.
 
     Raises
     ------
@@ -182,18 +189,19 @@ def load_propagated(
 
     batches, parts = in_batches(calibration.windows(), calibration.settings["batch"])
     index, patterns = calibration.index, layer_patterns(folder, calibration, pattern)
-    runs_on, refines_on = torch.device(machine().device), torch.device(machine().refining_device)
+    runs_on, refines_on = torch.device(machine.device), torch.device(machine.refining_device)
     model = load_model(folder, dtype, "cpu")
-    return Propagated(
-        forward=BlockwiseForward(model, index.block_list, batches, runs_on, machine().state_bytes),
+    return SequentialRefinement(
+        forward=BlockwiseForward(model, index.block_list, batches, runs_on, machine.state_bytes),
         index=index,
         folder=folder,
         parts=parts,
         choose=chooser(calibration, patterns, warmstart, refines_on),
         patterns=patterns,
         settings=settings,
-        propagation=calibration.settings["propagation"],
-        gram_bytes=machine().gram_bytes,
-        least_tokens=calibration.settings["least_tokens"],
+        inputs=calibration.inputs,
+        gram_bytes=machine.gram_bytes,
+        min_tokens=calibration.settings["min_tokens"],
         device=refines_on,
+        compute=machine.compute,
     )

@@ -12,6 +12,7 @@ from prunelib.kernels import on_compilation
 from prunelib.masks.patterns import Pattern, select
 from prunelib.methods.contract import ExtraInputs, MethodSettings, silent
 from prunelib.pruning.chains import run_chain
+from prunelib.runtime.compute import AUTO, Compute
 
 _ROWS, _TOKENS = 16, 64
 
@@ -22,6 +23,7 @@ def warm_up(
     device: torch.device,
     widths: Iterable[int],
     tell: Callable[[], None] = lambda: None,
+    compute: Compute = AUTO,
 ) -> None:
     """Refine a few random rows with the method and groups of the work, once per process.
 
@@ -37,17 +39,21 @@ def warm_up(
         The numbers of inputs of the layers.
     tell
         Called when a kernel begins to compile.
+    compute
+        Threads and kernels of the work.
     """
     group = pattern.column_groups.size if pattern.column_groups else 1
     chosen = sorted(set(widths)) if device.type == "cuda" else [group * -(-_ROWS // group)]
     sample = pattern if pattern.column_groups else pattern.with_sparsity(0.5)
     with on_compilation(device, tell):
         for width in chosen:
-            _refine_random_rows(settings, sample, device, width)
+            _refine_random_rows(settings, sample, device, width, compute)
 
 
 @cache
-def _refine_random_rows(settings: MethodSettings, pattern: Pattern, device: torch.device, inputs: int) -> None:
+def _refine_random_rows(
+    settings: MethodSettings, pattern: Pattern, device: torch.device, inputs: int, compute: Compute
+) -> None:
     generator = torch.Generator(device).manual_seed(0)
     weight = torch.randn(_ROWS, inputs, device=device, generator=generator)
     read = torch.randn(_TOKENS, inputs, device=device, generator=generator)
@@ -55,4 +61,4 @@ def _refine_random_rows(settings: MethodSettings, pattern: Pattern, device: torc
     gram.diagonal().add_(1.0)
     mask = select(weight.abs(), pattern)
     extra = ExtraInputs(input_mean=read.mean(dim=0).cpu(), tokens=_TOKENS, held_out_gram=gram.cpu())
-    run_chain(weight, gram.cpu(), mask, pattern, settings, silent, extra)
+    run_chain(weight, gram.cpu(), mask, pattern, settings, silent, extra, compute)

@@ -27,6 +27,9 @@ def warmstart_masks(
 ) -> Mapping[str, torch.Tensor]:
     """Return the masks (rows, inputs) bool of a warm start, by layer name.
 
+    None with sequential calibration inputs: there the masks of a block depend on the pruning of those before it, and
+    the refine stage chooses them.
+
     Parameters
     ----------
     folder
@@ -41,6 +44,8 @@ def warmstart_masks(
     PatternError
         If the pattern does not fit a layer; the message names the layer.
     """
+    if not calibration.inputs.shared:
+        return {}
     patterns = layer_patterns(folder, calibration, pattern)
     if (given := _given(calibration, patterns, settings)) is not None:
         return given

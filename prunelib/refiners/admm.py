@@ -30,6 +30,7 @@ from prunelib.methods.contract import (
 )
 from prunelib.methods.kept_weights import kept_weights, the_better
 from prunelib.methods.workspace import Workspace
+from prunelib.runtime.compute import AUTO, Compute
 
 
 class Settings(MethodSettings):
@@ -71,7 +72,7 @@ def refine(
     settings: Settings = _DEFAULT,
     progress: Progress = silent,
     extra: ExtraInputs = NOTHING_ELSE,
-    threads: int | None = None,
+    compute: Compute = AUTO,
 ) -> Refined:
     """Choose a new mask and new weights; the given ones serve only for comparison.
 

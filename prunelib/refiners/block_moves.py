@@ -12,6 +12,7 @@ from prunelib.kernels.results import refined, unscaled
 from prunelib.kernels.scaling import equilibrate
 from prunelib.masks.patterns import Pattern, check_mask
 from prunelib.methods.contract import NOTHING_ELSE, ExtraInputs, MethodSettings, Progress, Refined, Refiner, silent
+from prunelib.runtime.compute import AUTO, Compute
 
 _MOST_PATTERNS = 1000
 
@@ -37,7 +38,7 @@ def refine(
     settings: Settings = _DEFAULT,
     progress: Progress = silent,
     extra: ExtraInputs = NOTHING_ELSE,
-    threads: int | None = None,
+    compute: Compute = AUTO,
 ) -> Refined:
     """Set whole groups of M columns to their exact best pattern until no change lowers the pruning error.
 
@@ -55,8 +56,8 @@ def refine(
         raise PatternError(f"block_moves does not take the pattern {pattern.label}: {METHOD.limits}")
     scaled = equilibrate(weight, gram)
     groups = pattern.groups(*weight.shape)
-    finished = backend(weight.device, "block_moves").move_to_optimum(
-        scaled.weight, scaled.gram, mask, groups, threads or torch.get_num_threads()
+    finished = backend(weight.device, "block_moves", compute).move_to_optimum(
+        scaled.weight, scaled.gram, mask, groups, compute.workers
     )
     return refined(unscaled(finished, scaled.loss_scale), mask, progress)
 

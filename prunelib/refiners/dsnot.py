@@ -33,6 +33,7 @@ from prunelib.algebra.objective import check_layer, row_losses
 from prunelib.errors import NumericalError
 from prunelib.masks.patterns import Pattern, check_mask, swap_columns
 from prunelib.methods.contract import NOTHING_ELSE, ExtraInputs, MethodSettings, Progress, Refined, Refiner, silent
+from prunelib.runtime.compute import AUTO, Compute
 
 _SEQUENCE = 2048  # tokens
 _SLACK = 1e-3  # allowance for float32 rounding
@@ -87,7 +88,7 @@ def refine(
     settings: Settings = _DEFAULT,
     progress: Progress = silent,
     extra: ExtraInputs = NOTHING_ELSE,
-    threads: int | None = None,
+    compute: Compute = AUTO,
 ) -> Refined:
     """Grow and prune weights within a row, or a group of M, until the row's expected error is small.
 

@@ -19,6 +19,7 @@ from prunelib.methods.contract import (
 )
 from prunelib.methods.kept_weights import KeptWeights, kept_weights, the_better
 from prunelib.methods.workspace import Workspace
+from prunelib.runtime.compute import AUTO, Compute
 
 
 class Settings(MethodSettings):
@@ -53,7 +54,7 @@ def refine(
     settings: Settings = _DEFAULT,
     progress: Progress = silent,
     extra: ExtraInputs = NOTHING_ELSE,
-    threads: int | None = None,
+    compute: Compute = AUTO,
 ) -> Refined:
     """Minimise ||W X - W' X||^2 over the kept weights, W' zero outside the mask.
 

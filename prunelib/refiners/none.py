@@ -7,6 +7,7 @@ import torch
 from prunelib.algebra.objective import check_layer, row_losses
 from prunelib.masks.patterns import Pattern, check_mask
 from prunelib.methods.contract import NOTHING_ELSE, ExtraInputs, MethodSettings, Progress, Refined, Refiner, silent
+from prunelib.runtime.compute import AUTO, Compute
 
 
 class Settings(MethodSettings):
@@ -26,7 +27,7 @@ def refine(
     settings: Settings = _DEFAULT,
     progress: Progress = silent,
     extra: ExtraInputs = NOTHING_ELSE,
-    threads: int | None = None,
+    compute: Compute = AUTO,
 ) -> Refined:
     """Return the mask unchanged, with its losses; see :class:`prunelib.methods.contract.Refine`."""
     check_layer(weight, gram)

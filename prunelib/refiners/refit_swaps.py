@@ -32,6 +32,7 @@ from prunelib.methods.contract import (
 )
 from prunelib.methods.kept_weights import KeptWeights, kept_weights, the_better
 from prunelib.methods.workspace import Workspace
+from prunelib.runtime.compute import AUTO, Compute
 
 
 class Settings(MethodSettings):
@@ -79,7 +80,7 @@ def refine(
     settings: Settings = _DEFAULT,
     progress: Progress = silent,
     extra: ExtraInputs = NOTHING_ELSE,
-    threads: int | None = None,
+    compute: Compute = AUTO,
 ) -> Refined:
     """Swap kept for pruned weights, within a row or group, until no swap lowers the error of its row.
 
@@ -99,7 +100,7 @@ def refine(
     check_mask(mask, weight, pattern)
     before = kept_weights(weight if extra.updated_weight is None else extra.updated_weight, mask)
     layer, group = standardise(weight, damped(gram, settings.damping)), swap_columns(pattern, weight.shape[1])
-    results, x = _WAYS[settings.refit](layer, before, group, threads or torch.get_num_threads())
+    results, x = _WAYS[settings.refit](layer, before, group, compute)
     after = kept_weights((x * layer.units).where(layer.alive, weight), results.mask.to(mask.device))
     ended = the_better(weight, gram, before, after, progress)
     taken = (ended.mask == after.mask).all(dim=1).cpu()
@@ -124,22 +125,24 @@ METHOD = Refiner(
 
 
 def _swap_restored(
-    layer: Standardised, before: KeptWeights, group: int, threads: int
+    layer: Standardised, before: KeptWeights, group: int, compute: Compute
 ) -> tuple[RowResults, torch.Tensor]:
     """Swap with the restored weight re-estimated; after all swaps, re-estimate all kept weights by least squares."""
-    kernel = backend(layer.weight.device, "partial_refit_swaps")
+    kernel = backend(layer.weight.device, "partial_refit_swaps", compute)
     start = (before.weight / layer.units).where(layer.alive, 0)
-    swapped = kernel.swap_to_optimum(layer.weight, layer.gram, before.mask, start, group, threads)
+    swapped = kernel.swap_to_optimum(layer.weight, layer.gram, before.mask, start, group, compute.workers)
     results, x = _all_rows(swapped, before.mask)
     m = results.mask.to(x.device)
     return results, reconstruct(layer.weight, layer.gram, m, x, _ITERATIONS, _TOLERANCE)
 
 
-def _swap_all(layer: Standardised, before: KeptWeights, group: int, threads: int) -> tuple[RowResults, torch.Tensor]:
+def _swap_all(
+    layer: Standardised, before: KeptWeights, group: int, compute: Compute
+) -> tuple[RowResults, torch.Tensor]:
     """Swap with all kept weights re-estimated, on the CPU: there is no GPU kernel."""
     layer_here = (each.cpu() for each in (layer.weight, layer.gram, before.mask))
-    kernel = backend(torch.device("cpu"), "refit_swaps")
-    return _all_rows(kernel.swap_to_optimum(*layer_here, group, threads), before.mask)
+    kernel = backend(torch.device("cpu"), "refit_swaps", compute)
+    return _all_rows(kernel.swap_to_optimum(*layer_here, group, compute.workers), before.mask)
 
 
 _WAYS = {"restored": _swap_restored, "all": _swap_all}

@@ -30,6 +30,7 @@ from prunelib.methods.contract import (
     silent,
 )
 from prunelib.methods.workspace import Workspace
+from prunelib.runtime.compute import AUTO, Compute
 
 
 class Settings(MethodSettings):
@@ -49,7 +50,7 @@ def refine(
     settings: Settings = _DEFAULT,
     progress: Progress = silent,
     extra: ExtraInputs = NOTHING_ELSE,
-    threads: int | None = None,
+    compute: Compute = AUTO,
 ) -> Refined:
     """Alternate swaps within rows and exchanges between rows, each to its optimum, until neither improves.
 
@@ -66,7 +67,7 @@ def refine(
     if not pattern.spans_rows:
         raise PatternError(f"row_exchange: pattern {pattern.label}, expected one per layer")
     refined = mask.clone()
-    swaps, sweeps, optimal = _alternate(equilibrate(weight, gram), refined, threads or torch.get_num_threads())
+    swaps, sweeps, optimal = _alternate(equilibrate(weight, gram), refined, compute)
     before, after = (row_losses(weight, gram, m).cpu() for m in (mask, refined))
     progress(len(mask), float(before.sum()), float(after.sum()))
     return Refined(refined, before, after, swaps=swaps, sweeps=sweeps, optimal=optimal)
@@ -86,16 +87,16 @@ METHOD = Refiner(
 
 
 def _alternate(
-    scaled: Equilibrated, mask: torch.Tensor, threads: int
+    scaled: Equilibrated, mask: torch.Tensor, compute: Compute
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Swap and exchange in turn, changing the mask (rows, inputs); return swaps, sweeps and optimal of each row."""
-    swap_to_optimum = backend(mask.device, "swaps").swap_to_optimum
+    swap_to_optimum = backend(mask.device, "swaps", compute).swap_to_optimum
     swaps, sweeps = torch.zeros((2, len(mask)), dtype=torch.int64)
     optimal = torch.zeros(len(mask), dtype=torch.bool)
     changed = torch.arange(len(mask))
     while len(changed):
         masks = mask[changed]
-        found = swap_to_optimum(scaled.weight[changed], scaled.gram, masks, mask.shape[1], threads)
+        found = swap_to_optimum(scaled.weight[changed], scaled.gram, masks, mask.shape[1], compute.workers)
         swapped = collect_rows(found, masks)
         mask[changed] = swapped.mask.to(mask.device)
         swaps[changed] += swapped.swaps

@@ -27,6 +27,7 @@ from prunelib.methods.workspace import Workspace
 from prunelib.relaxation import frankwolfe, pairwise
 from prunelib.relaxation.convexity import plain_share, tight_share
 from prunelib.relaxation.problem import Relaxation, lower_bound, relax
+from prunelib.runtime.compute import AUTO, Compute
 
 _BLOCK_ROWS = 1024  # per chunk, if rows do not compete
 
@@ -75,7 +76,7 @@ def refine(
     settings: Settings = _DEFAULT,
     progress: Progress = silent,
     extra: ExtraInputs = NOTHING_ELSE,
-    threads: int | None = None,
+    compute: Compute = AUTO,
 ) -> Refined:
     """Solve the relaxation, starting at the mask, and round it; keep the mask if no rounded iterate is better.
 
@@ -92,11 +93,10 @@ def refine(
     check_mask(mask, weight, pattern)
     fixed = salient(weight, gram, mask, pattern, settings.alpha)
     share_of = tight_share if settings.relaxation == "tight" else plain_share
-    threads = threads or torch.get_num_threads()
-    measured = optimised = relax(weight, gram, share_of(gram), fixed, pattern, threads)
+    measured = optimised = relax(weight, gram, share_of(gram), fixed, pattern, compute)
     if settings.damping:
         noisy = damped(gram, settings.damping)
-        optimised = relax(weight, noisy, share_of(noisy), fixed, pattern, threads)
+        optimised = relax(weight, noisy, share_of(noisy), fixed, pattern, compute)
     parts = []
     for problems in torch.arange(measured.problems).split(_BLOCK_ROWS):
         rows = measured.rows(problems)

@@ -1,7 +1,7 @@
 """SparseGPT's update of the kept weights, for any mask (Frantar & Alistarh, arXiv 2301.00774, algorithm 1).
 
 Column by column, the columns to the right are updated to compensate for pruned weights (:mod:`prunelib.algebra.obs`).
-The warm start ``sparsegpt`` followed by this refiner with the same dampening is SparseGPT.
+The warm start ``sparsegpt`` followed by this refiner with the same damping is SparseGPT.
 """
 
 from typing import Annotated, Literal
@@ -23,13 +23,14 @@ from prunelib.methods.contract import (
 )
 from prunelib.methods.kept_weights import KeptWeights, kept_weights, the_better
 from prunelib.methods.workspace import Workspace
+from prunelib.runtime.compute import AUTO, Compute
 
 
 class Settings(MethodSettings):
-    """``dampening``: added to the diagonal of the Hessian, relative to its mean; the paper's 0.01."""
+    """``damping``: added to the diagonal of the Hessian, relative to its mean; the paper's 0.01."""
 
     method: Literal["sparsegpt_update"] = "sparsegpt_update"
-    dampening: Annotated[float, Field(gt=0)] = obs.DAMPENING
+    damping: Annotated[float, Field(gt=0)] = obs.DAMPING
 
 
 _DEFAULT = Settings()
@@ -43,7 +44,7 @@ def refine(
     settings: Settings = _DEFAULT,
     progress: Progress = silent,
     extra: ExtraInputs = NOTHING_ELSE,
-    threads: int | None = None,
+    compute: Compute = AUTO,
 ) -> Refined:
     """Update the model's kept weights in one pass over the columns, as SparseGPT does.
 
@@ -61,7 +62,7 @@ def refine(
     check_layer(weight, gram)
     check_mask(mask, weight, pattern)
     before = kept_weights(weight if extra.updated_weight is None else extra.updated_weight, mask)
-    after = obs.prune_columns(weight, gram, lambda columns, _: mask[:, columns], settings.dampening)
+    after = obs.prune_columns(weight, gram, lambda columns, _: mask[:, columns], settings.damping)
     return the_better(weight, gram, before, KeptWeights(*after), progress)
 
 

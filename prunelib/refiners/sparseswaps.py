@@ -19,6 +19,7 @@ from prunelib.kernels.results import Finished, collect_rows, refined, unscaled
 from prunelib.kernels.scaling import Equilibrated, equilibrate
 from prunelib.masks.patterns import Pattern, check_mask, swap_columns
 from prunelib.methods.contract import NOTHING_ELSE, ExtraInputs, MethodSettings, Progress, Refined, Refiner, silent
+from prunelib.runtime.compute import AUTO, Compute
 
 
 class Settings(MethodSettings):
@@ -32,7 +33,7 @@ class Settings(MethodSettings):
     damping
         Swaps are decided, and progress is reported, on G + damping * mean(diag G) * I; the returned losses are on G. An
         optimal row is then optimal for the damped problem.
-    held_out_every
+    early_stopping_interval
         Number of best swaps between measurements of a row's loss on held-out tokens; if it has risen, the row returns
         to its best mask and stops. None: no measurements.
     """
@@ -40,7 +41,7 @@ class Settings(MethodSettings):
     method: Literal["sparseswaps"] = "sparseswaps"
     max_swaps: Annotated[int, Field(ge=1)] | None = None
     damping: Annotated[float, Field(ge=0)] = 0.0
-    held_out_every: Annotated[int, Field(ge=1)] | None = None
+    early_stopping_interval: Annotated[int, Field(ge=1)] | None = None
 
 
 _DEFAULT = Settings()
@@ -54,7 +55,7 @@ def refine(
     settings: Settings = _DEFAULT,
     progress: Progress = silent,
     extra: ExtraInputs = NOTHING_ELSE,
-    threads: int | None = None,
+    compute: Compute = AUTO,
 ) -> Refined:
     """Swap kept for pruned weights, within a row or a group of M, as long as that lowers the pruning error.
 
@@ -64,17 +65,16 @@ def refine(
     Raises
     ------
     ParamsError
-        If ``held_out_every`` is set and ``extra`` has no ``held_out_gram``.
+        If ``early_stopping_interval`` is set and ``extra`` has no ``held_out_gram``.
     """
     check_layer(weight, gram)
     check_mask(mask, weight, pattern)
-    threads = threads or torch.get_num_threads()
     scaled = equilibrate(weight, damped(gram, settings.damping) if settings.damping else gram)
     group = swap_columns(pattern, weight.shape[1])
-    if settings.held_out_every is None:
-        finished = _swap(scaled, mask, group, settings.max_swaps, threads)
+    if settings.early_stopping_interval is None:
+        finished = _swap(scaled, mask, group, settings.max_swaps, compute)
     else:
-        finished = _swap_until_held_out_rises(scaled, mask, group, settings, weight, extra.held_out_gram, threads)
+        finished = _swap_until_held_out_rises(scaled, mask, group, settings, weight, extra.held_out_gram, compute)
     found = refined(unscaled(finished, scaled.loss_scale), mask, progress)
     return _measured(found, weight, gram, mask) if settings.damping else found
 
@@ -84,7 +84,7 @@ METHOD = Refiner(
     refine=refine,
     summary=(
         "swap a kept for a pruned weight as long as that lowers the error: at most `max_swaps` best ones a row, or to "
-        "the 1-swap optimum; `damping` and `held_out_every` guard against overfitting"
+        "the 1-swap optimum; `damping` and `early_stopping_interval` guard against overfitting"
     ),
     source="Zimmer et al., [2512.10922](https://arxiv.org/abs/2512.10922)",
     extra_inputs=("held_out_gram",),
@@ -98,12 +98,12 @@ def _measured(found: Refined, weight: torch.Tensor, gram: torch.Tensor, mask: to
     return replace(found, loss_before=before, loss_after=after)
 
 
-def _swap(scaled: Equilibrated, mask: torch.Tensor, group: int, max_swaps: int | None, threads: int) -> Finished:
-    kernels = backend(mask.device, "swaps")
+def _swap(scaled: Equilibrated, mask: torch.Tensor, group: int, max_swaps: int | None, compute: Compute) -> Finished:
+    kernels = backend(mask.device, "swaps", compute)
     problem = (scaled.weight, scaled.gram, mask, group)
     if max_swaps is None:
-        return kernels.swap_to_optimum(*problem, threads)  # type: ignore[no-any-return]
-    return kernels.swap_best(*problem, max_swaps, threads)  # type: ignore[no-any-return]
+        return kernels.swap_to_optimum(*problem, compute.workers)  # type: ignore[no-any-return]
+    return kernels.swap_best(*problem, max_swaps, compute.workers)  # type: ignore[no-any-return]
 
 
 def _swap_until_held_out_rises(
@@ -113,16 +113,18 @@ def _swap_until_held_out_rises(
     settings: Settings,
     weight: torch.Tensor,
     held_out_gram: torch.Tensor | None,
-    threads: int,
+    compute: Compute,
 ) -> Finished:
-    if held_out_gram is None or settings.held_out_every is None:
-        raise ParamsError(f"held_out_every = {settings.held_out_every}: there is no Gram matrix of held-out tokens")
+    if held_out_gram is None or settings.early_stopping_interval is None:
+        raise ParamsError(
+            f"early_stopping_interval = {settings.early_stopping_interval}: there is no Gram matrix of held-out tokens"
+        )
     check_layer(weight, held_out_gram)
 
     def swap_best(rows: torch.Tensor, masks: torch.Tensor, limit: int) -> RowResults:
         part = Equilibrated(scaled.weight[rows], scaled.gram, scaled.loss_scale[rows])
-        return collect_rows(_swap(part, masks, group, limit, threads), masks)
+        return collect_rows(_swap(part, masks, group, limit, compute), masks)
 
     return swap_until_held_out_rises(
-        swap_best, mask, weight, held_out_gram, settings.held_out_every, settings.max_swaps
+        swap_best, mask, weight, held_out_gram, settings.early_stopping_interval, settings.max_swaps
     )

@@ -65,7 +65,7 @@ def iterates(
 
 def _advance(problem: Relaxation, mass: torch.Tensor, step_rule: StepRule, iterations: range) -> torch.Tensor:
     w, G, M = problem.weight, problem.gram, mass.float()
-    steps, threads = backend(w.device, "frank_wolfe"), problem.threads
+    steps, threads = backend(w.device, "frank_wolfe", problem.compute), problem.compute.workers
     linear = (problem.shift * w.double() ** 2).float()  # d w^2
     R = product((1 - mass) * w.double(), G.double()).float()
     for t in iterations:

@@ -98,9 +98,9 @@ def _descend(
     rounds: int,
 ) -> torch.Tensor:
     """Run the relaxed-swaps backend over all rows."""
-    group, swaps = min(problem.size, mass.shape[1]), backend(mass.device, "relaxed_swaps")
+    group, swaps = min(problem.size, mass.shape[1]), backend(mass.device, "relaxed_swaps", problem.compute)
     result = torch.empty_like(mass)
     operands = Operands(weight=problem.weight, gram=problem.gram, shifts=shifts, mass=mass, fixed=problem.fixed)
-    for rows, part in swaps.descend(operands, group, price, tolerance, rounds, problem.threads):
+    for rows, part in swaps.descend(operands, group, price, tolerance, rounds, problem.compute.workers):
         result[rows] = part
     return result

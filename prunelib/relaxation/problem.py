@@ -14,6 +14,7 @@ from prunelib.algebra.linalg import product
 from prunelib.kernels.frank_wolfe import reference as frank_wolfe
 from prunelib.kernels.scaling import equilibrate
 from prunelib.masks.patterns import Pattern
+from prunelib.runtime.compute import AUTO, Compute
 
 _EPSILON = torch.finfo(torch.float64).eps
 
@@ -33,8 +34,8 @@ class Relaxation(NamedTuple):
         (rows,) float64: factor from the losses of a row to those of the layer.
     size, keep
         Groups of ``size`` consecutive positions; the masses of each sum to at most ``keep``.
-    threads
-        Worker threads of the kernels on the CPU.
+    compute
+        Threads and kernels.
     """
 
     weight: torch.Tensor
@@ -44,7 +45,7 @@ class Relaxation(NamedTuple):
     loss_scale: torch.Tensor
     size: int
     keep: int
-    threads: int
+    compute: Compute
 
     @property
     def problems(self) -> int:
@@ -71,7 +72,7 @@ def relax(
     share: torch.Tensor,
     fixed: torch.Tensor,
     pattern: Pattern,
-    threads: int = 1,
+    compute: Compute = AUTO,
 ) -> Relaxation:
     """Return the relaxation of a layer's weight (rows, inputs) and Gram matrix (inputs, inputs).
 
@@ -88,7 +89,7 @@ def relax(
         scaled = scaled._replace(weight=(scaled.weight * (loss_scale / largest).sqrt()[:, None]).float())
         loss_scale = largest.expand(len(weight))
     shift = share * scaled.gram.diagonal().double()
-    return Relaxation(scaled.weight, scaled.gram, shift, fixed, loss_scale, size, keep, threads)
+    return Relaxation(scaled.weight, scaled.gram, shift, fixed, loss_scale, size, keep, compute)
 
 
 def evaluate(problem: Relaxation, mass: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

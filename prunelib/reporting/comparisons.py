@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from prunelib.reporting.records import CellReport
-from prunelib.results import LayerResult, certified_room
+from prunelib.results import LayerResult, optimality_gap
 
 WANDA = "wanda"
 """The name in params.yaml of the warm start that serves as the baseline."""
@@ -29,24 +29,24 @@ class Comparisons:
         if cell.cell.warmstart == WANDA:
             self._wanda[place] = layer.loss_before
 
-    def certified_room(self, cell: CellReport) -> float | None:
-        """Return the optimality gap, :func:`prunelib.results.certified_room`, from the highest bound of any cell.
+    def optimality_gap(self, cell: CellReport) -> float | None:
+        """Return the optimality gap, :func:`prunelib.results.optimality_gap`, from the highest bound of any cell.
 
         None if a layer has no bound, or if weights were updated: bounds apply to masks alone.
         """
         bounds = self._bounds_of(cell)
-        return certified_room([layer.loss_after for layer in cell.layers], bounds) if bounds else None
+        return optimality_gap([layer.loss_after for layer in cell.layers], bounds) if bounds else None
 
-    def certified_room_total(self, cell: CellReport) -> float | None:
-        """Return the optimality gap of the sums over all layers; None as in :meth:`certified_room`."""
+    def optimality_gap_total(self, cell: CellReport) -> float | None:
+        """Return the optimality gap of the sums over all layers; None as in :meth:`optimality_gap`."""
         bounds = self._bounds_of(cell)
-        return certified_room([sum(layer.loss_after for layer in cell.layers)], [sum(bounds)]) if bounds else None
+        return optimality_gap([sum(layer.loss_after for layer in cell.layers)], [sum(bounds)]) if bounds else None
 
     def _bounds_of(self, cell: CellReport) -> list[float]:
         """Return the highest bound of each layer; an empty list if one is unknown or weights were updated."""
         bounds = [self._bounds.get(_place(cell, layer)) for layer in cell.layers]
         known = [bound for bound in bounds if bound is not None]
-        return [] if cell.moved or len(known) < len(bounds) else known
+        return [] if cell.updated or len(known) < len(bounds) else known
 
     def error_vs_wanda(self, cell: CellReport) -> float | None:
         """Return the mean of L / L(Wanda's mask) over layers where the latter is not 0; None without Wanda's mask."""

@@ -100,13 +100,13 @@ def _scale(ax: "Axes", values: Sequence[float]) -> None:
     """Set axis limits with margins for the notes at the extremes; from a ratio of LOG_FROM, use a logarithmic axis."""
     low, high = min(values), max(values)
     if high < LOG_FROM * low:
-        room = 0.2 * (high - low) or 0.2 * high
-        ax.set_xlim(low - room, high + room)
+        margin = 0.2 * (high - low) or 0.2 * high
+        ax.set_xlim(low - margin, high + margin)
         ax.set_xlabel("Perplexity")
         return
     ax.set_xscale("log")
-    room = (high / low) ** 0.14
-    ax.set_xlim(low / room, high * room)
+    margin = (high / low) ** 0.14
+    ax.set_xlim(low / margin, high * margin)
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())

@@ -18,14 +18,14 @@ def _cell_record(report: Report, comparisons: Comparisons, cell: CellReport) -> 
     result = cell.result
     return {
         **_names(cell),
-        "moved": as_text(cell.moved),
+        "updated": as_text(cell.updated),
         "sparsity": result.sparsity,
         "coverage": result.coverage,
         "relative_error": result.relative_error,
         "error_reduction": result.error_reduction,
         "error_vs_wanda": comparisons.error_vs_wanda(cell),
-        "certified_room": comparisons.certified_room(cell),
-        "certified_room_total": comparisons.certified_room_total(cell),
+        "optimality_gap": comparisons.optimality_gap(cell),
+        "optimality_gap_total": comparisons.optimality_gap_total(cell),
         **_evaluation(report, cell),
         "swaps_per_row": cell.swaps_per_row,
         "optimal_share": cell.optimal_share,
@@ -75,7 +75,7 @@ def layer_record(cell: CellReport, layer: LayerResult) -> Record:
     return {
         **_names(cell),
         **layer.model_dump(exclude={"steps"}),
-        "moved": as_text(layer.moved),
+        "updated": as_text(layer.updated),
         "relative_error": layer.relative_error,
         "error_reduction": layer.error_reduction,
         "swaps_per_row": None if layer.swaps is None else layer.swaps / layer.rows,

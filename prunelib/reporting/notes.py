@@ -15,14 +15,14 @@ _ERROR = (
     "Relative error: ‖WX − (M∘W)X‖² / ‖WX‖² on the calibration tokens, mean over layers. "
     "Error reduction: 1 − L(refined mask) / L(its own warm start), mean over layers."
 )
-_MOVED = (
-    "Weights moved: the refiner also changed the weights that are kept, so that W′ stands in place of M∘W. "
+_UPDATED = (
+    "Updated weights: the refiner also changed the weights that are kept, so that W′ stands in place of M∘W. "
     "Always reported apart from mask-only results, with best values of their own."
 )
 _WANDA = "Error / Wanda's: L / L(Wanda's mask, not refined), mean over layers."
-_ROOM = (
-    "Possible gain: 1 − B / L, mean over layers, rounded up. B is the highest lower bound that a refiner has certified "
-    "for the layer: no mask of the pattern lowers the error by more."
+_GAP = (
+    "Optimality gap: 1 − B / L, mean over layers, rounded up. B is the highest lower bound that a refiner has "
+    "certified for the layer: no mask of the pattern lowers the error by more."
 )
 _BOLD = (
     "Bold: the best of its pattern, in the columns with an arrow; accuracies that differ by less than their standard "
@@ -67,9 +67,9 @@ def _seeds(report: Report) -> list[str]:
 def _comparisons(members: Sequence[Row]) -> list[str]:
     """Return the notes on features that only some reports have."""
     return [
-        *([_MOVED] if any(row.moved for row in members) else []),
+        *([_UPDATED] if any(row.updated for row in members) else []),
         *([_WANDA] if any("error_vs_wanda" in row.values for row in members) else []),
-        *([_ROOM] if any("certified_room" in row.values for row in members) else []),
+        *([_GAP] if any("optimality_gap" in row.values for row in members) else []),
     ]
 
 
@@ -104,7 +104,7 @@ def _experts(report: Report) -> list[str]:
     seen = [layer.tokens for cell in report.cells for layer in cell.layers if layer.tokens is not None]
     if not seen:
         return []
-    least = report.settings["calibration"]["least_tokens"]
+    least = report.settings["calibration"]["min_tokens"]
     few = sum(tokens < least for tokens in seen)
     alone = f" {few:,} of {len(seen):,} saw fewer than {least:,} and are pruned as if their inputs were independent."
     routed = f"Experts: each matrix is calibrated on the tokens routed to it, {min(seen):,} to {max(seen):,} of them."

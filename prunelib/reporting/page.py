@@ -31,7 +31,7 @@ def html(report: Report, drawings: Sequence[Drawing]) -> str:
         keep_trailing_newline=True,
     )
     return environment.get_template("page.html").render(
-        moved=any(cell.moved for cell in report.cells),
+        updated=any(cell.updated for cell in report.cells),
         models=", ".join(report.label(model) for model in report.models),
         findings=findings(report),
         tables=results_tables(report, costs=True),

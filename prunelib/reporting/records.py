@@ -44,9 +44,9 @@ class CellReport:
         )
 
     @property
-    def moved(self) -> bool:
+    def updated(self) -> bool:
         """Whether kept weights were updated: the cell is then reported apart from masks alone."""
-        return any(layer.moved for layer in self.layers)
+        return any(layer.updated for layer in self.layers)
 
     @property
     def swaps_per_row(self) -> float | None:

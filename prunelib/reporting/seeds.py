@@ -8,7 +8,7 @@ from prunelib.cell import Cell
 from prunelib.reporting.flat import Record, cell_records, timing_record
 from prunelib.reporting.records import CellReport, Report
 
-_SPREADING = ("relative_error", "error_reduction", "error_vs_wanda", "certified_room", "perplexity_")
+_SPREADING = ("relative_error", "error_reduction", "error_vs_wanda", "optimality_gap", "perplexity_")
 _ACCURACY, _STANDARD_ERROR = "acc_", "acc_stderr_"
 
 
@@ -47,9 +47,9 @@ class Row:
         return any(cell.refined for cell in self.cells)
 
     @property
-    def moved(self) -> bool:
+    def updated(self) -> bool:
         """Whether kept weights were updated."""
-        return any(cell.moved for cell in self.cells)
+        return any(cell.updated for cell in self.cells)
 
     def perplexity(self, text: str) -> float | None:
         """Return the mean perplexity on a text; None if it was not measured."""
@@ -88,14 +88,14 @@ def grouped(rows: Iterable[Row]) -> list[list[Row]]:
     """Group comparable rows: those of one model and pattern, with masks alone before updated weights."""
     found: dict[tuple[str, str | None], tuple[list[Row], list[Row]]] = {}
     for row in rows:
-        alone, moved = found.setdefault((row.cell.model, row.cell.pattern), ([], []))
-        (moved if row.moved else alone).append(row)
+        alone, updated = found.setdefault((row.cell.model, row.cell.pattern), ([], []))
+        (updated if row.updated else alone).append(row)
     return [group for pair in found.values() for group in pair if group]
 
 
 def title(report: Report, group: Sequence[Row]) -> str:
-    """Return the title of a group's rows: ``60% per row``, ``60% per row, weights moved``, ``dense``."""
+    """Return the title of a group's rows: ``60% per row``, ``60% per row, updated weights``, ``dense``."""
     if group[0].dense:
         return "dense"
     pattern = report.label(group[0].cell.pattern)
-    return f"{pattern}, weights moved" if group[0].moved else pattern
+    return f"{pattern}, updated weights" if group[0].updated else pattern

@@ -63,11 +63,11 @@ def _frame(ax: "Axes", kinds: Sequence[str], title: str, label: str) -> None:
 
 
 def _panel(ax: "Axes", report: Report, group: Sequence[Row], value: Value, kinds: Sequence[str]) -> None:
-    room = SLOT / len(group)
+    width = SLOT / len(group)
     for index, row in enumerate(group):
-        ink, offset = colour(report, row), (index + 0.5) * room - SLOT / 2
+        ink, offset = colour(report, row), (index + 0.5) * width - SLOT / 2
         for kind, heights in by_type([row], value).items():
             centre, last = kinds.index(kind) + offset, max(1, len(heights) - 1)
-            steps = [centre + STRIP * room * (step / last - 0.5) for step in range(len(heights))]
+            steps = [centre + STRIP * width * (step / last - 0.5) for step in range(len(heights))]
             ax.plot(steps, heights, color=ink, linewidth=0.9, alpha=0.75)
             ax.plot(centre, sum(heights) / len(heights), markersize=4.5, **marker(report, row, ink))

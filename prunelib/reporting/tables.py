@@ -131,7 +131,7 @@ def _columns(report: Report) -> list[_Column]:
         _Column(f"Relative error, %{_NBSP}↓", "relative_error", lambda e: significant(100 * e), min, _PERCENT),
         _Column("Error reduction, %", "error_reduction", percent, unit=_PERCENT),
         _Column(f"Error / Wanda's{_NBSP}↓", "error_vs_wanda", significant, min),
-        _Column("Possible gain, % (at most)", "certified_room", percent_at_most, unit=_PERCENT),
+        _Column("Optimality gap, % (at most)", "optimality_gap", percent_at_most, unit=_PERCENT),
         *(
             _Column(f"Perplexity {text}{_NBSP}↓", f"perplexity_{text}", lambda value: significant(value, 4), min)
             for text in report.texts

@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, ByteSize, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from prunelib.errors import ParamsError
+from prunelib.runtime.compute import Compute
 
 WAITING_BYTES = 1024**3
 """Limit of the inputs queued on a GPU for accumulation into Gram matrices; a single larger input is still queued."""
@@ -114,6 +115,11 @@ class Machine(Budgets):
     def refining_device(self) -> str:
         """The device on which masks are refined."""
         return "cpu" if self.backend == "cpu" else self.device
+
+    @property
+    def compute(self) -> Compute:
+        """Threads and kernels of the refiners."""
+        return Compute(self.threads, reference=self.backend == "reference")
 
     @property
     def refining_name(self) -> str:

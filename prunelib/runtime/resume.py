@@ -9,9 +9,10 @@ renamed (:mod:`prunelib.runtime.store`), so every part found is complete.
 import contextlib
 import os
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -21,31 +22,58 @@ from prunelib.runtime import store
 SCRATCH = Path("scratch")
 
 
-class FinishedValues:
-    """JSON values by name, stored in a folder for reuse by a later run."""
+Part = TypeVar("Part", int, str)
+Value = TypeVar("Value")
+
+
+class FinishedParts(ABC, Generic[Part, Value]):
+    """The finished parts of some work, each a file or a folder of its own, from which a later run resumes.
+
+    Parameters
+    ----------
+    folder
+        Where they are written.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
 
-    def __contains__(self, name: str) -> bool:
-        return self._file(name).exists()
+    def __contains__(self, part: Part) -> bool:
+        return self.path(part).exists()
 
-    def write(self, name: str, value: Any) -> None:
+    @abstractmethod
+    def path(self, part: Part) -> Path:
+        """Return the file or folder of a part."""
+
+    @abstractmethod
+    def write(self, part: Part, value: Value) -> None:
+        """Write a part completely or not at all."""
+
+    @abstractmethod
+    def read(self, part: Part) -> Value:
+        """Read a part."""
+
+    def once(self, part: Part, compute: Callable[[], Value]) -> Value:
+        """Read a part; compute and write it first if it is missing."""
+        if part not in self:
+            self.write(part, compute())
+        return self.read(part)
+
+
+class FinishedValues(FinishedParts[str, Any]):
+    """JSON values by name."""
+
+    def path(self, part: str) -> Path:
+        """Return the file of a value."""
+        return self.folder / f"{part}.json"
+
+    def write(self, part: str, value: Any) -> None:
         """Write a value atomically."""
-        store.write_json(self._file(name), value)
+        store.write_json(self.path(part), value)
 
-    def read(self, name: str) -> Any:
+    def read(self, part: str) -> Any:
         """Read a value."""
-        return store.read_json(self._file(name))
-
-    def once(self, name: str, compute: Callable[[], Any]) -> Any:
-        """Read a value; compute and write it first if it is missing."""
-        if name not in self:
-            self.write(name, compute())
-        return self.read(name)
-
-    def _file(self, name: str) -> Path:
-        return self._folder / f"{name}.json"
+        return store.read_json(self.path(part))
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _HEADER = "prunelib"
 FORMAT_VERSION = 1
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
+_NO_GAP = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
 
 
 def sha256_file(path: Path) -> str:
@@ -295,7 +295,7 @@ def _filling(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno not in _NO_GAP:
             raise
         raise _unwritable(path, error.strerror) from None
     except SafetensorError as error:

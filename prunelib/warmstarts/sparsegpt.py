@@ -29,13 +29,13 @@ class Settings(MethodSettings):
     ----------
     block
         Number of columns per choice of the mask; N:M: rounded to whole groups, each chosen separately.
-    dampening
+    damping
         Added to the diagonal of the Hessian, relative to its mean.
     """
 
     method: Literal["sparsegpt"] = "sparsegpt"
     block: Annotated[int, Field(ge=1)] = obs.BLOCK
-    dampening: Annotated[float, Field(gt=0)] = obs.DAMPENING
+    damping: Annotated[float, Field(gt=0)] = obs.DAMPING
 
 
 _DEFAULT = Settings()
@@ -54,7 +54,7 @@ def choose(weight: torch.Tensor, gram: torch.Tensor, pattern: Pattern, settings:
     check_layer(weight, gram)
     live = weight.masked_fill(gram.diagonal() <= 0, 0)
     choice = _choice(pattern, *weight.shape)
-    mask, _ = obs.prune_columns(live, gram, choice, settings.dampening, *_block_and_width(pattern, settings.block))
+    mask, _ = obs.prune_columns(live, gram, choice, settings.damping, *_block_and_width(pattern, settings.block))
     return mask
 
 

@@ -10,6 +10,7 @@ from prunelib.calibration.assembly import Assembly
 from prunelib.calibration.settings import CalibrationSettings
 from prunelib.model import blockwise
 from prunelib.model.structure import find_layers
+from prunelib.runtime.machine import machine
 
 WINDOWS = random_windows(samples=5, length=12).split([3, 2])
 
@@ -26,7 +27,7 @@ def calibrate(model, scratch, windows=WINDOWS):
     settings, bar = CalibrationSettings(text="ours", samples=3, length=12, batch=2), Bar()
     write_tokens(scratch / "calibration", *windows, {"model": "abc"})
     assembly = Assembly(scratch / "calibration", folder, index, settings)
-    calibrate_model(tiny, index, windows, settings, assembly, scratch, bar.advance)
+    calibrate_model(tiny, index, windows, settings, assembly, scratch, machine(), bar.advance)
     assembly.finish()
     return {file.name: file.read_bytes() for file in (scratch / "calibration").iterdir()}, bar.done
 

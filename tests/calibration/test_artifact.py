@@ -29,7 +29,7 @@ def index(tmp_path_factory):
 
 @pytest.fixture
 def written(tmp_path, index):
-    tokens = write_tokens(tmp_path, random_windows(2, 8), NONE, {"model": "m", "settings": {"propagation": "dense"}})
+    tokens = write_tokens(tmp_path, random_windows(2, 8), NONE, {"model": "m", "settings": {"inputs": "dense"}})
     for block in range(index.blocks):
         widths = {reader.name: reader.inputs for reader in index.readers(block)}
         inputs = {name: known(gram_matrix(torch.randn(TOKENS, width))) for name, width in widths.items()}

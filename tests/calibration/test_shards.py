@@ -15,7 +15,7 @@ from prunelib.model.structure import find_layers, load_model
 
 WINDOWS, HELD_OUT = random_windows(samples=7, length=12).split([5, 2])
 SETTINGS = CalibrationSettings(text="ours", samples=5, length=12, batch=2, held_out_samples=2)
-DRAWN_FROM = {"model": "abc", "settings": {"propagation": "dense"}}
+DRAWN_FROM = {"model": "abc", "settings": {"inputs": "dense"}}
 
 
 @pytest.fixture(scope="module", params=["llama", "mixtral"])
@@ -36,10 +36,10 @@ def calibrate(model, scratch, shards, windows=(WINDOWS, HELD_OUT), **changes):
 
 
 @pytest.mark.parametrize("shards", [2, 3, 5])
-@pytest.mark.parametrize("least_tokens", [1, 20])
-def test_shards_add_up_to_the_whole(model, tmp_path, shards, least_tokens):
-    whole, _ = calibrate(model, tmp_path / "whole", 1, least_tokens=least_tokens)
-    added, done = calibrate(model, tmp_path / "added", shards, least_tokens=least_tokens)
+@pytest.mark.parametrize("min_tokens", [1, 20])
+def test_shards_add_up_to_the_whole(model, tmp_path, shards, min_tokens):
+    whole, _ = calibrate(model, tmp_path / "whole", 1, min_tokens=min_tokens)
+    added, done = calibrate(model, tmp_path / "added", shards, min_tokens=min_tokens)
     assert done == 2 * 7
     for block in range(2):
         for found, expected in zip(read_grams(added, block), read_grams(whole, block), strict=True):
@@ -57,9 +57,9 @@ def test_shards_add_up_to_the_whole(model, tmp_path, shards, least_tokens):
 def test_experts_that_saw_few_tokens_are_named_and_pruned_as_if_independent(tmp_path):
     folder = save(tiny_model("mixtral"), tmp_path / "model")
     index = find_layers(load_model(folder, "float32", "cpu"), folder)
-    settings = SETTINGS.model_copy(update={"least_tokens": 20})
+    settings = SETTINGS.model_copy(update={"min_tokens": 20})
     calibration = ShardCalibration(folder, "float32", index, settings, tmp_path)
-    with pytest.warns(UserWarning, match=r"inputs of experts saw fewer than calibration\.least_tokens = 20 tok"):
+    with pytest.warns(UserWarning, match=r"inputs of experts saw fewer than calibration\.min_tokens = 20 tok"):
         whole = calibrate_in_shards(calibration, (WINDOWS, HELD_OUT), DRAWN_FROM, Bar())
     experts = {layer.gram: layer for layer in index.layers if layer.fused is not None}
     for block in range(2):
@@ -74,7 +74,7 @@ def test_without_held_out_windows_nothing_is_held_out(model, tmp_path):
 
 
 def test_inputs_that_depend_on_what_is_pruned_are_left_to_refinement(model, tmp_path):
-    added, _ = calibrate(model, tmp_path / "added", 2, propagation="block")
+    added, _ = calibrate(model, tmp_path / "added", 2, inputs="sequential")
     assert {file.name for file in added.iterdir()} == {"tokens.safetensors", "layers.json", "energies.json"}
 
 

@@ -1,4 +1,4 @@
-"""Masks put on a stock model by one command."""
+"""Masks put on a dense model by one command."""
 
 import sys
 
@@ -16,9 +16,9 @@ from prunelib.sources.provenance import computed_identity, model_identity, seal
 
 @pytest.fixture
 def folders(tmp_path):
-    """A stock model, and the masks of a cell refined from it."""
+    """A dense model, and the masks of a cell refined from it."""
     model = tiny_model("llama", dtype=torch.bfloat16)
-    folder = save(model, tmp_path / "stock")
+    folder = save(model, tmp_path / "dense")
     layers = find_layers(model, folder).layers
     masks = {layer.name: select(read_weight(folder, layer).abs(), NOfM(keep=2, group=4)) for layer in layers}
     made_from = {"model": computed_identity(folder), "tokens": "t"}
@@ -32,7 +32,7 @@ def run(monkeypatch, *words):
     apply.main()
 
 
-def test_the_stock_model_is_pruned_by_the_masks(folders, tmp_path, monkeypatch):
+def test_the_dense_model_is_pruned_by_the_masks(folders, tmp_path, monkeypatch):
     folder, cell, layers, masks = folders
     target = tmp_path / "pruned"
     run(monkeypatch, "--model", folder, "--masks", cell, "--to", target)

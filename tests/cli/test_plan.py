@@ -14,7 +14,7 @@ from configs import LLAMA_8B, written
 from prunelib import workflow
 from prunelib.cli import plan
 from prunelib.planning import tables
-from prunelib.planning.capacity import Room
+from prunelib.planning.capacity import Free
 from prunelib.planning.needs import Workload
 from prunelib.planning.shapes import outline
 from prunelib.planning.speed import Speed
@@ -91,8 +91,8 @@ def test_the_readme_shows_what_is_printed(command, config_file):
 
 
 def test_a_gpu_is_judged_apart():
-    room = Room(disk=10**12, memory=10**11, gpu=16 * GB)
-    *_, gpu, memory = tables.plan(outline(LLAMA_8B), Workload(), budgets(), room)
+    free = Free(disk=10**12, memory=10**11, gpu=16 * GB)
+    *_, gpu, memory = tables.plan(outline(LLAMA_8B), Workload(), budgets(), free)
     assert re.fullmatch(r"GPU: does not fit: evaluate needs 1\d\.\d GB, 16\.0 GB free", gpu)
     assert memory.startswith("memory: fits: calibrate needs ")
 

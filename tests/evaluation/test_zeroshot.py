@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from prunelib.calibration.windows import tokenizer_identity
 from prunelib.errors import ArtifactError, NumericalError, ParamsError, SourceError
 from prunelib.evaluation import harness
-from prunelib.evaluation.local_tasks import STOCK_NAMES, describe, local_tasks
+from prunelib.evaluation.local_tasks import TASK_NAMES, describe, local_tasks
 from prunelib.evaluation.zeroshot import TasksSettings, zero_shot
 from prunelib.results import TaskResult
 
@@ -215,7 +215,7 @@ def test_an_unknown_task_is_refused_with_those_that_are_there(data: Path, tokeni
 
 
 def test_a_task_without_a_file_is_not_available(data: Path, tmp_path: Path) -> None:
-    assert local_tasks(data) == list(STOCK_NAMES) == TASKS
+    assert local_tasks(data) == list(TASK_NAMES) == TASKS
     assert local_tasks(tmp_path) == []
     with pytest.raises(ParamsError, match=r"available are none$"):
         zero_shot(tiny_model("llama"), None, tmp_path, tasks("piqa"))
@@ -257,8 +257,8 @@ def test_a_broken_model_is_refused(data: Path, tokenizer: PreTrainedTokenizerFas
 def test_without_data_the_harness_brings_its_own(
     data: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stock = {"piqa": describe("piqa", data, None, tmp_path)}
-    monkeypatch.setattr(harness, "stock_tasks", lambda: stock)
+    dense = {"piqa": describe("piqa", data, None, tmp_path)}
+    monkeypatch.setattr(harness, "default_tasks", lambda: dense)
     model = tiny_model("llama")
     assert zero_shot(model, tokenizer, None, tasks("piqa")) == zero_shot(model, tokenizer, data, tasks("piqa"))
     with pytest.raises(ParamsError, match=r"unknown task 'sciq'; available are piqa$"):

@@ -1,4 +1,4 @@
-"""Exported folders: loaded by transformers alone, equal to masks applied in memory, stock everywhere else."""
+"""Exported folders: loaded by transformers alone, equal to masks applied in memory, dense everywhere else."""
 
 import json
 from pathlib import Path
@@ -25,7 +25,7 @@ CARD = "# A pruned model\n"
 ADDED = {"provenance.json", "masks.safetensors", "README.md"}
 
 
-def stock(folder: Path, family: str = "llama", dtype: torch.dtype = torch.float32, shard: str = "1GB") -> LayerIndex:
+def dense(folder: Path, family: str = "llama", dtype: torch.dtype = torch.float32, shard: str = "1GB") -> LayerIndex:
     model = tiny_model(family, dtype=dtype)
     return find_layers(model, save(model, folder, shard))
 
@@ -46,8 +46,8 @@ def raw_tensors(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("family", [*DENSE, *MIXTURE])
 def test_the_export_is_the_masked_model(family: str, tmp_path: Path) -> None:
-    folder, target = tmp_path / "stock", tmp_path / "pruned"
-    index = stock(folder, family)
+    folder, target = tmp_path / "dense", tmp_path / "pruned"
+    index = dense(folder, family)
     masks = halves(index)
     export_model(folder, target, index, Pruned(masks, {}), PROVENANCE, CARD)
     exported, masked = (load_model(path, "float32", "cpu") for path in (target, folder))
@@ -59,13 +59,13 @@ def test_the_export_is_the_masked_model(family: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_moved_weights_are_exported(family: str, tmp_path: Path) -> None:
-    folder, target = tmp_path / "stock", tmp_path / "pruned"
-    index = stock(folder, family)
-    masks, moved = halves(index), index.layers[0]
-    weight = (2 * read_weight(folder, moved)).masked_fill(~masks[moved.name], 0)
-    export_model(folder, target, index, Pruned(masks, {moved.name: weight}), PROVENANCE, CARD)
-    torch.testing.assert_close(read_weight(target, moved), weight, rtol=0, atol=0)
+def test_updated_weights_are_exported(family: str, tmp_path: Path) -> None:
+    folder, target = tmp_path / "dense", tmp_path / "pruned"
+    index = dense(folder, family)
+    masks, updated = halves(index), index.layers[0]
+    weight = (2 * read_weight(folder, updated)).masked_fill(~masks[updated.name], 0)
+    export_model(folder, target, index, Pruned(masks, {updated.name: weight}), PROVENANCE, CARD)
+    torch.testing.assert_close(read_weight(target, updated), weight, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -74,8 +74,8 @@ def test_moved_weights_are_exported(family: str, tmp_path: Path) -> None:
 def test_files_keep_names_dtypes_and_every_other_byte(
     family: str, dtype: torch.dtype, shard: str, tmp_path: Path
 ) -> None:
-    folder, target = tmp_path / "stock", tmp_path / "pruned"
-    index = stock(folder, family, dtype, shard)
+    folder, target = tmp_path / "dense", tmp_path / "pruned"
+    index = dense(folder, family, dtype, shard)
     masks = halves(index)
     before = {file.name: sha256_file(file) for file in folder.iterdir()}
     export_model(folder, target, index, Pruned(masks, {}), PROVENANCE, CARD)
@@ -92,8 +92,8 @@ def test_files_keep_names_dtypes_and_every_other_byte(
         assert torch.equal(read_weight(target, layer).view(torch.uint8), expected.view(torch.uint8))
 
 
-def test_the_mask_is_found_again_up_to_zeros_of_the_stock_model(tmp_path: Path) -> None:
-    folder, target = tmp_path / "stock", tmp_path / "pruned"
+def test_the_mask_is_found_again_up_to_zeros_of_the_dense_model(tmp_path: Path) -> None:
+    folder, target = tmp_path / "dense", tmp_path / "pruned"
     model = tiny_model("llama")
     model.model.layers[0].mlp.up_proj.weight[:, 5] = 0
     index = find_layers(model, save(model, folder))
@@ -107,12 +107,12 @@ def test_the_mask_is_found_again_up_to_zeros_of_the_stock_model(tmp_path: Path) 
 
 
 def test_small_files_travel_and_other_weights_do_not(tmp_path: Path) -> None:
-    folder, target = tmp_path / "stock", tmp_path / "pruned"
-    index = stock(folder)
+    folder, target = tmp_path / "dense", tmp_path / "pruned"
+    index = dense(folder)
     for name in ("tokenizer.json", "merges.txt", "chat_template.jinja", "LICENSE", "spiece.model", "provenance.json"):
-        (folder / name).write_text('{"of": "the stock model"}')
+        (folder / name).write_text('{"of": "the dense model"}')
     for name in ("pytorch_model.bin", "model.gguf", "consolidated.safetensors", "modeling_mine.py", "README.md"):
-        (folder / name).write_text("dense weights, code, or a card of the stock model")
+        (folder / name).write_text("dense weights, code, or a card of the dense model")
     export_model(folder, target, index, Pruned(halves(index), {}), PROVENANCE, CARD)
     assert {file.name for file in target.iterdir()} == ADDED | {
         "LICENSE",
@@ -130,8 +130,8 @@ def test_small_files_travel_and_other_weights_do_not(tmp_path: Path) -> None:
 
 
 def test_only_a_new_or_empty_target_is_written(tmp_path: Path) -> None:
-    folder, target = tmp_path / "stock", tmp_path / "pruned"
-    index = stock(folder)
+    folder, target = tmp_path / "dense", tmp_path / "pruned"
+    index = dense(folder)
     target.mkdir()
     (target / "mine.txt").write_text("keep")
     with pytest.raises(ArtifactError, match="pruned: exists already, expected a new or empty folder"):
@@ -145,8 +145,8 @@ def test_only_a_new_or_empty_target_is_written(tmp_path: Path) -> None:
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, target = tmp_path / "stock", tmp_path / "out" / "pruned"
-    index = stock(folder)
+    folder, target = tmp_path / "dense", tmp_path / "out" / "pruned"
+    index = dense(folder)
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -158,27 +158,27 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_masks_of_another_model_write_nothing(tmp_path: Path) -> None:
-    folder, target = tmp_path / "stock", tmp_path / "pruned"
-    index = stock(folder)
+    folder, target = tmp_path / "dense", tmp_path / "pruned"
+    index = dense(folder)
     with pytest.raises(PatternError, match="masks: 14 of 14 layers have none"):
         export_model(folder, target, index, Pruned({}, {}), PROVENANCE, CARD)
     assert not target.exists()
 
 
-def test_a_damaged_stock_model_is_named(tmp_path: Path) -> None:
-    folder, target = tmp_path / "stock", tmp_path / "pruned"
-    index = stock(folder)
+def test_a_damaged_dense_model_is_named(tmp_path: Path) -> None:
+    folder, target = tmp_path / "dense", tmp_path / "pruned"
+    index = dense(folder)
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(ArtifactError, match=r"stock/model\.safetensors: truncated"):
+    with pytest.raises(ArtifactError, match=r"dense/model\.safetensors: truncated"):
         export_model(folder, target, index, Pruned(halves(index), {}), PROVENANCE, CARD)
     assert not target.exists()
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_groups_are_checked_in_what_was_written(family: str, tmp_path: Path) -> None:
-    folder, target, pattern = tmp_path / "stock", tmp_path / "pruned", NOfM(keep=2, group=4)
-    index = stock(folder, family)
+    folder, target, pattern = tmp_path / "dense", tmp_path / "pruned", NOfM(keep=2, group=4)
+    index = dense(folder, family)
     masks = {layer.name: select(read_weight(folder, layer).abs(), pattern) for layer in index.layers}
     export_model(folder, target, index, Pruned(masks, {}), PROVENANCE, CARD)
     assert check_groups(target, index.layers, pattern).startswith(f"2:4 holds in all {len(index.layers)} matrices")
@@ -187,7 +187,7 @@ def test_groups_are_checked_in_what_was_written(family: str, tmp_path: Path) -> 
 
 
 def test_sparse_units_are_asked_where_there_are_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, pattern = tmp_path / "stock", NOfM(keep=2, group=4)
+    folder, pattern = tmp_path / "dense", NOfM(keep=2, group=4)
     model = tiny_model("llama")
     for layer in find_layers(model, save(model, folder)).layers:
         layer.weight(model).mul_(select(layer.weight(model).abs(), pattern))

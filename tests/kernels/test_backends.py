@@ -10,13 +10,13 @@ from compilers import forbid
 from prunelib.kernels import backend
 from prunelib.kernels.swaps import cpu
 from prunelib.kernels.swaps import reference as swaps
-from prunelib.runtime.machine import machine
+from prunelib.runtime.compute import AUTO, Compute
 
 
 def test_without_triton_one_warning_names_the_loss(monkeypatch):
     forbid(monkeypatch, "triton")
     with pytest.warns(UserWarning, match=r"triton cannot be used .*: swaps run in plain torch"):
-        assert backend(torch.device("cuda"), "swaps") is swaps
+        assert backend(torch.device("cuda"), "swaps", AUTO) is swaps
 
 
 WITHOUT_COMPILERS = """
@@ -47,14 +47,13 @@ def test_without_compilers_the_package_works_and_warns_once():
 
 def test_a_module_of_this_project_that_is_not_there_is_no_missing_compiler():
     with pytest.raises(ModuleNotFoundError, match="no_such_operation"):
-        backend(torch.device("cpu"), "no_such_operation")
+        backend(torch.device("cpu"), "no_such_operation", AUTO)
 
 
 def test_other_devices_get_the_plain_backend():
-    assert backend(torch.device("meta"), "swaps") is swaps
+    assert backend(torch.device("meta"), "swaps", AUTO) is swaps
 
 
-def test_the_machine_may_ask_for_the_plain_backend(monkeypatch):
-    assert backend(torch.device("cpu"), "swaps") is cpu
-    monkeypatch.setattr("prunelib.kernels.machine", lambda: machine().model_copy(update={"backend": "reference"}))
-    assert backend(torch.device("cpu"), "swaps") is swaps
+def test_the_plain_backend_can_be_asked_for():
+    assert backend(torch.device("cpu"), "swaps", AUTO) is cpu
+    assert backend(torch.device("cpu"), "swaps", Compute(reference=True)) is swaps

@@ -35,7 +35,7 @@ def test_the_change_of_every_swap_is_the_difference_of_the_losses():
         changes, restored = reference.swap_changes(torch.from_numpy(x), c, layer.gram.double(), m, p.group)
         for u, j in oracles.swap_pairs(m.numpy(), p.group):
             after = oracles.refit_swapped(w, G, x, u, j)
-            change = oracles.moved_loss(w, G, after) - oracles.moved_loss(w, G, x)
+            change = oracles.updated_loss(w, G, after) - oracles.updated_loss(w, G, x)
             assert changes[u, j].item() == pytest.approx(change)
             assert restored[u, j].item() == pytest.approx(after[j])
 
@@ -52,7 +52,7 @@ def test_rows_end_where_no_partial_swap_improves_and_losses_fall(backend, p):
     for r, (w, m) in enumerate(zip(W, result["mask"].numpy(), strict=True)):
         x = result["x"][r].numpy()
         assert (x[~m] == 0).all()
-        loss, scale = oracles.moved_loss(w, G, x), float(w @ w)
+        loss, scale = oracles.updated_loss(w, G, x), float(w @ w)
         assert result["loss_after"][r].item() == pytest.approx(loss, rel=1e-6, abs=1e-9 * scale)
         assert oracles.least_refit_change(w, G, x, m, p.group) >= -10 * IMPROVEMENT * scale
 
@@ -102,9 +102,9 @@ def test_kept_weights_descend_between_sweeps(backend):
     W, _, result = optimum(backend, p)
     swapped_rows = result["swaps"] > 0
     kept_throughout = (result["mask"] & p.mask)[swapped_rows]
-    moved = (result["x"] - torch.from_numpy(W))[swapped_rows][kept_throughout]
+    updated = (result["x"] - torch.from_numpy(W))[swapped_rows][kept_throughout]
     assert swapped_rows.any()
-    assert (moved.abs() > 1e-6).float().mean() > 0.9
+    assert (updated.abs() > 1e-6).float().mean() > 0.9
 
 
 @pytest.mark.parametrize("degenerate", DEGENERATE)

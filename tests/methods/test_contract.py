@@ -13,6 +13,7 @@ from prunelib.errors import NumericalError, PatternError
 from prunelib.masks.patterns import check_mask
 from prunelib.methods import registry
 from prunelib.methods.contract import NOTHING_ELSE, ExtraInputs, Refined, Refiner, WarmStart, silent
+from prunelib.runtime.compute import AUTO, Compute
 
 REFINERS, WARMSTARTS = registry.methods(refiners), registry.methods(warmstarts)
 CHOOSING = [name for name, method in WARMSTARTS.items() if method.read is None]
@@ -26,8 +27,8 @@ def known(p, method):
     return NOTHING_ELSE._replace(**{name: getattr(everything, name) for name in method.extra_inputs})
 
 
-def refine(method, p, progress=silent, threads=None):
-    return method.refine(p.weight, p.gram, p.mask, p.pattern, method.settings(), progress, known(p, method), threads)
+def refine(method, p, progress=silent, compute=AUTO):
+    return method.refine(p.weight, p.gram, p.mask, p.pattern, method.settings(), progress, known(p, method), compute)
 
 
 def supported(method, patterns=EVERY_PATTERN):
@@ -99,10 +100,10 @@ def test_progress_hears_of_every_row_once(method):
 @pytest.mark.parametrize("threads", [2, 3])
 def test_the_number_of_threads_changes_no_bit(method, threads):
     p, before = some_layer(method, rows=40), torch.get_num_threads()
-    one = refine(method, p, threads=1)
+    one = refine(method, p, compute=Compute(1))
     try:
         torch.set_num_threads(threads)
-        many = refine(method, p, threads=threads)
+        many = refine(method, p, compute=Compute(threads))
     finally:
         torch.set_num_threads(before)
     assert torch.equal(one.mask, many.mask)

@@ -89,23 +89,23 @@ def test_the_gram_matrix_of_an_expert_is_of_the_tokens_routed_to_it(mixture, gra
         assert sum(read) == 2 * 2 * WINDOWS.numel()  # two experts a token, two matrices' inputs an expert
 
 
-def test_masks_and_moved_weights_reach_the_slices_they_are_for(mixture):
+def test_masks_and_updated_weights_reach_the_slices_they_are_for(mixture):
     _, folder, index = mixture
-    model, stock = load_model(folder, "float32", "cpu"), load_model(folder, "float32", "cpu")
+    model, dense = load_model(folder, "float32", "cpu"), load_model(folder, "float32", "cpu")
     draw = torch.Generator().manual_seed(0)
     masks = {layer.name: torch.rand(layer.rows, layer.inputs, generator=draw) < 0.5 for layer in index.layers}
     chosen = of_experts(index, 1)[3]
-    moved = {chosen.name: (3 * read_weight(folder, chosen)).masked_fill(~masks[chosen.name], 0)}
+    updated = {chosen.name: (3 * read_weight(folder, chosen)).masked_fill(~masks[chosen.name], 0)}
     apply_masks(model, index.layers, masks)
-    apply_weights(model, index.layers, moved)
-    check_pruned(model, index.layers, masks, folder, moved)
+    apply_weights(model, index.layers, updated)
+    check_pruned(model, index.layers, masks, folder, updated)
     assert achieved_sparsity(model, index.layers) == pytest.approx(0.5, abs=0.02)
     for layer in index.layers:
-        expected = moved.get(layer.name, layer.weight(stock) * masks[layer.name])
+        expected = updated.get(layer.name, layer.weight(dense) * masks[layer.name])
         assert torch.equal(layer.weight(model), expected)
     touched = {layer.parameter for layer in index.layers}
     for name, weight in model.named_parameters():
-        assert name in touched or torch.equal(weight, stock.get_parameter(name))
+        assert name in touched or torch.equal(weight, dense.get_parameter(name))
 
 
 @pytest.mark.parametrize(("tokens", "changed"), [(0, True), (63, True), (64, False)])

@@ -26,7 +26,7 @@ SHARING = {
 
 
 @pytest.fixture(scope="module", params=list(DENSE))
-def stock(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+def dense(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     family = request.param
     return family, save(tiny_model(family), tmp_path_factory.mktemp(family))
 
@@ -55,8 +55,8 @@ def weight_of(model: PreTrainedModel, layer: Layer) -> torch.Tensor:
 # Families
 
 
-def test_every_family_is_found_with_the_inputs_it_shares(stock: tuple[str, Path]) -> None:
-    family, folder = stock
+def test_every_family_is_found_with_the_inputs_it_shares(dense: tuple[str, Path]) -> None:
+    family, folder = dense
     index = find_layers(load_model(folder, "float32", "cpu"), folder)
     assert (index.blocks, index.coverage, index.uncovered) == (2, 1.0, ())
     for block in range(2):
@@ -69,8 +69,8 @@ def test_every_family_is_found_with_the_inputs_it_shares(stock: tuple[str, Path]
     require_coverage(index)
 
 
-def test_weights_are_read_as_rows_by_inputs(stock: tuple[str, Path]) -> None:
-    family, folder = stock
+def test_weights_are_read_as_rows_by_inputs(dense: tuple[str, Path]) -> None:
+    family, folder = dense
     model = load_model(folder, "float32", "cpu")
     index = find_layers(model, folder)
     for layer in index.layers:
@@ -84,8 +84,8 @@ def test_weights_are_read_as_rows_by_inputs(stock: tuple[str, Path]) -> None:
     assert {layer.transposed for layer in index.layers} == {family == "gpt2"}
 
 
-def test_masks_set_exact_zeros_and_nothing_else(stock: tuple[str, Path]) -> None:
-    _, folder = stock
+def test_masks_set_exact_zeros_and_nothing_else(dense: tuple[str, Path]) -> None:
+    _, folder = dense
     model = load_model(folder, "float32", "cpu")
     layers = find_layers(model, folder).layers
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -93,8 +93,8 @@ def test_masks_set_exact_zeros_and_nothing_else(stock: tuple[str, Path]) -> None
     apply_masks(model, layers, masks)
     check_pruned(model, layers, masks, folder, {})
     for layer in layers:
-        stock_weight, mask = read_weight(folder, layer), masks[layer.name]
-        assert torch.equal(weight_of(model, layer), torch.where(mask, stock_weight, 0.0))
+        dense_weight, mask = read_weight(folder, layer), masks[layer.name]
+        assert torch.equal(weight_of(model, layer), torch.where(mask, dense_weight, 0.0))
         assert not weight_of(model, layer)[~mask].signbit().any()
     touched = {f"{layer.name}.weight" for layer in layers}
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items() if name not in touched)
@@ -264,7 +264,7 @@ def test_two_masks_on_top_of_each_other_are_found_out(masked: tuple) -> None:
         check_pruned(model, index.layers, second, folder, {})
 
 
-def test_kept_weights_may_be_zero_in_the_stock_model(llama: Path) -> None:
+def test_kept_weights_may_be_zero_in_the_dense_model(llama: Path) -> None:
     edit_tensors(llama, model__layers__0__mlp__up_proj__weight=torch.zeros(48, 32))
     model = load_model(llama, "float32", "cpu")
     layers = find_layers(model, llama).layers

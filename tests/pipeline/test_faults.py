@@ -164,7 +164,7 @@ def test_a_comparison_reports_several_grids_together_and_leaves_the_own_results_
     table = (project.folder / "reports" / "both" / "results.csv").read_text()
     assert len(table.splitlines()) == 1 + 1 + 2 + 2
     assert "tiny-1-nm24-wanda-fitted" in table
-    assert "2:4, weights moved" in (project.folder / "reports" / "both" / "results.md").read_text()
+    assert "2:4, updated weights" in (project.folder / "reports" / "both" / "results.md").read_text()
     assert project.files("artifacts", "results") == before
     assert "> python stages/refine.py" not in project.command(*command)
     project.edit("refiners.fitted", {"chain": ["sparseswaps", "sparsity"]})

@@ -18,7 +18,7 @@ KILLS = 4
 def propagated(finished, tmp_path_factory):
     """The project with inputs that pruned blocks leave."""
     project = finished.copy(tmp_path_factory.mktemp("propagated") / "project")
-    project.edit("calibration.propagation", "block")
+    project.edit("calibration.inputs", "sequential")
     project.repro("refine@tiny-0-row50-wanda-swaps")
     return project
 

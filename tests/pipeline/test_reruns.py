@@ -87,7 +87,7 @@ def test_a_fresh_clone_with_the_remote_gets_the_report_without_computing(finishe
     clone = Project(tmp_path / "clone")
     assert clone.files("reports").keys() >= {"reports/report.html", "reports/results.md"}
     assert clone.repro("--pull", "--allow-missing") == []
-    assert clone.repro("--pull") == ["download_model@tiny"]  # stock weights are fetched from where they come from
+    assert clone.repro("--pull") == ["download_model@tiny"]  # dense weights are fetched from where they come from
     assert clone.files("artifacts", "reports") == finished.files("artifacts", "reports")
     assert clone.outcomes("results") == finished.outcomes("results")
 

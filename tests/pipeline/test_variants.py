@@ -35,10 +35,10 @@ def test_experts_with_owls_budgets_reach_the_report(project):
     ).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("propagation", ["block", "sub_block"])
-def test_inputs_that_come_about_reach_the_report(project, propagation):
+@pytest.mark.parametrize("inputs", ["sequential", "true_sequential"])
+def test_inputs_that_come_about_reach_the_report(project, inputs):
     before = rows(project, "results.csv")
-    project.edit("calibration.propagation", propagation)
+    project.edit("calibration.inputs", inputs)
     project.repro()
     after = rows(project, "results.csv")
     assert [cell["cell"] for cell in after] == [cell["cell"] for cell in before]

@@ -10,7 +10,7 @@ from families import save, tiny_model
 from prunelib.calibration.settings import CalibrationSettings
 from prunelib.errors import StageError
 from prunelib.model.layers import Layer, LayerIndex
-from prunelib.planning import capacity as room
+from prunelib.planning import capacity
 from prunelib.planning import checks as refusals
 from prunelib.pruning.chains import Chain
 from prunelib.refiners.sparseswaps import Settings as Swaps
@@ -32,32 +32,32 @@ SETTINGS = {"text": "t", "samples": 1, "length": 2, "batch": 1}
 @pytest.fixture
 def free(monkeypatch):
     def have(disk=10**15, memory=10**15):
-        monkeypatch.setattr(room, "free_disk", lambda path: disk)
-        monkeypatch.setattr(room, "free_memory", lambda device: memory)
+        monkeypatch.setattr(capacity, "free_disk", lambda path: disk)
+        monkeypatch.setattr(capacity, "free_memory", lambda device: memory)
 
     return have
 
 
 def test_what_fits_is_let_through_and_what_does_not_is_one_line(free, tmp_path):
     free(disk=12 * GB, memory=3 * GB)
-    room.require_disk(tmp_path, 12 * GB, "Gram matrices")
-    room.require_memory(3 * GB, "Gram matrices", "cpu")
+    capacity.require_disk(tmp_path, 12 * GB, "Gram matrices")
+    capacity.require_memory(3 * GB, "Gram matrices", "cpu")
     with pytest.raises(StageError, match=r"^Gram matrices: .* needs 41\.0 GB on disk, 12\.0 GB free$"):
-        room.require_disk(tmp_path, 41 * GB, "Gram matrices")
+        capacity.require_disk(tmp_path, 41 * GB, "Gram matrices")
     with pytest.raises(StageError, match=r"^masks: needs 4\.1 GB of memory \(cuda\), 3\.0 GB free$"):
-        room.require_memory(4_100_000_000, "masks", "cuda")
+        capacity.require_memory(4_100_000_000, "masks", "cuda")
 
 
 def test_the_disk_is_that_of_the_nearest_folder_that_exists(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(room.shutil, "disk_usage", lambda path: asked.append(path) or SimpleNamespace(free=7))
-    assert room.free_disk(tmp_path / "not" / "there") == 7
+    monkeypatch.setattr(capacity.shutil, "disk_usage", lambda path: asked.append(path) or SimpleNamespace(free=7))
+    assert capacity.free_disk(tmp_path / "not" / "there") == 7
     assert asked == [tmp_path]
 
 
 def test_the_real_figures_are_there(tmp_path):
-    assert room.free_disk(tmp_path) > 0
-    assert room.free_memory() > 0
+    assert capacity.free_disk(tmp_path) > 0
+    assert capacity.free_memory() > 0
 
 
 VERSIONS = {
@@ -69,9 +69,9 @@ VERSIONS = {
 @pytest.fixture
 def groups(monkeypatch, tmp_path):
     """The mount of control groups, of which this process is in those that it says, on a machine with 100 bytes free."""
-    monkeypatch.setattr(room.psutil, "virtual_memory", lambda: SimpleNamespace(available=100))
-    monkeypatch.setattr(room, "_CONTAINER", tmp_path / "mount")
-    monkeypatch.setattr(room, "_OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(capacity.psutil, "virtual_memory", lambda: SimpleNamespace(available=100))
+    monkeypatch.setattr(capacity, "_CONTAINER", tmp_path / "mount")
+    monkeypatch.setattr(capacity, "_OWN_GROUPS", tmp_path / "own")
 
     def limit(version, group, most):
         """Limit a group, of whose memory 50 bytes are taken."""
@@ -90,13 +90,13 @@ def groups(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_limit_of_a_container_counts(groups, version):
-    assert room.free_memory() == 100
+    assert capacity.free_memory() == 100
     groups.limit(version, "", 80)
-    assert room.free_memory() == 45
+    assert capacity.free_memory() == 45
     groups.limit(version, "", 10)
-    assert room.free_memory() == 0
+    assert capacity.free_memory() == 0
     groups.limit(version, "", VERSIONS[version][-1])
-    assert room.free_memory() == 100
+    assert capacity.free_memory() == 100
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -106,18 +106,18 @@ def test_the_least_limit_of_a_jobs_groups_counts(groups, version):
     groups.limit(version, "slurm/job_7", 70)
     groups.limit(version, "slurm", 90)
     groups.limit(version, "other", 50)
-    assert room.free_memory() == 35
+    assert capacity.free_memory() == 35
 
 
 def test_a_gpus_memory_is_what_torch_says(monkeypatch):
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (5, 10))
-    assert room.free_memory("cuda:0") == 5
+    assert capacity.free_memory("cuda:0") == 5
 
 
 @pytest.mark.parametrize(("shown", "free"), [("143000\n", 143000 * 1024**2), ("[N/A]\n", None)])
 def test_a_gpu_is_asked_for_without_torch(monkeypatch, shown, free):
-    monkeypatch.setattr(room.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=shown))
-    assert room.free_gpu_memory() == free
+    monkeypatch.setattr(capacity.subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=shown))
+    assert capacity.free_gpu_memory() == free
 
 
 @pytest.mark.parametrize("fault", [FileNotFoundError(), subprocess.TimeoutExpired("nvidia-smi", 5)])
@@ -125,43 +125,43 @@ def test_no_tool_is_no_gpu(monkeypatch, fault):
     def fail(*_, **__):
         raise fault
 
-    monkeypatch.setattr(room.subprocess, "run", fail)
-    assert room.free_gpu_memory() is None
+    monkeypatch.setattr(capacity.subprocess, "run", fail)
+    assert capacity.free_gpu_memory() is None
 
 
 def test_calibration_is_refused_where_its_matrices_do_not_fit(free, tmp_path):
     one, two = (CalibrationSettings(**SETTINGS, held_out_samples=apart) for apart in (0, 1))
     free(disk=3 * (GRAM + 4 * INPUTS), memory=2 * GRAM)
-    refusals.require_room_to_calibrate(tmp_path, INDEX, one, token_bytes=0)
+    refusals.require_capacity_to_calibrate(tmp_path, INDEX, one, token_bytes=0)
     with pytest.raises(StageError, match=r"Gram matrices of all blocks: .* needs 96\.0 MB on disk, 48\.0 MB free"):
-        refusals.require_room_to_calibrate(tmp_path, INDEX, two, token_bytes=0)
+        refusals.require_capacity_to_calibrate(tmp_path, INDEX, two, token_bytes=0)
     free(memory=2 * GRAM)
     with pytest.raises(StageError, match=r"Gram matrices of a block, and states .*: needs 48\.0 MB of memory"):
-        refusals.require_room_to_calibrate(tmp_path, INDEX, two, token_bytes=0)
+        refusals.require_capacity_to_calibrate(tmp_path, INDEX, two, token_bytes=0)
 
 
 def test_states_of_the_windows_of_a_shard_count(free, tmp_path):
     settings = CalibrationSettings(**SETTINGS | {"samples": 5, "shards": 2}, held_out_samples=1)
     free(memory=3 * GRAM + (3 + 1) * 2 * 1000)
-    refusals.require_room_to_calibrate(tmp_path, INDEX, settings, token_bytes=1000)
+    refusals.require_capacity_to_calibrate(tmp_path, INDEX, settings, token_bytes=1000)
     with pytest.raises(StageError, match=r"states of all windows: needs"):
-        refusals.require_room_to_calibrate(tmp_path, INDEX, settings, token_bytes=1001)
+        refusals.require_capacity_to_calibrate(tmp_path, INDEX, settings, token_bytes=1001)
 
 
 def test_gram_matrices_that_refinement_finds_take_no_disk(free, tmp_path):
     free(disk=0)
-    settings = CalibrationSettings(**SETTINGS, propagation="block")
-    refusals.require_room_to_calibrate(tmp_path, INDEX, settings, token_bytes=0)
+    settings = CalibrationSettings(**SETTINGS, inputs="sequential")
+    refusals.require_capacity_to_calibrate(tmp_path, INDEX, settings, token_bytes=0)
 
 
-def test_refinement_is_refused_where_masks_moved_weights_or_its_work_do_not_fit(free, tmp_path):
+def test_refinement_is_refused_where_masks_updated_weights_or_its_work_do_not_fit(free, tmp_path):
     free(disk=3 * ROWS * INPUTS // 8)
-    refusals.require_room_to_refine(tmp_path, INDEX, Swaps(), 2, 1, CPU)
-    with pytest.raises(StageError, match=r"refined masks and moved weights: .* needs 12\.8 MB on disk, 750\.0 kB free"):
-        refusals.require_room_to_refine(tmp_path, INDEX, Chain(chain=("sparseswaps", "least_squares")), 2, 1, CPU)
+    refusals.require_capacity_to_refine(tmp_path, INDEX, Swaps(), 2, 1, CPU)
+    with pytest.raises(StageError, match=r"and updated weights: .* needs 12\.8 MB on disk, 750\.0 kB free"):
+        refusals.require_capacity_to_refine(tmp_path, INDEX, Chain(chain=("sparseswaps", "least_squares")), 2, 1, CPU)
     free(memory=GB // 20)
     with pytest.raises(StageError, match=r"refining the largest layer: needs 160\.0 MB of memory \(cpu\), 50\.0 MB"):
-        refusals.require_room_to_refine(tmp_path, INDEX, Swaps(), 2, 1, CPU)
+        refusals.require_capacity_to_refine(tmp_path, INDEX, Swaps(), 2, 1, CPU)
 
 
 def test_evaluation_is_refused_where_the_model_does_not_fit(free, tmp_path):
@@ -169,6 +169,6 @@ def test_evaluation_is_refused_where_the_model_does_not_fit(free, tmp_path):
     weights = sum(weight.numel() for weight in {id(w): w for w in model.parameters()}.values())
     save(model, tmp_path)
     free(memory=2 * weights)
-    refusals.require_room_to_evaluate(tmp_path, "bfloat16")
+    refusals.require_capacity_to_evaluate(tmp_path, "bfloat16", "cpu")
     with pytest.raises(StageError, match=r"^the model: needs .* of memory \(cpu\), .* free$"):
-        refusals.require_room_to_evaluate(tmp_path, "float32")
+        refusals.require_capacity_to_evaluate(tmp_path, "float32", "cpu")

@@ -67,11 +67,11 @@ def test_the_disk_of_masks_is_the_size_of_their_file(tmp_path):
 def test_the_disk_of_a_grid_counts_seeds_starts_and_cells():
     planned = outline(LLAMA_8B)
     cells = ((Fraction(2, 5), True), (Fraction(1, 2), True), (Fraction(1, 2), False))
-    model, grams, masks, moved, scratch = (need.size for need in disk(planned, Workload(2, 3, cells, gram_sets=2)))
+    model, grams, masks, updated, scratch = (need.size for need in disk(planned, Workload(2, 3, cells, gram_sets=2)))
     assert model == 2 * planned.weights
     assert grams == 2 * calibration_disk(planned.blocks, 2)
     assert masks == 6 * planned.prunable // 8
-    assert moved == pytest.approx(0.9 * 2 * planned.prunable)
+    assert updated == pytest.approx(0.9 * 2 * planned.prunable)
     assert scratch == planned.prunable // 8 + planned.prunable
 
 
@@ -96,7 +96,7 @@ def test_the_memory_of_the_stages_is_what_they_hold():
 
 
 def test_inputs_that_come_about_leave_no_gram_matrices_and_join_the_stages():
-    planned, dense, block = outline(LLAMA_8B), Workload(), Workload(propagation="block")
+    planned, dense, block = outline(LLAMA_8B), Workload(), Workload(inputs="sequential")
     known, come_about = (memory(planned, work, **BUDGETS) for work in (dense, block))
     assert come_about[0].gpu == 0
     assert come_about[1].gpu == known[0].gpu + known[1].gpu

@@ -41,7 +41,7 @@ def test_every_step_starts_from_the_one_before(layer):
     assert (third.loss_after < second.loss_after).all()
 
 
-def test_moved_weights_are_handed_on(layer):
+def test_updated_weights_are_handed_on(layer):
     least_squares, again = (step.refined for step in run(layer, chain("least_squares", "least_squares")))
     torch.testing.assert_close(again.loss_before, least_squares.loss_after)
 

@@ -8,6 +8,7 @@ import torch
 from families import DENSE, MIXTURE, random_windows, read_by_expert, save, tiny_model
 from runs import Bar
 
+from prunelib.calibration.settings import CalibrationInputs
 from prunelib.calibration.windows import in_batches
 from prunelib.masks.patterns import PerRow, select
 from prunelib.masks.pruned import merge_pruned
@@ -15,7 +16,7 @@ from prunelib.model import blockwise
 from prunelib.model.blockwise import BlockwiseForward, Checkpoint
 from prunelib.model.structure import find_layers
 from prunelib.pruning.refinement import FinishedBlocks
-from prunelib.pruning.sequential import Propagated
+from prunelib.pruning.sequential import SequentialRefinement
 from prunelib.refiners import least_squares, sparseswaps
 from prunelib.warmstarts.wanda import saliency
 
@@ -29,9 +30,9 @@ def wanda(_layer, weight, gram):
     return select(saliency(weight, gram), PATTERN)
 
 
-def propagated(folder, model, index, propagation, settings=None, gram_bytes=2**30):
+def refinement(folder, model, index, inputs, settings=None, gram_bytes=2**30):
     batches, parts = in_batches((WINDOWS, HELD_OUT), 2)
-    return Propagated(
+    return SequentialRefinement(
         forward=BlockwiseForward(model, index.block_list, batches, CPU, 2**30),
         index=index,
         folder=folder,
@@ -39,9 +40,9 @@ def propagated(folder, model, index, propagation, settings=None, gram_bytes=2**3
         choose=wanda,
         patterns={layer.name: PATTERN for layer in index.layers},
         settings=settings or sparseswaps.Settings(),
-        propagation=propagation,
+        inputs=CalibrationInputs(inputs),
         gram_bytes=gram_bytes,
-        least_tokens=1,
+        min_tokens=1,
         device=CPU,
     )
 
@@ -55,7 +56,7 @@ def saved(tmp_path, family="llama", attention=None):
 
 def refine(tmp_path, *arguments, **settings):
     checkpoint, finished = Checkpoint(tmp_path), FinishedBlocks(tmp_path, PROVENANCE)
-    return list(propagated(*arguments, **settings).refine(checkpoint, finished, Bar()))
+    return list(refinement(*arguments, **settings).refine(checkpoint, finished, Bar()))
 
 
 @torch.no_grad()
@@ -86,16 +87,16 @@ def inputs_of(model, index, block):
 
 
 @torch.no_grad()
-def plain(model, index, propagation, method=sparseswaps):
+def plain(model, index, inputs, method=sparseswaps):
     """Whole forwards, over and over: Gram matrices of what has been pruned so far, group after group of layers."""
     pruned = {}
     for block in range(index.blocks):
         parameters = {layer.name: layer.parameter for layer in index.readers(block)}
         in_order = dict.fromkeys(parameters[name] for name in inputs_of(model, index, block))
-        for group in [list(in_order)] if propagation == "block" else [[parameter] for parameter in in_order]:
-            inputs = inputs_of(model, index, block)
+        for group in [list(in_order)] if inputs == "sequential" else [[parameter] for parameter in in_order]:
+            seen = inputs_of(model, index, block)
             for layer in (layer for layer in index.of_block(block) if parameters[layer.gram] in group):
-                x, stored = inputs[layer.gram], layer.weight(model)
+                x, stored = seen[layer.gram], layer.weight(model)
                 stored = stored.T if layer.transposed else stored
                 weight, gram = stored.clone(), (x.T @ x).float() if len(x) else torch.eye(layer.inputs)
                 refined = method.refine(weight, gram, wanda(layer, weight, gram), PATTERN)
@@ -105,54 +106,54 @@ def plain(model, index, propagation, method=sparseswaps):
 
 
 @pytest.mark.filterwarnings("ignore:.*inputs of experts saw fewer")
-@pytest.mark.parametrize("propagation", ["block", "sub_block"])
+@pytest.mark.parametrize("inputs", ["sequential", "true_sequential"])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("family", [*DENSE, *MIXTURE])
-def test_masks_are_those_of_whole_forwards(tmp_path, family, attention, propagation):
+def test_masks_are_those_of_whole_forwards(tmp_path, family, attention, inputs):
     attention = None if family == "gemma2" else attention
     folder, model, index = saved(tmp_path, family, attention)
-    found = merge_pruned([block.pruned for block in refine(tmp_path, folder, model, index, propagation)]).masks
-    expected = plain(tiny_model(family, attention), index, propagation)
+    found = merge_pruned([block.pruned for block in refine(tmp_path, folder, model, index, inputs)]).masks
+    expected = plain(tiny_model(family, attention), index, inputs)
     assert found.keys() == expected.keys()
     for name, mask in expected.items():
         assert (found[name] != mask).double().mean() <= 0.01  # float32 sums in another order may turn a near tie
 
 
-@pytest.mark.parametrize("propagation", ["block", "sub_block"])
-def test_moved_weights_are_what_later_layers_see(tmp_path, propagation):
+@pytest.mark.parametrize("inputs", ["sequential", "true_sequential"])
+def test_updated_weights_are_what_later_layers_see(tmp_path, inputs):
     folder, model, index = saved(tmp_path)
     well_posed = least_squares.Settings(damping=0.1, tolerance=1e-6)
-    blocks = refine(tmp_path, folder, model, index, propagation, settings=well_posed)
-    moved = merge_pruned([block.pruned for block in blocks]).weights
+    blocks = refine(tmp_path, folder, model, index, inputs, settings=well_posed)
+    updated = merge_pruned([block.pruned for block in blocks]).weights
     expected = tiny_model("llama")
-    plain(expected, index, propagation, SimpleNamespace(refine=partial(least_squares.refine, settings=well_posed)))
-    for name, weight in moved.items():
+    plain(expected, index, inputs, SimpleNamespace(refine=partial(least_squares.refine, settings=well_posed)))
+    for name, weight in updated.items():
         torch.testing.assert_close(weight, expected.get_submodule(name).weight.data, rtol=1e-3, atol=1e-5)
 
 
-def test_sub_blocks_differ_from_blocks_only_where_pruned_layers_come_before(tmp_path):
+def test_true_sequential_differs_from_sequential_only_where_pruned_layers_come_before(tmp_path):
     folder, model, index = saved(tmp_path)
-    block, sub_block = (
+    block, layer_by_layer = (
         merge_pruned([block.pruned for block in refine(tmp_path / name, folder, model, index, name)]).masks
-        for name in ("block", "sub_block")
+        for name in ("sequential", "true_sequential")
     )
-    same = [layer.name for layer in index.of_block(0) if torch.equal(block[layer.name], sub_block[layer.name])]
+    same = [layer.name for layer in index.of_block(0) if torch.equal(block[layer.name], layer_by_layer[layer.name])]
     assert same == [f"model.layers.0.self_attn.{kind}_proj" for kind in "qkv"]
 
 
 @pytest.mark.parametrize("seconds", [0.0, 60.0])
-@pytest.mark.parametrize("propagation", ["block", "sub_block"])
-def test_what_goes_on_after_a_stop_ends_the_same(tmp_path, monkeypatch, propagation, seconds):
+@pytest.mark.parametrize("inputs", ["sequential", "true_sequential"])
+def test_what_goes_on_after_a_stop_ends_the_same(tmp_path, monkeypatch, inputs, seconds):
     monkeypatch.setattr(blockwise, "SECONDS_BETWEEN_SAVES", seconds)
     folder, model, index = saved(tmp_path)
-    expected = refine(tmp_path / "whole", folder, model, index, propagation)
+    expected = refine(tmp_path / "whole", folder, model, index, inputs)
     for stop in range(index.blocks):
         parts = (Checkpoint(tmp_path / str(stop)), FinishedBlocks(tmp_path / str(stop), PROVENANCE))
-        blocks = propagated(folder, tiny_model("llama"), index, propagation).refine(*parts, Bar())
+        blocks = refinement(folder, tiny_model("llama"), index, inputs).refine(*parts, Bar())
         for _ in range(stop + 1):
             next(blocks)
         blocks.close()
-        again = refine(tmp_path / str(stop), folder, tiny_model("llama"), index, propagation)
+        again = refine(tmp_path / str(stop), folder, tiny_model("llama"), index, inputs)
         for one, other in zip(expected, again, strict=True):
             assert one.records == other.records
             assert all(torch.equal(mask, other.pruned.masks[name]) for name, mask in one.pruned.masks.items())
@@ -160,12 +161,16 @@ def test_what_goes_on_after_a_stop_ends_the_same(tmp_path, monkeypatch, propagat
 
 def test_little_memory_for_gram_matrices_changes_nothing(tmp_path):
     folder, model, index = saved(tmp_path)
-    much, little = (refine(tmp_path / str(size), folder, model, index, "block", gram_bytes=size) for size in (2**30, 1))
+    much, little = (
+        refine(tmp_path / str(size), folder, model, index, "sequential", gram_bytes=size) for size in (2**30, 1)
+    )
     for one, other in zip(much, little, strict=True):
         assert one.records == other.records
 
 
 def test_held_out_windows_reach_the_refiners_that_ask_for_them(tmp_path):
     folder, model, index = saved(tmp_path)
-    stopped = refine(tmp_path, folder, model, index, "block", settings=sparseswaps.Settings(held_out_every=1))
+    stopped = refine(
+        tmp_path, folder, model, index, "sequential", settings=sparseswaps.Settings(early_stopping_interval=1)
+    )
     assert sum(layer.swaps for block in stopped for layer in block.records) > 0

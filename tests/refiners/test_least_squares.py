@@ -70,8 +70,8 @@ def test_the_weights_are_those_of_numpy(rows, sparsity):
 def test_the_error_falls_with_every_iteration():
     p = problem(2, PATTERNS[2], rows=12, inputs=60, tokens=200)
     start = kept_weights(p.weight, p.mask).weight
-    moved = [reconstruct(p.weight, p.gram, p.mask, start, n, tolerance=1e-9) for n in range(30)]
-    losses = torch.stack([refit_losses(p.weight, p.gram, x) for x in moved])
+    updated = [reconstruct(p.weight, p.gram, p.mask, start, n, tolerance=1e-9) for n in range(30)]
+    losses = torch.stack([refit_losses(p.weight, p.gram, x) for x in updated])
     torch.testing.assert_close(losses[0], row_losses(p.weight, p.gram, p.mask))
     assert (losses.diff(dim=0) <= 1e-6 * losses[:-1]).all()
     assert (losses[-1] < 0.9 * losses[0]).all()
@@ -90,15 +90,15 @@ def test_a_finished_row_stops_while_others_go_on():
 def test_the_residual_is_as_low_as_asked(tolerance):
     p = problem(4, PATTERNS[2], rows=8, inputs=50, tokens=300)
     units = p.gram.diagonal().double().sqrt()
-    moved = reconstruct(p.weight, p.gram, p.mask, kept_weights(p.weight, p.mask).weight, 1000, tolerance)
+    updated = reconstruct(p.weight, p.gram, p.mask, kept_weights(p.weight, p.mask).weight, 1000, tolerance)
 
     def residual(x):
         return ((p.weight.double() - x) @ p.gram.double() / units).masked_fill(~p.mask, 0).norm(dim=1)
 
-    assert (residual(moved) <= 1.01 * tolerance * residual(kept_weights(p.weight, p.mask).weight)).all()
+    assert (residual(updated) <= 1.01 * tolerance * residual(kept_weights(p.weight, p.mask).weight)).all()
 
 
-def test_moved_weights_are_the_start_and_the_minimum_stays_the_minimum():
+def test_updated_weights_are_the_start_and_the_minimum_stays_the_minimum():
     p = problem(5, PATTERNS[2], rows=8, inputs=30, tokens=200)
     first = refine(p.weight, p.gram, p.mask, p.pattern, Settings(iterations=3))
     second = refine(p.weight, p.gram, p.mask, p.pattern, extra=ExtraInputs(updated_weight=first.weight))

@@ -125,11 +125,11 @@ def test_per_layer_every_row_keeps_its_number(pattern, way):
 
 def test_what_came_in_is_what_the_error_is_compared_with():
     p = problem(4, HALF, rows=5, inputs=24, tokens=80)
-    moved = (p.weight * 1.1).masked_fill(~p.mask, 0)
-    plain, after_moved = refine(p), refine(p, extra=ExtraInputs(updated_weight=moved))
+    updated = (p.weight * 1.1).masked_fill(~p.mask, 0)
+    plain, after_update = refine(p), refine(p, extra=ExtraInputs(updated_weight=updated))
     torch.testing.assert_close(plain.loss_before, refit_losses(p.weight, p.gram, p.weight * p.mask))
-    torch.testing.assert_close(after_moved.loss_before, refit_losses(p.weight, p.gram, moved))
-    torch.testing.assert_close(after_moved.weight, plain.weight, rtol=0, atol=0)
+    torch.testing.assert_close(after_update.loss_before, refit_losses(p.weight, p.gram, updated))
+    torch.testing.assert_close(after_update.weight, plain.weight, rtol=0, atol=0)
 
 
 def test_a_second_time_changes_nothing():
@@ -207,12 +207,12 @@ def test_progress_counts_every_row_and_sums_the_losses(way):
 def test_the_restored_weights_start_from_those_that_came_in():
     p = problem(14, HALF, rows=12, inputs=24, tokens=80)
     fitted = least_squares.refine(p.weight, p.gram, p.mask, p.pattern).weight
-    plain, after_moved = (
+    plain, after_update = (
         refine(p, WAYS[0], **extras) for extras in ({}, {"extra": ExtraInputs(updated_weight=fitted)})
     )
-    assert (plain.mask != after_moved.mask).any()
-    assert (after_moved.loss_after <= after_moved.loss_before).all()
-    assert after_moved.loss_after.sum() < 0.98 * after_moved.loss_before.sum()
+    assert (plain.mask != after_update.mask).any()
+    assert (after_update.loss_after <= after_update.loss_before).all()
+    assert after_update.loss_after.sum() < 0.98 * after_update.loss_before.sum()
 
 
 def test_without_numba_the_plain_backend_ends_in_an_optimum_too(monkeypatch):

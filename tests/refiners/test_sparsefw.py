@@ -16,6 +16,7 @@ from prunelib import NOfM, PerLayer, PerRow, pruning_error
 from prunelib.algebra.objective import row_losses
 from prunelib.errors import NumericalError, PatternError
 from prunelib.refiners.sparsefw import Settings, refine, rounded, salient
+from prunelib.runtime.compute import Compute
 
 PAPER = Settings(step="open_loop", relaxation="plain", rounding="largest", alpha=0.5, iterations=40, tolerance=0)
 METHODS = [
@@ -168,7 +169,9 @@ def test_the_number_of_threads_changes_nothing(pattern, step):
     threads, results = torch.get_num_threads(), []
     for count in (1, 3):
         torch.set_num_threads(count)
-        results.append(refine(p.weight, p.gram, p.mask, pattern, Settings(step=step, iterations=50), threads=count))
+        results.append(
+            refine(p.weight, p.gram, p.mask, pattern, Settings(step=step, iterations=50), compute=Compute(count))
+        )
     torch.set_num_threads(threads)
     torch.testing.assert_close(results[0].mask, results[1].mask)
 

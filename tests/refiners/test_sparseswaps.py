@@ -99,7 +99,9 @@ def test_held_out_tokens_like_the_others_change_nothing(pattern, every, max_swap
     problem_ = (p.weight, p.gram, p.mask, pattern)
     plain = sparseswaps(*problem_, SparseSwaps(max_swaps=max_swaps or 10_000))
     stopped = sparseswaps(
-        *problem_, SparseSwaps(max_swaps=max_swaps, held_out_every=every), extra=ExtraInputs(held_out_gram=p.gram)
+        *problem_,
+        SparseSwaps(max_swaps=max_swaps, early_stopping_interval=every),
+        extra=ExtraInputs(held_out_gram=p.gram),
     )
     for name in ("mask", "swaps", "loss_before", "loss_after", "optimal"):
         torch.testing.assert_close(getattr(stopped, name), getattr(plain, name))
@@ -110,7 +112,7 @@ def test_held_out_tokens_like_the_others_change_nothing(pattern, every, max_swap
 @given(problems(), st.integers(1, 4), st.integers(0, 2**32))
 def test_no_row_ends_worse_than_it_began_on_held_out_tokens(p, every, seed):
     held_out = other_gram(p, seed)
-    settings_ = SparseSwaps(held_out_every=every)
+    settings_ = SparseSwaps(early_stopping_interval=every)
     refined = sparseswaps(p.weight, p.gram, p.mask, p.pattern, settings_, extra=ExtraInputs(held_out_gram=held_out))
     assert (row_losses(p.weight, held_out, refined.mask) <= row_losses(p.weight, held_out, p.mask)).all()
     assert (refined.loss_after <= refined.loss_before).all()
@@ -121,7 +123,7 @@ def test_no_row_ends_worse_than_it_began_on_held_out_tokens(p, every, seed):
 def test_a_row_goes_back_to_its_best_mask_when_its_held_out_loss_rises(every):
     p = problem(16, PATTERNS[2], rows=12, inputs=24, tokens=60)
     held_out = p.gram + 30 * other_gram(p)
-    settings_ = SparseSwaps(held_out_every=every)
+    settings_ = SparseSwaps(early_stopping_interval=every)
     refined = sparseswaps(p.weight, p.gram, p.mask, p.pattern, settings_, extra=ExtraInputs(held_out_gram=held_out))
     w, G, H = p.weight.numpy(), p.gram.numpy(), held_out.numpy()
     for r in range(12):
@@ -140,8 +142,8 @@ def test_a_row_goes_back_to_its_best_mask_when_its_held_out_loss_rises(every):
 
 def test_held_out_stopping_needs_held_out_tokens():
     p = problem(17, PATTERNS[2], rows=4, inputs=8, tokens=60)
-    settings_ = SparseSwaps(held_out_every=2)
-    with pytest.raises(ParamsError, match="held_out_every = 2"):
+    settings_ = SparseSwaps(early_stopping_interval=2)
+    with pytest.raises(ParamsError, match="early_stopping_interval = 2"):
         sparseswaps(p.weight, p.gram, p.mask, p.pattern, settings_)
     with pytest.raises(NumericalError, match="gram: shape"):
         sparseswaps(p.weight, p.gram, p.mask, p.pattern, settings_, extra=ExtraInputs(held_out_gram=p.gram[:4, :4]))
@@ -161,7 +163,7 @@ def test_damping_decides_on_the_damped_problem_and_reports_the_true_losses(max_s
 
 def test_damping_and_held_out_stopping_go_together():
     p = problem(19, PATTERNS[2], rows=40, inputs=24, tokens=12)
-    settings_, held_out, told = SparseSwaps(damping=0.1, held_out_every=2, max_swaps=5), other_gram(p), []
+    settings_, held_out, told = SparseSwaps(damping=0.1, early_stopping_interval=2, max_swaps=5), other_gram(p), []
     refined = sparseswaps(
         p.weight,
         p.gram,

@@ -24,7 +24,7 @@ def column(known, name):
     return [float(row[name]) if row[name] else None for row in rows]
 
 
-def test_room_is_what_the_highest_bound_of_any_cell_leaves():
+def test_the_gap_is_what_the_highest_bound_of_any_cell_leaves():
     first = bounded(pruned("wanda", "none"), [0.1, 0.4, 0.1, 0.4, 0.1, 0.4])
     second = bounded(pruned("ria", "fw"), [0.3, 0.2, 0.3, 0.2, None, 0.2])
     best = [0.3, 0.4, 0.3, 0.4, 0.1, 0.4]
@@ -32,35 +32,35 @@ def test_room_is_what_the_highest_bound_of_any_cell_leaves():
         sum(1 - bound / layer.loss_after for bound, layer in zip(best, cell.layers, strict=True)) / 6
         for cell in (first, second)
     ]
-    assert column(report([first, second]), "certified_room") == pytest.approx(expected)
+    assert column(report([first, second]), "optimality_gap") == pytest.approx(expected)
     totals = [1 - sum(best) / sum(layer.loss_after for layer in cell.layers) for cell in (first, second)]
-    assert column(report([first, second]), "certified_room_total") == pytest.approx(totals)
+    assert column(report([first, second]), "optimality_gap_total") == pytest.approx(totals)
 
 
 @pytest.mark.parametrize("other", [{"seed": 1}, {"pattern": "nm24"}, {"model": "small"}])
 def test_a_bound_counts_only_for_its_own_problem(other):
     known = report([pruned(bound=0.1), pruned(**other)])
-    assert column(known, "certified_room")[0] > 0
-    assert column(known, "certified_room")[1] is None
+    assert column(known, "optimality_gap")[0] > 0
+    assert column(known, "optimality_gap")[1] is None
 
 
-def test_a_layer_without_bound_or_moved_weights_leave_no_room():
+def test_a_layer_without_bound_or_updated_weights_leave_no_room():
     partly = bounded(pruned(), [0.1, 0.1, 0.1, 0.1, 0.1, None])
-    moved = pruned(refiner="refit", moved=True, bound=0.1)
-    assert column(report([partly]), "certified_room") == [None]
-    assert column(report([moved]), "certified_room") == [None]
-    assert column(report([moved, pruned()]), "certified_room")[1] > 0
+    updated = pruned(refiner="refit", updated=True, bound=0.1)
+    assert column(report([partly]), "optimality_gap") == [None]
+    assert column(report([updated]), "optimality_gap") == [None]
+    assert column(report([updated, pruned()]), "optimality_gap")[1] > 0
 
 
 def test_a_layer_without_error_has_no_room():
     known = report([replace(pruned(), layers=layers(6, 1.0, bound=0.0))])
-    assert column(known, "certified_room") == [0.0]
+    assert column(known, "optimality_gap") == [0.0]
 
 
 def test_error_is_held_against_wandas_mask():
     wanda = pruned("wanda", "swaps")
     other = replace(pruned("magnitude", "none"), layers=layers(None, 0.0, 3.0))
-    refit = replace(pruned("magnitude", "refit"), layers=layers(None, 0.9, 3.0, moved=True))
+    refit = replace(pruned("magnitude", "refit"), layers=layers(None, 0.9, 3.0, updated=True))
     assert column(report([wanda, other, refit]), "error_vs_wanda") == pytest.approx([0.5, 3.0, 0.3])
 
 
@@ -79,9 +79,11 @@ def test_layers_where_wandas_mask_has_no_error_are_left_out():
 def test_columns_and_notes_of_comparisons_are_there_only_with_something_to_compare():
     def told(known):
         headings = results_tables(known, costs=True)[0].headings
-        columns = [any(heading.startswith(name) for heading in headings) for name in ("Possible gain", "Error / Wanda")]
-        lines = [any(note.startswith(name) for note in notes(known)) for name in ("Possible gain", "Error / Wanda")]
+        columns = [
+            any(heading.startswith(name) for heading in headings) for name in ("Optimality gap", "Error / Wanda")
+        ]
+        lines = [any(note.startswith(name) for note in notes(known)) for name in ("Optimality gap", "Error / Wanda")]
         return columns, lines
 
-    assert told(CASES["weights moved"]) == ([True, True], [True, True])
+    assert told(CASES["updated weights"]) == ([True, True], [True, True])
     assert told(report([pruned("ria")])) == ([False, False], [False, False])

@@ -40,7 +40,7 @@ def test_the_grid_has_all_three_figures():
         ("several models", ["perplexity", "error_reduction", "swaps"]),
         ("several refiners", ["perplexity", "error_reduction", "swaps"]),
         ("several seeds", ["perplexity", "error_reduction", "swaps"]),
-        ("weights moved", ["perplexity", "error_reduction", "swaps"]),
+        ("updated weights", ["perplexity", "error_reduction", "swaps"]),
     ],
 )
 def test_only_figures_with_something_to_show_are_drawn(case, names):
@@ -132,8 +132,8 @@ def test_several_seeds_make_one_marker_at_their_mean():
 
 @pytest.mark.parametrize("name", ["perplexity", "error_reduction"])
 def test_cells_whose_weights_moved_stand_apart(name):
-    shown = texts(drawn("weights moved")[name])
-    assert shown.count("60% per row") == shown.count("60% per row, weights moved") == 1
+    shown = texts(drawn("updated weights")[name])
+    assert shown.count("60% per row") == shown.count("60% per row, updated weights") == 1
 
 
 def test_a_text_that_only_one_model_has_leaves_the_other_without_points():

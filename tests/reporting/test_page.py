@@ -97,16 +97,16 @@ def test_the_steps_of_a_chain_are_sections_of_their_own():
 
 
 def test_the_page_says_whether_weights_have_moved():
-    moved, alone = (Page(page(case)).texts for case in ("weights moved", "grid"))
-    assert any("except where a group of rows says that they moved" in text for text in moved)
-    assert any(text.endswith("Surviving weights are unchanged.") for text in alone)
+    updated, alone = (Page(page(case)).texts for case in ("updated weights", "grid"))
+    assert any("except in the groups of rows titled" in text for text in updated)
+    assert any(text.endswith("Kept weights are unchanged.") for text in alone)
 
 
-def test_findings_keep_moved_weights_apart():
+def test_findings_keep_updated_weights_apart():
     anchors = "55.0 (unrefined 110, dense 26.0); layer error falls by 50.0% on average."
-    assert findings(CASES["weights moved"]) == [
+    assert findings(CASES["updated weights"]) == [
         ("60% per row", f"wanda + swaps has the lowest perplexity on wiki, {anchors}"),
-        ("60% per row, weights moved", f"wanda + refit has the lowest perplexity on wiki, {anchors}"),
+        ("60% per row, updated weights", f"wanda + refit has the lowest perplexity on wiki, {anchors}"),
     ]
 
 

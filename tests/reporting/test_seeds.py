@@ -77,11 +77,11 @@ def test_findings_compare_means():
     assert findings(DRAWS) == [("60% per row", f"{best}; layer error falls by 50.0% on average.")]
 
 
-def test_groups_are_of_one_model_and_pattern_with_moved_weights_last():
-    known = report([*CASES["weights moved"].cells, pruned("wanda", "none", "nm24")])
+def test_groups_are_of_one_model_and_pattern_with_updated_weights_last():
+    known = report([*CASES["updated weights"].cells, pruned("wanda", "none", "nm24")])
     assert [title(known, group) for group in grouped(rows_of(known))] == [
         "dense",
         "60% per row",
-        "60% per row, weights moved",
+        "60% per row, updated weights",
         "2:4",
     ]

@@ -117,10 +117,10 @@ def test_cells_are_named_by_their_seed_too():
 
 
 def test_csv_tells_whose_weights_moved():
-    known = CASES["weights moved"]
+    known = CASES["updated weights"]
     expected = ["false", "false", "true", "true", "false"]
-    assert [row["moved"] for row in read(results_csv(known))] == expected
-    assert [row["moved"] for row in read(layers_csv(known))][::6] == expected[1:]
+    assert [row["updated"] for row in read(results_csv(known))] == expected
+    assert [row["updated"] for row in read(layers_csv(known))][::6] == expected[1:]
 
 
 def chained(**timing):
@@ -161,9 +161,7 @@ def test_a_terminal_of_80_columns_shows_whole_words_and_numbers():
 
 @pytest.mark.parametrize(("least", "told"), [(5, "7 to 7 of them."), (8, "12 of 12 saw fewer than 8 and are pruned")])
 def test_what_experts_saw_is_told_and_how_many_saw_too_little(least, told):
-    routed = report(
-        [pruned(tokens=7), pruned("magnitude", tokens=7)], settings={"calibration": {"least_tokens": least}}
-    )
+    routed = report([pruned(tokens=7), pruned("magnitude", tokens=7)], settings={"calibration": {"min_tokens": least}})
     (note,) = (note for note in notes(routed) if note.startswith("Experts"))
     assert told in note
     assert ("independent" in note) == (least == 8)
@@ -248,13 +246,13 @@ def test_a_row_alone_in_its_group_is_not_called_best():
 
 
 def test_cells_whose_weights_moved_are_a_group_with_its_own_best():
-    (table,) = results_tables(CASES["weights moved"], costs=True)
-    assert [group.title for group in table.groups] == ["dense", "60% per row", "60% per row, weights moved"]
+    (table,) = results_tables(CASES["updated weights"], costs=True)
+    assert [group.title for group in table.groups] == ["dense", "60% per row", "60% per row, updated weights"]
     assert [[row[1].text for row in group.rows] for group in table.groups[1:]] == [["none", "swaps"], ["refit"] * 2]
     perplexity = table.headings.index("Perplexity wiki\N{NO-BREAK SPACE}↓")
     assert [[row[perplexity].best for row in group.rows] for group in table.groups[1:]] == [[False, True]] * 2
-    assert any(note.startswith("Weights moved") for note in notes(CASES["weights moved"]))
-    assert not any(note.startswith("Weights moved") for note in notes(grid()))
+    assert any(note.startswith("Updated weights") for note in notes(CASES["updated weights"]))
+    assert not any(note.startswith("Updated weights") for note in notes(grid()))
 
 
 def test_columns_without_any_value_are_left_out():

@@ -32,7 +32,7 @@ def fetched(settings, folder):
 @pytest.mark.parametrize("absolute", [False, True])
 def test_files_are_documents_in_the_order_of_their_names(speeches, tmp_path, absolute):
     glob = f"{speeches if absolute else 'speeches'}/*/*.txt"
-    folder = fetched(LocalText(members=[glob], held_out_every=2), tmp_path / "out")
+    folder = fetched(LocalText(members=[glob], held_out_every_nth=2), tmp_path / "out")
     assert [(d.id, d.text) for d in read_documents(folder, "held_out")] == [("a/1.txt", "one"), ("b/2.txt", "two")]
     assert [(d.id, d.text) for d in read_documents(folder, "calibration")] == [("a/3.txt", "three")]
 
@@ -40,7 +40,8 @@ def test_files_are_documents_in_the_order_of_their_names(speeches, tmp_path, abs
 def test_identity_is_of_the_documents_and_provenance_has_no_path(speeches, tmp_path):
     paths = {"relative": "speeches/a/*.txt", "absolute": f"{speeches}/a/*.txt"}
     texts = {
-        name: LocalText(members=[glob], held_out_every=2, attribution="the speakers") for name, glob in paths.items()
+        name: LocalText(members=[glob], held_out_every_nth=2, attribution="the speakers")
+        for name, glob in paths.items()
     }
     folders = [fetched(text, tmp_path / name) for name, text in texts.items()]
     assert text_identity(folders[0]) == text_identity(folders[1])
@@ -53,20 +54,20 @@ def test_identity_is_of_the_documents_and_provenance_has_no_path(speeches, tmp_p
 
 def test_files_that_are_not_there_are_refused(speeches, tmp_path):
     with pytest.raises(SourceError, match=r"^speeches/\*\.text: no such file"):
-        fetched(LocalText(members=["speeches/*.text"], held_out_every=2), tmp_path / "out")
+        fetched(LocalText(members=["speeches/*.text"], held_out_every_nth=2), tmp_path / "out")
 
 
 def test_a_file_that_is_no_text_is_refused(speeches, tmp_path):
     (speeches / "a" / "1.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(SourceError, match=r"a/1\.txt: not UTF-8 text"):
-        fetched(LocalText(members=["speeches/a/*.txt"], held_out_every=2), tmp_path / "out")
+        fetched(LocalText(members=["speeches/a/*.txt"], held_out_every_nth=2), tmp_path / "out")
 
 
 @pytest.mark.parametrize(
-    "change", [{"held_out_every": 1}, {"members": []}, {"format": "pdf"}, {"platform": "cp311-any"}]
+    "change", [{"held_out_every_nth": 1}, {"members": []}, {"format": "pdf"}, {"platform": "cp311-any"}]
 )
 def test_unusable_settings_are_refused(change):
-    section = {"source": "local", "members": ["*.txt"], "held_out_every": 5, **change}
+    section = {"source": "local", "members": ["*.txt"], "held_out_every_nth": 5, **change}
     with pytest.raises(ValidationError):
         TypeAdapter(TextSource).validate_python(section)
 

@@ -73,7 +73,7 @@ def is_block_optimal(w, G, m, groups, tolerance=1e-9):
     return least - before >= -tolerance * max(before, 1e-3 * scale)
 
 
-def moved_loss(w, G, x):
+def updated_loss(w, G, x):
     """(w - x)^T G (w - x) of one row with weights x."""
     return float((w - x) @ G @ (w - x))
 
@@ -89,7 +89,7 @@ def refit_swapped(w, G, x, u, j):
 def least_refit_change(w, G, x, m, group):
     """The change of the loss by the best such swap, 0 where there is none."""
     afters = [refit_swapped(w, G, x, u, j) for u, j in swap_pairs(m, group)]
-    return min((moved_loss(w, G, after) for after in afters), default=moved_loss(w, G, x)) - moved_loss(w, G, x)
+    return min((updated_loss(w, G, after) for after in afters), default=updated_loss(w, G, x)) - updated_loss(w, G, x)
 
 
 def global_optimum(w, G, group, keep):

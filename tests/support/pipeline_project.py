@@ -25,8 +25,8 @@ PARAMS = {
     },
     "models": {"tiny": {"source": "local", "path": "given/model"}},
     "texts": {
-        "ours": {"source": "local", "members": ["given/ours/*.txt"], "held_out_every": 3},
-        "theirs": {"source": "local", "members": ["given/theirs/*.txt"], "held_out_every": 2},
+        "ours": {"source": "local", "members": ["given/ours/*.txt"], "held_out_every_nth": 3},
+        "theirs": {"source": "local", "members": ["given/theirs/*.txt"], "held_out_every_nth": 2},
     },
     "tasks": {"source": "hub"},
     "calibration": {"text": "ours", "samples": 6, "length": 16, "batch": 4},

@@ -101,9 +101,9 @@ def draws() -> Report:
 
 
 def apart() -> Report:
-    """Two masks, the second with a bound for every layer, and two cells whose weights moved, listed between them."""
-    moved = [pruned(start, "refit", moved=True) for start in ("magnitude", "wanda")]
-    return report([dense(), pruned(refiner="none"), *moved, pruned(bound=0.1)])
+    """Two masks, the second with a bound for every layer, and two cells with updated weights, listed between them."""
+    updated = [pruned(start, "refit", updated=True) for start in ("magnitude", "wanda")]
+    return report([dense(), pruned(refiner="none"), *updated, pruned(bound=0.1)])
 
 
 def grid(models: Sequence[str] = ("tiny",), refiners: Sequence[str] = ("none", "swaps")) -> Report:
@@ -127,7 +127,7 @@ CASES = {
     "several models": grid(("tiny", "small")),
     "several refiners": grid(refiners=("none", "swaps_t100", "swaps")),
     "several seeds": draws(),
-    "weights moved": apart(),
+    "updated weights": apart(),
 }
 
 

@@ -18,9 +18,9 @@ from prunelib.refiners.sparsegpt_update import refine
 from prunelib.warmstarts.sparsegpt import Settings, choose
 
 
-def hessian(gram, dampening=0.01):
+def hessian(gram, damping=0.01):
     G = np.asarray(gram, np.float64)
-    H = G + dampening * np.mean(np.diag(G)) * np.eye(len(G))
+    H = G + damping * np.mean(np.diag(G)) * np.eye(len(G))
     return H if H.any() else np.eye(len(G))
 
 
@@ -83,7 +83,7 @@ def by_layer(keep, inputs):
     return choice
 
 
-def expected(p, block, dampening=0.01):
+def expected(p, block, damping=0.01):
     """Mask and weights by the definition; dead inputs count as weights of 0."""
     rows, inputs = p.weight.shape
     size, keep = p.pattern.groups(rows, inputs)
@@ -91,18 +91,18 @@ def expected(p, block, dampening=0.01):
     starts = list(range(0, inputs, size if isinstance(p.pattern, NOfM) else block))
     choices = {"n_of_m": by_group(keep), "per_row": by_row(keep, rows), "per_layer": by_layer(keep, inputs)}
     choice = choices[p.pattern.kind]
-    return surgeon(W, hessian(p.gram, dampening), choice, starts)
+    return surgeon(W, hessian(p.gram, damping), choice, starts)
 
 
 @pytest.mark.parametrize("pattern", PATTERNS + PER_LAYER, ids=lambda pattern: pattern.label)
 @pytest.mark.parametrize("block", [5, 8, 24, 128])
 def test_mask_and_update_are_those_of_the_surgeon(pattern, block):
     p = problem(1, pattern, rows=6, inputs=24, tokens=80)
-    mask, moved = expected(p, block)
+    mask, weight = expected(p, block)
     chosen = choose(p.weight, p.gram, pattern, Settings(block=block))
     np.testing.assert_array_equal(chosen, mask)
     updated = prune_columns(p.weight, p.gram, lambda columns, _: chosen[:, columns], block=block)
-    np.testing.assert_allclose(updated[1], moved, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(updated[1], weight, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("degenerate", ["dead inputs", "all dead", "zero rows", "twins", "huge and tiny rows"])
@@ -115,12 +115,12 @@ def test_degenerate_layers_agree_with_the_surgeon(pattern, degenerate):
 @pytest.mark.parametrize(("rows", "inputs", "sparsity"), [(1, 20, 0.95), (1, 20, 0.05), (7, 20, 0.95), (7, 20, 0.05)])
 def test_one_kept_or_one_pruned(rows, inputs, sparsity):
     p = problem(3, PerRow(sparsity=sparsity), rows, inputs, tokens=60)
-    mask, moved = expected(p, 128)
+    mask, weight = expected(p, 128)
     assert mask.sum() in {rows, rows * (inputs - 1)}
     chosen = choose(p.weight, p.gram, p.pattern)
     np.testing.assert_array_equal(chosen, mask)
     updated = prune_columns(p.weight, p.gram, lambda columns, _: chosen[:, columns])
-    np.testing.assert_allclose(updated[1], moved, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(updated[1], weight, rtol=1e-5, atol=1e-6)
 
 
 @settings(max_examples=200)
@@ -225,5 +225,5 @@ def test_bad_input_is_refused_in_one_line():
         choose(p.weight * torch.nan, p.gram, p.pattern)
     indefinite = torch.tensor([[1.0, 0.9, -0.9], [0.9, 1.0, 0.9], [-0.9, 0.9, 1.0]])
     with pytest.raises(NumericalError, match="gram: not positive definite when damped"):
-        choose(torch.ones(1, 3), indefinite, PATTERNS[1], Settings(dampening=1e-6))
-    assert UpdateSettings().dampening == Settings().dampening
+        choose(torch.ones(1, 3), indefinite, PATTERNS[1], Settings(damping=1e-6))
+    assert UpdateSettings().damping == Settings().damping

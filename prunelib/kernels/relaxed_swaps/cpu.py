@@ -58,7 +58,7 @@ def _blocks(gram: np.ndarray, group: int) -> np.ndarray:
 
 
 class _Settings(NamedTuple):
-    """Settings of a descent; price is negative without one, outside the mass and the room of the outside."""
+    """Settings of a descent; price is negative without one, outside the mass and the slack of the outside."""
 
     price: float
     outside: float
@@ -69,8 +69,8 @@ class _Settings(NamedTuple):
 class _Row(NamedTuple):
     """One row and its state; the outside is its last column, of weight 0.
 
-    gram (inputs, inputs) and blocks (:func:`_blocks`) are float32; weight, mass, room, corr = G p and moved = d w^2 are
-    (inputs + 1,) float64. weight32, gradient, energy (the curvature along one mass), closed (BLOCKED for a column
+    gram (inputs, inputs) and blocks (:func:`_blocks`) are float32; weight, mass, slack, corr = G p and moved = d w^2
+    are (inputs + 1,) float64. weight32, gradient, energy (the curvature along one mass), closed (BLOCKED for a column
     without mass to give, else 0), open (the mass it may take) and drops are (inputs + 1,) float32, for choosing pairs.
     fixed (inputs + 1,) is bool. givers and takers (groups,) int32 are the pair of each group, best (groups,)
     float32 its drop. Of the givers, a scan over groups needs least = -gradient, twice = 2 w, own = energy and
@@ -81,7 +81,7 @@ class _Row(NamedTuple):
     blocks: np.ndarray
     weight: np.ndarray
     mass: np.ndarray
-    room: np.ndarray
+    slack: np.ndarray
     corr: np.ndarray
     moved: np.ndarray
     weight32: np.ndarray
@@ -104,7 +104,7 @@ class _Row(NamedTuple):
 def _empty(gram, blocks):
     """Allocate the state of one row."""
     inputs, groups = len(gram), len(gram) // len(blocks)
-    weight, mass, room, corr, moved = np.zeros((5, inputs + 1), np.float64)
+    weight, mass, slack, corr, moved = np.zeros((5, inputs + 1), np.float64)
     weight32, gradient, energy, closed, room32, drops = np.zeros((6, inputs + 1), np.float32)
     givers, takers = np.zeros((2, groups), np.int32)
     best, least, twice, own, given = np.zeros((5, groups), np.float32)
@@ -113,7 +113,7 @@ def _empty(gram, blocks):
         blocks=blocks,
         weight=weight,
         mass=mass,
-        room=room,
+        slack=slack,
         corr=corr,
         moved=moved,
         weight32=weight32,
@@ -152,11 +152,11 @@ def _descend(row, weights, shifts, masses, fixed, settings):
 
 @compiled
 def _begin(row, w, m, fixed, settings):
-    """Set the masses and c = G p, and the mass, the room and the gradient of the outside."""
+    """Set the masses and c = G p, and the mass, the slack and the gradient of the outside."""
     inputs = w.size
     row.weight[:inputs], row.weight32[:inputs], row.mass[:inputs], row.fixed[:inputs] = w, w, m, fixed
-    row.room[:inputs] = 1.0 - m
-    row.mass[inputs], row.room[inputs] = settings.outside, settings.outside
+    row.slack[:inputs] = 1.0 - m
+    row.mass[inputs], row.slack[inputs] = settings.outside, settings.outside
     row.gradient[inputs] = -settings.price
     pruned = (1.0 - m) * w
     correlate(pruned, np.flatnonzero(pruned), row.gram, row.corr[:inputs])
@@ -168,7 +168,7 @@ def _begin(row, w, m, fixed, settings):
 def _open(row, j):
     """Set what column j may give and take."""
     row.closed[j] = BLOCKED if row.fixed[j] or row.mass[j] <= 0 else 0.0
-    row.open[j] = 0.0 if row.fixed[j] else row.room[j]
+    row.open[j] = 0.0 if row.fixed[j] else row.slack[j]
 
 
 @compiled
@@ -297,11 +297,11 @@ def _taker(row, i):
 
 
 @compiled
-def _drop(slope, curvature, mass, room):
-    """Compute the change of f, at most 0, by the best step within the giver's mass and the taker's room."""
+def _drop(slope, curvature, mass, slack):
+    """Compute the change of f, at most 0, by the best step within the giver's mass and the taker's slack."""
     # Minima and maxima by ``lesser``, the form that becomes SIMD.
     slope = -lesser(-slope, np.float32(0.0))
-    step = lesser(lesser(room, mass), slope / (np.float32(-2.0) * lesser(-curvature, -_FLAT)))
+    step = lesser(lesser(slack, mass), slope / (np.float32(-2.0) * lesser(-curvature, -_FLAT)))
     return step * (curvature * step - slope)
 
 
@@ -321,8 +321,8 @@ def _scan_groups(row):
     row.takers[:], row.best[:] = 0, 0.0
     for s in range(group):
         columns = slice(s * groups, (s + 1) * groups)
-        w, gradient, energy, room = row.weight32[columns], row.gradient[columns], row.energy[columns], row.open[columns]
-        _offer_takers(row, w, gradient, energy, room, row.interaction[s], s)
+        w, gradient, energy = row.weight32[columns], row.gradient[columns], row.energy[columns]
+        _offer_takers(row, w, gradient, energy, row.open[columns], row.interaction[s], s)
     largest = np.float32(0.0)
     for q in range(groups):
         row.best[q] = row.best[q] if row.least[q] < _SHUT else np.float32(0.0)
@@ -361,12 +361,12 @@ def _note_interaction(givers, t, block, interaction):
 
 
 @compiled
-def _offer_takers(row, w, gradient, energy, room, interaction, s):
+def _offer_takers(row, w, gradient, energy, slack, interaction, s):
     """Make column s of each group the taker where its drop is the largest so far."""
     takers, best, least, twice, own, given = row.takers, row.best, row.least, row.twice, row.own, row.given
     for q in range(takers.size):
         curvature = own[q] + energy[q] - twice[q] * w[q] * interaction[q]
-        drop = -_drop(-least[q] - gradient[q], curvature, given[q], room[q])
+        drop = -_drop(-least[q] - gradient[q], curvature, given[q], slack[q])
         better = drop > best[q]
         takers[q] = np.int32(s) if better else takers[q]
         best[q] = drop if better else best[q]
@@ -393,13 +393,13 @@ def _swap(row, i, j):
     wi, wj, gi, gj = row.weight[i], row.weight[j], row.gram[min(i, last)], row.gram[min(j, last)]
     curvature = wi * wi * gi[min(i, last)] - row.moved[i] + wj * wj * gj[min(j, last)] - row.moved[j]
     curvature -= 2.0 * wi * wj * gi[min(j, last)]
-    step = min(row.mass[i], row.room[j])
+    step = min(row.mass[i], row.slack[j])
     if 2.0 * curvature * step > slope:
         step = slope / (2.0 * curvature)
     row.mass[i] -= step
-    row.room[i] += step
+    row.slack[i] += step
     row.mass[j] += step
-    row.room[j] -= step
+    row.slack[j] -= step
     _open(row, i)
     _open(row, j)
     _update(row, step * wi, gi, step * wj, gj)

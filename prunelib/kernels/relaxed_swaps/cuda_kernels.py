@@ -99,8 +99,8 @@ def _scan(
     interaction = tl.load(gram + there, mask=inside & real[:, None], other=0.0)  # (GROUPS, COLUMNS)
     slope = tl.maximum(top[:, None] - g, 0.0)
     curvature = own[:, None] + energy - 2.0 * wi[:, None] * w * interaction
-    room = tl.where(movable, 1.0 - m, 0.0).to(tl.float32)
-    drops = _drop(slope, curvature, tl.minimum(room, mi[:, None]))
+    slack = tl.where(movable, 1.0 - m, 0.0).to(tl.float32)
+    drops = _drop(slope, curvature, tl.minimum(slack, mi[:, None]))
     best, at = tl.max(tl.where(movable & gives[:, None], drops, 0.0), 1, return_indices=True)
     takers = tl.arange(0, GROUPS) * group + at
     if PRICED:
@@ -139,13 +139,13 @@ def _swap(i, j, weight, gram, diagonal, shift, mass, corr, gradient, price, inpu
     interaction = tl.load(gram + i.to(tl.int64) * inputs + j, mask=both, other=0.0).to(tl.float64)
     curvature = own_i + own_j - 2.0 * wi * wj * interaction
     slope = slope_i - slope_j
-    room = tl.where(j < inputs, 1.0 - mj, _OUTSIDE)
-    step = tl.minimum(mi, room)
+    slack = tl.where(j < inputs, 1.0 - mj, _OUTSIDE)
+    step = tl.minimum(mi, slack)
     step = tl.where(2.0 * curvature * step > slope, slope / (2.0 * curvature), step)
     tl.debug_barrier()
     if slope > 0.0:
         tl.store(mass + i, mi - step, mask=i < inputs)
-        tl.store(mass + j, tl.where(step >= room, 1.0, mj + step), mask=j < inputs)
+        tl.store(mass + j, tl.where(step >= slack, 1.0, mj + step), mask=j < inputs)
         tl.debug_barrier()
         _update(i, j, step, weight, gram, shift, mass, corr, gradient, inputs, TILE)
 

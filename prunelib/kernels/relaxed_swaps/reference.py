@@ -10,7 +10,7 @@ PAIRS = 8  # a round finds inputs // PAIRS pairs
 FLAT = 1e-12
 """Least curvature when takers are compared, in equilibrated units; it is a divisor."""
 OUTSIDE = 1e30
-"""Mass and room of the outside, to which groups sell and from which they buy."""
+"""Mass and slack of the outside, to which groups sell and from which they buy."""
 
 
 class Operands(NamedTuple):
@@ -49,13 +49,13 @@ class _Rows:
     def __init__(self, operands: Operands, group: int, price: float | None) -> None:
         weight, gram, _, mass, fixed = operands
         inputs = weight.shape[1]
-        self.w, self.mass, self.room = (_padded(value.double()) for value in (weight, mass, 1 - mass))
+        self.w, self.mass, self.slack = (_padded(value.double()) for value in (weight, mass, 1 - mass))
         self.G = torch.nn.functional.pad(gram.double(), (0, 1, 0, 1))
         self.c = ((1 - self.mass) * self.w) @ self.G
         self.shift = torch.zeros(inputs + 1).to(self.w)
         self.movable = torch.nn.functional.pad(~fixed, (0, 1), value=price is not None)
         self.price = price
-        self.mass[:, -1] = self.room[:, -1] = 0 if price is None else OUTSIDE
+        self.mass[:, -1] = self.slack[:, -1] = 0 if price is None else OUTSIDE
         inside = torch.arange(inputs, device=weight.device).reshape(-1, group)
         self.columns = torch.nn.functional.pad(inside, (0, 1), value=inputs)  # (groups, group + 1)
 
@@ -98,7 +98,7 @@ class _Rows:
         """Find the best pair of each group: its drop, its giver and its taker; each (rows, groups)."""
         rows, columns = torch.arange(len(self.w), device=self.w.device), self.columns
         gradient, movable = self.gradient(), self.movable[:, columns]
-        mass, room = (value[:, columns] * movable for value in (self.mass, self.room))
+        mass, slack = (value[:, columns] * movable for value in (self.mass, self.slack))
         most, at = gradient[:, columns].masked_fill(mass <= 0, -torch.inf).max(dim=2)
         giver = columns.expand(len(rows), -1, -1).gather(2, at[:, :, None])  # (rows, groups, 1)
         energy = self.w**2 * (self.G.diagonal() - self.shift)
@@ -108,7 +108,7 @@ class _Rows:
             energy[r, giver] + energy[:, columns] - 2 * self.w[r, giver] * self.w[:, columns] * self.G[giver, columns]
         )
         step = torch.minimum(
-            torch.minimum(mass.gather(2, at[:, :, None]), room), slope / (2 * curvature.clamp(min=FLAT))
+            torch.minimum(mass.gather(2, at[:, :, None]), slack), slope / (2 * curvature.clamp(min=FLAT))
         )
         drop, at = (step * (slope - curvature * step)).max(dim=2)
         return drop, giver[:, :, 0], columns.expand(len(rows), -1, -1).gather(2, at[:, :, None])[:, :, 0]
@@ -118,12 +118,12 @@ class _Rows:
         gradient, wi, wj, d, G = self.gradient(), self.w[r, i], self.w[r, j], self.shift, self.G
         slope = gradient[r, i] - gradient[r, j]
         curvature = wi**2 * (G[i, i] - d[i]) + wj**2 * (G[j, j] - d[j]) - 2 * wi * wj * G[i, j]
-        step = torch.minimum(self.mass[r, i], self.room[r, j])
+        step = torch.minimum(self.mass[r, i], self.slack[r, j])
         # Along a concave edge (curvature <= 0) the whole step is taken.
         step = torch.where(2 * curvature * step > slope, slope / (2 * curvature), step) * (slope > 0)
         for column, sign in ((i, -1), (j, 1)):
             self.mass[r, column] += sign * step
-            self.room[r, column] -= sign * step
+            self.slack[r, column] -= sign * step
         self.c[r] += (step * wi)[:, None] * G[i] - (step * wj)[:, None] * G[j]
 
 

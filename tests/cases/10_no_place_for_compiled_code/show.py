@@ -13,9 +13,10 @@ CODE = """
 import torch, warnings
 from prunelib.errors import PruneError
 from prunelib.kernels import backend
+from prunelib.runtime.compute import AUTO
 warnings.simplefilter("ignore")
 try:
-    print(backend(torch.device("cpu"), "swaps").__name__)
+    print(backend(torch.device("cpu"), "swaps", AUTO).__name__)
 except PruneError as error:
     print("refused:", error)
 """

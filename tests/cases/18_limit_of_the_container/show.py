@@ -9,7 +9,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tiny import verdict
 
-from prunelib.planning import capacity as room
+from prunelib.planning import capacity
 
 with tempfile.TemporaryDirectory() as folder:
     group = Path(folder) / "memory"
@@ -17,7 +17,7 @@ with tempfile.TemporaryDirectory() as folder:
     (group / "memory.limit_in_bytes").write_text("250000000\n")
     (group / "memory.usage_in_bytes").write_text("100000000\n")
     (group / "memory.stat").write_text("total_inactive_file 0\n")
-    room._CONTAINER = Path(folder)
-    free = room.free_memory()
+    capacity._CONTAINER = Path(folder)
+    free = capacity.free_memory()
 print(f"free_memory says {free / 1e6:,.0f} MB")
 verdict(free > 150e6, "at most 150 MB. The same for cores: a quota of CPU time is a limit too, not the affinity alone")

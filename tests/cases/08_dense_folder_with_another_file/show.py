@@ -1,4 +1,4 @@
-"""``apply`` refuses the very stock model when its folder holds a further weights file, as published folders do."""
+"""``apply`` refuses the very dense model when its folder holds a further weights file, as published folders do."""
 import shutil
 import sys
 import tempfile
@@ -19,17 +19,17 @@ from prunelib.sources.models import LocalModel
 from prunelib.sources.provenance import model_identity
 
 with tempfile.TemporaryDirectory() as folder:
-    model, stock, taken = tiny_model("llama"), Path(folder) / "stock", Path(folder) / "taken"
-    save(model, stock)
-    character_tokenizer().save_pretrained(stock)
-    shutil.copy(stock / "model.safetensors", stock / "consolidated.safetensors")
+    model, dense, taken = tiny_model("llama"), Path(folder) / "dense", Path(folder) / "taken"
+    save(model, dense)
+    character_tokenizer().save_pretrained(dense)
+    shutil.copy(dense / "model.safetensors", dense / "consolidated.safetensors")
     taken.mkdir()
-    fetch_model(LocalModel(path=stock), taken)
-    masks = {layer.name: select(read_weight(stock, layer).abs(), NOfM(keep=2, group=4)) for layer in find_layers(model, stock).layers}
+    fetch_model(LocalModel(path=dense), taken)
+    masks = {layer.name: select(read_weight(dense, layer).abs(), NOfM(keep=2, group=4)) for layer in find_layers(model, dense).layers}
     methods = {"pattern": {"kind": "n_of_m"}, "warmstart": {"method": "wanda"}, "refiner": {"method": "none"}}
     write_pruned(Path(folder) / "cell", Pruned(masks, {}), {"model": model_identity(taken), "tokens": "t", **methods})
     try:
-        apply(stock, Path(folder) / "cell", Path(folder) / "pruned")
+        apply(dense, Path(folder) / "cell", Path(folder) / "pruned")
         print("applied")
         fault = False
     except PruneError as error:

@@ -1,12 +1,12 @@
 """What lowers the error further once kept weights may move, and what does it cost? Real layers of the default model.
 
-    python benchmarks/experiments/moved_weights.py [--rows 48] [--rounds 5]
+    python benchmarks/experiments/updated_weights.py [--rows 48] [--rounds 5]
 
 Needs the default model and its calibration (``dvc repro``). At 60% per row and 2:4: the baselines; refit swaps after
 plain swaps from Wanda; with all kept weights re-estimated at each swap; from other starts, and for each row the best of
 them; and again from masks of which a few per cent of the places are exchanged at random, a row keeping what is lower.
 Errors are means over layers, relative to Wanda's; times are over all layers, relative to plain and then refit swaps.
-Prints a table and writes benchmarks/results/moved_weights.json.
+Prints a table and writes benchmarks/results/updated_weights.json.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from rich.table import Table
 from prunelib import NOfM, PerRow, pruning_error, select, wanda
 from prunelib.calibration.artifact import Calibration
 from prunelib.cell import Cell
-from prunelib.methods.contract import silent
+from prunelib.methods.contract import NOTHING_ELSE, silent
 from prunelib.model.weights import read_weight
 from prunelib.pruning.chains import Chain, run_chain
 from prunelib.refiners import refit_swaps
@@ -53,7 +53,7 @@ class Problem(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Masks (rows, inputs) and their losses (rows,) after the weights have moved."""
+    """Masks (rows, inputs) and their losses (rows,) with updated weights."""
 
     mask: torch.Tensor
     losses: torch.Tensor
@@ -68,7 +68,7 @@ def chained(start: Callable[[Problem], torch.Tensor], *steps: object) -> Way:
 
     def run(problem: Problem) -> Found:
         weight, gram, pattern = problem
-        end = run_chain(weight, gram, start(problem), pattern, chain, silent, {"held_out_gram": None})[-1].refined
+        end = run_chain(weight, gram, start(problem), pattern, chain, silent, NOTHING_ELSE)[-1].refined
         return Found(end.mask, end.loss_after)
 
     return run
@@ -182,7 +182,7 @@ def main() -> None:
     for r in records:
         table.add_row(r["pattern"], r["way"], f"{r['error']:.4f}", f"{r['times']:.2f}")
     Console(width=100).print(table)
-    write_results("moved_weights", {**vars(arguments), "records": records}, device="cpu")
+    write_results("updated_weights", {**vars(arguments), "records": records}, device="cpu")
 
 
 if __name__ == "__main__":

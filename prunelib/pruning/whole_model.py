@@ -1,0 +1,73 @@
+"""Refinement of a whole model, from stored Gram matrices or block by block on sequential calibration inputs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prunelib.calibration.artifact import Calibration
+from prunelib.masks.packed import read_masks
+from prunelib.masks.patterns import Pattern
+from prunelib.methods.contract import MethodSettings
+from prunelib.model.blockwise import Checkpoint
+from prunelib.model.weights import check_masks, shapes_of
+from prunelib.pruning.refinement import BlockRefinement, FinishedBlocks, RefinedBlock, refine_blocks
+from prunelib.pruning.sequential import load_sequential
+from prunelib.runtime.machine import Machine
+from prunelib.runtime.progress import Meter
+
+
+@dataclass(frozen=True)
+class ModelRefinement:
+    """The refinement of a warm start of a whole model.
+
+    Attributes
+    ----------
+    folder, dtype
+        The folder of the model, and the dtype in which it runs.
+    pattern
+        The pattern of the whole model.
+    warmstart, settings
+        The settings of the warm start, and those of a refiner or a :class:`prunelib.pruning.chains.Chain`.
+    masks, start
+        The file of the warm start, and its expected provenance.
+    """
+
+    folder: Path
+    dtype: str
+    calibration: Calibration
+    pattern: Pattern
+    warmstart: MethodSettings
+    settings: MethodSettings
+    masks: Path
+    start: Mapping[str, Any]
+
+    def check_start(self) -> None:
+        """Check that the warm start has a mask of the right shape for every layer.
+
+        Raises
+        ------
+        ArtifactError
+            If its file is missing or damaged, or has another provenance.
+        PatternError
+            If a layer has no mask, or a mask has another shape.
+        """
+        if self.calibration.inputs.shared:
+            check_masks(shapes_of(self.calibration.index.layers), read_masks(self.masks, self.start))
+
+    def run(self, finished: FinishedBlocks, machine: Machine, bar: Meter) -> list[RefinedBlock]:
+        """Refine all blocks, and return them in the order of the model; their tensors stay on disk.
+
+        Parameters
+        ----------
+        finished
+            Refined blocks: those already present are reused, new ones are written there.
+        bar
+            Counts rows, once per step.
+        """
+        folder, calibration, pattern, settings = self.folder, self.calibration, self.pattern, self.settings
+        if calibration.inputs.shared:
+            refinement = BlockRefinement(folder, calibration, self.masks, self.start, pattern, settings, finished)
+            return refine_blocks(refinement, bar)
+        model = load_sequential(folder, self.dtype, calibration, pattern, self.warmstart, settings, machine)
+        return list(model.refine(Checkpoint(finished.folder), finished, bar))
