@@ -138,7 +138,7 @@ class Params(Settings):
                 for name in names:
                     known_name(f"grid.{section}", name, getattr(self, section))
             if len(set(names)) < len(names):
-                raise ValueError(f"grid.{section}: a name stands twice in {list(names)}")
+                raise ValueError(f"grid.{section}: duplicate name in {list(names)}")
         known_name("calibration.text", self.calibration.text, self.grid.texts)
         if self.tasks.names is not None:
             for name in self.tasks.names:
@@ -165,7 +165,7 @@ class Params(Settings):
         for name in self.grid.patterns:
             if isinstance(self.patterns[name].layer_allocation, Owl) and not self.calibration.inputs.shared:
                 raise ValueError(
-                    f"patterns.{name}: OWL looks at all blocks before any is pruned, which needs "
+                    f"patterns.{name}: OWL needs the inputs of all blocks before any is pruned, expected "
                     f"calibration.inputs = dense, found {self.calibration.inputs}"
                 )
         return self
@@ -176,7 +176,7 @@ class Params(Settings):
             for step in steps_of(self.refiners[name]):
                 if getattr(step, "early_stopping_interval", None) and not self.calibration.held_out_samples:
                     raise ValueError(
-                        f"refiners.{name}: early_stopping_interval needs calibration tokens that are kept apart, but "
+                        f"refiners.{name}: early_stopping_interval needs held-out calibration tokens, but "
                         f"calibration.held_out_samples = 0"
                     )
         return self
@@ -222,7 +222,7 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
     try:
         raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ParamsError(f"{path}: no such file; run from the folder that holds it") from None
+        raise ParamsError(f"{path}: no such file; run from the folder that contains it") from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     return _validated(raw, path)

@@ -183,7 +183,7 @@ def test_what_is_no_mapping_is_one_line(tmp_path, text):
 
 
 def test_a_missing_file_names_the_remedy(tmp_path):
-    with pytest.raises(ParamsError, match="no such file; run from the folder that holds it"):
+    with pytest.raises(ParamsError, match="no such file; run from the folder that contains it"):
         load_params(tmp_path / "params.yaml")
 
 

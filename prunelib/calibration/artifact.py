@@ -114,7 +114,7 @@ class Calibration:
         if tensor.dtype != torch.float32 or tensor.shape != shape:
             raise ArtifactError(f"{path}: {name} is {tensor.dtype} {tuple(tensor.shape)}, expected float32 {shape}")
         if not tensor.isfinite().all():
-            raise NumericalError(f"{path}: the Gram matrix of {name} holds NaN or infinity")
+            raise NumericalError(f"{path}: the Gram matrix of {name} contains NaN or infinity")
         return tensor
 
 

@@ -70,7 +70,7 @@ class GramSum:
         """Return the full matrix and the mean on the CPU; refuse a wrong token count, unless the layer is an expert."""
         if self.tokens != tokens and layer.fused is None:
             raise ModelError(
-                f"{layer.name}: saw {self.tokens} of {tokens} tokens; it cannot be calibrated as a dense layer"
+                f"{layer.name}: received {self.tokens} of {tokens} tokens, so it cannot be calibrated as a dense layer"
             )
         mean = (self.total / max(self.tokens, 1)).float()
         return InputStatistics(self.symmetric(layer.name).cpu(), mean.cpu(), self.tokens)

@@ -93,5 +93,5 @@ class SideStreamReader:
         if inputs._version != version:
             raise ModelError(
                 f"{name}: the model changes its inputs in place while they are read on the GPU; calibrate it on the "
-                "processor, PRUNELIB_DEVICE=cpu"
+                "CPU (PRUNELIB_DEVICE=cpu)"
             )

@@ -38,7 +38,7 @@ def warn_of_few(seen: Mapping[str, int], min_tokens: int) -> None:
     """Warn if some inputs of experts got too few tokens; ``seen`` maps their names to token counts."""
     if few := [name for name, tokens in seen.items() if tokens < min_tokens]:
         warnings.warn(
-            f"{len(few)} of {len(seen)} inputs of experts saw fewer than calibration.min_tokens = {min_tokens} "
+            f"{len(few)} of {len(seen)} inputs of experts received fewer than calibration.min_tokens = {min_tokens} "
             f"tokens, first {few[0]} ({seen[few[0]]}): pruned as if they were independent",
             stacklevel=4,
         )

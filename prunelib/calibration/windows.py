@@ -148,8 +148,8 @@ def spread_windows(tokens: torch.Tensor, length: int, budget: int, bos: int | No
     count = min(len(windows), budget // length)
     if not count:
         raise ParamsError(
-            f"evaluation.perplexity.length = {length}: the text has {len(tokens)} tokens, of which "
-            f"evaluation.perplexity.tokens = {budget} may be used: at most a window of {min(len(tokens), budget)}"
+            f"evaluation.perplexity.length = {length}: the text has {len(tokens)} tokens and "
+            f"evaluation.perplexity.tokens = {budget}; expected at most {min(len(tokens), budget)}"
         )
     return windows[torch.arange(count) * len(windows) // count]
 

@@ -71,7 +71,7 @@ def _write_changed(source: Path, target: Path, own: Params, grid: Params) -> Non
 def _run(folder: Path, *words: str) -> None:
     environment = {**os.environ, "PATH": search_path(), "PYTHONPATH": str(folder)}
     if subprocess.run(words, cwd=folder, env=environment, check=False).returncode:
-        raise StageError(f"{' '.join(words)} failed in {folder}; what had finished is kept, the same command goes on")
+        raise StageError(f"{' '.join(words)} failed in {folder}; finished stages are kept: rerun to continue")
 
 
 def main() -> None:

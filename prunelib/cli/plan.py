@@ -31,7 +31,7 @@ def main() -> None:
     """Run the command line; a user error prints one line and exits with status 2."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--config", metavar="FILE", type=Path, help="the config.json of a model; takes no torch")
+    which.add_argument("--config", metavar="FILE", type=Path, help="the config.json of a model; needs no torch")
     which.add_argument("--model", metavar="NAME", help="a name under models in params.yaml")
     which.add_argument("--comparison", metavar="NAME", help="a name under comparisons in params.yaml")
     parser.add_argument("--measure", action="store_true", help="also the time of each stage, from a short measurement")
@@ -62,8 +62,8 @@ def _asked(arguments: argparse.Namespace) -> Iterable[tuple[Mapping[str, Any], W
 
 def _free() -> Free:
     """Return this machine's free disk and memory, and free GPU memory unless PRUNELIB_DEVICE is the CPU."""
-    on_processor = os.environ.get("PRUNELIB_DEVICE", "").startswith("cpu")
-    return Free(free_disk(Path()), free_memory(), None if on_processor else free_gpu_memory())
+    on_cpu = os.environ.get("PRUNELIB_DEVICE", "").startswith("cpu")
+    return Free(free_disk(Path()), free_memory(), None if on_cpu else free_gpu_memory())
 
 
 def _times(planned: Outline, work: Workload) -> Iterable[str | Table]:

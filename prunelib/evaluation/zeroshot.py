@@ -21,7 +21,7 @@ _LISTED = 20  # names in a message, out of the harness's 13,000
 
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) < len(names):
-        raise ValueError(f"a name stands twice in {list(names)}")
+        raise ValueError(f"duplicate name in {list(names)}")
     return names
 
 

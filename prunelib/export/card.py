@@ -34,7 +34,7 @@ def model_card(name: str, made_from: Mapping[str, Any], dense: CellResult | None
             f"---\n{data.to_yaml()}\n---\n",
             f"# {name}, pruned\n",
             "Pruned weights are exact zeros in the dense model's own files, names and dtypes; `masks.safetensors` has",
-            "the mask, one bit a weight, and `provenance.json` what it was made from.\n",
+            "the mask, one bit per weight, and `provenance.json` what it was made from.\n",
             f"```json\n{settings}\n```\n",
             *_figures(dense, pruned),
             "```python\nfrom transformers import AutoModelForCausalLM\n",

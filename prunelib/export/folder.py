@@ -95,9 +95,9 @@ def check_groups(folder: Path, layers: Sequence[Layer], pattern: Pattern) -> str
             raise ModelError(f"{folder}: {layer.name} keeps more than {keep} of {size} weights")
         if units and (reason := unconvertible(weight.to("cuda", torch.bfloat16))):
             refused[layer.name] = reason
-    line = f"{pattern.label} holds in all {len(layers)} matrices"
+    line = f"all {len(layers)} matrices satisfy {pattern.label}"
     if units:
-        line += f"; torch.sparse.to_sparse_semi_structured takes {len(layers) - len(refused)} of them"
+        line += f"; torch.sparse.to_sparse_semi_structured accepts {len(layers) - len(refused)} of them"
     return line + "".join(f"\n{name}: {reason}" for name, reason in refused.items())
 
 

@@ -35,7 +35,7 @@ def backend(device: torch.device, operation: str, compute: Compute) -> ModuleTyp
             if (getattr(error, "name", None) or "").startswith("prunelib"):
                 raise
             warnings.warn(
-                f"{_COMPILERS[device.type]} cannot be used ({error}): {operation} run in plain torch, "
+                f"{_COMPILERS[device.type]} cannot be used ({error}): {operation} run as plain torch, "
                 "hundreds of times slower",
                 stacklevel=2,
             )

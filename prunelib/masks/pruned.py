@@ -108,4 +108,4 @@ def _check_fits(path: Path, kept: Mapping[str, torch.Tensor], masks: PackedMasks
         if values.shape != (numbers.get(name, -1),):
             raise ArtifactError(f"{path}: {name} holds {values.numel()} weights, which do not fit its mask")
         if not values.isfinite().all():
-            raise ArtifactError(f"{path}: {name} holds NaN or infinity, expected finite weights")
+            raise ArtifactError(f"{path}: {name} contains NaN or infinity, expected finite weights")

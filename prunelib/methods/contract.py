@@ -240,7 +240,7 @@ class WarmStart(Method[S]):
         elif self.saliency is not None:
             mask = select(self.saliency(weight, gram, settings), pattern)
         else:
-            raise TypeError(f"{settings.method} reads the masks of all layers; it chooses none of a single layer")
+            raise TypeError(f"{settings.method} reads the masks of all layers; it cannot choose that of a single layer")
         check_mask(mask, weight, pattern)
         return mask
 

@@ -98,7 +98,7 @@ class BlockwiseForward:
         finally:
             handle.remove()
         if not left or not isinstance(left[0], torch.Tensor):
-            found = f"returns {type(left[0]).__name__}, expected states" if left else "is not reached by the forward"
+            found = f"returns {type(left[0]).__name__}, expected hidden states" if left else "is not called"
             raise ModelError(f"{type(self.model).__name__}: decoder block {self.block} {found}")
         return left[0]
 

@@ -80,5 +80,5 @@ def _places(model: "PreTrainedModel", name: str, parameter: nn.Parameter) -> Ite
             if first // rows != (first + count - 1) // rows or not torch.equal(
                 matrix[:, 0], torch.arange(first, first + count)
             ):
-                raise ModelError(f"{name}: the files hold it as {tensor}, which is no run of rows of one expert")
+                raise ModelError(f"{name}: the files store it as {tensor}, not as consecutive rows per expert")
             yield first, count, tensor, stored_expert

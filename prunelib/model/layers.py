@@ -131,8 +131,8 @@ def require_coverage(index: LayerIndex) -> None:
     """
     if index.coverage < 1:
         raise ModelError(
-            f"allow_uncovered: false, but linear layers hold only {index.coverage:.1%} of the weights in the model's "
-            f"blocks; not covered: {', '.join(index.uncovered)}; set it to true to prune the covered part alone"
+            f"allow_uncovered: false, but linear layers contain only {index.coverage:.1%} of the weights in the "
+            f"model's blocks; not covered: {', '.join(index.uncovered)}; set it to true to prune the covered part alone"
         )
 
 

@@ -95,7 +95,7 @@ def check_length(model: PreTrainedModel, length: int, key: str) -> None:
     """
     longest = getattr(_text_config(model), "max_position_embeddings", None) or length
     if length > longest:
-        raise ParamsError(f"{key} = {length} tokens a window, but the model takes {longest} at most")
+        raise ParamsError(f"{key} = {length} tokens a window, but the model accepts at most {longest}")
 
 
 def decoder_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
@@ -118,7 +118,7 @@ def decoder_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
         if isinstance(module, nn.ModuleList) and len(module) == count
     }
     if not lists:
-        raise ModelError(f"{type(model).__name__}: no list of num_hidden_layers = {count} decoder blocks in the model")
+        raise ModelError(f"{type(model).__name__}: found no ModuleList of num_hidden_layers = {count} decoder blocks")
     return max(lists.items(), key=lambda item: sum(parameter.numel() for parameter in item[1].parameters()))
 
 
@@ -230,7 +230,7 @@ def _shared_inputs(model: PreTrainedModel, matrices: Iterable[_Matrix]) -> dict[
     with watch_modules(model, seen, note):
         model(input_ids=_two_tokens(model), use_cache=False)
     if unused := [name for name, inputs in seen.items() if not inputs]:
-        raise ModelError(f"{unused[0]}: not reached by the model's forward, so it has no inputs to prune for")
+        raise ModelError(f"{unused[0]}: not called in the model's forward pass, so it has no inputs to calibrate on")
     first: dict[tuple[int, ...], str] = {}
     return {name: first.setdefault((block, *seen[name]), name) for name, _, block, _ in matrices}
 

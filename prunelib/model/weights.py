@@ -97,7 +97,7 @@ def read_weight(folder: Path, layer: Layer) -> torch.Tensor:
     if tuple(stored.shape) != layer.stored_shape:
         raise ArtifactError(f"{file}: {layer.tensor} has shape {tuple(stored.shape)}, expected {layer.stored_shape}")
     if not stored.isfinite().all():
-        raise NumericalError(f"{file}: {layer.tensor} holds NaN or infinity, expected finite weights")
+        raise NumericalError(f"{file}: {layer.tensor} contains NaN or infinity, expected finite weights")
     return stored.T.contiguous() if layer.transposed else stored
 
 
@@ -170,7 +170,7 @@ def check_pruned(
         expected = updated[layer.name] if layer.name in updated else read_weight(folder, layer)
         origin = "the refiner" if layer.name in updated else folder
         if changed := int((kept != expected.to(weight)[mask]).sum()):
-            raise ModelError(f"{layer.name}: {changed} of {kept.numel()} kept weights are not those of {origin}")
+            raise ModelError(f"{layer.name}: {changed} of {kept.numel()} kept weights differ from those of {origin}")
 
 
 def shapes_of(layers: Iterable[Layer]) -> dict[str, tuple[int, int]]:
@@ -192,9 +192,9 @@ def check_masks(expected: Mapping[str, tuple[int, int]], masks: Mapping[str, tor
         If a layer is missing, unknown, or has a mask of another shape or dtype; the message names the first.
     """
     if missing := expected.keys() - masks.keys():
-        raise PatternError(f"masks: {len(missing)} of {len(expected)} layers have none, first {min(missing)}")
+        raise PatternError(f"masks: {len(missing)} of {len(expected)} layers are missing, first {min(missing)}")
     if surplus := masks.keys() - expected.keys():
-        raise PatternError(f"masks: {len(surplus)} are for no layer of the model, first {min(surplus)}")
+        raise PatternError(f"masks: {len(surplus)} match no layer of the model, first {min(surplus)}")
     for name, shape in expected.items():
         mask = masks[name]
         if tuple(mask.shape) != shape or mask.dtype != torch.bool:

@@ -48,7 +48,7 @@ def require_capacity_to_calibrate(
     if not distributed():
         samples = sum(ceil(part / settings.shards) for part in (settings.samples, settings.held_out_samples))
         needed = accumulating_bytes(blocks, gram_sets) + samples * settings.length * token_bytes
-        require_memory(needed, "Gram matrices of a block, and states of all windows", "cpu")
+        require_memory(needed, "Gram matrices of a block, and hidden states of all windows", "cpu")
 
 
 def require_capacity_to_refine(

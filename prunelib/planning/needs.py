@@ -132,7 +132,7 @@ def disk(outline: Outline, work: Workload) -> list[Requirement]:
         *grams,
         Requirement(f"masks, warm starts: {work.starts}, cells: {cells}", (work.starts + cells) * masks),
         *([Requirement(f"updated weights, cells: {len(updated)}", sum(updated))] if updated else []),
-        Requirement("scratch, for a while", scratch),
+        Requirement("scratch (temporary)", scratch),
     ]
 
 

@@ -25,7 +25,7 @@ def plan(outline: Outline, work: Workload, budgets: Budgets, free: Free) -> Iter
         f"billion weights prunable; stored in {outline.dtype}"
     )
     if not outline.known:
-        yield f"no rule for this family, so the shapes are those of a Llama; there is one for {', '.join(FAMILIES)}"
+        yield f"unknown family: the shapes of a Llama are assumed; known are {', '.join(FAMILIES)}"
     yield _table(("matrix", "rows x inputs", "how many"), _shapes(outline))
     yield _table(("Gram matrices", ""), _grams(outline, work, budgets))
     yield _table(("disk", "size"), ((need.what, decimal(need.size)) for need in needs))
@@ -74,7 +74,7 @@ def _memory(stages: list[StageMemory], free: Free) -> Table:
     if free.gpu is None:
         return _table(("memory", "size"), [(each.stage, decimal(each.without_gpu)) for each in stages])
     rows = [(each.stage, decimal(each.gpu), decimal(each.beside_gpu)) for each in stages]
-    return _table(("memory", "GPU", "processor"), rows)
+    return _table(("memory", "GPU", "CPU"), rows)
 
 
 def _verdicts(needs: list[Requirement], stages: list[StageMemory], free: Free) -> Iterator[str]:

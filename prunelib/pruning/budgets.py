@@ -86,7 +86,7 @@ def tabled(layers: Sequence[Layer], pattern: Pattern, table: Table) -> dict[str,
     """
     fitting = {layer.name: [key for key in table.sparsities if fnmatchcase(layer.name, key)] for layer in layers}
     if unused := table.sparsities.keys() - {key for keys in fitting.values() for key in keys}:
-        raise PatternError(f"allocation.sparsities: {min(unused)!r} fits no layer, such as {layers[0].name}")
+        raise PatternError(f"allocation.sparsities: {min(unused)!r} matches no layer, such as {layers[0].name}")
     named = {name: pattern.with_sparsity(table.sparsities[keys[0]]) for name, keys in fitting.items() if keys}
     others = [layer for layer in layers if layer.name not in named]
     kept = sum(_kept(layer, named[layer.name]) for layer in layers if layer.name in named)
@@ -94,11 +94,11 @@ def tabled(layers: Sequence[Layer], pattern: Pattern, table: Table) -> dict[str,
     if not others and left:
         raise PatternError(
             f"allocation.sparsities: it keeps {kept:,} weights, but sparsity = {pattern.mean_sparsity} keeps "
-            f"{kept + left:,}; leave a layer out, which then makes up for it"
+            f"{kept + left:,}; leave a layer out of the table, to absorb the difference"
         )
     size = sum(layer.rows * layer.inputs for layer in others)
     if others and not 0 < left < size:
-        raise PatternError(f"allocation.sparsities: leaves {left:,} weights to keep for the {size:,} of other layers")
+        raise PatternError(f"allocation.sparsities: leaves {left:,} of {size:,} weights to the other layers")
     return {**named, **balanced(others, pattern, {layer.name: left / size for layer in others}, left)}
 
 

@@ -41,8 +41,8 @@ class Chain(MethodSettings):
             updates = registry.refiner(refiners, step).updates_weights
             if updated_by and not updates:
                 raise ValueError(
-                    f"{step.method} after {updated_by}: it decides on the model's own weights, which {updated_by} has "
-                    f"updated; put it before"
+                    f"{step.method} after {updated_by}: it expects the model's own weights, which {updated_by} "
+                    f"updates; put {step.method} first"
                 )
             updated_by = step.method if updates else updated_by
         return self

@@ -53,7 +53,7 @@ def refine(
     check_layer(weight, gram)
     check_mask(mask, weight, pattern)
     if not _has_few_patterns(pattern):
-        raise PatternError(f"block_moves does not take the pattern {pattern.label}: {METHOD.limits}")
+        raise PatternError(f"block_moves does not support the pattern {pattern.label}: {METHOD.limits}")
     scaled = equilibrate(weight, gram)
     groups = pattern.groups(*weight.shape)
     finished = backend(weight.device, "block_moves", compute).move_to_optimum(
@@ -66,8 +66,8 @@ METHOD = Refiner(
     settings=Settings,
     refine=refine,
     summary=(
-        "give each group of M the best of all its patterns, group after group, until none improves: a 1-swap optimum, "
-        "and more"
+        "set each group of M to the best of all its patterns, one group after another, until none improves; the "
+        "result is also a 1-swap optimum"
     ),
     supports=_has_few_patterns,
     limits=f"it tries every pattern of a group: N:M with at most {_MOST_PATTERNS:,} patterns",

@@ -74,7 +74,7 @@ def refine(
 METHOD = Refiner(
     settings=Settings,
     refine=refine,
-    summary="keep the mask, move the kept weights to the least error by conjugate gradients",
+    summary="keep the mask, minimise the error over the kept weights by conjugate gradients",
     source="Meng et al., [2406.07831](https://arxiv.org/abs/2406.07831), section 3.3",
     updates_weights=True,
     extra_inputs=("updated_weight",),

@@ -112,9 +112,9 @@ METHOD = Refiner(
     settings=Settings,
     refine=refine,
     summary=(
-        "swap a kept for a pruned weight as long as that lowers the error with the kept weights re-estimated: at each "
-        "swap the restored one, the others between sweeps; or with `refit: all` all of them at every swap, slower and "
-        "lower"
+        "swap a kept for a pruned weight as long as that lowers the error with re-estimated kept weights: the restored "
+        "one at each swap, the others between sweeps; with `refit: all`, all of them at each swap, which is slower and "
+        "ends lower"
     ),
     source="this project, after Zimmer et al., [2512.10922](https://arxiv.org/abs/2512.10922), and Hazimeh & Mazumder, "
     "[1803.01454](https://arxiv.org/abs/1803.01454)",

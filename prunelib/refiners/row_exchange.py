@@ -78,10 +78,10 @@ METHOD = Refiner(
     refine=refine,
     summary=(
         "1-swaps within rows and exchanges between rows, in turn, until neither lowers the error of the whole matrix; "
-        "that of a row may rise"
+        "the error of a single row may rise"
     ),
     supports=lambda pattern: pattern.spans_rows,
-    limits="with counts for each row or group, no place can move to another row",
+    limits="with a fixed count per row or group, rows cannot exchange weights",
     workspace=Workspace(squares=5, weight_bytes=72),
 )
 

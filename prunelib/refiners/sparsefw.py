@@ -115,7 +115,7 @@ def refine(
 METHOD = Refiner(
     settings=Settings,
     refine=refine,
-    summary="minimise a convex relaxation, whose optimum bounds what any mask can reach, and lead its masses to a mask",
+    summary="minimise a convex relaxation, whose optimum bounds the error of every mask from below, and round it",
     source="Roux et al., [2510.13713](https://arxiv.org/abs/2510.13713)",
     workspace=Workspace(squares=9, weight_bytes=32),
 )

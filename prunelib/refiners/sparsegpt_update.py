@@ -69,7 +69,7 @@ def refine(
 METHOD = Refiner(
     settings=Settings,
     refine=refine,
-    summary="keep the mask; column by column, let the weights to the right make up for what is pruned",
+    summary="keep the mask; column by column, update the weights to the right to compensate for what is pruned",
     source="Frantar & Alistarh, [2301.00774](https://arxiv.org/abs/2301.00774)",
     updates_weights=True,
     extra_inputs=("updated_weight",),

@@ -16,8 +16,8 @@ _ERROR = (
     "Error reduction: 1 − L(refined mask) / L(its own warm start), mean over layers."
 )
 _UPDATED = (
-    "Updated weights: the refiner also changed the weights that are kept, so that W′ stands in place of M∘W. "
-    "Always reported apart from mask-only results, with best values of their own."
+    "Updated weights: the refiner also changed the weights that are kept, so W′ replaces M∘W. "
+    "Always reported separately from mask-only results, with their own best values."
 )
 _WANDA = "Error / Wanda's: L / L(Wanda's mask, not refined), mean over layers."
 _GAP = (
@@ -26,7 +26,7 @@ _GAP = (
 )
 _BOLD = (
     "Bold: the best of its pattern, in the columns with an arrow; accuracies that differ by less than their standard "
-    "errors are as good as equal. Error reduction has no arrow, because a worse warm start leaves more to reduce."
+    "errors are practically equal. Error reduction has no arrow, because a worse warm start leaves more to reduce."
 )
 _OPTIMUM = "Rows at optimum: share of rows in which no single swap lowers the error, rounded down."
 _COSTS = "Time: of the refiner alone, without the compilation of kernels. Memory: the peak of its process"
@@ -106,7 +106,7 @@ def _experts(report: Report) -> list[str]:
         return []
     least = report.settings["calibration"]["min_tokens"]
     few = sum(tokens < least for tokens in seen)
-    alone = f" {few:,} of {len(seen):,} saw fewer than {least:,} and are pruned as if their inputs were independent."
+    alone = f" {few:,} of {len(seen):,} received fewer than {least:,}; their inputs are taken as independent."
     routed = f"Experts: each matrix is calibrated on the tokens routed to it, {min(seen):,} to {max(seen):,} of them."
     return [routed + alone * bool(few)]
 

@@ -80,7 +80,7 @@ def _why_not(error: Exception) -> str:
             "the cluster's token is missing or refused; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to the token or "
             "RAY_AUTH_TOKEN_PATH to its file (~/.ray/auth_token by default)"
         )
-    return f"no Ray there ({_first_line(error)})"
+    return f"no Ray cluster ({_first_line(error)})"
 
 
 def _require_listener(address: str) -> None:
@@ -90,7 +90,7 @@ def _require_listener(address: str) -> None:
         try:
             socket.create_connection((host, int(port)), timeout=_CONNECTION).close()
         except OSError as error:
-            raise StageError(f"RAY_ADDRESS={address}: no Ray there ({error.strerror or error})") from None
+            raise StageError(f"RAY_ADDRESS={address}: no Ray cluster ({error.strerror or error})") from None
 
 
 def _share() -> dict[str, Any]:
@@ -124,7 +124,8 @@ def _require_shared(folder: Path) -> None:
         raise StageError(f"{folder}: no answer from {', '.join(addresses[look] for look in late)} in {_ANSWER:.0f} s")
     if blind:
         raise StageError(
-            f"{folder}: not seen by {', '.join(blind)}; all nodes need one file system, and the project at one path"
+            f"{folder}: not visible on {', '.join(blind)}; all nodes need a shared file system, with the "
+            "project at the same path"
         )
 
 

@@ -118,7 +118,7 @@ def alone(name: str) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         held_by = holder.read_text(encoding="utf-8").strip() if holder.is_file() else "another process"
-        raise StageError(f"{name}: {held_by} works on it in this folder; wait for it, or stop it") from None
+        raise StageError(f"{name}: {held_by} runs it in this folder; wait for it, or stop it") from None
     try:
         holder.write_text(f"process {os.getpid()}\n", encoding="utf-8")
         yield

@@ -226,7 +226,7 @@ def _make_way(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
-        raise NotADirectoryError(errno.ENOTDIR, f"{path.parent} is no folder") from error
+        raise NotADirectoryError(errno.ENOTDIR, f"{path.parent} is not a folder") from error
     name = re.compile(rf"\.{re.escape(path.name)}\.([1-9]\d{{0,8}})(\.old)?\.partial")
     for found in list(path.parent.iterdir()):
         leftover = name.fullmatch(found.name)

@@ -138,7 +138,7 @@ def _weights(path: Path, tensors: Mapping[str, ReaderTensor], config: Mapping[st
     unknown = sorted(set(tensors) - set(expected))
     missing = sorted(set(expected) - set(tensors))
     if unknown or missing:
-        raise SourceError(f"{path.name}: no plain Llama, tensors unknown: {unknown[:3]}, missing: {missing[:3]}")
+        raise SourceError(f"{path.name}: not a plain Llama; tensors unknown: {unknown[:3]}, missing: {missing[:3]}")
     weights = {}
     for source, (name, shape) in expected.items():
         weight = _dequantized(path, tensors[source])

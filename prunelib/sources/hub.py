@@ -86,7 +86,7 @@ def rows(dataset: Dataset, split: str) -> list[str]:
         )
     values = list(table[dataset.column])
     if not all(isinstance(value, str) for value in values):
-        raise SourceError(f"{dataset.id}: column {dataset.column!r} holds something else than text")
+        raise SourceError(f"{dataset.id}: column {dataset.column!r} contains something other than text")
     return values
 
 
@@ -111,4 +111,4 @@ def _refusal(repository: Repository, error: Exception) -> SourceError:
             reason = "no such repository, or a private one (set HF_TOKEN or run `hf auth login`)"
         case _:
             reason = " ".join(str(error).split())
-    return SourceError(f"{where}: not had from the hub: {reason}")
+    return SourceError(f"{where}: could not be downloaded from the hub: {reason}")

@@ -56,7 +56,7 @@ def _matching(requirement: str, names: list[str], globs: Iterable[str]) -> list[
     for glob in globs:
         matches = [name for name in names if fnmatchcase(name, glob)]
         if not matches:
-            near = ", ".join(difflib.get_close_matches(glob, names, n=3, cutoff=0)) or "no file at all"
+            near = ", ".join(difflib.get_close_matches(glob, names, n=3, cutoff=0)) or "none"
             raise SourceError(f"{requirement}: no member matches {glob!r}; the nearest are {near}")
         found.update(matches)
     return sorted(found)

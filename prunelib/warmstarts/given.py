@@ -60,7 +60,7 @@ def masks(
 METHOD = WarmStart(
     settings=Settings,
     read=masks,
-    summary="the masks in the safetensors file `path`: of another run, or of any other tool",
+    summary="the masks in the safetensors file `path`, from another run or another tool",
 )
 
 
@@ -87,7 +87,7 @@ def _read(path: Path, model: str) -> Mapping[str, torch.Tensor]:
         tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - no mapping, only keys()
     found = {name.removesuffix(".weight"): _boolean(path, name, tensor) for name, tensor in tensors.items()}
     if len(found) < len(tensors):
-        raise ArtifactError(f"{path}: holds a layer twice, under its own name and that of its weight")
+        raise ArtifactError(f"{path}: contains a layer twice, under its own name and that of its weight")
     return found
 
 
@@ -98,5 +98,5 @@ def _read_ours(path: Path, model: str) -> Mapping[str, torch.Tensor]:
 
 def _boolean(path: Path, name: str, tensor: torch.Tensor) -> torch.Tensor:
     if not ((tensor == 0) | (tensor == 1)).all():
-        raise ArtifactError(f"{path}: {name} holds other values than 0 and 1, expected a mask (1 = kept)")
+        raise ArtifactError(f"{path}: {name} contains values other than 0 and 1, expected a mask (1 = kept)")
     return tensor == 1

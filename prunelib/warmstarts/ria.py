@@ -32,7 +32,7 @@ def saliency(weight: torch.Tensor, gram: torch.Tensor, settings: Settings = _DEF
 METHOD = WarmStart(
     settings=Settings,
     saliency=saliency,
-    summary="share of its row and column, times the norm to the power `exponent`",
+    summary="share of its row and column sums, times the norm of its input to the power `exponent`",
     source="Zhang et al., ICLR 2024",
 )
 

@@ -61,7 +61,7 @@ def choose(weight: torch.Tensor, gram: torch.Tensor, pattern: Pattern, settings:
 METHOD = WarmStart(
     settings=Settings,
     choose=choose,
-    summary="keep what costs most to prune once the columns to the right have made up for it",
+    summary="keep the weights whose pruning raises the error most after the columns to the right are updated",
     source="Frantar & Alistarh, [2301.00774](https://arxiv.org/abs/2301.00774)",
 )
 

@@ -119,7 +119,7 @@ def test_energies_of_other_layers_are_refused(written, index):
     [
         (GRAM.double(), ArtifactError, r"is torch\.float64 \(32, 32\), expected float32 \(32, 32\)"),
         (GRAM[:4, :4].clone(), ArtifactError, r"is torch\.float32 \(4, 4\), expected float32 \(32, 32\)"),
-        (GRAM * torch.nan, NumericalError, "holds NaN or infinity"),
+        (GRAM * torch.nan, NumericalError, "contains NaN or infinity"),
     ],
 )
 def test_a_matrix_that_is_no_gram_of_the_layer_is_refused(written, layer, matrix, error, message):

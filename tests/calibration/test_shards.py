@@ -59,7 +59,7 @@ def test_experts_that_saw_few_tokens_are_named_and_pruned_as_if_independent(tmp_
     index = find_layers(load_model(folder, "float32", "cpu"), folder)
     settings = SETTINGS.model_copy(update={"min_tokens": 20})
     calibration = ShardCalibration(folder, "float32", index, settings, tmp_path)
-    with pytest.warns(UserWarning, match=r"inputs of experts saw fewer than calibration\.min_tokens = 20 tok"):
+    with pytest.warns(UserWarning, match=r"inputs of experts received fewer than calibration\.min_tokens = 20 tok"):
         whole = calibrate_in_shards(calibration, (WINDOWS, HELD_OUT), DRAWN_FROM, Bar())
     experts = {layer.gram: layer for layer in index.layers if layer.fused is not None}
     for block in range(2):

@@ -67,7 +67,7 @@ def test_masks_of_another_model_change_nothing(dense: tuple[str, Path]) -> None:
     index = find_layers(model, folder)
     (first, *_), masks = index.layers, halves(index)
     del masks[first.name]
-    with pytest.raises(PatternError, match=rf"layers have none, first {first.name}$"):
+    with pytest.raises(PatternError, match=rf"layers are missing, first {first.name}$"):
         prune(model, index.layers, Pruned(masks, {}), folder)
     dense_weights = tiny_model(family).state_dict()
     assert all(torch.equal(weight, dense_weights[name]) for name, weight in model.state_dict().items())

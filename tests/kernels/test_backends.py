@@ -35,7 +35,7 @@ with warnings.catch_warnings(record=True) as told:
     refined = sparseswaps(weight, torch.eye(12), select(weight.abs(), PerRow(sparsity=0.5)), PerRow(sparsity=0.5))
 assert refined.optimal.all()
 assert [str(each.message).partition(" cannot be used")[0] for each in told] == ["numba"]
-assert "swaps run in plain torch, hundreds of times slower" in str(told[0].message)
+assert "swaps run as plain torch, hundreds of times slower" in str(told[0].message)
 """
 
 

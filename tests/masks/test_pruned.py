@@ -33,7 +33,7 @@ def test_weights_that_do_not_belong_are_refused(tmp_path):
     for values, provenance, message in (
         ({"a": torch.ones(4)}, PROVENANCE, "a holds 4 weights, which do not fit its mask"),
         ({"c": torch.ones(4)}, PROVENANCE, "c holds 4 weights, which do not fit its mask"),
-        ({"a": torch.ones(3) / 0}, PROVENANCE, "a holds NaN or infinity"),
+        ({"a": torch.ones(3) / 0}, PROVENANCE, "a contains NaN or infinity"),
         ({"a": torch.ones(3)}, {**PROVENANCE, "tokens": "others"}, "its tokens is 'others', but 'def' was expected"),
     ):
         store.write_tensors(path, values, "weights", provenance)

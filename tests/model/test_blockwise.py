@@ -123,8 +123,8 @@ def test_a_real_fault_inside_the_forward_is_not_swallowed():
 @pytest.mark.parametrize(
     ("forward", "line"),
     [
-        (lambda model: lambda **_: None, "decoder block 0 is not reached by the forward"),
-        (lambda model: model.forward, "decoder block 0 returns tuple, expected states"),
+        (lambda model: lambda **_: None, "decoder block 0 is not called in the forward pass"),
+        (lambda model: model.forward, "decoder block 0 returns tuple, expected hidden states"),
     ],
 )
 def test_a_model_of_another_make_is_refused(forward, line):

@@ -289,8 +289,8 @@ def test_masks_that_do_not_fit_change_nothing(llama: Path) -> None:
     good = halves(layers)
     first, last = layers[0].name, layers[-1].name
     misfits = {
-        rf"masks: 1 of 14 layers have none, first {last}": {k: v for k, v in good.items() if k != last},
-        r"masks: 1 are for no layer of the model, first lm_head": {**good, "lm_head": good[first]},
+        rf"masks: 1 of 14 layers are missing, first {last}": {k: v for k, v in good.items() if k != last},
+        r"masks: 1 match no layer of the model, first lm_head": {**good, "lm_head": good[first]},
         rf"mask of {last}: torch\.bool \(48, 32\), expected torch\.bool \(32, 48\)": {**good, last: good[last].T},
         rf"mask of {first}: torch\.float32 \(32, 32\), expected": {**good, first: good[first].float()},
     }
@@ -396,7 +396,7 @@ def test_weights_that_are_not_finite_are_refused(value: float, llama: Path) -> N
     layers = find_layers(load_model(llama, "float32", "cpu"), llama).layers
     edit_tensors(llama, model__layers__0__mlp__up_proj__weight=torch.full((48, 32), value))
     layer = next(layer for layer in layers if layer.name == "model.layers.0.mlp.up_proj")
-    with pytest.raises(NumericalError, match=r"model\.layers\.0\.mlp\.up_proj\.weight holds NaN or infinity"):
+    with pytest.raises(NumericalError, match=r"model\.layers\.0\.mlp\.up_proj\.weight contains NaN or infinity"):
         read_weight(llama, layer)
 
 

@@ -94,7 +94,7 @@ def test_broken_weights_are_refused_by_name(project, value):
     path.unlink()
     save_file(tensors, path, metadata={"format": "pt"})
     output = project.command("python", "stages/calibrate.py", "--model", "tiny", "--seed", "0", fails=True)
-    assert "model.layers.1.mlp.up_proj.weight holds NaN or infinity" in output
+    assert "model.layers.1.mlp.up_proj.weight contains NaN or infinity" in output
     assert "Traceback" not in output
 
 

@@ -105,7 +105,7 @@ def test_inputs_that_come_about_leave_no_gram_matrices_and_join_the_stages():
     before, after = ({need.what: need.size for need in disk(planned, work)} for work in (dense, block))
     assert before.keys() - after.keys() == {"Gram matrices, seeds: 1"}
     states, masks = 128 * 2048 * 4096 * 2, planned.prunable // 8
-    assert after["scratch, for a while"] == states + masks + planned.prunable
+    assert after["scratch (temporary)"] == states + masks + planned.prunable
 
 
 def test_states_and_gram_matrices_beyond_their_budgets_are_not_on_the_gpu():

@@ -69,7 +69,7 @@ def test_a_snapshot_asks_for_the_named_top_level_files_at_the_commit(monkeypatch
 )
 def test_the_hubs_refusals_become_one_line(monkeypatch, error, message):
     answering(monkeypatch, huggingface_hub, "snapshot_download", error)
-    with pytest.raises(SourceError, match=f"^owner/name at {REVISION}: not had from the hub: .*{message}") as caught:
+    with pytest.raises(SourceError, match=f"^owner/name at {REVISION}: could not be downloaded .*{message}") as caught:
         snapshot(REPOSITORY, ["*.json"])
     assert "\n" not in str(caught.value)
 
@@ -125,7 +125,7 @@ def test_a_mirror_is_asked_and_offline_what_it_gave_is_found(tmp_path):
 
 def test_offline_what_is_not_there_is_one_line(tmp_path):
     (line,) = snapshot_with(tmp_path, HF_HUB_OFFLINE="1").splitlines()
-    assert line.startswith(f"owner/name at {REVISION}: not had from the hub: ")
+    assert line.startswith(f"owner/name at {REVISION}: could not be downloaded from the hub: ")
 
 
 def test_rows_are_one_column_of_one_split(monkeypatch):
@@ -150,7 +150,7 @@ def test_a_column_that_is_no_text_is_refused(monkeypatch, column, message):
 @pytest.mark.parametrize("kind", [ValueError, datasets.exceptions.DatasetGenerationError, ConnectionError])
 def test_an_unknown_split_or_damaged_dataset_is_refused(monkeypatch, kind):
     answering(monkeypatch, datasets, "load_dataset", kind('Unknown split "tset".'))
-    with pytest.raises(SourceError, match='not had from the hub: Unknown split "tset"'):
+    with pytest.raises(SourceError, match='could not be downloaded from the hub: Unknown split "tset"'):
         rows(Dataset(id="owner/name", revision=REVISION), "tset")
 
 

@@ -91,7 +91,7 @@ def test_a_file_that_is_missing_or_no_safetensors_is_refused(tmp_path):
 def test_other_values_than_0_and_1_are_refused(plain, value):
     mask = GIVEN["blocks.0.q"].float()
     mask[1, 2] = value
-    with pytest.raises(ArtifactError, match=r"blocks\.0\.q holds other values than 0 and 1"):
+    with pytest.raises(ArtifactError, match=r"blocks\.0\.q contains values other than 0 and 1"):
         read(plain({**GIVEN, "blocks.0.q": mask}))
 
 
@@ -103,8 +103,8 @@ def test_a_layer_under_both_its_names_is_refused(plain):
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"blocks.0.q": None}, r"1 of 2 layers have none, first blocks\.0\.q"),
-        ({"head": ~GIVEN["blocks.0.q"]}, "1 are for no layer of the model, first head"),
+        ({"blocks.0.q": None}, r"1 of 2 layers are missing, first blocks\.0\.q"),
+        ({"head": ~GIVEN["blocks.0.q"]}, "1 match no layer of the model, first head"),
         (
             {"blocks.0.up": GIVEN["blocks.0.up"].T.contiguous()},
             r"mask of blocks\.0\.up: torch.bool \(8, 12\), expected",
