@@ -63,3 +63,16 @@ def test_no_import_goes_up():
 def test_no_two_folders_import_each_other():
     pairs = {(folder, other) for folder, path in files() for other in imported(path) if folder != other}
     assert {pair for pair in pairs if pair[::-1] in pairs} == set()
+
+
+def test_only_commands_and_tasks_read_the_environment():
+    """A task runs where Ray puts it, so that it must read the settings of that machine; all else is an argument."""
+    tasks = {"calibration/shards.py", "evaluation/parts.py", "pruning/refinement.py"}
+    readers = {
+        str(path.relative_to(ROOT))
+        for _, path in files()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module == "prunelib.runtime.machine"
+        if {"machine", "budgets"} & {alias.name for alias in node.names}
+    }
+    assert {reader for reader in readers if not reader.startswith(("cli/", "runtime/"))} == {"workflow.py", *tasks}

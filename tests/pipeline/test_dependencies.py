@@ -21,6 +21,7 @@ FRAME = {
     "prunelib/planning/checks.py",  # refuses to begin, or changes nothing
     "prunelib/pruning/warm_up.py",
     "prunelib/runtime/code.py",
+    "prunelib/runtime/compute.py",
     "prunelib/runtime/console.py",
     "prunelib/runtime/load.py",
     "prunelib/runtime/machine.py",
