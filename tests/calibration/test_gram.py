@@ -226,7 +226,7 @@ def test_a_layer_that_misses_tokens_is_named(llama: tuple) -> None:
     mlp = model.model.layers[0].mlp
     whole = mlp.forward
     mlp.forward = lambda x: whole(x[:1]).expand_as(x)  # the batch axis dropped and broadcast
-    with pytest.raises(ModelError, match=r"^model\.layers\.0\.mlp\.gate_proj: saw 8 of 24 tokens"):
+    with pytest.raises(ModelError, match=r"^model\.layers\.0\.mlp\.gate_proj: received 8 of 24 tokens"):
         accumulated(model, index, random_windows(samples=3, length=8), batch=3, budget=UNLIMITED)
 
 

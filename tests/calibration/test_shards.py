@@ -8,7 +8,7 @@ from families import random_windows, save, tiny_model
 from runs import Bar, stopped_at_each_write
 
 from prunelib.calibration.artifact import Calibration, read_grams
-from prunelib.calibration.settings import CalibrationSettings
+from prunelib.calibration.settings import CalibrationInputs, CalibrationSettings
 from prunelib.calibration.shards import ShardCalibration, calibrate_in_shards
 from prunelib.calibration.statistics import InputStatistics
 from prunelib.model.structure import find_layers, load_model
@@ -31,7 +31,7 @@ def calibrate(model, scratch, shards, windows=(WINDOWS, HELD_OUT), **changes):
     settings, bar = SETTINGS.model_copy(update={"shards": shards, **changes}), Bar()
     calibration = ShardCalibration(folder, "float32", index, settings, scratch)
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*inputs of experts saw fewer")
+        warnings.filterwarnings("ignore", message=".*inputs of experts received fewer")
         return calibrate_in_shards(calibration, windows, DRAWN_FROM, bar), bar.done
 
 
@@ -74,7 +74,7 @@ def test_without_held_out_windows_nothing_is_held_out(model, tmp_path):
 
 
 def test_inputs_that_depend_on_what_is_pruned_are_left_to_refinement(model, tmp_path):
-    added, _ = calibrate(model, tmp_path / "added", 2, inputs="sequential")
+    added, _ = calibrate(model, tmp_path / "added", 2, inputs=CalibrationInputs.SEQUENTIAL)
     assert {file.name for file in added.iterdir()} == {"tokens.safetensors", "layers.json", "energies.json"}
 
 

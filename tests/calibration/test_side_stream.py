@@ -115,5 +115,5 @@ def test_a_model_that_changes_its_inputs_is_refused_where_they_are_read_later(lo
 
     model.model.layers[0].mlp.down_proj.register_forward_hook(change_inputs)
     statistics(model, folder, CPU, monkeypatch)
-    with pytest.raises(ModelError, match=r"down_proj: the model changes its inputs in place .* PRUNELIB_DEVICE=cpu"):
+    with pytest.raises(ModelError, match=r"down_proj: the model changes its inputs in place"):
         statistics(model, folder, GPU, monkeypatch)

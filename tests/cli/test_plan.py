@@ -107,7 +107,7 @@ def test_experts_are_counted_one_by_one(command, tmp_path):
 def test_a_family_without_a_rule_is_said_to_have_none(command, tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps({**LLAMA_8B, "model_type": "stablelm"}))
-    assert command("--config", path)[1][1].startswith("no rule for this family, so the shapes are those of a Llama; ")
+    assert command("--config", path)[1][1].startswith("unknown family: ")
 
 
 def test_a_model_of_the_params_is_planned_with_its_grid(command, tmp_path):

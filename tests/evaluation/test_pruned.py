@@ -47,7 +47,7 @@ def test_updated_weights_stand_where_the_mask_keeps_them_and_in_no_other_layer(d
     found = model.get_parameter(f"{updated.name}.weight").data
     torch.testing.assert_close(found.T if updated.transposed else found, weight, rtol=0, atol=0)
     found[0, 0] += 1
-    with pytest.raises(ModelError, match=rf"^{updated.name}: 1 of \d+ kept weights are not those of the refiner"):
+    with pytest.raises(ModelError, match=rf"^{updated.name}: 1 of \d+ kept weights .* the refiner"):
         check_pruned(model, index.layers, masks, folder, {updated.name: weight})
 
 
@@ -57,7 +57,7 @@ def test_a_model_with_other_weights_than_its_folder_is_refused(dense: tuple[str,
     index = find_layers(model, folder)
     last = index.layers[-1].name
     model.get_parameter(f"{last}.weight").data[0, 0] += 1
-    with pytest.raises(ModelError, match=rf"^{last}: 1 of \d+ kept weights are not those of"):
+    with pytest.raises(ModelError, match=rf"^{last}: 1 of \d+ kept weights "):
         prune(model, index.layers, Pruned(halves(index), {}), folder)
 
 

@@ -297,7 +297,7 @@ def test_an_answer_without_context_follows_the_first_token(tokenizer: PreTrained
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"names": ["piqa", "piqa"]}, "a name stands twice"),
+        ({"names": ["piqa", "piqa"]}, "duplicate name"),
         ({"limit": 1}, "greater than or equal to 2"),
         ({"batch": 0}, "greater than or equal to 1"),
         ({"shots": 5}, "unknown key 'shots'"),

@@ -15,7 +15,7 @@ from prunelib.runtime.compute import AUTO, Compute
 
 def test_without_triton_one_warning_names_the_loss(monkeypatch):
     forbid(monkeypatch, "triton")
-    with pytest.warns(UserWarning, match=r"triton cannot be used .*: swaps run in plain torch"):
+    with pytest.warns(UserWarning, match=r"triton cannot be used .*: swaps run as plain torch"):
         assert backend(torch.device("cuda"), "swaps", AUTO) is swaps
 
 

@@ -19,6 +19,7 @@ pytest.importorskip("triton", reason="triton is not installed")
 from prunelib.kernels import backend
 from prunelib.kernels import cuda_chunks as chunks
 from prunelib.kernels.block_moves import cuda
+from prunelib.runtime.compute import AUTO
 
 pytestmark = pytest.mark.triton
 
@@ -116,4 +117,4 @@ def test_how_the_work_is_cut_changes_nothing(monkeypatch, pattern, at_once):
 
 
 def test_tensors_on_a_gpu_get_this_backend():
-    assert backend(torch.device("cuda"), "block_moves") is cuda
+    assert backend(torch.device("cuda"), "block_moves", AUTO) is cuda

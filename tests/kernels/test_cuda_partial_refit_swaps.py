@@ -20,6 +20,7 @@ pytest.importorskip("triton", reason="triton is not installed")
 from prunelib.kernels import backend
 from prunelib.kernels import cuda_chunks as chunks
 from prunelib.kernels.partial_refit_swaps import cuda
+from prunelib.runtime.compute import AUTO
 
 pytestmark = pytest.mark.triton
 
@@ -156,4 +157,4 @@ def test_the_refiner_takes_what_it_gives(monkeypatch):
 
 
 def test_tensors_on_a_gpu_get_this_backend():
-    assert backend(torch.device("cuda"), "partial_refit_swaps") is cuda
+    assert backend(torch.device("cuda"), "partial_refit_swaps", AUTO) is cuda

@@ -18,6 +18,7 @@ pytest.importorskip("triton", reason="triton is not installed")
 from prunelib.kernels import backend
 from prunelib.kernels import cuda_chunks as chunks
 from prunelib.kernels.swaps import cuda
+from prunelib.runtime.compute import AUTO
 
 pytestmark = pytest.mark.triton
 
@@ -180,4 +181,4 @@ def test_no_swap_is_made_for_rounding_alone(seed):
 
 
 def test_tensors_on_a_gpu_get_this_backend():
-    assert backend(torch.device("cuda"), "swaps") is cuda
+    assert backend(torch.device("cuda"), "swaps", AUTO) is cuda

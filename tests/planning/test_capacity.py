@@ -136,7 +136,7 @@ def test_calibration_is_refused_where_its_matrices_do_not_fit(free, tmp_path):
     with pytest.raises(StageError, match=r"Gram matrices of all blocks: .* needs 96\.0 MB on disk, 48\.0 MB free"):
         refusals.require_capacity_to_calibrate(tmp_path, INDEX, two, token_bytes=0)
     free(memory=2 * GRAM)
-    with pytest.raises(StageError, match=r"Gram matrices of a block, and states .*: needs 48\.0 MB of memory"):
+    with pytest.raises(StageError, match=r"Gram matrices of a block, and hidden states .*: needs 48\.0 MB of memory"):
         refusals.require_capacity_to_calibrate(tmp_path, INDEX, two, token_bytes=0)
 
 

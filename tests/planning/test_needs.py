@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prunelib.calibration.artifact import write_grams
+from prunelib.calibration.settings import CalibrationInputs
 from prunelib.calibration.statistics import InputStatistics
 from prunelib.calibration.whole_model import plan_passes
 from prunelib.masks.packed import write_masks
@@ -96,7 +97,7 @@ def test_the_memory_of_the_stages_is_what_they_hold():
 
 
 def test_inputs_that_come_about_leave_no_gram_matrices_and_join_the_stages():
-    planned, dense, block = outline(LLAMA_8B), Workload(), Workload(inputs="sequential")
+    planned, dense, block = outline(LLAMA_8B), Workload(), Workload(inputs=CalibrationInputs.SEQUENTIAL)
     known, come_about = (memory(planned, work, **BUDGETS) for work in (dense, block))
     assert come_about[0].gpu == 0
     assert come_about[1].gpu == known[0].gpu + known[1].gpu

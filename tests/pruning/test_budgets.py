@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from prunelib import NOfM, PerLayer, PerRow, gram_matrix, warmstarts
+from prunelib.calibration.settings import CalibrationInputs
 from prunelib.errors import ParamsError, PatternError
 from prunelib.masks.allocation import Owl, Table
 from prunelib.model.layers import Layer
@@ -102,7 +103,12 @@ def model(tmp_path):
         weights[each.name][0, : 4 * each.block] *= 50
     save_file({f"{name}.weight": weight for name, weight in weights.items()}, tmp_path / "model.safetensors")
     grams = {each.name: gram_matrix(torch.randn(50, each.inputs, generator=generator)) for each in LAYERS}
-    calibration = SimpleNamespace(index=index_of(LAYERS), gram=lambda each: grams[each.name], provenance={"model": "m"})
+    calibration = SimpleNamespace(
+        index=index_of(LAYERS),
+        inputs=CalibrationInputs.DENSE,
+        gram=lambda each: grams[each.name],
+        provenance={"model": "m"},
+    )
     return tmp_path, calibration, weights, grams
 
 
@@ -181,7 +187,7 @@ def test_few_steps_make_up_what_is_left():
 
 def test_owl_needs_inputs_that_are_known_beforehand(tmp_path):
     text = (ROOT / "params.yaml").read_text()
-    text = text.replace("patterns: [row60, nm24]", "patterns: [row60_owl]").replace("tion: dense ", "tion: block ")
+    text = text.replace("[row60, nm24]", "[row60_owl]").replace("inputs: dense ", "inputs: sequential ")
     (tmp_path / "params.yaml").write_text(text)
-    with pytest.raises(ParamsError, match=r"patterns\.row60_owl: OWL looks at all blocks .* = dense, found block"):
+    with pytest.raises(ParamsError, match=r"patterns\.row60_owl: .* = dense, found sequential"):
         load_params(tmp_path / "params.yaml")

@@ -105,7 +105,7 @@ def plain(model, index, inputs, method=sparseswaps):
     return pruned
 
 
-@pytest.mark.filterwarnings("ignore:.*inputs of experts saw fewer")
+@pytest.mark.filterwarnings("ignore:.*inputs of experts received fewer")
 @pytest.mark.parametrize("inputs", ["sequential", "true_sequential"])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("family", [*DENSE, *MIXTURE])

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from prunelib import NOfM, PerLayer, PerRow, gram_matrix, ria, select, wanda, warmstarts
+from prunelib.calibration.settings import CalibrationInputs
 from prunelib.errors import PatternError
 from prunelib.masks.patterns import check_mask
 from prunelib.methods import registry
@@ -42,7 +43,9 @@ def model(tmp_path):
         for name, w in WEIGHTS.items()
     )
     index = SimpleNamespace(layers=layers)
-    calibration = SimpleNamespace(index=index, gram=lambda layer: GRAMS[layer.name], provenance={"model": "m"})
+    calibration = SimpleNamespace(
+        index=index, inputs=CalibrationInputs.DENSE, gram=lambda layer: GRAMS[layer.name], provenance={"model": "m"}
+    )
     return tmp_path, calibration
 
 

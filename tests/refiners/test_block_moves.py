@@ -57,7 +57,7 @@ def test_without_numba_the_result_is_the_same(monkeypatch):
     p = problem(4, NOfM(keep=2, group=4), rows=6, inputs=16, tokens=60)
     compiled = refine(p.weight, p.gram, p.mask, p.pattern)
     forbid(monkeypatch, "numba")
-    with pytest.warns(UserWarning, match="block_moves run in plain torch"):
+    with pytest.warns(UserWarning, match="block_moves run as plain torch"):
         plain = refine(p.weight, p.gram, p.mask, p.pattern)
     torch.testing.assert_close(compiled.mask, plain.mask)
 

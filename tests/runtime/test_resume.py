@@ -61,7 +61,7 @@ def test_the_second_process_says_who_works_on_it():
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(words, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout.readline() == "at work\n"
-        with pytest.raises(StageError, match=f"^refine-a: process {other.pid} works on it"), resumable("refine-a", {}):
+        with pytest.raises(StageError, match=f"^refine-a: process {other.pid} runs it"), resumable("refine-a", {}):
             pass
         other.kill()
     with resumable("refine-a", {}):

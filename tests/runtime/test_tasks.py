@@ -159,7 +159,7 @@ def test_a_node_that_does_not_see_the_folder_is_named_before_any_work(on_ray, tm
     from prunelib.runtime import ray_backend
 
     monkeypatch.setattr(ray_backend, "_sees", lambda _look: False)
-    with pytest.raises(StageError, match=r"not seen by 127\.0\.0\.1; all nodes need one file system"):
+    with pytest.raises(StageError, match=r"not visible on 127\.0\.0\.1"):
         run_tasks(partial(fail_at, tmp_path, None), ITEMS, float, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
@@ -180,7 +180,7 @@ def test_an_address_without_ray_is_one_line(tmp_path, monkeypatch):
     if ray.is_initialized():
         ray.shutdown()
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
-    with pytest.raises(StageError, match=r"^RAY_ADDRESS=127\.0\.0\.1:1: no Ray there \([^\n]*\)$"):
+    with pytest.raises(StageError, match=r"^RAY_ADDRESS=127\.0\.0\.1:1: no Ray cluster \([^\n]*\)$"):
         run_tasks(square, ITEMS, float, tmp_path)
 
 

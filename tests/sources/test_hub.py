@@ -139,7 +139,7 @@ def test_rows_are_one_column_of_one_split(monkeypatch):
 
 @pytest.mark.parametrize(
     ("column", "message"),
-    [("body", "no column 'body', expected one of text, label"), ("label", "something else than text")],
+    [("body", "no column 'body', expected one of text, label"), ("label", "column .* text")],
 )
 def test_a_column_that_is_no_text_is_refused(monkeypatch, column, message):
     answering(monkeypatch, datasets, "load_dataset", datasets.Dataset.from_dict({"text": ["a"], "label": [0]}))
