@@ -1,9 +1,9 @@
 """The records of a cell that the stages refine and evaluate write and the report reads."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -13,6 +13,7 @@ from prunelib.runtime import store
 from prunelib.settings import Settings
 
 T = TypeVar("T")
+_LAYERS, _CELL, _TIMING, _MADE_FROM = "layers", "cell", "timing", "made_from"
 
 BOS_SUFFIX = "_bos_per_window"
 """Suffix of a text's name if every window began with a BOS token: not comparable with other perplexities."""
@@ -160,30 +161,61 @@ def optimality_gap(losses: Sequence[float], bounds: Sequence[float]) -> float:
     return fmean(1 - bound / loss if loss else 0.0 for bound, loss in zip(bounds, losses, strict=True))
 
 
-def write_layers(path: Path, layers: Sequence[LayerResult]) -> None:
-    """Write the records of a cell's layers as JSON.
+def write_layers(path: Path, layers: Sequence[LayerResult], made_from: Mapping[str, Any]) -> None:
+    """Write the records of a cell's layers, and what they were made from, as JSON.
 
     Raises
     ------
     ArtifactError
         If the file could not be written.
     """
-    store.write_json(path, [layer.model_dump() for layer in layers])
+    value = {_MADE_FROM: made_from, _LAYERS: [layer.model_dump() for layer in layers]}
+    store.write_record(path, _LAYERS, value)
 
 
-def read_layers(path: Path) -> list[LayerResult]:
-    """Read the records of a cell's layers; raises ArtifactError if the file is missing, damaged or of another kind."""
-    return _parsed(path, TypeAdapter(list[LayerResult]))
+def read_layers(path: Path, expected: Mapping[str, Any]) -> list[LayerResult]:
+    """Read the records of a cell's layers.
+
+    Raises
+    ------
+    ArtifactError
+        If the file is missing, damaged or of another kind, or was not made from what is ``expected``.
+    """
+    value = store.read_record(path, _LAYERS)
+    store.expect_provenance(path, value.get(_MADE_FROM, {}), expected)
+    return _parsed(path, value.get(_LAYERS), TypeAdapter(list[LayerResult]))
 
 
-def write_record(path: Path, record: CellResult | Timing) -> None:
-    """Write one record as JSON without its None fields; raises ArtifactError if the file could not be written."""
-    store.write_json(path, record.model_dump(exclude_none=True))
+def write_cell(path: Path, record: CellResult, made_from: Mapping[str, Any]) -> None:
+    """Write the figures of a cell without its None fields, and what they were made from, as JSON.
+
+    The latter is in a list, which ``dvc metrics`` does not show.
+
+    Raises
+    ------
+    ArtifactError
+        If the file could not be written.
+    """
+    store.write_record(path, _CELL, {**record.model_dump(exclude_none=True), _MADE_FROM: [made_from]})
 
 
-def read_cell(path: Path) -> CellResult:
-    """Read the figures of a cell; raises ArtifactError if the file is missing, damaged or of another kind."""
-    return _parsed(path, TypeAdapter(CellResult))
+def read_cell(path: Path, expected: Mapping[str, Any]) -> tuple[CellResult, dict[str, Any]]:
+    """Read the figures of a cell, and what they were made from.
+
+    Raises
+    ------
+    ArtifactError
+        If the file is missing, damaged or of another kind, or was not made from what is ``expected``.
+    """
+    value = store.read_record(path, _CELL)
+    made_from: dict[str, Any] = dict(*value.pop(_MADE_FROM, ()))
+    store.expect_provenance(path, made_from, expected)
+    return _parsed(path, value, TypeAdapter(CellResult)), made_from
+
+
+def write_timing(path: Path, record: Timing) -> None:
+    """Write the time and memory of a refinement as JSON; raises ArtifactError if the file could not be written."""
+    store.write_record(path, _TIMING, record.model_dump())
 
 
 def read_timing(path: Path, layers: Path) -> Timing | None:
@@ -198,12 +230,12 @@ def read_timing(path: Path, layers: Path) -> Timing | None:
     """
     if not path.is_file():
         return None
-    timing = _parsed(path, TypeAdapter(Timing))
+    timing = _parsed(path, store.read_record(path, _TIMING), TypeAdapter(Timing))
     return timing if timing.layers_sha256 == store.sha256_file(layers) else None
 
 
-def _parsed(path: Path, form: TypeAdapter[T]) -> T:
+def _parsed(path: Path, value: Any, form: TypeAdapter[T]) -> T:
     try:
-        return form.validate_python(store.read_json(path))
+        return form.validate_python(value)
     except ValidationError as error:
         raise ArtifactError(f"{path}: not the record that was expected ({error.errors()[0]['msg']})") from None

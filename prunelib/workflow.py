@@ -17,7 +17,7 @@ from prunelib.runtime import store
 from prunelib.runtime.code import code_identity
 from prunelib.runtime.console import one_line
 from prunelib.runtime.machine import machine
-from prunelib.sources.provenance import model_identity, text_identity
+from prunelib.sources.provenance import model_identity, tasks_identity, text_identity
 
 ARTIFACTS = Path("artifacts")
 RESULTS = Path("results")
@@ -110,11 +110,17 @@ def evaluated(params: Params, cell: Cell) -> dict[str, Any]:
     items = task_data(params)
     return {
         **origin,
-        "source": params.models[cell.model].model_dump(mode="json"),
-        "settings": params.evaluation.model_dump(mode="json"),
+        **evaluation_of(params, cell.model),
         "texts": {text: text_identity(text_folder(text)) for text in params.grid.texts},
-        "items": items and store.sha256_file(items / "provenance.json"),
+        "items": items and tasks_identity(items),
     }
+
+
+def evaluation_of(params: Params, model: str) -> dict[str, Any]:
+    """Return the settings that determine the figures of a model: part of :func:`evaluated`."""
+    source = params.models[model]
+    running = {"dtype": source.dtype, "bos_per_window": source.bos_per_window}
+    return {**running, "evaluation": params.evaluation.model_dump(mode="json")}
 
 
 def task_data(params: Params) -> Path | None:

@@ -9,7 +9,7 @@ from prunelib.evaluation.pruned import mean_errors
 from prunelib.model.structure import load_tokenizer
 from prunelib.params import Params
 from prunelib.planning.checks import require_capacity_to_evaluate
-from prunelib.results import CellResult, read_layers, write_record
+from prunelib.results import CellResult, read_layers, write_cell
 from prunelib.runtime.machine import machine
 from prunelib.runtime.progress import meter
 from prunelib.runtime.resume import resumable
@@ -31,7 +31,9 @@ def evaluate(
     tokenizer = load_tokenizer(folder)
     bos = bos_of(tokenizer) if source.bos_per_window else None
     windows = held_out_windows(texts, tokenizer, settings.perplexity, bos)
-    decides = {**workflow.evaluated(params, cell), "code": workflow.code_of("evaluate")}
+    evaluated = workflow.evaluated(params, cell)
+    decides = {**evaluated, "code": workflow.code_of("evaluate")}
+    made_from = workflow.made_from(params, cell) if pattern else {}
     with (
         resumable(f"evaluate-{cell.full_name}", decides) as scratch,
         meter(f"perplexity of {cell.name}", sum(map(len, windows.values())), "windows") as bar,
@@ -41,14 +43,15 @@ def evaluate(
             folder=folder,
             dtype=source.dtype,
             pruned=workflow.refined_folder(cell) if pattern else None,
-            made_from=workflow.made_from(params, cell) if pattern else {},
+            pattern=params.patterns[pattern] if pattern else None,
+            made_from=made_from,
             perplexity=settings.perplexity,
             tasks=settings.tasks,
             items=workflow.task_data(params),
         )
         figures = evaluate_parts(evaluation, windows, bar)
-        errors = mean_errors(read_layers(workflow.layers_file(cell))) if pattern else {}
-        write_record(workflow.result_file(cell), CellResult(cell=cell, **figures, **errors))
+        errors = mean_errors(read_layers(workflow.layers_file(cell), made_from)) if pattern else {}
+        write_cell(workflow.result_file(cell), CellResult(cell=cell, **figures, **errors), evaluated)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from prunelib.pruning.chains import steps_of
 from prunelib.pruning.refinement import FinishedBlocks
 from prunelib.pruning.warm_up import warm_up
 from prunelib.pruning.whole_model import ModelRefinement
-from prunelib.results import Timing, write_layers, write_record
+from prunelib.results import Timing, write_layers, write_timing
 from prunelib.runtime.machine import machine
 from prunelib.runtime.progress import meter, note
 from prunelib.runtime.resume import resumable
@@ -51,7 +51,7 @@ def refine(params: Params, model: str, seed: int, pattern: str, warmstart: str, 
     ):
         blocks = refinement.run(FinishedBlocks(scratch, provenance), machine(), bar)
         write_pruned(refined_folder, merge_pruned([block.pruned for block in blocks]), provenance)
-        write_layers(workflow.layers_file(cell), [record for block in blocks for record in block.records])
+        write_layers(workflow.layers_file(cell), [layer for block in blocks for layer in block.records], provenance)
         step_seconds = [sum(seconds) for seconds in zip(*(block.step_seconds for block in blocks), strict=True)]
         timing = Timing(
             layers_sha256=sha256_file(workflow.layers_file(cell)),
@@ -59,7 +59,7 @@ def refine(params: Params, model: str, seed: int, pattern: str, warmstart: str, 
             peak_bytes=max(block.peak_bytes for block in blocks),
             machine=machine().refining_name,
         )
-        write_record(workflow.timing_file(cell), timing)
+        write_timing(workflow.timing_file(cell), timing)
 
 
 if __name__ == "__main__":

@@ -78,8 +78,8 @@ def test_help_says_what_the_stage_does_and_takes(stage):
 def calibrated(tmp_path, monkeypatch):
     """A folder with a model's identity and two calibration tokens, in which the test runs."""
     monkeypatch.chdir(tmp_path)
-    model = {"kind": "model", "sha256": "of the model"}
-    store.write_json(workflow.model_folder("smollm2_135m") / "provenance.json", model)
+    model = {"checksums": {}, "sha256": "of the model"}
+    store.write_record(workflow.model_folder("smollm2_135m") / "provenance.json", "model", model)
     tokens = torch.tensor([[1, 2]], dtype=torch.int32)
     return write_tokens(workflow.calibration_folder(CELL), tokens, tokens[:0], {"model": "of the model"})
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 
 from prunelib.calibration.settings import CalibrationInputs
 from prunelib.calibration.statistics import BlockStatistics, InputStatistics
@@ -106,11 +105,9 @@ class Calibration:
 
     def _read(self, layer: Layer, name: str, shape: tuple[int, ...]) -> torch.Tensor:
         path = block_file(self.folder, layer.block)
-        store.expect_provenance(path, store.read_provenance(path, "gram"), {**self.provenance, "block": layer.block})
-        with safe_open(path, framework="pt") as stream:
-            if name not in stream.keys():  # noqa: SIM118 - no mapping, only keys()
-                raise ArtifactError(f"{path}: no Gram matrix of {name}; rerun the calibrate stage")
-            tensor: torch.Tensor = stream.get_tensor(name)
+        header = store.read_provenance(path, "gram")
+        store.expect_provenance(path, header, {**self.provenance, "block": layer.block})
+        tensor = store.read_tensor(path, header, name)
         if tensor.dtype != torch.float32 or tensor.shape != shape:
             raise ArtifactError(f"{path}: {name} is {tensor.dtype} {tuple(tensor.shape)}, expected float32 {shape}")
         if not tensor.isfinite().all():
@@ -166,7 +163,7 @@ def write_layers(folder: Path, index: LayerIndex, energies: Mapping[str, float],
         If a file could not be written.
     """
     write_index(folder / "layers.json", index, provenance["model"])
-    store.write_json(folder / _ENERGIES, {"kind": "energies", **provenance, "energies": energies})
+    store.write_record(folder / _ENERGIES, "energies", {**provenance, "energies": energies})
 
 
 def tokens_seen(folder: Path, blocks: Iterable[int]) -> dict[str, int]:
@@ -233,9 +230,7 @@ def _count(name: str, header: Mapping[str, Any]) -> int:
 
 def _read_energies(folder: Path, layers: Sequence[str], provenance: Mapping[str, str]) -> dict[str, float]:
     path = folder / _ENERGIES
-    header = store.read_json(path)
-    if not isinstance(header, dict) or header.get("kind") != "energies":
-        raise ArtifactError(f"{path}: expected an energies artifact of prunelib, found another file")
+    header = store.read_record(path, "energies")
     energies: dict[str, float] = header.pop("energies", {})
     expected = {**provenance, "layers": sorted(layers)}
     store.expect_provenance(path, {**header, "layers": sorted(energies)}, expected)

@@ -61,12 +61,13 @@ class Assembly:
 
     def __init__(self, folder: Path, model: Path, index: LayerIndex, settings: CalibrationSettings) -> None:
         self._folder, self._energies = folder, FinishedValues(folder.with_name("energies"))
+        self._grams = Shard(folder, (0, 0))
         self._model, self._index, self._settings = model, index, settings
         self._origin, windows = read_origin(folder), read_windows(folder)
         self._counts = {"count": windows[0].numel(), "held_out_count": windows[1].numel()}
 
     def __contains__(self, block: int) -> bool:
-        return str(block) in self._energies
+        return str(block) in self._energies and block in self._grams
 
     def write(self, block: int, parts: BlockStatistics) -> None:
         """Add the statistics of a block."""
@@ -82,7 +83,7 @@ class Assembly:
 
     def finish(self) -> None:
         """Write the layer index, and the energies of all blocks that were added."""
-        blocks = [block for block in range(self._index.blocks) if block in self]
+        blocks = [block for block in range(self._index.blocks) if str(block) in self._energies]
         energies = ChainMap(*(self._energies.read(str(block)) for block in blocks))
         write_layers(self._folder, self._index, dict(energies), self._origin)
         warn_of_few(tokens_seen(self._folder, blocks), self._settings.min_tokens)

@@ -1,16 +1,18 @@
 """Write the pruned model of a cell as a normal Hugging Face folder that transformers can load."""
 
+import warnings
 from pathlib import Path
 
 from prunelib import workflow
 from prunelib.cell import Cell
-from prunelib.evaluation.pruned import mean_errors
+from prunelib.errors import ArtifactError
 from prunelib.export.card import model_card
 from prunelib.export.folder import check_groups, export_model
+from prunelib.masks.patterns import check_counts
 from prunelib.masks.pruned import read_pruned
 from prunelib.model.layers import read_index
 from prunelib.params import Params
-from prunelib.results import CellResult, read_cell, read_layers
+from prunelib.results import CellResult, read_cell
 
 
 def export(params: Params, model: str, seed: int, pattern: str, warmstart: str, refiner: str, to: Path) -> None:
@@ -20,23 +22,20 @@ def export(params: Params, model: str, seed: int, pattern: str, warmstart: str, 
     made_from = workflow.made_from(params, cell)
     index = read_index(workflow.calibration_folder(cell) / "layers.json", made_from["model"])
     pruned = read_pruned(workflow.refined_folder(cell), made_from)
-    card = model_card(model, made_from, _figures(Cell(model=model)), _figures(cell))
+    check_counts(pruned.masks, chosen)
+    card = model_card(model, made_from, _figures(params, Cell(model=model)), _figures(params, cell))
     export_model(folder, to, index, pruned, {**made_from, "cell": cell.model_dump()}, card)
     if chosen.column_groups:
         print(check_groups(to, index.layers, chosen))  # noqa: T201 - output for the user
 
 
-def _figures(cell: Cell) -> CellResult | None:
-    """Return a cell's evaluation results if they are of its current masks."""
-    if not workflow.result_file(cell).is_file():
+def _figures(params: Params, cell: Cell) -> CellResult | None:
+    """Return a cell's figures; None, with a warning, if there are none of its current model, masks and settings."""
+    try:
+        return read_cell(workflow.result_file(cell), workflow.evaluated(params, cell))[0]
+    except ArtifactError as error:
+        warnings.warn(f"the model card has no figures of {cell.name}: {error}", stacklevel=2)
         return None
-    found = read_cell(workflow.result_file(cell))
-    if (
-        cell.pattern is None
-        or found.relative_error == mean_errors(read_layers(workflow.layers_file(cell)))["relative_error"]
-    ):
-        return found
-    return None
 
 
 def main() -> None:

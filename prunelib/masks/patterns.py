@@ -10,6 +10,7 @@ properties of :class:`Pattern`, never the kind.
 import math
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
@@ -328,7 +329,39 @@ def check_mask(mask: torch.Tensor, weight: torch.Tensor, pattern: Pattern) -> No
         )
     size, keep = pattern.groups(*mask.shape)
     counts = mask.reshape(-1, size).sum(dim=-1)
-    if off := int((counts != keep).sum()):
+    if off := (counts != keep).nonzero().flatten().tolist():
+        row = off[0] * size // mask.shape[1]
         raise PatternError(
-            f"mask: {off} of {len(counts)} groups do not keep exactly {keep} of {size} ({pattern.label})"
+            f"mask: {len(off)} of {len(counts)} groups do not keep exactly {keep} of {size} ({pattern.label}), the "
+            f"first in row {row}"
         )
+
+
+def patterns_of(masks: Mapping[str, torch.Tensor], pattern: Pattern) -> dict[str, Pattern]:
+    """Return the pattern of every layer, by name, counted from its mask (rows, inputs) bool of this pattern."""
+    if pattern.layer_allocation is None:
+        return dict.fromkeys(masks, pattern)
+    found: dict[str, Pattern] = {}
+    for name in masks:
+        mask = masks[name]
+        size, _ = pattern.groups(*mask.shape)
+        found[name] = pattern.keeping(int(mask.flatten()[:size].sum()), size)
+    return found
+
+
+def check_counts(masks: Mapping[str, torch.Tensor], pattern: Pattern) -> None:
+    """Check that every group of masks (rows, inputs) bool by layer name keeps the pattern's count.
+
+    With an allocation the count is that of the layer's first group.
+
+    Raises
+    ------
+    PatternError
+        If a group does not; the message names the layer.
+    """
+    for name, each in patterns_of(masks, pattern).items():
+        mask = masks[name]
+        try:
+            check_mask(mask, mask, each)
+        except PatternError as error:
+            raise PatternError(f"{name}: {error}") from None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from prunelib.errors import ModelError
+from prunelib.errors import ArtifactError, ModelError
 from prunelib.runtime import store
 
 if TYPE_CHECKING:
@@ -130,8 +130,9 @@ class BlockwiseForward:
         ArtifactError
             If the file is missing or damaged.
         """
+        found = store.read_tensors(path, _KIND)
         self.block = store.read_provenance(path, _KIND)["block"]
-        for batch, states in store.read_tensors(path, _KIND).items():
+        for batch, states in found.items():
             self.keep(int(batch), states.to(self.device))
 
     @torch.no_grad()
@@ -160,8 +161,8 @@ class Checkpoint:
         self._path, self._saved = folder / "states.safetensors", time.monotonic()
 
     def resume(self, forward: BlockwiseForward) -> None:
-        """Resume from the checkpoint of an earlier run with the same model and batches, if there is one."""
-        if self._path.exists():
+        """Resume from the checkpoint of an earlier run with the same model and batches, if there is a readable one."""
+        with contextlib.suppress(ArtifactError):
             forward.restore(self._path)
 
     def offer(self, forward: BlockwiseForward) -> None:

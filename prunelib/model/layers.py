@@ -11,7 +11,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from prunelib.errors import ArtifactError, ModelError
-from prunelib.runtime.store import expect_provenance, read_json, write_json
+from prunelib.runtime.store import expect_provenance, read_record, write_record
 from prunelib.settings import Settings
 
 _KIND = "layers"
@@ -144,7 +144,7 @@ def write_index(path: Path, index: LayerIndex, model_sha: str) -> None:
     ArtifactError
         If the file could not be written.
     """
-    write_json(path, {"kind": _KIND, "model": model_sha, **index.model_dump(mode="json")})
+    write_record(path, _KIND, {"model": model_sha, **index.model_dump(mode="json")})
 
 
 def read_index(path: Path, model_sha: str) -> LayerIndex:
@@ -155,9 +155,7 @@ def read_index(path: Path, model_sha: str) -> LayerIndex:
     ArtifactError
         If the file is missing, damaged, not an index, or of another model.
     """
-    header = read_json(path)
-    if not isinstance(header, dict) or header.pop("kind", None) != _KIND:
-        raise ArtifactError(f"{path}: expected a {_KIND} artifact of prunelib, found another file")
+    header = read_record(path, _KIND)
     expect_provenance(path, {"model": header.pop("model", None)}, {"model": model_sha})
     try:
         return LayerIndex.model_validate(header)

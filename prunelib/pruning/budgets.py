@@ -49,18 +49,6 @@ def layer_patterns(folder: Path, calibration: Calibration, pattern: Pattern) -> 
     return balanced(layers, pattern, owl_shares(layers, outliers, pattern.mean_sparsity, allocation))
 
 
-def patterns_of(masks: Mapping[str, torch.Tensor], pattern: Pattern) -> dict[str, Pattern]:
-    """Return the pattern of every layer, by name, counted from its mask (rows, inputs) bool of this pattern."""
-    if pattern.layer_allocation is None:
-        return dict.fromkeys(masks, pattern)
-    found: dict[str, Pattern] = {}
-    for name in masks:
-        mask = masks[name]
-        size, _ = pattern.groups(*mask.shape)
-        found[name] = pattern.keeping(int(mask.flatten()[:size].sum()), size)
-    return found
-
-
 def outlier_share(folder: Path, calibration: Calibration, block: int, settings: Owl) -> float:
     """Return the share of a block's weights whose Wanda score exceeds ``settings.outlier`` times the block's mean."""
     layers = calibration.index.of_block(block)

@@ -9,12 +9,11 @@ import torch
 
 from prunelib.calibration.artifact import Calibration
 from prunelib.masks.packed import read_masks
-from prunelib.masks.patterns import Pattern
+from prunelib.masks.patterns import Pattern, patterns_of
 from prunelib.masks.pruned import Pruned, read_pruned, write_pruned
 from prunelib.methods.contract import ExtraInputs, MethodSettings, Progress, silent
 from prunelib.model.layers import Layer
 from prunelib.model.weights import read_weight
-from prunelib.pruning.budgets import patterns_of
 from prunelib.pruning.chains import Step, outcome, run_chain
 from prunelib.pruning.warm_up import warm_up
 from prunelib.results import LayerResult, StepResult, read_layers, write_layers
@@ -28,6 +27,7 @@ from prunelib.runtime.resume import FinishedParts
 from prunelib.runtime.tasks import run_tasks
 
 _PRUNED, _RECORDS, _COST = "pruned", "layers.json", "cost.json"
+_COST_KIND = "cost"
 
 
 class RefinedBlock(NamedTuple):
@@ -63,14 +63,16 @@ class FinishedBlocks(FinishedParts[int, RefinedBlock]):
         """Write a block atomically."""
         with store.replacing_folder(self.path(part)) as target:
             write_pruned(target / _PRUNED, value.pruned, self._provenance)
-            write_layers(target / _RECORDS, value.records)
-            store.write_json(target / _COST, [value.step_seconds, value.peak_bytes])
+            write_layers(target / _RECORDS, value.records, self._provenance)
+            cost = {"step_seconds": value.step_seconds, "peak_bytes": value.peak_bytes}
+            store.write_record(target / _COST, _COST_KIND, cost)
 
     def read(self, part: int) -> RefinedBlock:
         """Read a block; its masks and weights stay on disk."""
         folder = self.path(part)
-        pruned, records = read_pruned(folder / _PRUNED, self._provenance), read_layers(folder / _RECORDS)
-        return RefinedBlock(pruned, records, *store.read_json(folder / _COST))
+        pruned = read_pruned(folder / _PRUNED, self._provenance)
+        records = read_layers(folder / _RECORDS, self._provenance)
+        return RefinedBlock(pruned, records, **store.read_record(folder / _COST, _COST_KIND))
 
 
 class LayerInputs(NamedTuple):

@@ -20,7 +20,7 @@ def collect(params: Params, comparison: str | None = None) -> Report:
     """
     runs = params.compared(comparison) if comparison else [params]
     whole = spanning(runs)
-    cells = [_read(cell) for cell in dict.fromkeys(cell for run in runs for cell in run.grid.cells())]
+    cells = [_read(whole, cell) for cell in dict.fromkeys(cell for run in runs for cell in run.grid.cells())]
     texts = [name for text in whole.grid.texts for name in (text, f"{text}{BOS_SUFFIX}")]
     command = f"prunelib compare --comparison {comparison}" if comparison else "dvc repro"
     return Report(
@@ -33,12 +33,16 @@ def collect(params: Params, comparison: str | None = None) -> Report:
     )
 
 
-def _read(cell: Cell) -> CellReport:
-    result = read_cell(workflow.result_file(cell))
+def _read(params: Params, cell: Cell) -> CellReport:
+    """Read the records of a cell, which must be of the settings in params.yaml; the artifacts may be elsewhere."""
+    methods = workflow.methods(params, cell)
+    expected = {**methods, **workflow.evaluation_of(params, cell.model)}
+    result, made_from = read_cell(workflow.result_file(cell), expected)
     if cell.pattern is None:
         return CellReport(result)
-    layers = workflow.layers_file(cell)
-    return CellReport(result, read_layers(layers), read_timing(workflow.timing_file(cell), layers))
+    layers, origin = workflow.layers_file(cell), {key: made_from.get(key) for key in ("model", "tokens")}
+    records = read_layers(layers, {**methods, **origin})
+    return CellReport(result, records, read_timing(workflow.timing_file(cell), layers))
 
 
 def _settings(params: Params) -> dict[str, Any]:

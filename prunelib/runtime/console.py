@@ -1,6 +1,7 @@
 """What a user sees of a fault: one line."""
 
 import contextlib
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from prunelib.errors import PruneError
 def one_line(*faults: type[Exception], show_traceback: bool = False) -> Iterator[None]:
     """Turn a user error inside the ``with`` block into one line and exit status 2.
 
+    The same for a refusal of the operating system; an interrupt (Ctrl-C) ends with status 130.
+
     Parameters
     ----------
     faults
@@ -19,11 +22,22 @@ def one_line(*faults: type[Exception], show_traceback: bool = False) -> Iterator
     show_traceback
         Whether to print the traceback first.
     """
-    kinds: tuple[type[Exception], ...] = (PruneError, *faults)
+    kinds: tuple[type[BaseException], ...] = (PruneError, OSError, KeyboardInterrupt, *faults)
     try:
         yield
     except kinds as error:
         if show_traceback:
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - the message for the user
-        sys.exit(2)
+        print(f"error: {_line(error)}", file=sys.stderr)  # noqa: T201 - the message for the user
+        sys.exit(130 if isinstance(error, KeyboardInterrupt) else 2)
+
+
+def _line(error: BaseException) -> str:
+    match error:
+        case KeyboardInterrupt():
+            return "interrupted; finished parts are in scratch/, and the same command goes on from there"
+        case OSError(filename=str() | bytes() as file, strerror=str() as reason):
+            return f"{os.fsdecode(file)}: {reason}"
+        case OSError(strerror=str() as reason):
+            return reason
+    return " ".join(str(error).split())

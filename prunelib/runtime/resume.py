@@ -8,7 +8,6 @@ renamed (:mod:`prunelib.runtime.store`), so every part found is complete.
 
 import contextlib
 import os
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,10 +15,11 @@ from typing import Any, Generic, TypeVar
 
 from filelock import FileLock, Timeout
 
-from prunelib.errors import StageError
+from prunelib.errors import ArtifactError, StageError
 from prunelib.runtime import store
 
 SCRATCH = Path("scratch")
+_VALUE = "value"
 
 
 Part = TypeVar("Part", int, str)
@@ -39,7 +39,15 @@ class FinishedParts(ABC, Generic[Part, Value]):
         self.folder = folder
 
     def __contains__(self, part: Part) -> bool:
-        return self.path(part).exists()
+        """Return whether a part is finished; what is there but cannot be read is removed."""
+        if not os.path.lexists(self.path(part)):
+            return False
+        try:
+            self.read(part)
+        except ArtifactError:
+            store.remove(self.path(part))
+            return False
+        return True
 
     @abstractmethod
     def path(self, part: Part) -> Path:
@@ -69,16 +77,19 @@ class FinishedValues(FinishedParts[str, Any]):
 
     def write(self, part: str, value: Any) -> None:
         """Write a value atomically."""
-        store.write_json(self.path(part), value)
+        store.write_record(self.path(part), _VALUE, {_VALUE: value})
 
     def read(self, part: str) -> Any:
         """Read a value."""
-        return store.read_json(self.path(part))
+        return store.read_record(self.path(part), _VALUE)[_VALUE]
 
 
 @contextlib.contextmanager
 def resumable(name: str, decides: Mapping[str, Any]) -> Iterator[Path]:
     """Yield a folder for the finished parts of some work; it is removed on success and kept on failure.
+
+    Folders are renamed before they are removed, and errors of the removal are ignored: neither a kill nor a file that
+    another process holds open can leave a folder that a later run takes for whole.
 
     Parameters
     ----------
@@ -97,10 +108,11 @@ def resumable(name: str, decides: Mapping[str, Any]) -> Iterator[Path]:
     with alone(name):
         for other in SCRATCH.glob(f"{name}-{'[0-9a-f]' * 16}"):
             if other != folder:
-                shutil.rmtree(other)
-        folder.mkdir(exist_ok=True)
+                store.remove(other)
+        with _accessible(folder):
+            folder.mkdir(exist_ok=True)
         yield folder
-        shutil.rmtree(folder)
+        store.remove(folder)
 
 
 @contextlib.contextmanager
@@ -113,15 +125,28 @@ def alone(name: str) -> Iterator[None]:
         If another process has the lock; the message gives its process id.
     """
     lock, holder = FileLock(SCRATCH / f"{name}.lock"), SCRATCH / f"{name}.holder"
-    SCRATCH.mkdir(exist_ok=True)
     try:
-        lock.acquire(timeout=0)
+        with _accessible(SCRATCH):
+            SCRATCH.mkdir(exist_ok=True)
+            lock.acquire(timeout=0)
     except Timeout:
         held_by = holder.read_text(encoding="utf-8").strip() if holder.is_file() else "another process"
         raise StageError(f"{name}: {held_by} runs it in this folder; wait for it, or stop it") from None
     try:
-        holder.write_text(f"process {os.getpid()}\n", encoding="utf-8")
+        with _accessible(holder):
+            holder.write_text(f"process {os.getpid()}\n", encoding="utf-8")
         yield
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
+
+
+@contextlib.contextmanager
+def _accessible(path: Path) -> Iterator[None]:
+    """Convert the system's refusal to use a path of ``scratch/`` into one line."""
+    try:
+        yield
+    except Timeout:
+        raise
+    except OSError as error:
+        raise StageError(f"{path}: cannot be used ({error.strerror}); remove it, or make it writable") from None

@@ -1,11 +1,13 @@
 """Origin and identity of a fetched folder: ``provenance.json``, written last.
 
-``{"kind", "source", "files": {name: sha256}, "sha256"}``. The identity ``sha256`` covers the contents that affect
-results (weights and configuration, documents, items of tasks), not their origin.
+``{"source", "files": {name: sha256}, "checksums": {name: XXH3-128}, "sha256"}``. The identity ``sha256`` covers the
+contents that affect results (weights and configuration, documents, items of tasks), not their origin. When a folder's
+identity is asked for, these files are read once in each process and compared with their checksums.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,8 +43,9 @@ def seal(folder: Path, kind: Kind, origin: Mapping[str, Any]) -> None:
     """
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _FILE)
     files = {path.relative_to(folder).as_posix(): store.sha256_file(path) for path in paths}
-    value = {"kind": kind, "source": dict(origin), "files": files, "sha256": _over_decisive(files, kind)}
-    store.write_json(folder / _FILE, value)
+    checksums = {name: store.checksum_file(folder / name) for name in _decisive(files, kind)}
+    value = {"source": dict(origin), "files": files, "checksums": checksums, "sha256": _over_decisive(files, kind)}
+    store.write_record(folder / _FILE, kind, value)
 
 
 def model_identity(folder: Path) -> str:
@@ -73,15 +76,45 @@ def text_identity(folder: Path) -> str:
     return _identity(folder, "text")
 
 
+def tasks_identity(folder: Path) -> str:
+    """Return the SHA-256 over the items of all tasks in a folder.
+
+    Raises
+    ------
+    ArtifactError
+        If the folder has no provenance of tasks.
+    """
+    return _identity(folder, "tasks")
+
+
 def _over_decisive(files: Mapping[str, str], kind: Kind) -> str:
     """Compute the identity of a folder from the hashes of its files."""
-    decisive = {name: sha for name, sha in files.items() if any(fnmatchcase(name, glob) for glob in _DECISIVE[kind])}
-    return store.sha256_json(decisive)
+    return store.sha256_json({name: files[name] for name in _decisive(files, kind)})
+
+
+def _decisive(names: Iterable[str], kind: Kind) -> list[str]:
+    """Return the names of the files that affect results."""
+    return [name for name in names if any(fnmatchcase(name, glob) for glob in _DECISIVE[kind])]
 
 
 def _identity(folder: Path, kind: Kind) -> str:
-    value = store.read_json(folder / _FILE)
-    if not isinstance(value, dict) or value.get("kind") != kind or not isinstance(value.get("sha256"), str):
-        raise ArtifactError(f"{folder / _FILE}: expected the provenance of a {kind} folder; rerun the download stage")
-    identity: str = value["sha256"]
-    return identity
+    value = store.read_record(folder / _FILE, kind)
+    for name, checksum in value["checksums"].items():
+        _verify(folder / name, checksum)
+    return str(value["sha256"])
+
+
+def _verify(path: Path, checksum: str) -> None:
+    try:
+        stat = path.stat()
+        found = _checksum(path.resolve(), stat.st_mtime_ns, stat.st_size)
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror}); run the download stage again") from None
+    if found != checksum:
+        raise ArtifactError(f"{path}: not the file that {_FILE} names; remove its folder and run the download stage")
+
+
+@cache
+def _checksum(path: Path, _changed: int, _size: int) -> str:
+    """Return the checksum of a file, computed once for the time of its last change and its size."""
+    return store.checksum_file(path)

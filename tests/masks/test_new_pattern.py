@@ -10,10 +10,10 @@ from strategies import problem
 
 from prunelib import NOfM, refiners, select, sparseswaps, wanda, warmstarts
 from prunelib.errors import PatternError
-from prunelib.masks.patterns import Groups, Pattern, check_mask
+from prunelib.masks.patterns import Groups, Pattern, check_mask, patterns_of
 from prunelib.methods import registry
 from prunelib.methods.contract import ExtraInputs
-from prunelib.pruning.budgets import layer_patterns, patterns_of
+from prunelib.pruning.budgets import layer_patterns
 from prunelib.pruning.warm_up import warm_up
 
 

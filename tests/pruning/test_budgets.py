@@ -13,10 +13,11 @@ from prunelib import NOfM, PerLayer, PerRow, gram_matrix, warmstarts
 from prunelib.calibration.settings import CalibrationInputs
 from prunelib.errors import ParamsError, PatternError
 from prunelib.masks.allocation import Owl, Table
+from prunelib.masks.patterns import patterns_of
 from prunelib.model.layers import Layer
 from prunelib.params import load_params
 from prunelib.pruning import budgets
-from prunelib.pruning.budgets import balanced, layer_patterns, outlier_share, owl_shares, patterns_of
+from prunelib.pruning.budgets import balanced, layer_patterns, outlier_share, owl_shares
 from prunelib.pruning.warmstart import warmstart_masks
 
 ROOT = Path(__file__).parents[2]
