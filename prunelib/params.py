@@ -87,6 +87,7 @@ class EvaluationSettings(Settings):
     tasks: TasksSettings
 
 
+_FIGURES = "figures"
 REPLACED = ("tasks", "calibration", "evaluation")
 """Sections of params.yaml that a comparison may replace."""
 
@@ -184,6 +185,8 @@ class Params(Settings):
     @model_validator(mode="after")
     def _comparisons_are_valid(self) -> "Params":
         for name in self.comparisons:
+            if name == _FIGURES:
+                raise ValueError(f"comparisons.{name}: a folder of the report has this name; choose another")
             try:
                 self.compared(name)
             except (ParamsError, ValidationError) as error:

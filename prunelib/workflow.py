@@ -12,17 +12,20 @@ from ruamel.yaml import YAML
 
 import prunelib
 from prunelib.cell import Cell
+from prunelib.errors import ParamsError
 from prunelib.params import Params, known_name, load_params
 from prunelib.runtime import store
 from prunelib.runtime.code import code_identity
 from prunelib.runtime.console import one_line
 from prunelib.runtime.machine import machine
-from prunelib.sources.provenance import model_identity, tasks_identity, text_identity
+from prunelib.runtime.resume import SCRATCH
+from prunelib.sources.provenance import Source, model_identity, tasks_identity, text_identity
 
 ARTIFACTS = Path("artifacts")
 RESULTS = Path("results")
 REPORTS = Path("reports")
 TASKS = ARTIFACTS / "tasks"
+CHECKED = ARTIFACTS / "checked.txt"
 
 
 def model_folder(model: str) -> Path:
@@ -126,6 +129,23 @@ def evaluation_of(params: Params, model: str) -> dict[str, Any]:
 def task_data(params: Params) -> Path | None:
     """Return the folder of the tasks' items; None if lm-eval fetches them from the hub."""
     return None if params.tasks.source == "hub" else TASKS
+
+
+def require_sources_elsewhere(params: Params) -> None:
+    """Check that no local model, text or task item lies in a folder that stages write to, and DVC removes.
+
+    Raises
+    ------
+    ParamsError
+        If one does; the message gives its key and path.
+    """
+    sources: dict[str, Source] = {f"models.{name}": source for name, source in params.models.items()}
+    sources |= {f"texts.{name}": source for name, source in params.texts.items()}
+    for key, source in {**sources, "tasks": params.tasks}.items():
+        for path in source.local_paths():
+            for folder in (ARTIFACTS, RESULTS, REPORTS, SCRATCH):
+                if path.resolve().is_relative_to(folder.resolve()):
+                    raise ParamsError(f"{key}: {path} lies in {folder}/, which stages write to; move it elsewhere")
 
 
 def code_of(stage: str) -> str:

@@ -58,6 +58,10 @@ class LocalModel(_Model):
     source: Literal["local"] = "local"
     path: Path
 
+    def local_paths(self) -> list[Path]:
+        """Return the folder."""
+        return [self.path]
+
     def origin(self) -> dict[str, Any]:
         """Return the record of :meth:`Source.origin`, with only the folder's name as ``path``."""
         return {**super().origin(), "path": self.path.name}

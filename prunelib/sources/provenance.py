@@ -32,6 +32,10 @@ class Source(Settings):
         """Return the settings to record in provenance, without local paths and unset values."""
         return self.model_dump(mode="json", exclude_none=True)
 
+    def local_paths(self) -> list[Path]:
+        """Return the files and folders of this machine that are read; a glob up to its first wildcard."""
+        return []
+
 
 def seal(folder: Path, kind: Kind, origin: Mapping[str, Any]) -> None:
     """Write the provenance of a folder that is otherwise complete.

@@ -42,6 +42,10 @@ class LocalTasks(Source):
     source: Literal["local"] = "local"
     files: Annotated[dict[_Name, _File], Field(min_length=1)]
 
+    def local_paths(self) -> list[Path]:
+        """Return the files."""
+        return list(self.files.values())
+
     @property
     def names(self) -> tuple[str, ...]:
         """The tasks that have items."""

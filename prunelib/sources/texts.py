@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -50,6 +51,11 @@ class LocalText(_Files):
     def origin(self) -> dict[str, Any]:
         """Return the record of :meth:`Source.origin`, with only the last component of each glob."""
         return {**super().origin(), "members": [Path(glob).name for glob in self.members]}
+
+    def local_paths(self) -> list[Path]:
+        """Return each glob up to its first wildcard."""
+        fixed = (takewhile(lambda part: not set(part) & set("*?["), Path(glob).parts) for glob in self.members)
+        return [Path(*parts) for parts in fixed]
 
 
 class HubText(hub.Dataset, _Text):
