@@ -29,7 +29,7 @@ def refine(params: Params, model: str, seed: int, pattern: str, warmstart: str, 
     start = Cell(model=model, seed=seed, pattern=pattern, warmstart=warmstart)
     folder, settings, dtype = workflow.model_folder(model), params.refiners[refiner], params.models[model].dtype
     calibration = Calibration.open(workflow.calibration_folder(cell), model_identity(folder))
-    provenance = {**calibration.provenance, **workflow.methods(params, cell)}
+    provenance = {**calibration.provenance, **workflow.methods(params, cell), "kernels": machine().kernels}
     device, chosen = torch.device(machine().refining_device), params.patterns[pattern]
     start_file = workflow.warmstart_file(start)
     made_from = {**calibration.provenance, **workflow.methods(params, start)}

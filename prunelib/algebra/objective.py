@@ -31,7 +31,16 @@ def row_losses(weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor) -> 
 
 
 def pruning_error(weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor) -> float:
-    """Return ||W X - (M*W) X||_F^2 for weight and mask (rows, inputs), True = kept, and gram (inputs, inputs)."""
+    """Return ||W X - (M*W) X||_F^2 for weight and mask (rows, inputs), True = kept, and gram (inputs, inputs).
+
+    Raises
+    ------
+    NumericalError
+        If a type or shape does not fit.
+    """
+    weight, gram = checked_shapes(weight, gram)
+    if mask.shape != weight.shape or mask.dtype != torch.bool:
+        raise NumericalError(f"mask: {mask.dtype} {tuple(mask.shape)}, expected torch.bool {tuple(weight.shape)}")
     return float(row_losses(weight, gram, mask).sum())
 
 
@@ -68,19 +77,34 @@ def output_energy(weight: torch.Tensor, gram: torch.Tensor) -> float:
     return pruning_error(weight, gram, torch.zeros_like(weight, dtype=torch.bool))
 
 
-def check_layer(weight: torch.Tensor, gram: torch.Tensor) -> None:
-    """Refuse a weight (rows, inputs) and a Gram matrix that cannot belong together.
+def checked_shapes(weight: torch.Tensor, gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the values of a weight (rows, inputs), possibly a parameter, and of a Gram matrix (inputs, inputs).
 
     Raises
     ------
     NumericalError
-        If a shape does not fit, a value is NaN or infinite, or the Gram matrix is not a sum of x x^T: not symmetric, or
-        with an entry larger than its two diagonal entries allow (Cauchy-Schwarz).
+        If one is not of real floating point, or a shape does not fit.
     """
+    for name, tensor in (("weight", weight), ("gram", gram)):
+        if not tensor.is_floating_point():
+            raise NumericalError(f"{name}: {tensor.dtype}, expected real floating point")
     if weight.ndim != 2 or gram.shape != (weight.shape[1],) * 2:
         raise NumericalError(
             f"gram: shape {tuple(gram.shape)} does not fit a weight of shape {tuple(weight.shape)} (rows, inputs)"
         )
+    return weight.detach(), gram.detach()
+
+
+def checked_layer(weight: torch.Tensor, gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the values of a weight (rows, inputs), possibly a parameter, and of its Gram matrix (inputs, inputs).
+
+    Raises
+    ------
+    NumericalError
+        If a type or shape does not fit, a value is NaN or infinite, or the Gram matrix is not a sum of x x^T: not
+        symmetric, or with an entry larger than its two diagonal entries allow (Cauchy-Schwarz).
+    """
+    weight, gram = checked_shapes(weight, gram)
     for name, tensor in (("weight", weight), ("gram", gram)):
         if not tensor.isfinite().all():
             raise NumericalError(f"{name}: NaN or infinity found, expected finite numbers")
@@ -91,3 +115,4 @@ def check_layer(weight: torch.Tensor, gram: torch.Tensor) -> None:
         shares, mirrored = gram[strip] * scale * inverse, gram[:, strip].T * scale * inverse
         if ((shares - mirrored).abs() > _SLACK).any() or (shares.abs() > 1 + _SLACK).any():
             raise NumericalError("gram: not symmetric and positive semidefinite, expected a sum of x x^T")
+    return weight, gram

@@ -6,20 +6,21 @@ cuda        compiled by Triton
 """
 
 import importlib
-import warnings
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
 import torch
 
+from prunelib.errors import StageError
 from prunelib.runtime.compute import Compute
 
 _COMPILERS = {"cpu": "numba", "cuda": "triton"}
 
 
 def backend(device: torch.device, operation: str, compute: Compute) -> ModuleType:
-    """Import the fastest backend of an operation: the one compiled for the kind of device, else the reference.
+    """Import the backend of an operation: the one compiled for the kind of device; the reference on other devices.
 
     ``compute.reference`` selects the reference on every device.
 
@@ -27,19 +28,35 @@ def backend(device: torch.device, operation: str, compute: Compute) -> ModuleTyp
     ------
     ImportError
         If a module of this project is missing or broken.
+    StageError
+        If the compiler cannot be used. The reference would take hundreds of times longer, and give other results.
     """
-    if device.type in _COMPILERS and not compute.reference:
-        try:
-            return importlib.import_module(f"prunelib.kernels.{operation}.{device.type}")
-        except (ImportError, RuntimeError) as error:  # RuntimeError: numba finds no folder to cache in
-            if (getattr(error, "name", None) or "").startswith("prunelib"):
-                raise
-            warnings.warn(
-                f"{_COMPILERS[device.type]} cannot be used ({error}): {operation} run as plain torch, "
-                "hundreds of times slower",
-                stacklevel=2,
-            )
-    return importlib.import_module(f"prunelib.kernels.{operation}.reference")
+    compiler = _COMPILERS.get(device.type)
+    if compiler is None or compute.reference:
+        return importlib.import_module(f"prunelib.kernels.{operation}.reference")
+    name = f"prunelib.kernels.{operation}.{device.type}"
+    try:
+        return _imported(name)
+    except (ImportError, RuntimeError) as error:
+        if (getattr(error, "name", None) or "").startswith("prunelib"):
+            raise
+        raise StageError(
+            f"{compiler} cannot be used ({error}): install it, or choose plain torch, hundreds of times slower, with "
+            f"PRUNELIB_BACKEND=reference"
+        ) from None
+
+
+def _imported(name: str) -> ModuleType:
+    """Import a backend; numba compiles into a temporary folder if it finds no other that it may write to."""
+    try:
+        return importlib.import_module(name)
+    except RuntimeError as error:
+        if "cache" not in str(error):
+            raise
+    import numba  # noqa: PLC0415 - only backends need it
+
+    numba.config.CACHE_DIR = tempfile.mkdtemp(prefix="prunelib-compiled-")
+    return importlib.import_module(name)
 
 
 @contextmanager

@@ -296,10 +296,12 @@ def select(scores: torch.Tensor, pattern: Pattern) -> torch.Tensor:
     Raises
     ------
     NumericalError
-        If a score is NaN (it would sort last and be kept).
+        If the scores are no matrix, or one is NaN (it would sort last and be kept).
     PatternError
         If the pattern does not fit the number of inputs.
     """
+    if scores.ndim != 2:
+        raise NumericalError(f"scores: shape {tuple(scores.shape)}, expected (rows, inputs)")
     if scores.isnan().any():
         raise NumericalError("scores: NaN found, expected real numbers")
     size, keep = pattern.groups(*scores.shape)

@@ -17,7 +17,7 @@ import torch
 from pydantic import Field, model_validator
 
 from prunelib.algebra.linalg import inverse, product
-from prunelib.algebra.objective import check_layer, damped
+from prunelib.algebra.objective import checked_layer, damped
 from prunelib.masks.patterns import Pattern, check_mask, select
 from prunelib.methods.contract import (
     NOTHING_ELSE,
@@ -81,7 +81,7 @@ def refine(
     Safeguard (not in the paper): rows whose error would increase are left unchanged (per layer: the whole matrix).
     Weights of dead inputs are the model's.
     """
-    check_layer(weight, gram)
+    weight, gram = checked_layer(weight, gram)
     check_mask(mask, weight, pattern)
     before = kept_weights(weight if extra.updated_weight is None else extra.updated_weight, mask)
     norms = gram.diagonal().double().clamp(min=0).sqrt()

@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from prunelib.algebra.objective import check_layer
+from prunelib.algebra.objective import checked_layer
 from prunelib.errors import PatternError
 from prunelib.kernels import backend
 from prunelib.kernels.results import refined, unscaled
@@ -50,7 +50,7 @@ def refine(
         ``swaps`` counts changed groups, ``sweeps`` passes over all groups of a row. ``optimal``: the last pass showed
         that no other pattern of any single group improves the row; hence no swap does either.
     """
-    check_layer(weight, gram)
+    weight, gram = checked_layer(weight, gram)
     check_mask(mask, weight, pattern)
     if not _has_few_patterns(pattern):
         raise PatternError(f"block_moves does not support the pattern {pattern.label}: {METHOD.limits}")

@@ -29,7 +29,7 @@ import torch
 from pydantic import Field
 from torch.nn.functional import pad
 
-from prunelib.algebra.objective import check_layer, row_losses
+from prunelib.algebra.objective import checked_layer, row_losses
 from prunelib.errors import NumericalError
 from prunelib.masks.patterns import Pattern, check_mask, swap_columns
 from prunelib.methods.contract import NOTHING_ELSE, ExtraInputs, MethodSettings, Progress, Refined, Refiner, silent
@@ -104,7 +104,7 @@ def refine(
     NumericalError
         Also if ``extra`` has no ``input_mean`` or ``tokens``, or they do not fit the Gram matrix.
     """
-    check_layer(weight, gram)
+    weight, gram = checked_layer(weight, gram)
     check_mask(mask, weight, pattern)
     inputs = _statistics(gram, extra.input_mean, extra.tokens)
     group = swap_columns(pattern, weight.shape[1])

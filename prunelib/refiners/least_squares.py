@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from prunelib.algebra.objective import check_layer, damped
+from prunelib.algebra.objective import checked_layer, damped
 from prunelib.algebra.reconstruction import reconstruct
 from prunelib.masks.patterns import Pattern, check_mask
 from prunelib.methods.contract import (
@@ -63,7 +63,7 @@ def refine(
     Safeguard (not in the paper): rows whose error would increase are left unchanged. This happens by rounding, or where
     ``damping`` changes the objective. The iterations start from ``extra.updated_weight``.
     """
-    check_layer(weight, gram)
+    weight, gram = checked_layer(weight, gram)
     check_mask(mask, weight, pattern)
     before = kept_weights(weight if extra.updated_weight is None else extra.updated_weight, mask)
     stop = (settings.iterations, settings.tolerance)

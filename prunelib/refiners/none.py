@@ -4,7 +4,7 @@ from typing import Literal
 
 import torch
 
-from prunelib.algebra.objective import check_layer, row_losses
+from prunelib.algebra.objective import checked_layer, row_losses
 from prunelib.masks.patterns import Pattern, check_mask
 from prunelib.methods.contract import NOTHING_ELSE, ExtraInputs, MethodSettings, Progress, Refined, Refiner, silent
 from prunelib.runtime.compute import AUTO, Compute
@@ -30,7 +30,7 @@ def refine(
     compute: Compute = AUTO,
 ) -> Refined:
     """Return the mask unchanged, with its losses; see :class:`prunelib.methods.contract.Refine`."""
-    check_layer(weight, gram)
+    weight, gram = checked_layer(weight, gram)
     check_mask(mask, weight, pattern)
     losses = row_losses(weight, gram, mask)
     progress(len(mask), float(losses.sum()), float(losses.sum()))

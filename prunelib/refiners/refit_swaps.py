@@ -15,7 +15,7 @@ from typing import Annotated, Literal, NamedTuple
 import torch
 from pydantic import Field
 
-from prunelib.algebra.objective import check_layer, damped
+from prunelib.algebra.objective import checked_layer, damped
 from prunelib.algebra.reconstruction import reconstruct
 from prunelib.kernels import backend
 from prunelib.kernels.interface import RowResults
@@ -96,7 +96,7 @@ def refine(
         With the least-squares weights; those of dead inputs are the model's. ``optimal``, only for ``all``: no swap
         improves a row even with all its kept weights re-estimated.
     """
-    check_layer(weight, gram)
+    weight, gram = checked_layer(weight, gram)
     check_mask(mask, weight, pattern)
     before = kept_weights(weight if extra.updated_weight is None else extra.updated_weight, mask)
     layer, group = standardise(weight, damped(gram, settings.damping)), swap_columns(pattern, weight.shape[1])

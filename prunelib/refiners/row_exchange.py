@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 import torch
 
 from prunelib.algebra.linalg import product
-from prunelib.algebra.objective import check_layer, row_losses
+from prunelib.algebra.objective import checked_layer, row_losses
 from prunelib.errors import PatternError
 from prunelib.kernels import backend
 from prunelib.kernels.interface import LOSS_TOLERANCE, ROUNDING
@@ -62,7 +62,7 @@ def refine(
         The sum of the losses falls; that of a row may rise. ``swaps`` counts the swaps within a row and the weights it
         gave to other rows; ``optimal``: no swap within the row and no exchange between any two rows improves.
     """
-    check_layer(weight, gram)
+    weight, gram = checked_layer(weight, gram)
     check_mask(mask, weight, pattern)
     if not pattern.spans_rows:
         raise PatternError(f"row_exchange: pattern {pattern.label}, expected one per layer")

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from prunelib.algebra.objective import check_layer, damped, row_losses
+from prunelib.algebra.objective import checked_layer, damped, row_losses
 from prunelib.masks.patterns import Pattern, check_mask, select
 from prunelib.methods.contract import (
     NOTHING_ELSE,
@@ -89,7 +89,7 @@ def refine(
         With the best mask of all rounded iterates and the highest ``bound``. For groups within rows, no row's error
         increases; for ``PerLayer``, the matrix's error does not increase.
     """
-    check_layer(weight, gram)
+    weight, gram = checked_layer(weight, gram)
     check_mask(mask, weight, pattern)
     fixed = salient(weight, gram, mask, pattern, settings.alpha)
     share_of = tight_share if settings.relaxation == "tight" else plain_share

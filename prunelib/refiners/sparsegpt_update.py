@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 
 from prunelib.algebra import obs
-from prunelib.algebra.objective import check_layer
+from prunelib.algebra.objective import checked_layer
 from prunelib.masks.patterns import Pattern, check_mask
 from prunelib.methods.contract import (
     NOTHING_ELSE,
@@ -59,7 +59,7 @@ def refine(
     NumericalError
         Also if the damped Gram matrix is not positive definite.
     """
-    check_layer(weight, gram)
+    weight, gram = checked_layer(weight, gram)
     check_mask(mask, weight, pattern)
     before = kept_weights(weight if extra.updated_weight is None else extra.updated_weight, mask)
     after = obs.prune_columns(weight, gram, lambda columns, _: mask[:, columns], settings.damping)

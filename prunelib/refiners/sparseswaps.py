@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
-from prunelib.algebra.objective import check_layer, damped, row_losses
+from prunelib.algebra.objective import checked_layer, damped, row_losses
 from prunelib.errors import ParamsError
 from prunelib.kernels import backend
 from prunelib.kernels.early_stopping import swap_until_held_out_rises
@@ -67,7 +67,7 @@ def refine(
     ParamsError
         If ``early_stopping_interval`` is set and ``extra`` has no ``held_out_gram``.
     """
-    check_layer(weight, gram)
+    weight, gram = checked_layer(weight, gram)
     check_mask(mask, weight, pattern)
     scaled = equilibrate(weight, damped(gram, settings.damping) if settings.damping else gram)
     group = swap_columns(pattern, weight.shape[1])
@@ -119,7 +119,7 @@ def _swap_until_held_out_rises(
         raise ParamsError(
             f"early_stopping_interval = {settings.early_stopping_interval}: there is no Gram matrix of held-out tokens"
         )
-    check_layer(weight, held_out_gram)
+    checked_layer(weight, held_out_gram)
 
     def swap_best(rows: torch.Tensor, masks: torch.Tensor, limit: int) -> RowResults:
         part = Equilibrated(scaled.weight[rows], scaled.gram, scaled.loss_scale[rows])

@@ -122,6 +122,11 @@ class Machine(Budgets):
         return Compute(self.threads, reference=self.backend == "reference")
 
     @property
+    def kernels(self) -> str:
+        """The kernels that refine masks, which may decide their bits: ``cpu``, ``cuda`` or ``reference``."""
+        return "reference" if self.backend == "reference" else self.refining_device.partition(":")[0]
+
+    @property
     def refining_name(self) -> str:
         """Name of the hardware that refines masks: ``AMD EPYC 9B14, 2 threads``, or the model of a GPU."""
         if self.refining_device == "cpu":

@@ -18,7 +18,7 @@ _DEFAULT = Settings()
 
 def saliency(weight: torch.Tensor, gram: torch.Tensor | None = None, settings: Settings = _DEFAULT) -> torch.Tensor:
     """Return |W_ij|, (rows, inputs) float32; the Gram matrix is not used."""
-    return weight.float().abs()
+    return weight.detach().float().abs()
 
 
 METHOD = WarmStart(

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
+from prunelib.algebra.objective import checked_shapes
 from prunelib.methods.contract import MethodSettings, WarmStart
 
 
@@ -24,6 +25,7 @@ def saliency(weight: torch.Tensor, gram: torch.Tensor, settings: Settings = _DEF
     The sums run over all rows and columns, without the sampling of the authors' script. The share of a weight in a row
     or column of zeros is 0.
     """
+    weight, gram = checked_shapes(weight, gram)
     size = weight.float().abs()
     relative = _share(size, dim=1) + _share(size, dim=0)
     return relative * gram.diagonal().float().sqrt() ** settings.exponent

@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 
 from prunelib.algebra import obs
-from prunelib.algebra.objective import check_layer
+from prunelib.algebra.objective import checked_layer
 from prunelib.masks.patterns import Pattern
 from prunelib.methods.contract import MethodSettings, WarmStart
 
@@ -51,7 +51,7 @@ def choose(weight: torch.Tensor, gram: torch.Tensor, pattern: Pattern, settings:
     PatternError
         If the pattern does not fit the number of inputs.
     """
-    check_layer(weight, gram)
+    weight, gram = checked_layer(weight, gram)
     live = weight.masked_fill(gram.diagonal() <= 0, 0)
     choice = _choice(pattern, *weight.shape)
     mask, _ = obs.prune_columns(live, gram, choice, settings.damping, *_block_and_width(pattern, settings.block))

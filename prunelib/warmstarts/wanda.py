@@ -4,6 +4,7 @@ from typing import Literal
 
 import torch
 
+from prunelib.algebra.objective import checked_shapes
 from prunelib.methods.contract import MethodSettings, WarmStart
 
 
@@ -18,6 +19,7 @@ _DEFAULT = Settings()
 
 def saliency(weight: torch.Tensor, gram: torch.Tensor, settings: Settings = _DEFAULT) -> torch.Tensor:
     """Return |W_ij| sqrt(G_jj), (rows, inputs) float32, for weight (rows, inputs) and gram (inputs, inputs)."""
+    weight, gram = checked_shapes(weight, gram)
     return weight.float().abs() * gram.diagonal().float().sqrt()
 
 

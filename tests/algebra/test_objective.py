@@ -6,7 +6,7 @@ from hypothesis import given
 from strategies import problems
 
 from prunelib import gram_matrix, output_energy, pruning_error, row_losses
-from prunelib.algebra.objective import check_layer, refit_losses
+from prunelib.algebra.objective import checked_layer, refit_losses
 from prunelib.errors import NumericalError
 
 
@@ -56,4 +56,26 @@ def test_the_error_is_that_of_the_layers_outputs():
 )
 def test_layers_that_cannot_be_are_refused(weight, gram, message):
     with pytest.raises(NumericalError, match=message):
-        check_layer(weight, gram)
+        checked_layer(weight, gram)
+
+
+def test_a_parameter_is_taken_as_its_values():
+    weight, _gram = checked_layer(torch.nn.Parameter(torch.ones(2, 3)), torch.eye(3))
+    assert not weight.requires_grad
+    assert torch.equal(weight, torch.ones(2, 3))
+
+
+@pytest.mark.parametrize(
+    ("weight", "gram", "mask", "name"),
+    [
+        (torch.ones(2, 3), torch.eye(3), torch.ones(1, 3).bool(), "mask"),
+        (torch.ones(2, 3), torch.eye(3), torch.ones(2, 3), "mask"),
+        (torch.ones(2, 3), torch.eye(1), torch.ones(2, 3).bool(), "gram"),
+        (torch.ones(3), torch.eye(3), torch.ones(3).bool(), "gram"),
+        (torch.ones(2, 3, dtype=torch.complex64), torch.eye(3), torch.ones(2, 3).bool(), "weight"),
+        (torch.ones(2, 3, dtype=torch.int64), torch.eye(3), torch.ones(2, 3).bool(), "weight"),
+    ],
+)
+def test_what_would_be_broadcast_or_has_no_meaning_is_refused(weight, gram, mask, name):
+    with pytest.raises(NumericalError, match=f"^{name}: "):
+        pruning_error(weight, gram, mask)

@@ -7,39 +7,44 @@ import pytest
 import torch
 from compilers import forbid
 
+from prunelib.errors import StageError
 from prunelib.kernels import backend
 from prunelib.kernels.swaps import cpu
 from prunelib.kernels.swaps import reference as swaps
 from prunelib.runtime.compute import AUTO, Compute
 
 
-def test_without_triton_one_warning_names_the_loss(monkeypatch):
+def test_without_its_compiler_a_device_is_refused(monkeypatch):
     forbid(monkeypatch, "triton")
-    with pytest.warns(UserWarning, match=r"triton cannot be used .*: swaps run as plain torch"):
-        assert backend(torch.device("cuda"), "swaps", AUTO) is swaps
+    with pytest.raises(StageError, match=r"^triton cannot be used .*PRUNELIB_BACKEND=reference$"):
+        backend(torch.device("cuda"), "swaps", AUTO)
+    assert backend(torch.device("cuda"), "swaps", Compute(reference=True)) is swaps
 
 
 WITHOUT_COMPILERS = """
 import sys
-import warnings
 
 sys.modules["numba"] = sys.modules["triton"] = None
 
 import torch
 
 from prunelib import PerRow, select, sparseswaps
+from prunelib.errors import StageError
+from prunelib.runtime.compute import Compute
 
-weight = torch.randn(4, 12)
-with warnings.catch_warnings(record=True) as told:
-    warnings.simplefilter("always")
-    refined = sparseswaps(weight, torch.eye(12), select(weight.abs(), PerRow(sparsity=0.5)), PerRow(sparsity=0.5))
-assert refined.optimal.all()
-assert [str(each.message).partition(" cannot be used")[0] for each in told] == ["numba"]
-assert "swaps run as plain torch, hundreds of times slower" in str(told[0].message)
+weight, pattern = torch.randn(4, 12), PerRow(sparsity=0.5)
+given = weight, torch.eye(12), select(weight.abs(), pattern), pattern
+assert sparseswaps(*given, compute=Compute(reference=True)).optimal.all()
+try:
+    sparseswaps(*given)
+except StageError as error:
+    assert str(error).startswith("numba cannot be used")
+else:
+    raise AssertionError("not refused")
 """
 
 
-def test_without_compilers_the_package_works_and_warns_once():
+def test_without_compilers_the_reference_is_there_for_who_asks_for_it():
     words = [sys.executable, "-c", WITHOUT_COMPILERS]
     ended = subprocess.run(words, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr[-2000:]

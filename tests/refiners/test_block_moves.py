@@ -3,13 +3,13 @@
 import oracles
 import pytest
 import torch
-from compilers import forbid
 from hypothesis import given, settings
 from strategies import DEGENERATE, PATTERNS, problem, problems
 
 from prunelib import NOfM, PerRow, pruning_error, select, sparseswaps
 from prunelib.errors import PatternError
 from prunelib.refiners.block_moves import refine
+from prunelib.runtime.compute import Compute
 
 
 @settings(max_examples=40)
@@ -53,12 +53,10 @@ def test_after_swaps_they_only_go_further():
     assert sparseswaps(p.weight, p.gram, refined.mask, p.pattern).swaps.sum() == 0
 
 
-def test_without_numba_the_result_is_the_same(monkeypatch):
+def test_the_reference_gives_the_same():
     p = problem(4, NOfM(keep=2, group=4), rows=6, inputs=16, tokens=60)
     compiled = refine(p.weight, p.gram, p.mask, p.pattern)
-    forbid(monkeypatch, "numba")
-    with pytest.warns(UserWarning, match="block_moves run as plain torch"):
-        plain = refine(p.weight, p.gram, p.mask, p.pattern)
+    plain = refine(p.weight, p.gram, p.mask, p.pattern, compute=Compute(reference=True))
     torch.testing.assert_close(compiled.mask, plain.mask)
 
 

@@ -5,7 +5,6 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from compilers import forbid
 from hypothesis import given, settings
 from strategies import DEGENERATE, PATTERNS, PER_LAYER, problem, problems
 
@@ -14,6 +13,7 @@ from prunelib.algebra.objective import refit_losses
 from prunelib.errors import NumericalError, PatternError
 from prunelib.methods.contract import ExtraInputs
 from prunelib.refiners import admm, least_squares, refit_swaps, sparsegpt_update
+from prunelib.runtime.compute import Compute
 
 HALF = PATTERNS[1]
 
@@ -215,13 +215,10 @@ def test_the_restored_weights_start_from_those_that_came_in():
     assert after_update.loss_after.sum() < 0.98 * after_update.loss_before.sum()
 
 
-def test_without_numba_the_plain_backend_ends_in_an_optimum_too(monkeypatch):
+def test_the_reference_ends_in_an_optimum_too():
     p = problem(12, PATTERNS[2], rows=4, inputs=20, tokens=60)
-    forbid(monkeypatch, "numba")
-    with pytest.warns(UserWarning, match="numba cannot be used"):
-        plain = refine(p)
+    plain = refine(p, compute=Compute(reference=True))
     assert plain.optimal.all()
-    monkeypatch.undo()
     assert refit_swaps.refine(p.weight, p.gram, plain.mask, p.pattern, ALL).swaps.sum() == 0
 
 

@@ -4,7 +4,6 @@ import numpy as np
 import oracles
 import pytest
 import torch
-from compilers import forbid
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from strategies import DEGENERATE, PATTERNS, PER_LAYER, problem, problems
@@ -13,6 +12,7 @@ from prunelib import NOfM, SparseSwaps, pruning_error, sparseswaps
 from prunelib.algebra.objective import damped, row_losses
 from prunelib.errors import NumericalError, ParamsError, PatternError
 from prunelib.methods.contract import ExtraInputs
+from prunelib.runtime.compute import Compute
 
 
 @pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: pattern.label)
@@ -76,12 +76,11 @@ def test_bfloat16_weights_are_refined_as_the_float32_they_stand_for():
     )
 
 
-def test_without_numba_one_warning_names_the_loss_and_the_result_is_the_same(monkeypatch):
+def test_the_reference_gives_the_same():
     p = problem(13, PATTERNS[2], rows=4, inputs=20, tokens=60)
     compiled = sparseswaps(p.weight, p.gram, p.mask, p.pattern, SparseSwaps(max_swaps=3))
-    forbid(monkeypatch, "numba")
-    with pytest.warns(UserWarning, match="numba cannot be used"):
-        plain = sparseswaps(p.weight, p.gram, p.mask, p.pattern, SparseSwaps(max_swaps=3))
+    few = SparseSwaps(max_swaps=3)
+    plain = sparseswaps(p.weight, p.gram, p.mask, p.pattern, few, compute=Compute(reference=True))
     torch.testing.assert_close(compiled.mask, plain.mask)
 
 

@@ -69,3 +69,4 @@ def test_masks_are_refined_where_models_run_but_for_the_backend_of_processors(mo
     monkeypatch.setenv("PRUNELIB_DEVICE", "cuda:1")
     monkeypatch.setenv("PRUNELIB_BACKEND", backend)
     assert machine().refining_device == where
+    assert machine().kernels == {"auto": "cuda"}.get(backend, backend)
