@@ -1,5 +1,8 @@
 """One combination of the grid, identified by its names in params.yaml."""
 
+from pydantic import model_validator
+
+from prunelib.errors import ParamsError
 from prunelib.settings import Settings
 
 
@@ -14,6 +17,14 @@ class Cell(Settings):
     pattern: str | None = None
     warmstart: str | None = None
     refiner: str | None = None
+
+    @model_validator(mode="after")
+    def _no_name_is_left_out(self) -> "Cell":
+        names = ("seed", "pattern", "warmstart", "refiner")
+        given = [name for name in names if getattr(self, name) is not None]
+        if missing := [name for name in names[: len(given)] if name not in given]:
+            raise ParamsError(f"--{missing[0]}: missing, but --{given[-1]} is given; the dense model has only --model")
+        return self
 
     @property
     def name(self) -> str:

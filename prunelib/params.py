@@ -228,6 +228,9 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         raise ParamsError(f"{path}: no such file; run from the folder that contains it") from None
     except (YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, Mapping):
+        found = "empty" if raw is None else "no mapping"
+        raise ParamsError(f"{path}: {found}, expected the sections {', '.join(Params.model_fields)}")
     return _validated(raw, path)
 
 

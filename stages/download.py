@@ -1,6 +1,7 @@
 """Fetch an input of the grid: a model, a text, or, without a name, the items of the zero-shot tasks."""
 
 from prunelib import workflow
+from prunelib.errors import ParamsError
 from prunelib.params import Params
 from prunelib.runtime import store
 from prunelib.sources import fetch_model, fetch_tasks, fetch_text
@@ -8,6 +9,8 @@ from prunelib.sources import fetch_model, fetch_tasks, fetch_text
 
 def download(params: Params, model: str | None = None, text: str | None = None) -> None:
     """Fetch one model, one text, or the tasks, into a folder that is created only when complete."""
+    if model and text:
+        raise ParamsError(f"--model {model} --text {text}: expected one of them at a time")
     if model:
         with store.replacing_folder(workflow.model_folder(model)) as folder:
             fetch_model(params.models[model], folder)

@@ -64,8 +64,16 @@ def model_identity(folder: Path) -> str:
 
 
 def computed_identity(folder: Path) -> str:
-    """Compute :func:`model_identity` from the weights and configuration of any model folder."""
+    """Compute :func:`model_identity` from the weights and configuration of any model folder.
+
+    Raises
+    ------
+    ArtifactError
+        If the folder has neither.
+    """
     paths = [path for glob in _DECISIVE["model"] for path in folder.glob(glob)]
+    if not paths:
+        raise ArtifactError(f"{folder}: no such folder, or no config.json and *.safetensors in it")
     return _over_decisive({path.name: store.sha256_file(path) for path in paths}, "model")
 
 
