@@ -6,6 +6,7 @@ import shutil
 import huggingface_hub
 import numpy as np
 import pytest
+from huggingface_hub import errors
 from pydantic import TypeAdapter, ValidationError
 from safetensors.numpy import save_file
 
@@ -104,7 +105,7 @@ def test_advice_about_pickles_is_for_folders_that_have_some(original, tmp_path):
     [
         (["config.json", "pytorch_model.bin"], ["model*.safetensors", "pytorch_model.bin"]),
         (["config.json"], ["model*.safetensors"]),
-        (huggingface_hub.errors.OfflineModeIsEnabled("cannot\nreach it"), ["cannot reach it", "config.json"]),
+        (errors.OfflineModeIsEnabled("cannot\nreach it"), ["cannot reach it", "config.json"]),
     ],
 )
 def test_a_part_of_a_hub_model_is_told_from_one_without_weights(original, tmp_path, monkeypatch, offered, facts):
