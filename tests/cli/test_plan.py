@@ -151,7 +151,7 @@ def test_a_model_of_the_hub_is_planned_from_its_config_alone(command, config_fil
             ("--model", "smollm2_135m"),
             "error: --model smollm2_135m: a model in a wheel has no config.json before it is",
         ),
-        (("--model", "smollm"), "error: --model: unknown name 'smollm', expected one of smollm2_135m, llama31_8b, "),
+        (("--model", "smollm"), "error: --model: unknown name 'smollm', expected one of smollm2_135m, "),
         (("--comparison", "all"), "error: --comparison: unknown name 'all', expected one of methods, overfitting, "),
         (("--config", "none.json"), "error: none.json: no such file, expected the config.json of a model"),
         (("--config", "params.yaml"), "error: params.yaml: damaged or not JSON"),

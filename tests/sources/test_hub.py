@@ -137,6 +137,17 @@ def test_rows_are_one_column_of_one_split(monkeypatch):
     assert calls == [(("owner/name", "raw"), expected)]
 
 
+@pytest.mark.parametrize("kind", [Path.mkdir, Path.touch])
+def test_a_dataset_is_never_read_from_the_working_directory(monkeypatch, tmp_path, kind):
+    calls = answering(monkeypatch, datasets, "load_dataset", datasets.Dataset.from_dict({"text": ["not the hub's"]}))
+    (tmp_path / "owner").mkdir()
+    kind(tmp_path / "owner" / "name")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SourceError, match=f"^owner/name: .*{tmp_path}/owner/name"):
+        rows(Dataset(id="owner/name", revision=REVISION), "train")
+    assert calls == []
+
+
 @pytest.mark.parametrize(
     ("column", "message"),
     [("body", "no column 'body', expected one of text, label"), ("label", "column .* text")],

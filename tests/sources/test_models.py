@@ -6,6 +6,7 @@ import shutil
 import huggingface_hub
 import numpy as np
 import pytest
+from huggingface_hub import errors
 from pydantic import TypeAdapter, ValidationError
 from safetensors.numpy import save_file
 
@@ -79,7 +80,7 @@ def test_a_hub_model_is_a_copy_out_of_the_hubs_cache(original, tmp_path, monkeyp
 @pytest.mark.parametrize(
     ("removed", "message"),
     [
-        ("model.safetensors", r"no model\*.safetensors in it; pickled weights .* are never read"),
+        ("model.safetensors", r"no model\*.safetensors .*pytorch_model\.bin"),
         ("config.json", "no config.json in it"),
         ("tokenizer.json", "no tokenizer in it, expected one of tokenizer.json"),
     ],
@@ -91,10 +92,58 @@ def test_an_incomplete_folder_is_refused(original, tmp_path, removed, message):
     assert not (tmp_path / "out" / "provenance.json").exists()
 
 
+def test_advice_about_pickles_is_for_folders_that_have_some(original, tmp_path):
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        (original / name).unlink()
+    with pytest.raises(SourceError, match=rf"^{original}: no model\*\.safetensors in it$"):
+        fetched(LocalModel(path=original), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("offered", "facts"),
+    [
+        (["config.json", "pytorch_model.bin"], ["model*.safetensors", "pytorch_model.bin"]),
+        (["config.json", "old/pytorch_model.bin"], ["model*.safetensors"]),
+        (errors.OfflineModeIsEnabled("cannot\nreach it"), ["cannot reach it", "config.json"]),
+    ],
+)
+def test_a_part_of_a_hub_model_is_told_from_one_without_weights(original, tmp_path, monkeypatch, offered, facts):
+    def answer(*_, **__):
+        if isinstance(offered, Exception):
+            raise offered
+        return offered
+
+    snapshot = tmp_path / "snapshot"
+    snapshot.mkdir()
+    shutil.copy(original / "config.json", snapshot)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda _, **__: str(snapshot))
+    monkeypatch.setattr(huggingface_hub.HfApi, "list_repo_files", answer)
+    with pytest.raises(SourceError, match=r"^owner/name") as caught:
+        fetched(HubModel(id="owner/name", revision=REVISION), tmp_path / "out")
+    assert all(fact in str(caught.value) for fact in facts)
+    assert "\n" not in str(caught.value)
+    assert ("pytorch_model.bin" in str(caught.value)) == ("pytorch_model.bin" in facts)
+
+
+def test_files_that_are_not_the_models_stay_where_they_are(original, tmp_path):
+    others = {"secrets.json", "notes.txt", "wallet.model", "requirements.txt", "training_args.json"}
+    for name in others:
+        (original / name).write_text("mine")
+    folder = fetched(LocalModel(path=original), tmp_path / "out")
+    assert not others & {path.name for path in folder.iterdir()}
+
+
+def test_an_index_names_no_file_but_weights(original, tmp_path):
+    index = {"weight_map": {"w": "model.safetensors", "v": "tokenizer.json"}}
+    (original / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(SourceError, match=r"model\.safetensors\.index\.json .*tokenizer\.json"):
+        fetched(LocalModel(path=original), tmp_path / "out")
+
+
 def test_a_missing_shard_is_refused(original, tmp_path):
     index = {"weight_map": {"w": "model.safetensors", "v": "model-00002-of-00002.safetensors"}}
     (original / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(SourceError, match=r"names files that are not there: model-00002-of-00002\.safetensors"):
+    with pytest.raises(SourceError, match=r"model\.safetensors\.index\.json .*: model-00002-of-00002\.safetensors$"):
         fetched(LocalModel(path=original), tmp_path / "out")
 
 

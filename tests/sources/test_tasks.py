@@ -1,14 +1,18 @@
 """Task items: read by lm-eval's loader exactly as they were in the Arrow file."""
 
+import io
 import json
 
 import datasets
+import pyarrow
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from prunelib.errors import SourceError
 from prunelib.sources import TaskSource, fetch_tasks
-from prunelib.sources.tasks import HubTasks, LocalTasks
+from prunelib.sources.tasks import HubTasks, LocalTasks, _items
 
 ITEMS = [
     {"goal": "Öffnen", "label": 1, "choices": {"text": ["a\n", "b"], "label": ["A", "B"]}, "answer": True},
@@ -32,6 +36,15 @@ def files(tmp_path):
     datasets.Dataset.from_list(ITEMS, features=features).save_to_disk(tmp_path / "saved")
     (tmp_path / "own.jsonl").write_text("".join(f"{json.dumps(item)}\n" for item in ITEMS) + "\n")
     return {"piqa": tmp_path / "saved" / "data-00000-of-00001.arrow", "own": tmp_path / "own.jsonl"}
+
+
+@pytest.fixture(scope="module")
+def arrow():
+    sink = io.BytesIO()
+    table = datasets.Dataset.from_list(ITEMS * 20).data.table
+    with pyarrow.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
 
 
 @pytest.mark.parametrize("task", ["piqa", "own"])
@@ -60,6 +73,28 @@ def test_a_damaged_file_is_refused(files, tmp_path, task):
     files[task].write_bytes(content[: len(content) // 2])
     with pytest.raises(SourceError, match="truncated, or not a file of task items"):
         fetch_tasks(LocalTasks(files=files), tmp_path / "out")
+
+
+@given(data=st.data())
+@settings(max_examples=100)
+def test_an_altered_arrow_file_gives_items_or_one_line(arrow, data):
+    content = bytearray(arrow[: data.draw(st.integers(0, len(arrow)))] if data.draw(st.booleans()) else arrow)
+    for place in data.draw(st.lists(st.integers(0, max(len(content) - 1, 0)), max_size=3)) if content else []:
+        content[place] = data.draw(st.integers(0, 255))
+    try:
+        _items("file.arrow", bytes(content))
+    except SourceError as error:
+        refused = str(error)
+        said = refused.startswith("file.arrow: ") and "\n" not in refused
+    else:
+        said = True
+    assert said
+
+
+@pytest.mark.parametrize("line", [b"[[1, 2]]", b"[]", b"7", b'"text"', b"[" * 100_000, b"\xff"])
+def test_a_line_that_is_no_item_is_refused_by_file(line):
+    with pytest.raises(SourceError, match=r"^file\.jsonl: "):
+        _items("file.jsonl", line)
 
 
 def test_tasks_of_the_hub_need_nothing_but_provenance(tmp_path):

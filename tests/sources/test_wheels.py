@@ -3,31 +3,14 @@
 import hashlib
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from tiny_wheels import MEMBERS, build_wheel
 
 from prunelib.errors import SourceError
-from prunelib.sources.wheels import Wheel, read_members
-
-MEMBERS = {"tiny/b.txt": b"second", "tiny/a.txt": b"first", "tiny/deep/c.md": b"third"}
-
-
-def build_wheel(folder, tags="py3-none-any"):
-    info = "tinydata-1.0.dist-info"
-    path = folder / f"tinydata-1.0-{tags}.whl"
-    files = {
-        **MEMBERS,
-        f"{info}/METADATA": b"Metadata-Version: 2.1\nName: tinydata\nVersion: 1.0\n",
-        f"{info}/WHEEL": f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tags}\n".encode(),
-        f"{info}/RECORD": b"",
-    }
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(zipfile.ZipInfo(name), content)
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+from prunelib.sources.wheels import Wheel, read_member, read_members
 
 
 @pytest.fixture
@@ -50,6 +33,37 @@ def test_a_member_that_is_not_there_names_the_near_ones(index):
         SourceError, match=r"tinydata==1.0: no member matches 'tiny/aa.txt'; the nearest are tiny/a.txt"
     ):
         read_members(wheel, ["tiny/aa.txt"])
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(b"second", b"secund"), (b"PK\x05\x06", b"PK\x05\x05")], ids=["member", "archive"]
+)
+def test_a_damaged_wheel_with_the_right_hash_is_one_line(index, before, after):
+    build_wheel(index)
+    (path,) = index.iterdir()
+    path.write_bytes(path.read_bytes().replace(before, after))  # a member is stored as it is, its checksum stays
+    wheel = Wheel(requirement="tinydata==1.0", sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    with pytest.raises(SourceError, match=r"^tinydata==1\.0: ") as caught:
+        read_members(wheel, ["*.txt"])
+    assert "\n" not in str(caught.value)
+    assert ("tiny/b.txt" in str(caught.value)) == (before == b"second")
+
+
+def test_a_member_is_given_by_its_path_not_by_a_glob(index):
+    wheel = Wheel(requirement="tinydata==1.0", sha256=build_wheel(index))
+    assert read_member(wheel, "tiny/a.txt") == b"first"
+    with pytest.raises(SourceError, match=r"^tinydata==1\.0: .*tiny"):
+        read_member(wheel, "tiny/*.txt")
+
+
+def test_nothing_stays_in_the_folder_for_the_wheel(index, tmp_path):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    sha256 = build_wheel(index)
+    read_member(Wheel(requirement="tinydata==1.0", sha256=sha256), "tiny/a.txt", scratch)
+    with pytest.raises(SourceError):
+        read_member(Wheel(requirement="tinydata==1.0", sha256="0" * 64), "tiny/a.txt", scratch)
+    assert list(scratch.iterdir()) == []
 
 
 def test_a_wheel_of_another_python_and_system_is_fetched_as_data(index):

@@ -13,7 +13,7 @@ from tiny import verdict
 from prunelib.errors import PruneError
 from prunelib.sources.gguf import convert
 from safetensors.numpy import load_file
-from test_gguf import HEAD_DIM, MERGES, METADATA, gguf_tensors, tiny_llama, write_gguf
+from gguf_files import HEAD_DIM, MERGES, METADATA, gguf_tensors, tiny_llama, write_gguf
 
 MODEL = tiny_llama(tied=True)
 VALUES = MODEL.model.layers[0].self_attn.v_proj.weight.detach().numpy().copy()
