@@ -155,6 +155,7 @@ def test_a_chain_holds_settings_or_names_of_methods(edited):
             {"method": "sparseswaps", "early_stopping_interval": 5},
             r"refiners\.swaps: early_stopping_interval needs .* calibration\.held_out_samples = 0",
         ),
+        ("comparisons", {"figures": {"grids": [{}]}}, r"comparisons\.figures: "),
         ("comparisons", {"two": {"grids": []}}, r"comparisons\.two\.grids = \[\]: "),
         (
             "comparisons",

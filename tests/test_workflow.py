@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from ruamel.yaml import YAML
 
 from prunelib import workflow
 from prunelib.calibration.artifact import write_tokens
 from prunelib.cell import Cell
-from prunelib.errors import ArtifactError
+from prunelib.errors import ArtifactError, ParamsError
 from prunelib.masks.pruned import Pruned, read_pruned, write_pruned
-from prunelib.params import load_params
+from prunelib.params import Params, load_params
 from prunelib.runtime import store
 from prunelib.workflow import code_of
 
@@ -107,3 +108,24 @@ def test_each_stage_that_goes_on_has_the_identity_of_its_own_code(monkeypatch):
     stages = ("calibrate", "refine", "evaluate")
     assert len({code_of(stage) for stage in stages}) == len(stages)
     assert code_of("refine") == code_of("refine")
+
+
+@pytest.mark.parametrize(
+    ("key", "source"),
+    [
+        ("models.mine", {"source": "local", "path": "artifacts/models/mine"}),
+        ("models.mine", {"source": "local", "path": "elsewhere/../results/mine"}),
+        ("texts.mine", {"source": "local", "members": ["scratch/*/a.txt"], "held_out_every_nth": 2}),
+        ("tasks", {"source": "local", "files": {"piqa": "reports/piqa.jsonl"}}),
+    ],
+)
+def test_a_source_in_a_folder_that_stages_write_to_is_refused(tmp_path, monkeypatch, key, source):
+    monkeypatch.chdir(tmp_path)
+    raw = YAML(typ="safe").load(ROOT / "params.yaml")
+    section, _, name = key.partition(".")
+    raw[section] = {**raw[section], name: source} if name else source
+    if not name:
+        raw["evaluation"]["tasks"]["names"] = ["piqa"]
+    params = Params.model_validate(raw)
+    with pytest.raises(ParamsError, match=rf"^{key}: .* which stages write to"):
+        workflow.require_sources_elsewhere(params)

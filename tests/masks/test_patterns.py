@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from prunelib import NOfM, PerLayer, PerRow, parse_pattern, select
 from prunelib.errors import NumericalError, PatternError
-from prunelib.masks.patterns import EXAMPLES, AnyPattern, check_mask
+from prunelib.masks.patterns import EXAMPLES, AnyPattern, check_counts, check_mask
 
 SPARSITIES = st.integers(1, 999_999).map(lambda number: number / 1_000_000)  # percentages of six digits
 N_OF_M = st.integers(2, 10_000).flatmap(
@@ -166,3 +166,11 @@ def test_sparse_units_multiply_2_4_alone():
 )
 def test_provenance_has_the_settings_of_params_yaml_in_their_order(pattern, text):
     assert pattern.model_dump_json() == text
+
+
+def test_counts_are_those_of_each_group_and_not_of_the_layer():
+    mask = torch.tensor([[True, True, False, False], [True, True, False, False]])
+    check_counts({"a": mask}, PerRow(sparsity=0.5))
+    mask[0, 0], mask[1, 2] = False, True
+    with pytest.raises(PatternError, match=r"^a: mask: 2 of 2 groups .* row 0$"):
+        check_counts({"a": mask}, PerRow(sparsity=0.5))

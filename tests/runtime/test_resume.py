@@ -78,3 +78,36 @@ def test_a_value_is_found_once(tmp_path):
     for _ in range(2):
         assert FinishedValues(tmp_path / "values").once("a", compute) == [0.1, 1e-300, 3]
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("damage", [lambda path: path.write_text("{"), lambda path: (path.unlink(), path.mkdir())])
+def test_a_part_that_cannot_be_read_is_not_finished(tmp_path, damage):
+    values = FinishedValues(tmp_path)
+    values.write("a", 1)
+    damage(values.path("a"))
+    assert "a" not in values
+    assert values.once("a", lambda: 2) == 2
+
+
+def test_a_folder_that_cannot_be_removed_whole_does_not_come_back(monkeypatch):
+    """As on NFS, where a file that a process has open leaves another in its place."""
+    unlink = os.unlink
+
+    def refuse(path, *arguments, **options):
+        if str(path).endswith("part"):
+            raise OSError(39, "Directory not empty")
+        unlink(path, *arguments, **options)
+
+    with resumable("refine-a", {}) as folder:
+        (folder / "part").write_text("done")
+        monkeypatch.setattr(os, "unlink", refuse)
+    assert not folder.exists()
+    with resumable("refine-a", {}) as again:
+        assert again == folder
+        assert not list(again.iterdir())
+
+
+def test_a_scratch_that_cannot_be_used_is_one_line():
+    Path("scratch").write_text("a file")
+    with pytest.raises(StageError, match=r"^scratch: .*; remove it"), resumable("refine-a", {}):
+        pass

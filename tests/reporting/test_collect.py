@@ -1,0 +1,69 @@
+"""The records that a report reads must be of the settings in params.yaml."""
+
+from pathlib import Path
+
+import pytest
+from report_records import layers, result
+
+from prunelib import workflow
+from prunelib.cell import Cell
+from prunelib.errors import ArtifactError
+from prunelib.params import load_params
+from prunelib.reporting.collect import collect
+from prunelib.results import write_cell, write_layers
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def params(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    read = load_params(ROOT / "params.yaml")
+    names = {"patterns": ("nm24",), "warmstarts": ("wanda",), "refiners": ("swaps",), "seeds": (0,)}
+    return read.model_copy(update={"grid": read.grid.model_copy(update=names)})
+
+
+def write(params, cell, **changes):
+    """The records of a cell, as the stages write them but for these changes of what they were made from."""
+    origin = {"model": "m", "tokens": "t"} if cell.pattern else {"model": "m"}
+    made_from = {**origin, **workflow.methods(params, cell)}
+    evaluated = {**made_from, **workflow.evaluation_of(params, cell.model), **changes}
+    write_cell(workflow.result_file(cell), result(cell, {"wikipedia": 21.5}), evaluated)
+    if cell.pattern:
+        write_layers(workflow.layers_file(cell), layers(3, 0.5), made_from)
+
+
+def test_records_of_these_settings_are_read(params):
+    for cell in params.grid.cells():
+        write(params, cell)
+    assert [found.cell for found in collect(params).cells] == params.grid.cells()
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"dtype": "bfloat16"}, "its dtype is 'bfloat16'"),
+        ({"refiner": {"method": "none"}}, "its refiner is"),
+        ({"tokens": "other"}, "its tokens is 't', but 'other'"),
+    ],
+)
+def test_records_of_others_are_refused(params, changes, line):
+    dense, cell = params.grid.cells()
+    write(params, dense)
+    write(params, cell, **changes)
+    with pytest.raises(ArtifactError, match=line):
+        collect(params)
+
+
+def test_records_of_one_cell_in_the_place_of_another_are_refused(params):
+    dense, cell = params.grid.cells()
+    write(params, dense)
+    write(params, cell)
+    other = Cell(**{**cell.model_dump(), "warmstart": "ria"})
+    write(params, other)
+    for file in (workflow.result_file, workflow.layers_file):
+        before = file(cell).read_bytes()
+        file(cell).write_bytes(file(other).read_bytes())
+        with pytest.raises(ArtifactError, match="its warmstart is"):
+            collect(params)
+        file(cell).write_bytes(before)
