@@ -9,6 +9,7 @@ same contents give the same bytes.
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -126,9 +127,10 @@ def remove(path: Path) -> None:
     """
     if not os.path.lexists(path):
         return
-    aside = _partial(path)
     with _writing(path):
         _make_way(path)
+        asides = (path.with_name(f".{path.name}.{os.getpid()}.{number}.partial") for number in itertools.count())
+        aside = next(name for name in asides if not os.path.lexists(name))
         path.rename(aside)
     _discard(aside)
 
@@ -349,12 +351,12 @@ def _make_way(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
         raise NotADirectoryError(errno.ENOTDIR, f"{path.parent} is not a folder") from error
-    name = re.compile(rf"\.{re.escape(path.name)}\.([1-9]\d{{0,8}})(\.old)?\.partial")
+    name = re.compile(rf"\.{re.escape(path.name)}\.([1-9]\d{{0,8}})(\.old|\.\d+)?\.partial")
     for found in list(path.parent.iterdir()):
         leftover = name.fullmatch(found.name)
         if leftover is None or _is_other_process(int(leftover[1])):
             continue
-        if leftover[2]:
+        if leftover[2] == ".old":
             _put_back(found, path)
         else:
             _discard(found)
