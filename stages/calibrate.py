@@ -6,6 +6,7 @@ from prunelib import workflow
 from prunelib.calibration.shards import ShardCalibration, calibrate_in_shards
 from prunelib.calibration.windows import bos_of, draw_in_documents, draw_windows, tokenize, tokenizer_identity
 from prunelib.cell import Cell
+from prunelib.model.agreement import check_blockwise
 from prunelib.model.layers import LayerIndex, require_coverage
 from prunelib.model.structure import check_length, find_layers, load_model, load_tokenizer
 from prunelib.params import Params
@@ -50,10 +51,12 @@ def calibrate(params: Params, model: str, seed: int) -> None:
 
 
 def _layers(folder: Path, dtype: str, length: int) -> tuple[LayerIndex, int]:
-    """Return the layers of a model and the bytes of a token's hidden state, after checking that its windows fit."""
+    """Return the layers of a model and the bytes of a token's hidden state, after checks that it can be run."""
     model = load_model(folder, dtype, "cpu")
     check_length(model, length, "calibration.length")
-    return find_layers(model, folder), model.config.get_text_config().hidden_size * model.dtype.itemsize
+    index = find_layers(model, folder)
+    check_blockwise(model, index.block_list)
+    return index, model.config.get_text_config().hidden_size * model.dtype.itemsize
 
 
 if __name__ == "__main__":

@@ -45,12 +45,44 @@ MIXTURE = {
 }
 
 
+_ENDS = {"vocab_size": WORDS, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+_GPTJ = {**_ENDS, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": LENGTH, "rotary_dim": 4}
+TUPLES = {  # families whose decoder blocks return the hidden states among others
+    "bloom": {**_ENDS, "hidden_size": 32, "n_layer": 2, "n_head": 4},
+    "codegen": _GPTJ,
+    "falcon": {**_ENDS, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "alibi": False},
+    "gpt_neo": {
+        **_ENDS,
+        "hidden_size": 32,
+        "num_layers": 2,
+        "num_heads": 4,
+        "max_position_embeddings": LENGTH,
+        "attention_types": [[["global", "local"], 1]],
+        "window_size": 8,
+    },
+    "gptj": _GPTJ,
+    "mpt": {**_ENDS, "d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": LENGTH},
+    "rwkv": {**_ENDS, "hidden_size": 32, "num_hidden_layers": 2, "context_length": LENGTH},
+    "xlnet": {**_ENDS, "d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48},
+}
+SHARED = {  # families whose last blocks take keys and values of earlier ones
+    "gemma4_text": {
+        **_LLAMA,
+        "num_hidden_layers": 4,
+        "head_dim": 8,
+        "sliding_window": 8,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "num_kv_shared_layers": 2,
+        "vocab_size_per_layer_input": WORDS,
+        "hidden_size_per_layer_input": 16,
+    },
+}
 OTHER = {"gpt_oss": {**_LLAMA, "num_local_experts": 4, "head_dim": 8, "rope_parameters": {"rope_type": "default"}}}
 
 
 def tiny_model(family: str, attention: str | None = None, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """A model of the family in eval mode, always with the same random weights, biases and norms included."""
-    config = AutoConfig.for_model(family, **{**DENSE, **MIXTURE, **OTHER}[family])
+    config = AutoConfig.for_model(family, **{**DENSE, **MIXTURE, **TUPLES, **SHARED, **OTHER}[family])
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, experts_implementation="eager")
