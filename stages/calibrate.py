@@ -7,11 +7,11 @@ from prunelib.calibration.shards import ShardCalibration, calibrate_in_shards
 from prunelib.calibration.windows import bos_of, draw_in_documents, draw_windows, tokenize, tokenizer_identity
 from prunelib.cell import Cell
 from prunelib.model.agreement import check_blockwise
-from prunelib.model.layers import LayerIndex, require_coverage
+from prunelib.model.layers import LayerIndex, dense_by_reason, require_coverage
 from prunelib.model.structure import check_length, find_layers, load_model, load_tokenizer
 from prunelib.params import Params
 from prunelib.planning.checks import require_capacity_to_calibrate
-from prunelib.runtime.progress import meter
+from prunelib.runtime.progress import meter, note
 from prunelib.runtime.resume import resumable
 from prunelib.runtime.store import publish
 from prunelib.sources.documents import read_documents
@@ -33,6 +33,8 @@ def calibrate(params: Params, model: str, seed: int) -> None:
     index, token_bytes = _layers(folder, source.dtype, settings.length)
     if not source.allow_uncovered:
         require_coverage(index)
+    for line in dense_by_reason(index):
+        note(line)
     drawn_from = {
         "model": model_identity(folder),
         "text": text_identity(text),

@@ -2,8 +2,9 @@
 
 import contextlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from math import prod
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from pydantic import Field, ValidationError
@@ -15,6 +16,7 @@ from prunelib.runtime.store import expect_provenance, read_json, write_json
 from prunelib.settings import Settings
 
 _KIND = "layers"
+_NAMED = 3  # how many uncovered matrices a refusal names
 Key = TypeVar("Key", bound=Hashable)
 
 
@@ -89,6 +91,27 @@ class Layer(Settings):
         return (self.inputs, self.rows) if self.transposed else (self.rows, self.inputs)
 
 
+class DenseMatrix(Settings):
+    """A matrix in the decoder blocks that stays dense.
+
+    Attributes
+    ----------
+    name, shape
+        Name and shape of the parameter.
+    reason
+        Why it is not pruned: :attr:`GATE`, or why it is no prunable layer.
+    """
+
+    GATE: ClassVar[str] = "gate"
+
+    name: str
+    shape: tuple[int, ...]
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.shape}"
+
+
 class LayerIndex(Settings):
     """All prunable matrices of a model.
 
@@ -103,14 +126,14 @@ class LayerIndex(Settings):
     coverage
         Share of the blocks' matrix weights (parameters of two or more dimensions) in ``layers``, from 0 to 1.
     uncovered
-        The largest tensors of the blocks that are not in ``layers``, each ``name (shape)``.
+        The others, which stay dense, the largest first.
     """
 
     layers: tuple[Layer, ...]
     block_list: str
     blocks: int = Field(ge=1)
     coverage: float = Field(ge=0, le=1)
-    uncovered: tuple[str, ...] = ()
+    uncovered: tuple[DenseMatrix, ...] = ()
 
     def of_block(self, block: int) -> tuple[Layer, ...]:
         """Return the layers of one decoder block."""
@@ -122,18 +145,30 @@ class LayerIndex(Settings):
 
 
 def require_coverage(index: LayerIndex) -> None:
-    """Refuse a model whose blocks contain matrix weights that would silently stay dense.
+    """Refuse a model whose blocks contain matrices, other than gates, that are not pruned.
 
     Raises
     ------
     ModelError
-        If the coverage is below 1; the message gives it and the largest uncovered tensors.
+        If there are any; the message gives the coverage, and the largest of them with the reasons.
     """
-    if index.coverage < 1:
+    if left := [matrix for matrix in index.uncovered if matrix.reason != DenseMatrix.GATE]:
+        named = ", ".join(f"{matrix}: {matrix.reason}" for matrix in left[:_NAMED])
         raise ModelError(
-            f"allow_uncovered: false, but linear layers contain only {index.coverage:.1%} of the weights in the "
-            f"model's blocks; not covered: {', '.join(index.uncovered)}; set it to true to prune the covered part alone"
+            f"allow_uncovered: false, but prunable layers contain only {index.coverage:.1%} of the weights in the "
+            f"model's blocks; not covered: {named}; set it to true to prune the covered part alone"
         )
+
+
+def dense_by_reason(index: LayerIndex) -> list[str]:
+    """Return a line for each reason why matrices stay dense: their number, their weights and the first name."""
+    lines = []
+    for reason in dict.fromkeys(matrix.reason for matrix in index.uncovered):
+        of_reason = [matrix for matrix in index.uncovered if matrix.reason == reason]
+        weights = sum(prod(matrix.shape) for matrix in of_reason)
+        first = min(matrix.name for matrix in of_reason)
+        lines.append(f"{len(of_reason)} matrices of {weights:,} weights stay dense, first {first}: {reason}")
+    return lines
 
 
 def write_index(path: Path, index: LayerIndex, model_sha: str) -> None:

@@ -5,24 +5,23 @@ matrices by module type, and shared inputs by hooks during a forward pass.
 """
 
 import contextlib
-from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
 from prunelib.errors import ArtifactError, ModelError, ParamsError
 from prunelib.model.experts import expert_layers, fused_parameters
-from prunelib.model.layers import Layer, LayerIndex, watch_modules
+from prunelib.model.gates import find_gates
+from prunelib.model.layers import Layer, LayerIndex
+from prunelib.model.matrices import Inputs, block_matrices, coverage, unprunable
+from prunelib.model.probe import TOKENS, probe
 from prunelib.model.weights import read_weight, tensor_files
-
-_NAMED = 3  # how many uncovered tensors an index names
 
 
 def load_model(folder: Path, dtype: str, device: str) -> PreTrainedModel:
@@ -133,17 +132,19 @@ def find_layers(model: PreTrainedModel, folder: Path) -> LayerIndex:
     Raises
     ------
     ModelError
-        If no decoder blocks are found, a matrix is not used in a forward pass, or its weight is not in the folder.
+        If no decoder blocks or prunable layers are found, or a weight is not in the folder.
     ArtifactError, NumericalError
         As :func:`prunelib.model.weights.read_weight`.
     """
     block_list, blocks = decoder_blocks(model)
-    fused = fused_parameters(model, block_list, _two_tokens(model))
-    gates = _gates(blocks.named_parameters(block_list), fused)
-    matrices = [matrix for number in range(len(blocks)) for matrix in _matrices(block_list, number, blocks[number])]
-    matrices = [matrix for matrix in matrices if f"{matrix.name}.weight" not in gates]
-    grams, stored = _shared_inputs(model, matrices), tensor_files(folder)
-    found = [_describe(matrix, f"{matrix.name}.weight", grams[matrix.name]) for matrix in matrices]
+    parameters, fused = dict(blocks.named_parameters(block_list)), fused_parameters(model, block_list)
+    matrices = [each for number, block in enumerate(blocks) for each in block_matrices(block_list, number, block)]
+    inputs = Inputs(model, matrices)
+    gates = find_gates(model, parameters, lambda: inputs.watch(lambda: probe(model)))
+    reasons = unprunable(matrices, gates, inputs, TOKENS)
+    matrices = [matrix for matrix in matrices if matrix.parameter not in reasons]
+    grams, stored = inputs.grams(matrices), tensor_files(folder)
+    found = [matrix.layer(grams[matrix.name]) for matrix in matrices]
     for name, parameter in fused.items():
         found += expert_layers(model, name, parameter, block=int(name.removeprefix(f"{block_list}.").partition(".")[0]))
     layers = []
@@ -151,8 +152,11 @@ def find_layers(model: PreTrainedModel, folder: Path) -> LayerIndex:
         tensor = _stored_name(layer.tensor, model.base_model_prefix, stored)
         layers.append(layer.model_copy(update={"tensor": tensor}))
         _check_stored(model, folder, layers[-1])
-    coverage = _coverage(blocks.named_parameters(block_list), layers, gates)
-    return LayerIndex(layers=tuple(layers), block_list=block_list, blocks=len(blocks), **coverage)
+    covered = coverage(parameters, layers, reasons)
+    if not layers:
+        first = covered["uncovered"][0]
+        raise ModelError(f"{type(model).__name__}: nothing in its blocks can be pruned, first {first}: {first.reason}")
+    return LayerIndex(layers=tuple(layers), block_list=block_list, blocks=len(blocks), **covered)
 
 
 @contextlib.contextmanager
@@ -185,56 +189,6 @@ def _text_config(model: PreTrainedModel) -> Any:
     return model.config.get_text_config(decoder=True)
 
 
-class _Matrix(NamedTuple):
-    name: str
-    kind: str
-    block: int
-    module: nn.Linear | Conv1D
-
-
-def _matrices(block_list: str, number: int, block: nn.Module) -> list[_Matrix]:
-    found = {path: module for path, module in block.named_modules() if isinstance(module, nn.Linear | Conv1D)}
-    last = {path: path.rpartition(".")[2] for path in found}
-    count = Counter(last.values())
-    return [
-        _Matrix(f"{block_list}.{number}.{path}", last[path] if count[last[path]] == 1 else path, number, module)
-        for path, module in found.items()
-    ]
-
-
-def _describe(matrix: _Matrix, tensor: str, gram: str) -> Layer:
-    transposed = isinstance(matrix.module, Conv1D)
-    rows, inputs = reversed(matrix.module.weight.shape) if transposed else matrix.module.weight.shape
-    return Layer(
-        name=matrix.name,
-        kind=matrix.kind,
-        block=matrix.block,
-        tensor=tensor,
-        transposed=transposed,
-        rows=rows,
-        inputs=inputs,
-        gram=gram,
-    )
-
-
-@torch.no_grad()
-def _shared_inputs(model: PreTrainedModel, matrices: Iterable[_Matrix]) -> dict[str, str]:
-    """Map each layer name to the first layer of its block with the same input, by a forward pass over two tokens."""
-    seen: dict[str, tuple[int, ...]] = {matrix.name: () for matrix in matrices}
-    alive = []  # while an input is referenced, no other can take its address
-
-    def note(name: str, inputs: torch.Tensor) -> None:
-        alive.append(inputs)
-        seen[name] += (inputs.data_ptr(), inputs.numel(), inputs._version)  # an in-place write increments the version
-
-    with watch_modules(model, seen, note):
-        model(input_ids=_two_tokens(model), use_cache=False)
-    if unused := [name for name, inputs in seen.items() if not inputs]:
-        raise ModelError(f"{unused[0]}: not called in the model's forward pass, so it has no inputs to calibrate on")
-    first: dict[tuple[int, ...], str] = {}
-    return {name: first.setdefault((block, *seen[name]), name) for name, _, block, _ in matrices}
-
-
 def _stored_name(name: str, prefix: str, stored: Mapping[str, Path]) -> str:
     """Return the name in the folder's files: as in the model, or without the base model's prefix (GPT-2 on the hub)."""
     for candidate in (name, name.removeprefix(f"{prefix}.")):
@@ -243,31 +197,7 @@ def _stored_name(name: str, prefix: str, stored: Mapping[str, Path]) -> str:
     raise ModelError(f"{name}: no tensor of that name in the model's safetensors files")
 
 
-def _two_tokens(model: PreTrainedModel) -> torch.Tensor:
-    return torch.tensor([[0, 1]], device=model.device)
-
-
-def _gates(parameters: Iterable[tuple[str, nn.Parameter]], fused: Mapping[str, nn.Parameter]) -> set[str]:
-    """Return the names of gate matrices in a model with experts: routers, and gates of shared experts.
-
-    They have one row per expert, or a single row, and stay dense.
-    """
-    rows = {1} | {len(weight) for weight in fused.values()} if fused else set()
-    return {name for name, weight in parameters if weight.ndim == 2 and len(weight) in rows}
-
-
 def _check_stored(model: PreTrainedModel, folder: Path, layer: Layer) -> None:
     stored, weight = read_weight(folder, layer), layer.weight(model)
     if not torch.equal(weight.T if layer.transposed else weight, stored.to(weight)):
         raise ModelError(f"{layer.name}: its weight in the model is not the tensor {layer.tensor} of {folder}")
-
-
-def _coverage(
-    parameters: Iterable[tuple[str, nn.Parameter]], layers: Iterable[Layer], gates: Container[str]
-) -> dict[str, Any]:
-    """Return the share of the blocks' matrix weights, gates excluded, that is in layers, and the largest others."""
-    weights = {name: weight for name, weight in parameters if weight.ndim >= 2 and name not in gates}
-    left = weights.keys() - {layer.parameter for layer in layers}
-    largest = sorted(left, key=lambda name: (-weights[name].numel(), name))[:_NAMED]
-    share = sum(weights[name].numel() for name in left) / sum(weight.numel() for weight in weights.values())
-    return {"coverage": 1 - share, "uncovered": tuple(f"{name} {tuple(weights[name].shape)}" for name in largest)}

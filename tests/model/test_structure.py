@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from prunelib.errors import ArtifactError, ModelError, NumericalError, ParamsError, PatternError
-from prunelib.model.layers import Layer, LayerIndex, read_index, require_coverage, write_index
+from prunelib.model.layers import Layer, LayerIndex, dense_by_reason, read_index, require_coverage, write_index
 from prunelib.model.structure import check_length, decoder_blocks, find_layers, load_model, load_tokenizer
 from prunelib.model.weights import achieved_sparsity, apply_masks, check_pruned, read_weight
 
@@ -184,10 +185,69 @@ def test_blocks_never_share_a_gram(llama: Path) -> None:
     assert len(index.readers(0)) == len(index.readers(1)) == 4
 
 
-def test_a_layer_that_the_forward_never_reaches_is_named(llama: Path) -> None:
+def never_called(block: torch.nn.Module) -> None:
+    block.mlp.spare = torch.nn.Linear(4, 4)
+
+
+def used_without_its_module(block: torch.nn.Module) -> None:
+    mlp, block.mlp.spare = block.mlp, torch.nn.Linear(32, 32, bias=False)
+    plain = mlp.forward
+    mlp.forward = lambda x: plain(x @ mlp.spare.weight)
+
+
+def called_twice(block: torch.nn.Module) -> None:
+    mlp, block.mlp.spare = block.mlp, torch.nn.Linear(32, 32, bias=False)
+    plain = mlp.forward
+    mlp.forward = lambda x: plain(mlp.spare(mlp.spare(x)))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [(never_called, "not called"), (used_without_its_module, "not called"), (called_twice, "not called once")],
+)
+def test_a_matrix_that_cannot_be_calibrated_is_uncovered(change: Callable, reason: str, llama: Path) -> None:
     model = load_model(llama, "float32", "cpu")
-    model.model.layers[1].mlp.spare = torch.nn.Linear(4, 4)
-    with pytest.raises(ModelError, match=r"^model\.layers\.1\.mlp\.spare: "):
+    whole = find_layers(model, llama)
+    change(model.model.layers[1])
+    index = find_layers(model, llama)
+    assert {layer.name for layer in index.layers} == {layer.name for layer in whole.layers}
+    (spare,) = index.uncovered
+    assert (spare.name, reason in spare.reason) == ("model.layers.1.mlp.spare.weight", True)
+    weights = sum(weight.numel() for weight in model.model.layers.parameters() if weight.ndim > 1)
+    assert index.coverage == pytest.approx(1 - model.model.layers[1].mlp.spare.weight.numel() / weights)
+    with pytest.raises(ModelError, match=r"allow_uncovered: false.*model\.layers\.1\.mlp\.spare\.weight"):
+        require_coverage(index)
+    (line,) = dense_by_reason(index)
+    assert "1 matrices" in line
+    assert spare.name in line
+    assert spare.reason in line
+
+
+def test_a_matrix_of_two_layers_is_uncovered(llama: Path) -> None:
+    model = load_model(llama, "float32", "cpu")
+    model.model.layers[1].mlp.up_proj = model.model.layers[0].mlp.up_proj
+    (shared,) = find_layers(model, llama).uncovered
+    assert (shared.name, shared.reason) == ("model.layers.0.mlp.up_proj.weight", "shared between layers")
+
+
+def test_a_bias_in_the_shape_of_a_matrix_is_no_matrix(llama: Path) -> None:
+    model = load_model(llama, "float32", "cpu")
+    model.model.layers[0].mlp.extra = torch.nn.Parameter(torch.zeros(1, 1, 32))
+    assert find_layers(model, llama) == find_layers(load_model(llama, "float32", "cpu"), llama)
+
+
+def test_a_model_without_prunable_layers_is_refused(llama: Path) -> None:
+    model = load_model(llama, "float32", "cpu")
+    for block in model.model.layers:
+        block.forward = lambda states, **_: states
+    with pytest.raises(ModelError, match=r"LlamaForCausalLM.*model\.layers\.0\..* not called"):
+        find_layers(model, llama)
+
+
+def test_a_model_that_cannot_be_run_over_tokens_is_refused(llama: Path) -> None:
+    model = load_model(llama, "float32", "cpu")
+    model.model.layers[0].mlp.forward = lambda _: {}["language"]
+    with pytest.raises(ModelError, match=r"LlamaForCausalLM: .*KeyError.*language"):
         find_layers(model, llama)
 
 
