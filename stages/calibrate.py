@@ -4,7 +4,14 @@ from pathlib import Path
 
 from prunelib import workflow
 from prunelib.calibration.shards import ShardCalibration, calibrate_in_shards
-from prunelib.calibration.windows import bos_of, draw_in_documents, draw_windows, tokenize, tokenizer_identity
+from prunelib.calibration.windows import (
+    bos_of,
+    check_texts,
+    draw_in_documents,
+    draw_windows,
+    tokenize,
+    tokenizer_identity,
+)
 from prunelib.cell import Cell
 from prunelib.model.agreement import check_blockwise
 from prunelib.model.layers import LayerIndex, dense_by_reason, require_coverage
@@ -23,7 +30,10 @@ def calibrate(params: Params, model: str, seed: int) -> None:
     settings, source, cell = params.calibration, params.models[model], Cell(model=model, seed=seed)
     folder, text = workflow.model_folder(model), workflow.text_folder(settings.text)
     tokenizer = load_tokenizer(folder)
-    documents = [document.text for document in read_documents(text, "calibration")]
+    documents, held_out = ([each.text for each in read_documents(text, split)] for split in ("calibration", "held_out"))
+    check_texts(held_out, tokenizer)
+    if settings.draw == "documents":
+        check_texts(documents, tokenizer)
     bos = bos_of(tokenizer) if source.bos_per_window else None
     samples = settings.samples + settings.held_out_samples
     if settings.draw == "stream":

@@ -21,6 +21,7 @@ from prunelib.model.gates import find_gates
 from prunelib.model.layers import Layer, LayerIndex
 from prunelib.model.matrices import Inputs, block_matrices, coverage, unprunable
 from prunelib.model.probe import TOKENS, probe
+from prunelib.model.vocabulary import embedding_rows, limit_ids
 from prunelib.model.weights import read_weight, tensor_files
 
 
@@ -71,7 +72,7 @@ def load_model(folder: Path, dtype: str, device: str) -> PreTrainedModel:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a local Hugging Face folder.
+    """Load the tokenizer of a local Hugging Face folder; ids beyond the model's embedding are refused when they occur.
 
     Raises
     ------
@@ -79,9 +80,11 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         If there is none, or it cannot be read.
     """
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises plain Exception for a damaged file
         raise ArtifactError(f"{folder}: no usable tokenizer, expected tokenizer.json ({_first_line(error)})") from None
+    limit_ids(tokenizer, embedding_rows(folder))
+    return tokenizer
 
 
 def check_length(model: PreTrainedModel, length: int, key: str) -> None:

@@ -17,6 +17,7 @@ ROOT = HERE.parents[1]
 FOLDERS = sorted(path.parent.name for path in HERE.glob("*/show.py"))
 GONE = {
     "18_limit_of_the_container",
+    "31_token_beyond_the_embedding",
     "36_rows_like_experts",
     "37_keys_shared_between_blocks",
     "39_blocks_that_return_a_tuple",
