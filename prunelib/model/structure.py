@@ -22,7 +22,7 @@ from prunelib.model.layers import Layer, LayerIndex
 from prunelib.model.matrices import Inputs, block_matrices, coverage, unprunable
 from prunelib.model.probe import TOKENS, probe
 from prunelib.model.vocabulary import embedding_rows, limit_ids
-from prunelib.model.weights import read_weight, tensor_files
+from prunelib.model.weights import check_stored_types, read_weight, tensor_files
 
 
 def load_model(folder: Path, dtype: str, device: str) -> PreTrainedModel:
@@ -45,12 +45,12 @@ def load_model(folder: Path, dtype: str, device: str) -> PreTrainedModel:
     ArtifactError
         If the folder has no config or no readable safetensors weights.
     ModelError
-        If transformers cannot build the model, or the folder lacks some of its tensors (which transformers would fill
-        with random numbers).
+        If a tensor is stored in a type that cannot be pruned, transformers cannot build the model, or the folder lacks
+        some of its tensors (which transformers would fill with random numbers).
     """
     if not (folder / "config.json").is_file():
         raise ArtifactError(f"{folder}: no config.json, expected a Hugging Face model folder")
-    tensor_files(folder)
+    check_stored_types(folder)
     try:
         with _quiet_transformers():
             model, report = AutoModelForCausalLM.from_pretrained(

@@ -442,6 +442,34 @@ def test_damaged_config_is_refused(llama: Path) -> None:
     assert refusal(llama).startswith("ModelError: FOLDER: not a causal language model")
 
 
+@pytest.mark.parametrize("stored", [torch.float8_e4m3fn, torch.float8_e5m2, torch.complex64])
+@pytest.mark.parametrize("name", ["model.layers.0.mlp.up_proj.weight", "model.norm.weight"])
+def test_stored_types_that_no_operation_takes_are_refused_before_loading(
+    name: str, stored: torch.dtype, llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit_tensors(llama, **{name: load_file(llama / "model.safetensors")[name].to(stored)})
+    monkeypatch.setattr(PreTrainedModel, "from_pretrained", None)
+    said = refusal(llama)
+    assert said.startswith("ModelError: FOLDER/model.safetensors: 1 ")
+    assert name in said
+    assert {"float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2", "complex64": "C64"}[str(stored)[6:]] in said
+
+
+@pytest.mark.parametrize("stored", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_floating_types_are_read(stored: torch.dtype, tmp_path: Path) -> None:
+    folder = save(tiny_model("llama", dtype=stored), tmp_path)
+    layer = find_layers(load_model(folder, "float32", "cpu"), folder).layers[0]
+    assert read_weight(folder, layer).dtype == stored
+
+
+def test_weights_stored_as_integers_are_refused_and_buffers_are_not(llama: Path) -> None:
+    edit_tensors(llama, model__some_buffer=torch.ones(3, dtype=torch.int64))
+    layer = find_layers(load_model(llama, "float32", "cpu"), llama).layers[0]
+    edit_tensors(llama, **{layer.tensor: read_weight(llama, layer).to(torch.int8)})
+    with pytest.raises(ModelError, match=rf"{re.escape(layer.tensor)} is stored as torch\.int8"):
+        find_layers(load_model(llama, "float32", "cpu"), llama)
+
+
 @pytest.mark.parametrize("content", [None, "{", '{"version": "1.0"}'])
 def test_a_missing_or_damaged_tokenizer_is_refused(content: str | None, llama: Path) -> None:
     if content:
