@@ -49,7 +49,7 @@ def expert_layers(model: "PreTrainedModel", name: str, parameter: nn.Parameter, 
     Raises
     ------
     ModelError
-        If a tensor in the files is not a contiguous range of rows of one expert.
+        If a tensor in the files is not a contiguous range of rows of one expert, or has another layout.
     """
     _, rows, inputs = parameter.shape
     layers: list[Layer] = []
@@ -81,7 +81,11 @@ def _places(model: "PreTrainedModel", name: str, parameter: nn.Parameter) -> Ite
     """
     experts, rows, _ = parameter.shape
     numbers = torch.arange(experts * rows).view(experts, rows, 1)
-    for tensor, found in revert_weight_conversion(model, {name: numbers}).items():
+    try:
+        tensors = revert_weight_conversion(model, {name: numbers})
+    except Exception:  # a conversion that takes whole matrices
+        raise ModelError(f"{name}: its files hold it in another layout") from None
+    for tensor, found in tensors.items():
         for stored_expert, matrix in enumerate(found) if found.ndim == 3 else [(None, found)]:
             first, count = int(matrix[0]), len(matrix)
             if first // rows != (first + count - 1) // rows or not torch.equal(

@@ -45,7 +45,7 @@ class Layer(Settings):
     Attributes
     ----------
     name
-        Name of the module in the model, ``model.layers.0.self_attn.q_proj``; for an expert's matrix, its stored name.
+        Name of its weight in the files less ``.weight``, ``model.layers.0.self_attn.q_proj``; masks have it, too.
     kind
         Last component of the name (``q_proj``), or the path inside the block if two layers of a block share it
         (GPT-2's ``attn.c_proj`` and ``mlp.c_proj``); the same for all experts.
@@ -61,6 +61,8 @@ class Layer(Settings):
         Name of the first layer of the block that reads the same input: the name of its Gram matrix.
     fused
         Location in a fused parameter of all experts; None for a separate module.
+    module
+        Name of the module in the model; None if it is ``name``.
     """
 
     name: str
@@ -72,11 +74,12 @@ class Layer(Settings):
     inputs: int = Field(ge=1)
     gram: str
     fused: Fused | None = None
+    module: str | None = None
 
     @property
     def parameter(self) -> str:
         """Name of the model parameter that is, or contains, the matrix."""
-        return f"{self.name}.weight" if self.fused is None else self.fused.parameter
+        return f"{self.module or self.name}.weight" if self.fused is None else self.fused.parameter
 
     def weight(self, model: nn.Module) -> torch.Tensor:
         """Return a view of its weight in a model, in the model's layout."""
@@ -179,7 +182,14 @@ def write_index(path: Path, index: LayerIndex, model_sha: str) -> None:
     ArtifactError
         If the file could not be written.
     """
-    write_json(path, {"kind": _KIND, "model": model_sha, **index.model_dump(mode="json")})
+    content = index.model_dump(mode="json")
+    content["layers"] = [_without_default(layer, "module") for layer in content["layers"]]
+    write_json(path, {"kind": _KIND, "model": model_sha, **content})
+
+
+def _without_default(layer: dict[str, Any], key: str) -> dict[str, Any]:
+    """Return an entry without a key whose value is None, so that indexes without it stay as they were."""
+    return {name: value for name, value in layer.items() if name != key or value is not None}
 
 
 def read_index(path: Path, model_sha: str) -> LayerIndex:
@@ -208,9 +218,12 @@ def watch_inputs(
 ) -> Iterator[None]:
     """Pass the inputs of layers to ``receive(name, inputs)`` whenever the model runs them in this context."""
     layers = tuple(layers)
-    modules = [layer.name for layer in layers if layer.fused is None]
+    modules = {layer.module or layer.name: layer.name for layer in layers if layer.fused is None}
     slices = {layer.name: layer.weight(model) for layer in layers if layer.fused is not None}
-    with watch_modules(model, modules, receive), watch_slices(slices, receive):
+    with (
+        watch_modules(model, modules, lambda module, inputs: receive(modules[module], inputs)),
+        watch_slices(slices, receive),
+    ):
         yield
 
 

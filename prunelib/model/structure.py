@@ -5,7 +5,8 @@ matrices by module type, and shared inputs by hooks during a forward pass.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from prunelib.errors import ArtifactError, ModelError, ParamsError
 from prunelib.model.experts import expert_layers, fused_parameters
 from prunelib.model.gates import find_gates
 from prunelib.model.layers import Layer, LayerIndex
-from prunelib.model.matrices import Inputs, block_matrices, coverage, unprunable
+from prunelib.model.matrices import Inputs, Matrix, block_matrices, coverage, unprunable
+from prunelib.model.names import name_in_files, renamed, stored_names
 from prunelib.model.probe import TOKENS, probe
 from prunelib.model.vocabulary import embedding_rows, limit_ids
 from prunelib.model.weights import check_stored_types, read_weight, tensor_files
@@ -101,7 +103,10 @@ def check_length(model: PreTrainedModel, length: int, key: str) -> None:
 
 
 def decoder_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
-    """Return the decoder blocks: of all module lists with ``num_hidden_layers`` entries, the one with most weights.
+    """Return the decoder blocks: the module list with ``num_hidden_layers`` entries that the head follows.
+
+    If several lists have that length, as in a model with a vision tower, it is the one whose blocks all run on text
+    alone, and the last of these to finish.
 
     Returns
     -------
@@ -111,7 +116,7 @@ def decoder_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     Raises
     ------
     ModelError
-        If there is no such list.
+        If there is no such list, or the model cannot be run over token ids alone.
     """
     count = getattr(_text_config(model), "num_hidden_layers", None)
     lists = {
@@ -121,7 +126,24 @@ def decoder_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     }
     if not lists:
         raise ModelError(f"{type(model).__name__}: found no ModuleList of num_hidden_layers = {count} decoder blocks")
-    return max(lists.items(), key=lambda item: sum(parameter.numel() for parameter in item[1].parameters()))
+    name = next(iter(lists)) if len(lists) == 1 else _last_to_finish(model, lists)
+    return name, lists[name]
+
+
+def _last_to_finish(model: PreTrainedModel, lists: Mapping[str, nn.ModuleList]) -> str:
+    """Return the name of the list whose blocks all run, and the last of them after those of other such lists."""
+    finished: list[tuple[str, nn.Module]] = []
+    with contextlib.ExitStack() as stack:
+        for name, blocks in lists.items():
+            for block in blocks:
+                hook = block.register_forward_hook(lambda module, *_, name=name: finished.append((name, module)))
+                stack.callback(hook.remove)
+        probe(model)
+    ran = {name: {id(module) for of, module in finished if of == name} for name in lists}
+    whole = [name for name, _ in finished if len(ran[name]) == len({id(block) for block in lists[name]})]
+    if not whole:
+        raise ModelError(f"{type(model).__name__}: of the lists {', '.join(lists)} none runs on token ids alone")
+    return whole[-1]
 
 
 def find_layers(model: PreTrainedModel, folder: Path) -> LayerIndex:
@@ -145,16 +167,15 @@ def find_layers(model: PreTrainedModel, folder: Path) -> LayerIndex:
     inputs = Inputs(model, matrices)
     gates = find_gates(model, parameters, lambda: inputs.watch(lambda: probe(model)))
     reasons = unprunable(matrices, gates, inputs, TOKENS)
-    matrices = [matrix for matrix in matrices if matrix.parameter not in reasons]
-    grams, stored = inputs.grams(matrices), tensor_files(folder)
-    found = [matrix.layer(grams[matrix.name]) for matrix in matrices]
-    for name, parameter in fused.items():
-        found += expert_layers(model, name, parameter, block=int(name.removeprefix(f"{block_list}.").partition(".")[0]))
-    layers = []
-    for layer in sorted(found, key=lambda layer: layer.block):
-        tensor = _stored_name(layer.tensor, model.base_model_prefix, stored)
-        layers.append(layer.model_copy(update={"tensor": tensor}))
-        _check_stored(model, folder, layers[-1])
+    stored = tensor_files(folder)
+    layers, of_files = _modules(
+        model, [matrix for matrix in matrices if matrix.parameter not in reasons], inputs, stored
+    )
+    experts, of_experts = _experts(model, block_list, fused, stored)
+    layers = sorted([*layers, *experts], key=lambda layer: layer.block)
+    reasons |= of_files | of_experts
+    for layer in layers:
+        _check_stored(model, folder, layer)
     covered = coverage(parameters, layers, reasons)
     if not layers:
         first = covered["uncovered"][0]
@@ -192,12 +213,37 @@ def _text_config(model: PreTrainedModel) -> Any:
     return model.config.get_text_config(decoder=True)
 
 
-def _stored_name(name: str, prefix: str, stored: Mapping[str, Path]) -> str:
-    """Return the name in the folder's files: as in the model, or without the base model's prefix (GPT-2 on the hub)."""
-    for candidate in (name, name.removeprefix(f"{prefix}.")):
-        if candidate in stored:
-            return candidate
-    raise ModelError(f"{name}: no tensor of that name in the model's safetensors files")
+def _modules(
+    model: PreTrainedModel, matrices: Sequence[Matrix], inputs: Inputs, stored: Mapping[str, Path]
+) -> tuple[list[Layer], dict[str, str]]:
+    """Return the layers that are modules, named as in the files, and reasons for those that no tensor holds."""
+    names: dict[str, str | None] = {}
+    for _, of_block in groupby(matrices, key=lambda matrix: matrix.block):
+        names |= stored_names(model, {matrix.parameter: matrix.module.weight for matrix in of_block})
+    prefix, found = model.base_model_prefix, [matrix for matrix in matrices if names[matrix.parameter]]
+    tensors = {matrix.name: name_in_files(str(names[matrix.parameter]), prefix, stored) for matrix in found}
+    grams = inputs.grams(found)
+    layers = renamed([matrix.layer(grams[matrix.name]) for matrix in found], tensors)
+    return layers, {name: "its files hold it in another layout" for name, tensor in names.items() if tensor is None}
+
+
+def _experts(
+    model: PreTrainedModel, block_list: str, fused: Mapping[str, nn.Parameter], stored: Mapping[str, Path]
+) -> tuple[list[Layer], dict[str, str]]:
+    """Return the layers that are slices of fused parameters, and reasons for parameters that have none."""
+    layers: list[Layer] = []
+    reasons = {}
+    for name, parameter in fused.items():
+        block = int(name.removeprefix(f"{block_list}.").partition(".")[0])
+        try:
+            of_parameter = expert_layers(model, name, parameter, block)
+        except ModelError as error:
+            reasons[name] = str(error).removeprefix(f"{name}: ")
+            continue
+        for layer in of_parameter:
+            tensor = name_in_files(layer.tensor, model.base_model_prefix, stored)
+            layers.append(layer.model_copy(update={"tensor": tensor}))
+    return layers, reasons
 
 
 def _check_stored(model: PreTrainedModel, folder: Path, layer: Layer) -> None:

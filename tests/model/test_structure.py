@@ -120,8 +120,10 @@ def test_gpt2_of_the_hub_has_names_without_the_base_prefix(tmp_path: Path) -> No
     tensors = {name.removeprefix("transformer."): tensor for name, tensor in load_file(file).items()}
     save_file(tensors, file, {"format": "pt"})
     index = find_layers(load_model(folder, "float32", "cpu"), folder)
-    assert index.layers[0].name == "transformer.h.0.attn.c_attn"
-    assert index.layers[0].tensor == "h.0.attn.c_attn.weight"
+    first = index.layers[0]
+    assert (first.name, first.tensor) == ("h.0.attn.c_attn", "h.0.attn.c_attn.weight")
+    assert (first.module, first.gram) == ("transformer.h.0.attn.c_attn", "h.0.attn.c_attn")
+    assert first.parameter == "transformer.h.0.attn.c_attn.weight"
 
 
 def test_shards_are_read_like_one_file(llama: Path, tmp_path: Path) -> None:
