@@ -20,6 +20,7 @@ GONE = {
     "31_token_beyond_the_embedding",
     "36_rows_like_experts",
     "37_keys_shared_between_blocks",
+    "38_names_in_files",
     "39_blocks_that_return_a_tuple",
     "40_matrix_never_called",
     "41_float8_tensors",
