@@ -116,13 +116,13 @@ def decoder_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     Raises
     ------
     ModelError
-        If there is no such list, or the model cannot be run over token ids alone.
+        If there is no such list, several take turns, or the model cannot be run over token ids alone.
     """
     count = getattr(_text_config(model), "num_hidden_layers", None)
     lists = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == count
+        if isinstance(module, nn.ModuleList) and len(module) == count and any(w.ndim > 1 for w in module.parameters())
     }
     if not lists:
         raise ModelError(f"{type(model).__name__}: found no ModuleList of num_hidden_layers = {count} decoder blocks")
@@ -131,7 +131,7 @@ def decoder_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
 
 
 def _last_to_finish(model: PreTrainedModel, lists: Mapping[str, nn.ModuleList]) -> str:
-    """Return the name of the list whose blocks all run, and the last of them after those of other such lists."""
+    """Return the name of the list whose blocks all run, after those of other such lists but any within them."""
     finished: list[tuple[str, nn.Module]] = []
     with contextlib.ExitStack() as stack:
         for name, blocks in lists.items():
@@ -143,7 +143,12 @@ def _last_to_finish(model: PreTrainedModel, lists: Mapping[str, nn.ModuleList]) 
     whole = [name for name, _ in finished if len(ran[name]) == len({id(block) for block in lists[name]})]
     if not whole:
         raise ModelError(f"{type(model).__name__}: of the lists {', '.join(lists)} none runs on token ids alone")
-    return whole[-1]
+    last = whole[-1]
+    if between := {name for name in whole[whole.index(last) :] if not f"{name}.".startswith(f"{last}.")}:
+        raise ModelError(
+            f"{type(model).__name__}: {last} takes turns with {min(between)}, expected one list of decoder blocks"
+        )
+    return last
 
 
 def find_layers(model: PreTrainedModel, folder: Path) -> LayerIndex:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from families import DENSE, LENGTH, save, tiny_model
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from prunelib.errors import ArtifactError, ModelError, NumericalError, ParamsError, PatternError
 from prunelib.model.layers import Layer, LayerIndex, dense_by_reason, read_index, require_coverage, write_index
@@ -260,6 +260,20 @@ def test_blocks_are_not_confused_with_another_list_of_that_length(llama: Path) -
     model.config.num_hidden_layers = 7
     with pytest.raises(ModelError, match="num_hidden_layers = 7"):
         decoder_blocks(model)
+
+
+def test_blocks_in_several_lists_are_refused() -> None:
+    config = AutoConfig.for_model("xlm", vocab_size=64, emb_dim=32, n_layers=2, n_heads=4)
+    with pytest.raises(ModelError, match=r"attentions|ffns"):
+        decoder_blocks(AutoModelForCausalLM.from_config(config).eval())
+
+
+def test_lists_within_blocks_are_no_rivals(llama: Path) -> None:
+    model = load_model(llama, "float32", "cpu")
+    for block in model.model.layers:
+        plain, block.mlp.parts = block.mlp.forward, torch.nn.ModuleList(torch.nn.Linear(32, 32) for _ in range(2))
+        block.mlp.forward = lambda x, plain=plain, parts=block.mlp.parts: plain(parts[1](parts[0](x)))
+    assert decoder_blocks(model)[0] == "model.layers"
 
 
 def test_a_model_that_is_not_the_folder_s_is_refused(llama: Path) -> None:
