@@ -4,13 +4,21 @@ from pathlib import Path
 
 from prunelib import workflow
 from prunelib.calibration.shards import ShardCalibration, calibrate_in_shards
-from prunelib.calibration.windows import bos_of, draw_in_documents, draw_windows, tokenize, tokenizer_identity
+from prunelib.calibration.windows import (
+    bos_of,
+    check_texts,
+    draw_in_documents,
+    draw_windows,
+    tokenize,
+    tokenizer_identity,
+)
 from prunelib.cell import Cell
-from prunelib.model.layers import LayerIndex, require_coverage
+from prunelib.model.agreement import check_blockwise
+from prunelib.model.layers import LayerIndex, dense_by_reason, require_coverage
 from prunelib.model.structure import check_length, find_layers, load_model, load_tokenizer
 from prunelib.params import Params
 from prunelib.planning.checks import require_capacity_to_calibrate
-from prunelib.runtime.progress import meter
+from prunelib.runtime.progress import meter, note
 from prunelib.runtime.resume import resumable
 from prunelib.runtime.store import publish
 from prunelib.sources.documents import read_documents
@@ -22,7 +30,10 @@ def calibrate(params: Params, model: str, seed: int) -> None:
     settings, source, cell = params.calibration, params.models[model], Cell(model=model, seed=seed)
     folder, text = workflow.model_folder(model), workflow.text_folder(settings.text)
     tokenizer = load_tokenizer(folder)
-    documents = [document.text for document in read_documents(text, "calibration")]
+    documents, held_out = ([each.text for each in read_documents(text, split)] for split in ("calibration", "held_out"))
+    check_texts(held_out, tokenizer)
+    if settings.draw == "documents":
+        check_texts(documents, tokenizer)
     bos = bos_of(tokenizer) if source.bos_per_window else None
     samples = settings.samples + settings.held_out_samples
     if settings.draw == "stream":
@@ -32,6 +43,8 @@ def calibrate(params: Params, model: str, seed: int) -> None:
     index, token_bytes = _layers(folder, source.dtype, settings.length)
     if not source.allow_uncovered:
         require_coverage(index)
+    for line in dense_by_reason(index):
+        note(line)
     drawn_from = {
         "model": model_identity(folder),
         "text": text_identity(text),
@@ -50,10 +63,12 @@ def calibrate(params: Params, model: str, seed: int) -> None:
 
 
 def _layers(folder: Path, dtype: str, length: int) -> tuple[LayerIndex, int]:
-    """Return the layers of a model and the bytes of a token's hidden state, after checking that its windows fit."""
+    """Return the layers of a model and the bytes of a token's hidden state, after checks that it can be run."""
     model = load_model(folder, dtype, "cpu")
     check_length(model, length, "calibration.length")
-    return find_layers(model, folder), model.config.get_text_config().hidden_size * model.dtype.itemsize
+    index = find_layers(model, folder)
+    check_blockwise(model, index.block_list)
+    return index, model.config.get_text_config().hidden_size * model.dtype.itemsize
 
 
 if __name__ == "__main__":

@@ -59,8 +59,8 @@ def accumulate_grams(
     """
     last = max((block for block in range(index.blocks) if block not in finished), default=-1)
 
-    def keep(batch: int, states: torch.Tensor) -> None:
-        forward.keep(batch, states)
+    def keep(batch: int) -> None:
+        forward.keep(batch)
         on_batch(batch)
 
     while (block := forward.block) <= last:
@@ -77,7 +77,7 @@ def accumulate_pass(
     forward: BlockwiseForward,
     layers: Sequence[Layer],
     parts: Sequence[Sequence[int]],
-    on_states: Callable[[int, torch.Tensor], None] = lambda _batch, _states: None,
+    on_run: Callable[[int], None] = lambda _batch: None,
 ) -> list[dict[str, InputStatistics]]:
     """Run batches through the next block once, and return the input statistics of some layers for each part.
 
@@ -87,8 +87,8 @@ def accumulate_pass(
         Layers of the next block with distinct inputs (:meth:`prunelib.model.layers.LayerIndex.readers`).
     parts
         For each part, the numbers of the batches that are summed.
-    on_states
-        Called with each batch's number and its hidden states after the block.
+    on_run
+        Called with the number of each batch once it has run.
 
     Raises
     ------
@@ -100,7 +100,8 @@ def accumulate_pass(
         sums = {layer.name: GramSum(layer.inputs, forward.device) for layer in layers}
         with SideStreamReader(forward.device) as reader:
             for batch in batches:
-                on_states(batch, _run_watched(forward, batch, layers, sums, reader))
+                _run_watched(forward, batch, layers, sums, reader)
+                on_run(batch)
             reader.finish()
         tokens = sum(forward.batches[batch].numel() for batch in batches)
         statistics.append({layer.name: sums[layer.name].complete(layer, tokens) for layer in layers})
@@ -113,14 +114,14 @@ def _run_watched(
     layers: Sequence[Layer],
     sums: Mapping[str, GramSum],
     reader: SideStreamReader,
-) -> torch.Tensor:
+) -> None:
     """Run a batch through the next block, and add the inputs of the layers to their sums."""
 
     def receive(name: str, inputs: torch.Tensor) -> None:
         reader.read(name, inputs, sums[name].add)
 
     with watch_inputs(forward.model, layers, receive):
-        return forward.run(batch)
+        forward.run(batch)
 
 
 def plan_passes(layers: Iterable[Layer], budget_bytes: int) -> list[list[Layer]]:

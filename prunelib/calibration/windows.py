@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from prunelib.errors import ParamsError, SourceError
+from prunelib.model.vocabulary import check_ids, may_exceed
 from prunelib.runtime.store import sha256_json
 
 if TYPE_CHECKING:
@@ -25,9 +26,21 @@ def tokenize(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase") -> torc
     -------
     torch.Tensor
         (tokens,) int32.
+
+    Raises
+    ------
+    ModelError
+        If a token's id is beyond the model's embedding (:mod:`prunelib.model.vocabulary`).
     """
     encoded = tokenizer("\n\n".join(texts), return_attention_mask=False, verbose=False)
+    check_ids(encoded["input_ids"], tokenizer)
     return torch.tensor(encoded["input_ids"], dtype=torch.int32)
+
+
+def check_texts(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Tokenise texts only if the tokenizer has ids beyond the model's embedding; raise as :func:`tokenize`."""
+    if may_exceed(tokenizer):
+        tokenize(texts, tokenizer)
 
 
 def draw_windows(tokens: torch.Tensor, samples: int, length: int, seed: int, bos: int | None = None) -> torch.Tensor:
@@ -161,9 +174,12 @@ def bos_of(tokenizer: "PreTrainedTokenizerBase") -> int:
     ------
     ParamsError
         If the tokenizer has no BOS token.
+    ModelError
+        If its id is beyond the model's embedding.
     """
     if tokenizer.bos_token_id is None:
         raise ParamsError("bos_per_window: true, but the model's tokenizer has no BOS token; set it to false")
+    check_ids([tokenizer.bos_token_id], tokenizer)
     return int(tokenizer.bos_token_id)
 
 

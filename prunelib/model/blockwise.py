@@ -2,20 +2,24 @@
 
 The device needs memory for one block at a time, and each block's weights are copied there once. No architecture is
 rebuilt here: for every batch and block the model's own forward runs from its embedding on and makes the arguments of
-the block (masks, positions, rotary tables). Earlier blocks are skipped (the last returns its cached hidden states) and
-the forward aborts once the current block has run.
+the block (masks, positions, rotary tables). Earlier blocks are skipped (the last leaves what it left of the batch:
+hidden states, and what :mod:`prunelib.model.outputs` hands on beside them) and the forward aborts once the current
+block has run.
 """
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils.hooks import RemovableHandle
 
 from prunelib.errors import ArtifactError, ModelError
+from prunelib.model.outputs import BlockOutput, Call, Form, build, hidden_states, take_apart
 from prunelib.runtime import store
 
 if TYPE_CHECKING:
@@ -59,7 +63,9 @@ class BlockwiseForward:
     ) -> None:
         self.model, self.batches, self.device, self.block = model, batches, device, 0
         self._blocks, self._state_bytes = list(model.get_submodule(block_list).children()), state_bytes
-        self._states: dict[int, torch.Tensor] = {}
+        self._left: dict[int, BlockOutput] = {}
+        self._latest: BlockOutput | None = None
+        self._returned: list[Form] = []
         for name, tensor in chain(model.named_parameters(), model.named_buffers()):
             if not name.startswith(f"{block_list}."):
                 tensor.data = tensor.data.to(device)
@@ -83,44 +89,51 @@ class BlockwiseForward:
         Raises
         ------
         ModelError
-            If the model's forward does not reach the block, or the block does not return a tensor.
+            If the model's forward does not reach the block, or the block does not return hidden states.
         """
-        left: list[Any] = []
+        self._latest = None
+        with self._passed_over(batch):
+            watch, call, states = self._watched(self.block, batch)
+        handed_on = self._left[batch].written if batch in self._left else {}
+        self._latest = take_apart(watch.output, states, watch.wanted, watch.written(call, handed_on))
+        return states
 
-        def stop(_module: torch.nn.Module, _args: Any, output: Any) -> None:
-            left.append(output)
-            raise _Stop
+    def whole(self, batch: int) -> torch.Tensor:
+        """Return the hidden states that the last block leaves when no block is skipped; raise as :meth:`run`."""
+        return self._watched(self.blocks - 1, batch)[2]
 
-        handle = self._blocks[self.block].register_forward_hook(stop)
-        try:
-            with contextlib.suppress(_Stop):
-                self._forward(batch)
-        finally:
-            handle.remove()
-        if not left or not isinstance(left[0], torch.Tensor):
-            found = f"returns {type(left[0]).__name__}, expected hidden states" if left else "is not called"
-            raise ModelError(f"{type(self.model).__name__}: decoder block {self.block} {found}")
-        return left[0]
+    def keep(self, batch: int) -> None:
+        """Store what the latest :meth:`run`, of this batch, left, in place of what the previous block left of it."""
+        left, self._latest = self._latest, None
+        if left is None:
+            raise RuntimeError(f"batch {batch} has not been run")
+        self._put(batch, left)
+        self._returned[self.block :] = [left.returned]
 
-    def keep(self, batch: int, states: torch.Tensor) -> None:
-        """Store the result of :meth:`run` for a batch, in place of the previous block's hidden states."""
-        stays = states.nbytes * len(self.batches) <= self._state_bytes
-        self._states[batch] = states if stays else states.cpu()
+    @property
+    def blocks(self) -> int:
+        """Return the number of blocks."""
+        return len(self._blocks)
 
     def advance(self) -> None:
         """Advance to the next block, once every batch has been run and kept."""
         self.block += 1
 
     def save(self, path: Path) -> None:
-        """Write the hidden states between two blocks, from which a later run can resume.
+        """Write what the previous block left of every batch, from which a later run can resume.
 
         Raises
         ------
         ArtifactError
             If the file could not be written.
         """
-        states = {str(batch): states for batch, states in self._states.items()}
-        store.write_tensors(path, states, _KIND, {"block": self.block})
+        tensors = {
+            f"{batch}.{number}": tensor.clone()  # no two share memory, which safetensors refuses
+            for batch, left in self._left.items()
+            for number, tensor in enumerate(left.tensors)
+        }
+        forms = {batch: [left.returned, left.written, len(left.tensors)] for batch, left in self._left.items()}
+        store.write_tensors(path, tensors, _KIND, {"block": self.block, "returned": self._returned, "forms": forms})
 
     def restore(self, path: Path) -> None:
         """Resume from the file that a run with the same model and batches saved.
@@ -130,28 +143,51 @@ class BlockwiseForward:
         ArtifactError
             If the file is missing or damaged.
         """
-        found = store.read_tensors(path, _KIND)
-        self.block = store.read_provenance(path, _KIND)["block"]
-        for batch, states in found.items():
-            self.keep(int(batch), states.to(self.device))
+        tensors, header = store.read_tensors(path, _KIND), store.read_provenance(path, _KIND)
+        self.block, self._returned = header["block"], header["returned"]
+        for batch, (returned, written, count) in header["forms"].items():
+            found = [tensors[f"{batch}.{number}"].to(self.device) for number in range(count)]
+            self._put(int(batch), BlockOutput(found, returned, written))
+
+    def _put(self, batch: int, left: BlockOutput) -> None:
+        stays = left.nbytes * len(self.batches) <= self._state_bytes
+        self._left[batch] = left if stays else left.map(torch.Tensor.cpu)
 
     @torch.no_grad()
-    def _forward(self, batch: int) -> None:
+    def _watched(self, block: int, batch: int) -> tuple["_Watch", Call, torch.Tensor]:
+        """Run the model's forward up to the end of a block; return the watch, and its call and hidden states."""
         tokens = self.batches[batch].to(self.device, torch.long)
-        with self._passed_over(batch):
+        watch = _Watch(self._blocks, block)
+        with watch, contextlib.suppress(_Stop):
             self.model(input_ids=tokens, use_cache=False)
+        name = f"{type(self.model).__name__}: decoder block {block}"
+        if watch.call is None:
+            raise ModelError(f"{name} is not called")
+        states = hidden_states(watch.output, watch.call)
+        if states is None:
+            raise ModelError(f"{name} returns {type(watch.output).__name__}, expected hidden states")
+        return watch, watch.call, states
 
     @contextlib.contextmanager
     def _passed_over(self, batch: int) -> Iterator[None]:
-        """Skip the earlier blocks while the context is open; they return the cached hidden states of the batch."""
+        """Skip the earlier blocks while the context is open; they leave what the last of them left of the batch."""
         before = self._blocks[: self.block]
-        for block in before:
-            block.forward = lambda *_args, **_kwargs: self._states[batch].to(self.device)
+        for number, block in enumerate(before):
+            block.forward = partial(self._stand_in, batch, number)
         try:
             yield
         finally:
             for block in before:
                 del block.forward
+
+    def _stand_in(self, batch: int, number: int, *args: Any, **kwargs: Any) -> Any:
+        """Return what a skipped block returns: with hidden states, and what is handed on, of the last skipped one."""
+        left = self._left[batch]
+        if number < self.block - 1:
+            return build(self._returned[number], [left.tensors[0].to(self.device)])
+        left = left.map(lambda tensor: tensor.to(self.device))
+        left.replay(Call(args, kwargs))
+        return build(left.returned, left.tensors)
 
 
 class Checkpoint:
@@ -170,6 +206,62 @@ class Checkpoint:
         if time.monotonic() - self._saved >= SECONDS_BETWEEN_SAVES:
             forward.save(self._path)
             self._saved = time.monotonic()
+
+
+class _Watch(contextlib.ExitStack):
+    """Hooks on a block: what it is given, returns and writes, and the tensors that the next block takes.
+
+    The forward is aborted once the block has run, or, if it returns more than a tensor, before the next block runs.
+
+    Attributes
+    ----------
+    call, output
+        Arguments and return value of the block; None if it was not called.
+    wanted
+        The ``id`` of every tensor among the arguments of the next block.
+    """
+
+    def __init__(self, blocks: Sequence[torch.nn.Module], number: int) -> None:
+        super().__init__()
+        self._block, self._following = blocks[number], blocks[number + 1 : number + 2]
+        self.call: Call | None = None
+        self.output: Any = None
+        self.wanted: set[int] = set()
+        self._before: dict[str, dict[Any, Any]] = {}
+
+    def __enter__(self) -> "_Watch":
+        self._on_exit(self._block.register_forward_pre_hook(self._begin, with_kwargs=True))
+        self._on_exit(self._block.register_forward_hook(self._finish, with_kwargs=True))
+        for block in self._following:
+            self._on_exit(block.register_forward_pre_hook(self._go_on, with_kwargs=True))
+        return self
+
+    def written(self, call: Call, handed_on: Mapping[str, Sequence[tuple[Any, Any]]]) -> dict[str, dict[Any, Any]]:
+        """Return the entries that the block wrote into mappings, and those that earlier blocks had written."""
+        earlier = {name: {build(key, []) for key, _ in entries} for name, entries in handed_on.items()}
+        return {
+            name: {
+                key: value
+                for key, value in entries.items()
+                if key in earlier.get(name, ()) or value is not self._before[name].get(key)
+            }
+            for name, entries in call.entries().items()
+        }
+
+    def _on_exit(self, handle: RemovableHandle) -> None:
+        self.callback(handle.remove)
+
+    def _begin(self, _module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._before = Call(args, kwargs).entries()
+
+    def _finish(self, _module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        self.call, self.output = Call(args, kwargs), output
+        if isinstance(output, torch.Tensor) or not self._following:
+            raise _Stop
+
+    def _go_on(self, _module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.wanted = {id(tensor) for tensor in Call(args, kwargs).tensors()}
+        raise _Stop
 
 
 class _Stop(Exception):  # noqa: N818 - control flow, no error

@@ -12,13 +12,20 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from prunelib.errors import ModelError
 from prunelib.model.layers import Fused, Layer, watch_slices
+from prunelib.model.probe import probe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def fused_parameters(model: "PreTrainedModel", block_list: str, tokens: torch.Tensor) -> dict[str, nn.Parameter]:
-    """Return the parameters (experts, rows, inputs) in a model's blocks whose slices its forward multiplies by."""
+def fused_parameters(model: "PreTrainedModel", block_list: str) -> dict[str, nn.Parameter]:
+    """Return the parameters (experts, rows, inputs) in a model's blocks whose slices its forward multiplies by.
+
+    Raises
+    ------
+    ModelError
+        As :func:`prunelib.model.probe.probe`.
+    """
     held = {
         name: weight
         for name, weight in model.named_parameters()
@@ -26,8 +33,8 @@ def fused_parameters(model: "PreTrainedModel", block_list: str, tokens: torch.Te
     }
     slices = {(name, expert): weight.data[expert] for name, weight in held.items() for expert in range(len(weight))}
     used: set[str] = set()
-    with torch.no_grad(), watch_slices(slices, lambda key, _: used.add(key[0])):
-        model(input_ids=tokens, use_cache=False)
+    with watch_slices(slices, lambda key, _: used.add(key[0])):
+        probe(model)
     return {name: weight for name, weight in held.items() if name in used}
 
 
@@ -42,7 +49,7 @@ def expert_layers(model: "PreTrainedModel", name: str, parameter: nn.Parameter, 
     Raises
     ------
     ModelError
-        If a tensor in the files is not a contiguous range of rows of one expert.
+        If a tensor in the files is not a contiguous range of rows of one expert, or has another layout.
     """
     _, rows, inputs = parameter.shape
     layers: list[Layer] = []
@@ -74,7 +81,11 @@ def _places(model: "PreTrainedModel", name: str, parameter: nn.Parameter) -> Ite
     """
     experts, rows, _ = parameter.shape
     numbers = torch.arange(experts * rows).view(experts, rows, 1)
-    for tensor, found in revert_weight_conversion(model, {name: numbers}).items():
+    try:
+        tensors = revert_weight_conversion(model, {name: numbers})
+    except Exception:  # a conversion that takes whole matrices
+        raise ModelError(f"{name}: its files hold it in another layout") from None
+    for tensor, found in tensors.items():
         for stored_expert, matrix in enumerate(found) if found.ndim == 3 else [(None, found)]:
             first, count = int(matrix[0]), len(matrix)
             if first // rows != (first + count - 1) // rows or not torch.equal(

@@ -2,8 +2,9 @@
 
 import contextlib
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from math import prod
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from pydantic import Field, ValidationError
@@ -15,6 +16,7 @@ from prunelib.runtime.store import expect_provenance, read_record, write_record
 from prunelib.settings import Settings
 
 _KIND = "layers"
+_NAMED = 3  # how many uncovered matrices a refusal names
 Key = TypeVar("Key", bound=Hashable)
 
 
@@ -43,7 +45,7 @@ class Layer(Settings):
     Attributes
     ----------
     name
-        Name of the module in the model, ``model.layers.0.self_attn.q_proj``; for an expert's matrix, its stored name.
+        Name of its weight in the files less ``.weight``, ``model.layers.0.self_attn.q_proj``; masks have it, too.
     kind
         Last component of the name (``q_proj``), or the path inside the block if two layers of a block share it
         (GPT-2's ``attn.c_proj`` and ``mlp.c_proj``); the same for all experts.
@@ -59,6 +61,8 @@ class Layer(Settings):
         Name of the first layer of the block that reads the same input: the name of its Gram matrix.
     fused
         Location in a fused parameter of all experts; None for a separate module.
+    module
+        Name of the module in the model; None if it is ``name``.
     """
 
     name: str
@@ -70,11 +74,12 @@ class Layer(Settings):
     inputs: int = Field(ge=1)
     gram: str
     fused: Fused | None = None
+    module: str | None = None
 
     @property
     def parameter(self) -> str:
         """Name of the model parameter that is, or contains, the matrix."""
-        return f"{self.name}.weight" if self.fused is None else self.fused.parameter
+        return f"{self.module or self.name}.weight" if self.fused is None else self.fused.parameter
 
     def weight(self, model: nn.Module) -> torch.Tensor:
         """Return a view of its weight in a model, in the model's layout."""
@@ -87,6 +92,27 @@ class Layer(Settings):
     def stored_shape(self) -> tuple[int, int]:
         """Shape of the weight in the file and in the module."""
         return (self.inputs, self.rows) if self.transposed else (self.rows, self.inputs)
+
+
+class DenseMatrix(Settings):
+    """A matrix in the decoder blocks that stays dense.
+
+    Attributes
+    ----------
+    name, shape
+        Name and shape of the parameter.
+    reason
+        Why it is not pruned: :attr:`GATE`, or why it is no prunable layer.
+    """
+
+    GATE: ClassVar[str] = "gate"
+
+    name: str
+    shape: tuple[int, ...]
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.shape}"
 
 
 class LayerIndex(Settings):
@@ -103,14 +129,14 @@ class LayerIndex(Settings):
     coverage
         Share of the blocks' matrix weights (parameters of two or more dimensions) in ``layers``, from 0 to 1.
     uncovered
-        The largest tensors of the blocks that are not in ``layers``, each ``name (shape)``.
+        The others, which stay dense, the largest first.
     """
 
     layers: tuple[Layer, ...]
     block_list: str
     blocks: int = Field(ge=1)
     coverage: float = Field(ge=0, le=1)
-    uncovered: tuple[str, ...] = ()
+    uncovered: tuple[DenseMatrix, ...] = ()
 
     def of_block(self, block: int) -> tuple[Layer, ...]:
         """Return the layers of one decoder block."""
@@ -122,18 +148,30 @@ class LayerIndex(Settings):
 
 
 def require_coverage(index: LayerIndex) -> None:
-    """Refuse a model whose blocks contain matrix weights that would silently stay dense.
+    """Refuse a model whose blocks contain matrices, other than gates, that are not pruned.
 
     Raises
     ------
     ModelError
-        If the coverage is below 1; the message gives it and the largest uncovered tensors.
+        If there are any; the message gives the coverage, and the largest of them with the reasons.
     """
-    if index.coverage < 1:
+    if left := [matrix for matrix in index.uncovered if matrix.reason != DenseMatrix.GATE]:
+        named = ", ".join(f"{matrix}: {matrix.reason}" for matrix in left[:_NAMED])
         raise ModelError(
-            f"allow_uncovered: false, but linear layers contain only {index.coverage:.1%} of the weights in the "
-            f"model's blocks; not covered: {', '.join(index.uncovered)}; set it to true to prune the covered part alone"
+            f"allow_uncovered: false, but prunable layers contain only {index.coverage:.1%} of the weights in the "
+            f"model's blocks; not covered: {named}; set it to true to prune the covered part alone"
         )
+
+
+def dense_by_reason(index: LayerIndex) -> list[str]:
+    """Return a line for each reason why matrices stay dense: their number, their weights and the first name."""
+    lines = []
+    for reason in dict.fromkeys(matrix.reason for matrix in index.uncovered):
+        of_reason = [matrix for matrix in index.uncovered if matrix.reason == reason]
+        weights = sum(prod(matrix.shape) for matrix in of_reason)
+        first = min(matrix.name for matrix in of_reason)
+        lines.append(f"{len(of_reason)} matrices of {weights:,} weights stay dense, first {first}: {reason}")
+    return lines
 
 
 def write_index(path: Path, index: LayerIndex, model_sha: str) -> None:
@@ -171,9 +209,12 @@ def watch_inputs(
 ) -> Iterator[None]:
     """Pass the inputs of layers to ``receive(name, inputs)`` whenever the model runs them in this context."""
     layers = tuple(layers)
-    modules = [layer.name for layer in layers if layer.fused is None]
+    modules = {layer.module or layer.name: layer.name for layer in layers if layer.fused is None}
     slices = {layer.name: layer.weight(model) for layer in layers if layer.fused is not None}
-    with watch_modules(model, modules, receive), watch_slices(slices, receive):
+    with (
+        watch_modules(model, modules, lambda module, inputs: receive(modules[module], inputs)),
+        watch_slices(slices, receive),
+    ):
         yield
 
 

@@ -5,24 +5,26 @@ matrices by module type, and shared inputs by hooks during a forward pass.
 """
 
 import contextlib
-from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.pytorch_utils import Conv1D
 from transformers.utils import logging
 
 from prunelib.errors import ArtifactError, ModelError, ParamsError
 from prunelib.model.experts import expert_layers, fused_parameters
-from prunelib.model.layers import Layer, LayerIndex, watch_modules
-from prunelib.model.weights import read_weight, tensor_files
-
-_NAMED = 3  # how many uncovered tensors an index names
+from prunelib.model.gates import find_gates
+from prunelib.model.layers import Layer, LayerIndex
+from prunelib.model.matrices import Inputs, Matrix, block_matrices, coverage, unprunable
+from prunelib.model.names import name_in_files, renamed, stored_names
+from prunelib.model.probe import TOKENS, probe
+from prunelib.model.vocabulary import embedding_rows, limit_ids
+from prunelib.model.weights import check_stored_types, read_weight, tensor_files
 
 
 def load_model(folder: Path, dtype: str, device: str) -> PreTrainedModel:
@@ -45,12 +47,12 @@ def load_model(folder: Path, dtype: str, device: str) -> PreTrainedModel:
     ArtifactError
         If the folder has no config or no readable safetensors weights.
     ModelError
-        If transformers cannot build the model, or the folder lacks some of its tensors (which transformers would fill
-        with random numbers).
+        If a tensor is stored in a type that cannot be pruned, transformers cannot build the model, or the folder lacks
+        some of its tensors (which transformers would fill with random numbers).
     """
     if not (folder / "config.json").is_file():
         raise ArtifactError(f"{folder}: no config.json, expected a Hugging Face model folder")
-    tensor_files(folder)
+    check_stored_types(folder)
     try:
         with _quiet_transformers():
             model, report = AutoModelForCausalLM.from_pretrained(
@@ -72,7 +74,7 @@ def load_model(folder: Path, dtype: str, device: str) -> PreTrainedModel:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a local Hugging Face folder.
+    """Load the tokenizer of a local Hugging Face folder; ids beyond the model's embedding are refused when they occur.
 
     Raises
     ------
@@ -80,9 +82,11 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         If there is none, or it cannot be read.
     """
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises plain Exception for a damaged file
         raise ArtifactError(f"{folder}: no usable tokenizer, expected tokenizer.json ({_first_line(error)})") from None
+    limit_ids(tokenizer, embedding_rows(folder))
+    return tokenizer
 
 
 def check_length(model: PreTrainedModel, length: int, key: str) -> None:
@@ -99,7 +103,10 @@ def check_length(model: PreTrainedModel, length: int, key: str) -> None:
 
 
 def decoder_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
-    """Return the decoder blocks: of all module lists with ``num_hidden_layers`` entries, the one with most weights.
+    """Return the decoder blocks: the module list with ``num_hidden_layers`` entries that the head follows.
+
+    If several lists have that length, as in a model with a vision tower, it is the one whose blocks all run on text
+    alone, and the last of these to finish.
 
     Returns
     -------
@@ -109,17 +116,39 @@ def decoder_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     Raises
     ------
     ModelError
-        If there is no such list.
+        If there is no such list, several take turns, or the model cannot be run over token ids alone.
     """
     count = getattr(_text_config(model), "num_hidden_layers", None)
     lists = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == count
+        if isinstance(module, nn.ModuleList) and len(module) == count and any(w.ndim > 1 for w in module.parameters())
     }
     if not lists:
         raise ModelError(f"{type(model).__name__}: found no ModuleList of num_hidden_layers = {count} decoder blocks")
-    return max(lists.items(), key=lambda item: sum(parameter.numel() for parameter in item[1].parameters()))
+    name = next(iter(lists)) if len(lists) == 1 else _last_to_finish(model, lists)
+    return name, lists[name]
+
+
+def _last_to_finish(model: PreTrainedModel, lists: Mapping[str, nn.ModuleList]) -> str:
+    """Return the name of the list whose blocks all run, after those of other such lists but any within them."""
+    finished: list[tuple[str, nn.Module]] = []
+    with contextlib.ExitStack() as stack:
+        for name, blocks in lists.items():
+            for block in blocks:
+                hook = block.register_forward_hook(lambda module, *_, name=name: finished.append((name, module)))
+                stack.callback(hook.remove)
+        probe(model)
+    ran = {name: {id(module) for of, module in finished if of == name} for name in lists}
+    whole = [name for name, _ in finished if len(ran[name]) == len({id(block) for block in lists[name]})]
+    if not whole:
+        raise ModelError(f"{type(model).__name__}: of the lists {', '.join(lists)} none runs on token ids alone")
+    last = whole[-1]
+    if between := {name for name in whole[whole.index(last) :] if not f"{name}.".startswith(f"{last}.")}:
+        raise ModelError(
+            f"{type(model).__name__}: {last} takes turns with {min(between)}, expected one list of decoder blocks"
+        )
+    return last
 
 
 def find_layers(model: PreTrainedModel, folder: Path) -> LayerIndex:
@@ -133,26 +162,30 @@ def find_layers(model: PreTrainedModel, folder: Path) -> LayerIndex:
     Raises
     ------
     ModelError
-        If no decoder blocks are found, a matrix is not used in a forward pass, or its weight is not in the folder.
+        If no decoder blocks or prunable layers are found, or a weight is not in the folder.
     ArtifactError, NumericalError
         As :func:`prunelib.model.weights.read_weight`.
     """
     block_list, blocks = decoder_blocks(model)
-    fused = fused_parameters(model, block_list, _two_tokens(model))
-    gates = _gates(blocks.named_parameters(block_list), fused)
-    matrices = [matrix for number in range(len(blocks)) for matrix in _matrices(block_list, number, blocks[number])]
-    matrices = [matrix for matrix in matrices if f"{matrix.name}.weight" not in gates]
-    grams, stored = _shared_inputs(model, matrices), tensor_files(folder)
-    found = [_describe(matrix, f"{matrix.name}.weight", grams[matrix.name]) for matrix in matrices]
-    for name, parameter in fused.items():
-        found += expert_layers(model, name, parameter, block=int(name.removeprefix(f"{block_list}.").partition(".")[0]))
-    layers = []
-    for layer in sorted(found, key=lambda layer: layer.block):
-        tensor = _stored_name(layer.tensor, model.base_model_prefix, stored)
-        layers.append(layer.model_copy(update={"tensor": tensor}))
-        _check_stored(model, folder, layers[-1])
-    coverage = _coverage(blocks.named_parameters(block_list), layers, gates)
-    return LayerIndex(layers=tuple(layers), block_list=block_list, blocks=len(blocks), **coverage)
+    parameters, fused = dict(blocks.named_parameters(block_list)), fused_parameters(model, block_list)
+    matrices = [each for number, block in enumerate(blocks) for each in block_matrices(block_list, number, block)]
+    inputs = Inputs(model, matrices)
+    gates = find_gates(model, parameters, lambda: inputs.watch(lambda: probe(model)))
+    reasons = unprunable(matrices, gates, inputs, TOKENS)
+    stored = tensor_files(folder)
+    layers, of_files = _modules(
+        model, [matrix for matrix in matrices if matrix.parameter not in reasons], inputs, stored
+    )
+    experts, of_experts = _experts(model, block_list, fused, stored)
+    layers = sorted([*layers, *experts], key=lambda layer: layer.block)
+    reasons |= of_files | of_experts
+    for layer in layers:
+        _check_stored(model, folder, layer)
+    covered = coverage(parameters, layers, reasons)
+    if not layers:
+        first = covered["uncovered"][0]
+        raise ModelError(f"{type(model).__name__}: nothing in its blocks can be pruned, first {first}: {first.reason}")
+    return LayerIndex(layers=tuple(layers), block_list=block_list, blocks=len(blocks), **covered)
 
 
 @contextlib.contextmanager
@@ -185,89 +218,40 @@ def _text_config(model: PreTrainedModel) -> Any:
     return model.config.get_text_config(decoder=True)
 
 
-class _Matrix(NamedTuple):
-    name: str
-    kind: str
-    block: int
-    module: nn.Linear | Conv1D
+def _modules(
+    model: PreTrainedModel, matrices: Sequence[Matrix], inputs: Inputs, stored: Mapping[str, Path]
+) -> tuple[list[Layer], dict[str, str]]:
+    """Return the layers that are modules, named as in the files, and reasons for those that no tensor holds."""
+    names: dict[str, str | None] = {}
+    for _, of_block in groupby(matrices, key=lambda matrix: matrix.block):
+        names |= stored_names(model, {matrix.parameter: matrix.module.weight for matrix in of_block})
+    prefix, found = model.base_model_prefix, [matrix for matrix in matrices if names[matrix.parameter]]
+    tensors = {matrix.name: name_in_files(str(names[matrix.parameter]), prefix, stored) for matrix in found}
+    grams = inputs.grams(found)
+    layers = renamed([matrix.layer(grams[matrix.name]) for matrix in found], tensors)
+    return layers, {name: "its files hold it in another layout" for name, tensor in names.items() if tensor is None}
 
 
-def _matrices(block_list: str, number: int, block: nn.Module) -> list[_Matrix]:
-    found = {path: module for path, module in block.named_modules() if isinstance(module, nn.Linear | Conv1D)}
-    last = {path: path.rpartition(".")[2] for path in found}
-    count = Counter(last.values())
-    return [
-        _Matrix(f"{block_list}.{number}.{path}", last[path] if count[last[path]] == 1 else path, number, module)
-        for path, module in found.items()
-    ]
-
-
-def _describe(matrix: _Matrix, tensor: str, gram: str) -> Layer:
-    transposed = isinstance(matrix.module, Conv1D)
-    rows, inputs = reversed(matrix.module.weight.shape) if transposed else matrix.module.weight.shape
-    return Layer(
-        name=matrix.name,
-        kind=matrix.kind,
-        block=matrix.block,
-        tensor=tensor,
-        transposed=transposed,
-        rows=rows,
-        inputs=inputs,
-        gram=gram,
-    )
-
-
-@torch.no_grad()
-def _shared_inputs(model: PreTrainedModel, matrices: Iterable[_Matrix]) -> dict[str, str]:
-    """Map each layer name to the first layer of its block with the same input, by a forward pass over two tokens."""
-    seen: dict[str, tuple[int, ...]] = {matrix.name: () for matrix in matrices}
-    alive = []  # while an input is referenced, no other can take its address
-
-    def note(name: str, inputs: torch.Tensor) -> None:
-        alive.append(inputs)
-        seen[name] += (inputs.data_ptr(), inputs.numel(), inputs._version)  # an in-place write increments the version
-
-    with watch_modules(model, seen, note):
-        model(input_ids=_two_tokens(model), use_cache=False)
-    if unused := [name for name, inputs in seen.items() if not inputs]:
-        raise ModelError(f"{unused[0]}: not called in the model's forward pass, so it has no inputs to calibrate on")
-    first: dict[tuple[int, ...], str] = {}
-    return {name: first.setdefault((block, *seen[name]), name) for name, _, block, _ in matrices}
-
-
-def _stored_name(name: str, prefix: str, stored: Mapping[str, Path]) -> str:
-    """Return the name in the folder's files: as in the model, or without the base model's prefix (GPT-2 on the hub)."""
-    for candidate in (name, name.removeprefix(f"{prefix}.")):
-        if candidate in stored:
-            return candidate
-    raise ModelError(f"{name}: no tensor of that name in the model's safetensors files")
-
-
-def _two_tokens(model: PreTrainedModel) -> torch.Tensor:
-    return torch.tensor([[0, 1]], device=model.device)
-
-
-def _gates(parameters: Iterable[tuple[str, nn.Parameter]], fused: Mapping[str, nn.Parameter]) -> set[str]:
-    """Return the names of gate matrices in a model with experts: routers, and gates of shared experts.
-
-    They have one row per expert, or a single row, and stay dense.
-    """
-    rows = {1} | {len(weight) for weight in fused.values()} if fused else set()
-    return {name for name, weight in parameters if weight.ndim == 2 and len(weight) in rows}
+def _experts(
+    model: PreTrainedModel, block_list: str, fused: Mapping[str, nn.Parameter], stored: Mapping[str, Path]
+) -> tuple[list[Layer], dict[str, str]]:
+    """Return the layers that are slices of fused parameters, and reasons for parameters that have none."""
+    layers: list[Layer] = []
+    reasons = {}
+    for name, parameter in fused.items():
+        block = int(name.removeprefix(f"{block_list}.").partition(".")[0])
+        try:
+            of_parameter = expert_layers(model, name, parameter, block)
+        except ModelError as error:
+            reasons[name] = str(error).removeprefix(f"{name}: ")
+            continue
+        for layer in of_parameter:
+            tensor = name_in_files(layer.tensor, model.base_model_prefix, stored)
+            layers.append(layer.model_copy(update={"tensor": tensor}))
+    return layers, reasons
 
 
 def _check_stored(model: PreTrainedModel, folder: Path, layer: Layer) -> None:
     stored, weight = read_weight(folder, layer), layer.weight(model)
     if not torch.equal(weight.T if layer.transposed else weight, stored.to(weight)):
         raise ModelError(f"{layer.name}: its weight in the model is not the tensor {layer.tensor} of {folder}")
-
-
-def _coverage(
-    parameters: Iterable[tuple[str, nn.Parameter]], layers: Iterable[Layer], gates: Container[str]
-) -> dict[str, Any]:
-    """Return the share of the blocks' matrix weights, gates excluded, that is in layers, and the largest others."""
-    weights = {name: weight for name, weight in parameters if weight.ndim >= 2 and name not in gates}
-    left = weights.keys() - {layer.parameter for layer in layers}
-    largest = sorted(left, key=lambda name: (-weights[name].numel(), name))[:_NAMED]
-    share = sum(weights[name].numel() for name in left) / sum(weight.numel() for weight in weights.values())
-    return {"coverage": 1 - share, "uncovered": tuple(f"{name} {tuple(weights[name].shape)}" for name in largest)}

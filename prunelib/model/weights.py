@@ -19,6 +19,8 @@ from prunelib.runtime.store import read_json
 
 _SINGLE_FILE = "model.safetensors"
 _SHARD_INDEX = "model.safetensors.index.json"
+_FLOATS = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+_WHOLE = {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64"}  # buffers, such as masks and positions
 
 
 def tensor_files(folder: Path) -> dict[str, Path]:
@@ -63,6 +65,28 @@ def open_shard(path: Path) -> Iterator[Any]:
         raise ArtifactError(f"{path}: truncated, damaged or not a safetensors file ({error})") from None
 
 
+def check_stored_types(folder: Path) -> None:
+    """Refuse a model with tensors of a type that no operation here takes, from the headers of its files alone.
+
+    Raises
+    ------
+    ModelError
+        If a tensor is stored as anything but float64, float32, bfloat16, float16 or an integer; the message names the
+        first in each such file.
+    ArtifactError
+        As :func:`tensor_files`.
+    """
+    for file in sorted(set(tensor_files(folder).values())):
+        with open_shard(file) as stream:
+            types = {name: str(stream.get_slice(name).get_dtype()) for name in sorted(stream.keys())}
+        if other := {name: stored for name, stored in types.items() if stored not in _FLOATS.keys() | _WHOLE}:
+            name, stored = next(iter(other.items()))
+            raise ModelError(
+                f"{file}: {len(other)} tensors are of a type that cannot be pruned, first {name} ({stored}), expected "
+                f"{', '.join(_FLOATS)}; dequantise the model first"
+            )
+
+
 def weight_count(folder: Path) -> int:
     """Return the number of weights in the safetensors files of a model folder; raise as :func:`tensor_files`."""
     count = 0
@@ -84,6 +108,8 @@ def read_weight(folder: Path, layer: Layer) -> torch.Tensor:
     ------
     ArtifactError
         If the folder has no such tensor in the layer's shape.
+    ModelError
+        If it is not stored as float64, float32, bfloat16 or float16.
     NumericalError
         If it contains NaN or infinity.
     """
@@ -96,6 +122,10 @@ def read_weight(folder: Path, layer: Layer) -> torch.Tensor:
         stored: torch.Tensor = stored_slice(stream.get_slice(layer.tensor), layer)
     if tuple(stored.shape) != layer.stored_shape:
         raise ArtifactError(f"{file}: {layer.tensor} has shape {tuple(stored.shape)}, expected {layer.stored_shape}")
+    if stored.dtype not in _FLOATS.values():
+        raise ModelError(
+            f"{file}: {layer.tensor} is stored as {stored.dtype}, expected {', '.join(_FLOATS)}; dequantise the model"
+        )
     if not stored.isfinite().all():
         raise NumericalError(f"{file}: {layer.tensor} contains NaN or infinity, expected finite weights")
     return stored.T.contiguous() if layer.transposed else stored

@@ -104,7 +104,8 @@ class SequentialRefinement:
                     else:
                         finished.write(block, self._refine(losses))
                     for batch in range(len(self.forward.batches)):
-                        self.forward.keep(batch, self.forward.run(batch))
+                        self.forward.run(batch)
+                        self.forward.keep(batch)
                 self.forward.advance()
                 checkpoint.offer(self.forward)
             refined = known or finished.read(block)

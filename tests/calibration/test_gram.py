@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from families import DENSE, random_windows, save, tiny_model
+from families import DEEPSEEK, DENSE, PARTIAL, RENAMED, SHARED, TUPLES, random_windows, save, tiny_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -25,7 +25,7 @@ UNLIMITED = 2**40
 Grams = dict[int, dict[str, torch.Tensor]]
 
 
-@pytest.fixture(scope="module", params=list(DENSE))
+@pytest.fixture(scope="module", params=[*DENSE, *TUPLES, *SHARED, *RENAMED, *DEEPSEEK, *PARTIAL])
 def any_family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple:
     model = tiny_model(request.param)
     return model, find_layers(model, save(model, tmp_path_factory.mktemp(request.param)))
@@ -62,11 +62,12 @@ def accumulated(model: PreTrainedModel, index: LayerIndex, windows: torch.Tensor
 
 
 def captured_inputs(model: PreTrainedModel, index: LayerIndex, windows: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Each layer's inputs (tokens, inputs) float64, window by window, from whole forwards."""
-    inputs: dict[str, list[torch.Tensor]] = {layer.name: [] for layer in index.layers}
+    """Inputs (tokens, inputs) float64 of each layer but experts, window by window, from whole forwards."""
+    layers = {layer.module or layer.name: layer.name for layer in index.layers if layer.fused is None}
+    inputs: dict[str, list[torch.Tensor]] = {name: [] for name in layers.values()}
     handles = [
-        model.get_submodule(name).register_forward_pre_hook(lambda _, args, kept=kept: kept.append(args[0].clone()))
-        for name, kept in inputs.items()
+        model.get_submodule(module).register_forward_pre_hook(lambda _, args, kept=kept: kept.append(args[0].clone()))
+        for module, kept in zip(layers, inputs.values(), strict=True)
     ]
     for window in windows:
         model(window[None].long())
@@ -92,8 +93,9 @@ def test_grams_are_those_of_the_inputs_each_layer_reads(any_family: tuple, batch
     windows = random_windows(samples=4, length=16)
     grams = accumulated(model, index, windows, batch, UNLIMITED)
     inputs = captured_inputs(model, index, windows)
-    assert list(grams) == [0, 1]
-    for layer in index.layers:
+    assert list(grams) == list(range(index.blocks))
+    assert inputs
+    for layer in [layer for layer in index.layers if layer.fused is None]:
         gram = grams[layer.block][layer.gram]
         expected = inputs[layer.name].T @ inputs[layer.name]
         assert gram.dtype == torch.float32
@@ -117,7 +119,7 @@ def test_means_are_those_of_the_inputs_each_layer_reads(any_family: tuple, batch
     windows = random_windows(samples=4, length=16)
     inputs = captured_inputs(model, index, windows)
     means = {block: statistics for block, (statistics,) in accumulate(model, index, windows, batch=batch)}
-    for layer in index.layers:
+    for layer in [layer for layer in index.layers if layer.fused is None]:
         expected, scale = inputs[layer.name].mean(dim=0), inputs[layer.name].abs().max()
         assert (means[layer.block][layer.gram].mean - expected).abs().max() <= 1e-5 * scale
 

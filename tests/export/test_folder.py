@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from families import DENSE, MIXTURE, random_windows, save, tiny_model
+from families import DEEPSEEK, DENSE, MIXTURE, PARTIAL, RENAMED, SHARED, TUPLES, random_windows, save, tiny_model
 from safetensors import safe_open
 
 from prunelib.errors import ArtifactError, ModelError, PatternError
@@ -44,7 +44,7 @@ def raw_tensors(folder: Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-@pytest.mark.parametrize("family", [*DENSE, *MIXTURE])
+@pytest.mark.parametrize("family", [*DENSE, *MIXTURE, *TUPLES, *SHARED, *RENAMED, *DEEPSEEK, *PARTIAL])
 def test_the_export_is_the_masked_model(family: str, tmp_path: Path) -> None:
     folder, target = tmp_path / "dense", tmp_path / "pruned"
     index = dense(folder, family)
@@ -55,6 +55,7 @@ def test_the_export_is_the_masked_model(family: str, tmp_path: Path) -> None:
     ids = random_windows(samples=2, length=12).long()
     assert torch.equal(exported(ids).logits, masked(ids).logits)
     assert find_layers(exported, target) == index
+    assert tensor_files(target).keys() == tensor_files(folder).keys() >= {layer.tensor for layer in index.layers}
     assert all(torch.equal(mask, masks[name]) for name, mask in read_masks(target / "masks.safetensors", {}).items())
 
 

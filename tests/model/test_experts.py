@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from families import MIXTURE, random_windows, read_by_expert, save, tiny_model
+from families import DEEPSEEK, MIXTURE, random_windows, read_by_expert, save, tiny_model
 
 from prunelib.calibration.statistics import InputStatistics, supported
 from prunelib.calibration.whole_model import accumulate_grams
@@ -34,16 +34,28 @@ def of_experts(index, block):
 def test_every_matrix_of_every_expert_is_found_and_gates_stay_dense(mixture):
     model, _, index = mixture
     require_coverage(index)
-    assert index.coverage == 1
     for block in range(2):
         held = [weight for name, weight in model.named_parameters() if f"layers.{block}." in name and weight.ndim == 3]
         layers = of_experts(index, block)
         assert sum(layer.rows * layer.inputs for layer in layers) == sum(weight.numel() for weight in held)
         assert len({layer.gram for layer in layers}) == EXPERTS * 2  # what an expert reads, and what it makes of that
-    kept = {layer.parameter for layer in index.layers}
-    gates = {name for name, weight in model.named_parameters() if ".layers." in name and weight.ndim == 2} - kept
-    assert gates
+    matrices = {name: weight for name, weight in model.named_parameters() if ".layers." in name and weight.ndim > 1}
+    gates = matrices.keys() - {layer.parameter for layer in index.layers}
+    assert gates == {gate.name for gate in index.uncovered}
+    assert {gate.reason for gate in index.uncovered} == {"gate"}
     assert {len(model.get_parameter(name)) for name in gates} <= {1, EXPERTS}
+    dense, all_weights = (sum(matrices[name].numel() for name in names) for names in (gates, matrices))
+    assert index.coverage == pytest.approx(1 - dense / all_weights)
+
+
+@pytest.mark.parametrize("family", [*MIXTURE, *DEEPSEEK])
+def test_gates_are_found_in_half_precision_too(family, tmp_path):
+    model = tiny_model(family, dtype=torch.bfloat16)
+    index = find_layers(model, save(model, tmp_path))
+    assert {dense.reason for dense in index.uncovered} == {"gate"}
+    assert all(
+        ".gate." in dense.name or "router" in dense.name or "expert_gate" in dense.name for dense in index.uncovered
+    )
 
 
 def test_weights_are_read_from_the_files_as_the_model_has_them(mixture):

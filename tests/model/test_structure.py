@@ -2,16 +2,17 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from families import DENSE, LENGTH, save, tiny_model
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from prunelib.errors import ArtifactError, ModelError, NumericalError, ParamsError, PatternError
-from prunelib.model.layers import Layer, LayerIndex, read_index, require_coverage, write_index
+from prunelib.model.layers import Layer, LayerIndex, dense_by_reason, read_index, require_coverage, write_index
 from prunelib.model.structure import check_length, decoder_blocks, find_layers, load_model, load_tokenizer
 from prunelib.model.weights import achieved_sparsity, apply_masks, check_pruned, read_weight
 
@@ -119,8 +120,10 @@ def test_gpt2_of_the_hub_has_names_without_the_base_prefix(tmp_path: Path) -> No
     tensors = {name.removeprefix("transformer."): tensor for name, tensor in load_file(file).items()}
     save_file(tensors, file, {"format": "pt"})
     index = find_layers(load_model(folder, "float32", "cpu"), folder)
-    assert index.layers[0].name == "transformer.h.0.attn.c_attn"
-    assert index.layers[0].tensor == "h.0.attn.c_attn.weight"
+    first = index.layers[0]
+    assert (first.name, first.tensor) == ("h.0.attn.c_attn", "h.0.attn.c_attn.weight")
+    assert (first.module, first.gram) == ("transformer.h.0.attn.c_attn", "h.0.attn.c_attn")
+    assert first.parameter == "transformer.h.0.attn.c_attn.weight"
 
 
 def test_shards_are_read_like_one_file(llama: Path, tmp_path: Path) -> None:
@@ -184,10 +187,69 @@ def test_blocks_never_share_a_gram(llama: Path) -> None:
     assert len(index.readers(0)) == len(index.readers(1)) == 4
 
 
-def test_a_layer_that_the_forward_never_reaches_is_named(llama: Path) -> None:
+def never_called(block: torch.nn.Module) -> None:
+    block.mlp.spare = torch.nn.Linear(4, 4)
+
+
+def used_without_its_module(block: torch.nn.Module) -> None:
+    mlp, block.mlp.spare = block.mlp, torch.nn.Linear(32, 32, bias=False)
+    plain = mlp.forward
+    mlp.forward = lambda x: plain(x @ mlp.spare.weight)
+
+
+def called_twice(block: torch.nn.Module) -> None:
+    mlp, block.mlp.spare = block.mlp, torch.nn.Linear(32, 32, bias=False)
+    plain = mlp.forward
+    mlp.forward = lambda x: plain(mlp.spare(mlp.spare(x)))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [(never_called, "not called"), (used_without_its_module, "not called"), (called_twice, "not called once")],
+)
+def test_a_matrix_that_cannot_be_calibrated_is_uncovered(change: Callable, reason: str, llama: Path) -> None:
     model = load_model(llama, "float32", "cpu")
-    model.model.layers[1].mlp.spare = torch.nn.Linear(4, 4)
-    with pytest.raises(ModelError, match=r"^model\.layers\.1\.mlp\.spare: "):
+    whole = find_layers(model, llama)
+    change(model.model.layers[1])
+    index = find_layers(model, llama)
+    assert {layer.name for layer in index.layers} == {layer.name for layer in whole.layers}
+    (spare,) = index.uncovered
+    assert (spare.name, reason in spare.reason) == ("model.layers.1.mlp.spare.weight", True)
+    weights = sum(weight.numel() for weight in model.model.layers.parameters() if weight.ndim > 1)
+    assert index.coverage == pytest.approx(1 - model.model.layers[1].mlp.spare.weight.numel() / weights)
+    with pytest.raises(ModelError, match=r"allow_uncovered: false.*model\.layers\.1\.mlp\.spare\.weight"):
+        require_coverage(index)
+    (line,) = dense_by_reason(index)
+    assert "1 matrices" in line
+    assert spare.name in line
+    assert spare.reason in line
+
+
+def test_a_matrix_of_two_layers_is_uncovered(llama: Path) -> None:
+    model = load_model(llama, "float32", "cpu")
+    model.model.layers[1].mlp.up_proj = model.model.layers[0].mlp.up_proj
+    (shared,) = find_layers(model, llama).uncovered
+    assert (shared.name, shared.reason) == ("model.layers.0.mlp.up_proj.weight", "shared between layers")
+
+
+def test_a_bias_in_the_shape_of_a_matrix_is_no_matrix(llama: Path) -> None:
+    model = load_model(llama, "float32", "cpu")
+    model.model.layers[0].mlp.extra = torch.nn.Parameter(torch.zeros(1, 1, 32))
+    assert find_layers(model, llama) == find_layers(load_model(llama, "float32", "cpu"), llama)
+
+
+def test_a_model_without_prunable_layers_is_refused(llama: Path) -> None:
+    model = load_model(llama, "float32", "cpu")
+    for block in model.model.layers:
+        block.forward = lambda states, **_: states
+    with pytest.raises(ModelError, match=r"LlamaForCausalLM.*model\.layers\.0\..* not called"):
+        find_layers(model, llama)
+
+
+def test_a_model_that_cannot_be_run_over_tokens_is_refused(llama: Path) -> None:
+    model = load_model(llama, "float32", "cpu")
+    model.model.layers[0].mlp.forward = lambda _: {}["language"]
+    with pytest.raises(ModelError, match=r"LlamaForCausalLM: .*KeyError.*language"):
         find_layers(model, llama)
 
 
@@ -198,6 +260,20 @@ def test_blocks_are_not_confused_with_another_list_of_that_length(llama: Path) -
     model.config.num_hidden_layers = 7
     with pytest.raises(ModelError, match="num_hidden_layers = 7"):
         decoder_blocks(model)
+
+
+def test_blocks_in_several_lists_are_refused() -> None:
+    config = AutoConfig.for_model("xlm", vocab_size=64, emb_dim=32, n_layers=2, n_heads=4)
+    with pytest.raises(ModelError, match=r"attentions|ffns"):
+        decoder_blocks(AutoModelForCausalLM.from_config(config).eval())
+
+
+def test_lists_within_blocks_are_no_rivals(llama: Path) -> None:
+    model = load_model(llama, "float32", "cpu")
+    for block in model.model.layers:
+        plain, block.mlp.parts = block.mlp.forward, torch.nn.ModuleList(torch.nn.Linear(32, 32) for _ in range(2))
+        block.mlp.forward = lambda x, plain=plain, parts=block.mlp.parts: plain(parts[1](parts[0](x)))
+    assert decoder_blocks(model)[0] == "model.layers"
 
 
 def test_a_model_that_is_not_the_folder_s_is_refused(llama: Path) -> None:
@@ -380,6 +456,34 @@ def test_models_that_transformers_cannot_build_are_refused(change: dict, reason:
 def test_damaged_config_is_refused(llama: Path) -> None:
     (llama / "config.json").write_text("{")
     assert refusal(llama).startswith("ModelError: FOLDER: not a causal language model")
+
+
+@pytest.mark.parametrize("stored", [torch.float8_e4m3fn, torch.float8_e5m2, torch.complex64])
+@pytest.mark.parametrize("name", ["model.layers.0.mlp.up_proj.weight", "model.norm.weight"])
+def test_stored_types_that_no_operation_takes_are_refused_before_loading(
+    name: str, stored: torch.dtype, llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit_tensors(llama, **{name: load_file(llama / "model.safetensors")[name].to(stored)})
+    monkeypatch.setattr(PreTrainedModel, "from_pretrained", None)
+    said = refusal(llama)
+    assert said.startswith("ModelError: FOLDER/model.safetensors: 1 ")
+    assert name in said
+    assert {"float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2", "complex64": "C64"}[str(stored)[6:]] in said
+
+
+@pytest.mark.parametrize("stored", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_floating_types_are_read(stored: torch.dtype, tmp_path: Path) -> None:
+    folder = save(tiny_model("llama", dtype=stored), tmp_path)
+    layer = find_layers(load_model(folder, "float32", "cpu"), folder).layers[0]
+    assert read_weight(folder, layer).dtype == stored
+
+
+def test_weights_stored_as_integers_are_refused_and_buffers_are_not(llama: Path) -> None:
+    edit_tensors(llama, model__some_buffer=torch.ones(3, dtype=torch.int64))
+    layer = find_layers(load_model(llama, "float32", "cpu"), llama).layers[0]
+    edit_tensors(llama, **{layer.tensor: read_weight(llama, layer).to(torch.int8)})
+    with pytest.raises(ModelError, match=rf"{re.escape(layer.tensor)} is stored as torch\.int8"):
+        find_layers(load_model(llama, "float32", "cpu"), llama)
 
 
 @pytest.mark.parametrize("content", [None, "{", '{"version": "1.0"}'])

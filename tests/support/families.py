@@ -45,12 +45,96 @@ MIXTURE = {
 }
 
 
+_ENDS = {"vocab_size": WORDS, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+_GPTJ = {**_ENDS, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": LENGTH, "rotary_dim": 4}
+TUPLES = {  # families whose decoder blocks return the hidden states among others
+    "bloom": {**_ENDS, "hidden_size": 32, "n_layer": 2, "n_head": 4},
+    "codegen": _GPTJ,
+    "falcon": {**_ENDS, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "alibi": False},
+    "gpt_neo": {
+        **_ENDS,
+        "hidden_size": 32,
+        "num_layers": 2,
+        "num_heads": 4,
+        "max_position_embeddings": LENGTH,
+        "attention_types": [[["global", "local"], 1]],
+        "window_size": 8,
+    },
+    "gptj": _GPTJ,
+    "mpt": {**_ENDS, "d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": LENGTH},
+    "rwkv": {**_ENDS, "hidden_size": 32, "num_hidden_layers": 2, "context_length": LENGTH},
+    "xlnet": {**_ENDS, "d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48},
+}
+SHARED = {  # families whose last blocks take keys and values of earlier ones
+    "gemma4_text": {
+        **_LLAMA,
+        "num_hidden_layers": 4,
+        "head_dim": 8,
+        "sliding_window": 8,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "num_kv_shared_layers": 2,
+        "vocab_size_per_layer_input": WORDS,
+        "hidden_size_per_layer_input": 16,
+    },
+}
+_LINEAR = {"linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8}
+_LATENT = {"kv_lora_rank": 16, "q_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8}
+_ROUTED = {**_LLAMA, "moe_intermediate_size": 24, "num_experts": 4, "num_experts_per_tok": 2, "head_dim": 8}
+RENAMED = {  # families whose files have other names than the model in memory
+    "gemma3": {
+        "text_config": {**_LLAMA, "head_dim": 8, "sliding_window": 8},
+        "vision_config": {  # as many blocks as the text model, and larger ones
+            "hidden_size": 96,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "image_size": 28,
+            "patch_size": 14,
+        },
+        "mm_tokens_per_image": 4,
+        "boi_token_index": 60,
+        "eoi_token_index": 61,
+        "image_token_index": 62,
+    },
+    "hy_v3": {**_ROUTED, "first_k_dense_replace": 1},
+    "laguna": _ROUTED,
+}
+DEEPSEEK = {  # gates that choose groups of experts first, beside shared experts
+    "deepseek_v3": {
+        **_LLAMA,
+        **_LATENT,
+        "num_key_value_heads": 4,
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "n_group": 2,
+        "topk_group": 1,
+        "first_k_dense_replace": 1,
+        "moe_intermediate_size": 24,
+        "n_shared_experts": 1,
+    },
+}
+PARTIAL = {  # families whose blocks hold convolutions or recurrences
+    "mamba": {**_ENDS, "hidden_size": 32, "num_hidden_layers": 2, "state_size": 8},
+    "nemotron_h": {
+        **_LLAMA,
+        "head_dim": 8,
+        "mamba_num_heads": 4,
+        "mamba_head_dim": 16,
+        "ssm_state_size": 8,
+        "n_groups": 1,
+        "layers_block_type": ["mamba", "attention"],
+    },
+    "qwen3_5_text": {**_LLAMA, **_LINEAR, "head_dim": 8, "layer_types": ["linear_attention", "full_attention"]},
+}
 OTHER = {"gpt_oss": {**_LLAMA, "num_local_experts": 4, "head_dim": 8, "rope_parameters": {"rope_type": "default"}}}
+
+
+ALL = {**DENSE, **MIXTURE, **TUPLES, **SHARED, **RENAMED, **DEEPSEEK, **PARTIAL, **OTHER}
 
 
 def tiny_model(family: str, attention: str | None = None, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """A model of the family in eval mode, always with the same random weights, biases and norms included."""
-    config = AutoConfig.for_model(family, **{**DENSE, **MIXTURE, **OTHER}[family])
+    config = AutoConfig.for_model(family, **ALL[family])
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, experts_implementation="eager")

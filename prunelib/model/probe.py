@@ -1,0 +1,31 @@
+"""A forward pass over two tokens, in which hooks see what a model does."""
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from prunelib.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+TOKENS = 2
+
+
+@torch.no_grad()
+def probe(model: "PreTrainedModel") -> None:
+    """Run a model over the tokens 0 and 1.
+
+    Raises
+    ------
+    ModelError
+        If the model cannot be run over token ids alone.
+    """
+    try:
+        model(input_ids=torch.arange(TOKENS, device=model.device)[None], use_cache=False)
+    except Exception as error:  # whatever the model's code raises
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelError(
+            f"{type(model).__name__}: fails on two tokens ({type(error).__name__}: {reason}), expected a model that "
+            "takes token ids alone"
+        ) from None
