@@ -43,7 +43,6 @@ def evaluate(
             folder=folder,
             dtype=source.dtype,
             pruned=workflow.refined_folder(cell) if pattern else None,
-            pattern=params.patterns[pattern] if pattern else None,
             made_from=made_from,
             perplexity=settings.perplexity,
             tasks=settings.tasks,

@@ -7,6 +7,7 @@ import torch
 from prunelib import workflow
 from prunelib.calibration.artifact import Calibration
 from prunelib.cell import Cell
+from prunelib.masks.patterns import check_counts
 from prunelib.masks.pruned import merge_pruned, write_pruned
 from prunelib.model.weights import read_weight
 from prunelib.params import Params
@@ -50,7 +51,9 @@ def refine(params: Params, model: str, seed: int, pattern: str, warmstart: str, 
         meter(f"refine {cell.name}", rows, "rows") as bar,
     ):
         blocks = refinement.run(FinishedBlocks(scratch, provenance), machine(), bar)
-        write_pruned(refined_folder, merge_pruned([block.pruned for block in blocks]), provenance)
+        pruned = merge_pruned([block.pruned for block in blocks])
+        check_counts(pruned.masks, chosen)
+        write_pruned(refined_folder, pruned, provenance)
         write_layers(workflow.layers_file(cell), [layer for block in blocks for layer in block.records], provenance)
         step_seconds = [sum(seconds) for seconds in zip(*(block.step_seconds for block in blocks), strict=True)]
         timing = Timing(

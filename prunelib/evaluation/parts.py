@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from prunelib.evaluation.perplexity import PerplexitySettings, perplexity_of, window_losses
 from prunelib.evaluation.pruned import prune
 from prunelib.evaluation.zeroshot import TasksSettings, zero_shot
-from prunelib.masks.patterns import Pattern, check_counts
 from prunelib.masks.pruned import read_pruned
 from prunelib.model.layers import LayerIndex
 from prunelib.model.structure import check_length, find_layers, load_model, load_tokenizer
@@ -65,8 +64,8 @@ class Evaluation:
         the figures (:mod:`prunelib.runtime.resume`), so evaluations are compared by it alone.
     folder, dtype
         The dense model's folder, and the dtype it runs in.
-    pruned, pattern, made_from
-        The refined cell, its pattern, and the provenance that it must have; None, None to evaluate the dense model.
+    pruned, made_from
+        The refined cell, None to evaluate the dense model, and the provenance that the cell must have.
     perplexity, tasks, items
         Settings of perplexity and of tasks, and the folder of the tasks' items; None: the harness downloads them.
     on_windows
@@ -77,7 +76,6 @@ class Evaluation:
     folder: Path = field(compare=False)
     dtype: str = field(compare=False)
     pruned: Path | None = field(compare=False)
-    pattern: Pattern | None = field(compare=False)
     made_from: Mapping[str, Any] = field(compare=False)
     perplexity: PerplexitySettings = field(compare=False)
     tasks: TasksSettings = field(compare=False)
@@ -148,10 +146,7 @@ def _loaded(evaluation: Evaluation) -> _Loaded:
     check_length(model, evaluation.perplexity.length, key="evaluation.perplexity.length")
     index = find_layers(model, evaluation.folder)
     if evaluation.pruned:
-        pruned = read_pruned(evaluation.pruned, evaluation.made_from)
-        if evaluation.pattern:
-            check_counts(pruned.masks, evaluation.pattern)
-        prune(model, index.layers, pruned, evaluation.folder)
+        prune(model, index.layers, read_pruned(evaluation.pruned, evaluation.made_from), evaluation.folder)
     return _Loaded(model, index)
 
 

@@ -31,7 +31,6 @@ def evaluation(scratch, folder, pruned=None, batch=2, length=12, tasks=()):
         folder=folder,
         dtype="float32",
         pruned=pruned,
-        pattern=None,
         made_from={"model": "abc"},
         perplexity=PerplexitySettings(length=length, tokens=1000, batch=batch),
         tasks=TasksSettings(names=tasks, limit=2, batch=2),
