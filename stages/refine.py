@@ -7,13 +7,12 @@ import torch
 from prunelib import workflow
 from prunelib.calibration.artifact import Calibration
 from prunelib.cell import Cell
-from prunelib.masks.patterns import check_counts
 from prunelib.masks.pruned import merge_pruned, write_pruned
 from prunelib.model.weights import read_weight
 from prunelib.params import Params
 from prunelib.planning.checks import require_capacity_to_refine
 from prunelib.pruning.chains import steps_of
-from prunelib.pruning.refinement import FinishedBlocks
+from prunelib.pruning.refinement import FinishedBlocks, cost_of
 from prunelib.pruning.warm_up import warm_up
 from prunelib.pruning.whole_model import ModelRefinement
 from prunelib.results import Timing, write_layers, write_timing
@@ -51,17 +50,11 @@ def refine(params: Params, model: str, seed: int, pattern: str, warmstart: str, 
         meter(f"refine {cell.name}", rows, "rows") as bar,
     ):
         blocks = refinement.run(FinishedBlocks(scratch, provenance), machine(), bar)
-        pruned = merge_pruned([block.pruned for block in blocks])
-        check_counts(pruned.masks, chosen)
-        write_pruned(refined_folder, pruned, provenance)
+        write_pruned(refined_folder, merge_pruned([block.pruned for block in blocks]), provenance)
         write_layers(workflow.layers_file(cell), [layer for block in blocks for layer in block.records], provenance)
-        step_seconds = [sum(seconds) for seconds in zip(*(block.step_seconds for block in blocks), strict=True)]
-        timing = Timing(
-            layers_sha256=sha256_file(workflow.layers_file(cell)),
-            step_seconds=step_seconds,
-            peak_bytes=max(block.peak_bytes for block in blocks),
-            machine=machine().refining_name,
-        )
+        cost = cost_of(blocks)._asdict()
+        layers_sha256 = sha256_file(workflow.layers_file(cell))
+        timing = Timing(**cost, layers_sha256=layers_sha256, machine=machine().refining_name)
         write_timing(workflow.timing_file(cell), timing)
 
 

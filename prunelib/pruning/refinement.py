@@ -42,6 +42,13 @@ class RefinedBlock(NamedTuple):
     peak_bytes: int
 
 
+class Cost(NamedTuple):
+    """What refinement took: seconds of each step of a chain, and the largest peak memory of its processes in bytes."""
+
+    step_seconds: list[float]
+    peak_bytes: int
+
+
 class FinishedBlocks(FinishedParts[int, RefinedBlock]):
     """Refined blocks, a folder each.
 
@@ -206,6 +213,12 @@ def block_of(layers: Sequence[RefinedLayer]) -> RefinedBlock:
     weights = {layer.record.name: layer.weight for layer in layers if layer.weight is not None}
     seconds = [sum(of_step) for of_step in zip(*(layer.step_seconds for layer in layers), strict=True)]
     return RefinedBlock(Pruned(masks, weights), [layer.record for layer in layers], seconds, peak_memory())
+
+
+def cost_of(blocks: Sequence[RefinedBlock]) -> Cost:
+    """Return what the refinement of all blocks took."""
+    seconds = [sum(of_step) for of_step in zip(*(block.step_seconds for block in blocks), strict=True)]
+    return Cost(seconds, max(block.peak_bytes for block in blocks))
 
 
 class Losses:

@@ -7,7 +7,7 @@ from typing import Any
 
 from prunelib.calibration.artifact import Calibration
 from prunelib.masks.packed import read_masks
-from prunelib.masks.patterns import Pattern
+from prunelib.masks.patterns import Pattern, check_counts
 from prunelib.methods.contract import MethodSettings
 from prunelib.model.blockwise import Checkpoint
 from prunelib.model.weights import check_masks, shapes_of
@@ -64,10 +64,19 @@ class ModelRefinement:
             Refined blocks: those already present are reused, new ones are written there.
         bar
             Counts rows, once per step.
+
+        Raises
+        ------
+        PatternError
+            If a group of a refined mask does not keep the pattern's count.
         """
         folder, calibration, pattern, settings = self.folder, self.calibration, self.pattern, self.settings
         if calibration.inputs.shared:
             refinement = BlockRefinement(folder, calibration, self.masks, self.start, pattern, settings, finished)
-            return refine_blocks(refinement, bar)
-        model = load_sequential(folder, self.dtype, calibration, pattern, self.warmstart, settings, machine)
-        return list(model.refine(Checkpoint(finished.folder), finished, bar))
+            blocks = refine_blocks(refinement, bar)
+        else:
+            model = load_sequential(folder, self.dtype, calibration, pattern, self.warmstart, settings, machine)
+            blocks = list(model.refine(Checkpoint(finished.folder), finished, bar))
+        for block in blocks:
+            check_counts(block.pruned.masks, pattern)
+        return blocks
