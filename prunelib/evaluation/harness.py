@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lm_eval
+from datasets.exceptions import DatasetsError
 from lm_eval.api.model import TemplateLM
 from lm_eval.api.task import Task
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks.manager import TaskDict
 
 from prunelib.errors import ParamsError, SourceError
+from prunelib.evaluation.labels import RULES_FAULTS, as_reason, check_labels
 from prunelib.evaluation.likelihood import Pair, log_likelihoods
 from prunelib.results import TaskResult
 
@@ -92,21 +94,24 @@ def run_task(scorer: Scorer, description: Path, limit: int | None) -> TaskResult
     ParamsError
         If the task is not scored by log-likelihoods, or reports no accuracy.
     SourceError
-        If its data could not be loaded.
+        If its data could not be loaded, or the label of an item names none of its choices.
     """
     with _silence():
         loaded = _load(description)
+        ((name, task),) = loaded["tasks"].items()
+        check_labels(task, limit)
         # bootstrap_iters=0 would omit standard errors; that of a mean is never bootstrapped
         found = lm_eval.evaluate(scorer, loaded, limit=limit, bootstrap_iters=1, log_samples=False)
-    ((name, task),) = loaded["tasks"].items()
     return _result(task, found["results"][name])
 
 
 def _load(description: Path) -> TaskDict:
     try:
         loaded = TaskManager(include_defaults=False).load([str(description)])
-    except OSError as error:  # base class of the hub's and the datasets library's errors
+    except (OSError, DatasetsError) as error:  # OSError: base class of the hub's errors
         raise SourceError(f"evaluation.tasks.names: no data for a task: {' '.join(str(error).split())}") from None
+    except RULES_FAULTS as error:  # the first item is tried while a task is loaded
+        raise SourceError(f"evaluation.tasks.names: {description.stem}: {as_reason(error)}") from None
     ((name, task),) = loaded["tasks"].items()
     if task.OUTPUT_TYPE not in {"multiple_choice", "loglikelihood"} or "acc" not in task.aggregation():
         raise ParamsError(f"evaluation.tasks.names: {name} reports no accuracy by log-likelihood; choose another")

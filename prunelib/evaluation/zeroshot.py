@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import AfterValidator, Field
 
 from prunelib.errors import ParamsError
-from prunelib.evaluation.local_tasks import describe, local_tasks
+from prunelib.evaluation.local_tasks import check_items, describe, local_tasks
 from prunelib.results import TaskResult
 from prunelib.settings import Settings
 
@@ -43,6 +43,22 @@ class TasksSettings(Settings):
     batch: Annotated[int, Field(ge=1)]
 
 
+def check_tasks(data: Path | None, settings: TasksSettings) -> None:
+    """Check the tasks and their items before any work; those of the hub are checked when they are evaluated.
+
+    Raises
+    ------
+    ParamsError
+        If a task has no items in ``data``.
+    ArtifactError
+        If a file of items is damaged or not of its task, or a label names no choice of its item.
+    """
+    if data is not None:
+        _check_known(settings.names, local_tasks(data))
+        for name in settings.names:
+            check_items(name, data, settings.limit)
+
+
 def zero_shot(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
@@ -71,9 +87,9 @@ def zero_shot(
     ParamsError
         If a task is unknown, has no items in ``data``, or is not scored by log-likelihood accuracy.
     ArtifactError
-        If a file of items is damaged or not of its task.
+        If a file of items is damaged or not of its task, or a label names no choice of its item.
     SourceError
-        If the hub's data could not be loaded.
+        If the hub's data could not be loaded, or a label in it names no choice of its item.
     ModelError
         If an answer exceeds the model's maximum input length.
     NumericalError

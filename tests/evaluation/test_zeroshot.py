@@ -228,13 +228,13 @@ def test_a_task_without_a_file_is_not_available(data: Path, tmp_path: Path) -> N
         ("{}\n", "1 items, expected at least 2"),
         (
             json.dumps(items_of("piqa", 1)[0]) + "\n{\n",
-            "line 2 is no item of this task, it lacks goal, label, sol1, sol2",
+            "line 2: no item of this task, it lacks goal, label, sol1, sol2",
         ),
-        ("\udcff\n\n", "line 1 is no item of this task, it lacks goal, label, sol1, sol2"),
-        ("[]\n1\n", "line 1 is no item of this task, it lacks goal, label, sol1, sol2"),
+        ("\udcff\n\n", "line 1: no item of this task, it lacks goal, label, sol1, sol2"),
+        ("[]\n1\n", "line 1: no item of this task, it lacks goal, label, sol1, sol2"),
         (
             "".join(json.dumps(item) + "\n" for item in items_of("rte", 2)),
-            "line 1 is no item of this task, it lacks goal",
+            "line 1: no item of this task, it lacks goal",
         ),
     ],
 )
@@ -286,6 +286,17 @@ def test_a_task_of_writing_text_is_refused(data: Path, tmp_path: Path) -> None:
     )
     with pytest.raises(ParamsError, match=r"^evaluation.tasks.names: piqa reports no accuracy by log-likelihood"):
         harness.run_task(harness.Scorer(None, None, 1), description, None)
+
+
+@pytest.mark.parametrize("target", ["{{label + 1}}", "{{label - 1}}", "none of them", "{{nowhere.index(label)}}"])
+def test_a_label_of_the_harness_own_data_that_names_no_choice_is_refused(
+    target: str, data: Path, tmp_path: Path
+) -> None:
+    """Two items, labels 0 and 1: the first of each rule that fits no choice is refused, never counted as wrong."""
+    description = changed(describe("piqa", data, 2, tmp_path), doc_to_target=target)
+    with pytest.raises(SourceError, match=r"^evaluation\.tasks\.names: (piqa, item [12]|changed): ") as refused:
+        harness.run_task(harness.Scorer(None, None, 1), description, None)
+    assert "\n" not in str(refused.value)
 
 
 def test_an_answer_without_context_follows_the_first_token(tokenizer: PreTrainedTokenizerFast) -> None:
