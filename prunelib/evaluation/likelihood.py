@@ -33,7 +33,7 @@ def log_likelihoods(model: "PreTrainedModel", pairs: Sequence[Pair], batch: int)
 
     Inputs of similar length share a batch, padded on the right, which does not affect a causal model. Logits are
     computed only from the first answer token of a batch on, and repeated inputs (answers of one token) are run once.
-    Inputs too long for the model are truncated on the left.
+    Inputs too long for the model are truncated on the left (:func:`truncated_tokens`).
 
     Parameters
     ----------
@@ -73,14 +73,26 @@ def log_likelihoods(model: "PreTrainedModel", pairs: Sequence[Pair], batch: int)
     return [scores[number] for number in range(len(pairs))]
 
 
-def _input(model: "PreTrainedModel", pair: Pair) -> tuple[int, ...]:
-    """Return the model input: all tokens but the last, which is only predicted."""
+def truncated_tokens(model: "PreTrainedModel", pair: Pair) -> int:
+    """Return how many tokens at the beginning of a context the model cannot take; 0: it takes all.
+
+    Raises
+    ------
+    ModelError
+        If the continuation alone exceeds the model's maximum input length.
+    """
     longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if longest is None:
-        return (*pair.context, *pair.continuation)[:-1]
+        return 0
     if len(pair.continuation) > longest:
         raise ModelError(f"model: an answer has {len(pair.continuation)} tokens, but inputs may have {longest} at most")
-    return (*pair.context, *pair.continuation)[:-1][-longest:]
+    return max(0, len(pair.context) + len(pair.continuation) - 1 - int(longest))
+
+
+def _input(model: "PreTrainedModel", pair: Pair) -> tuple[int, ...]:
+    """Return the model input: all tokens but the last, which is only predicted; at least one token."""
+    tokens = (*pair.context, *pair.continuation)[truncated_tokens(model, pair) :]
+    return tokens[:-1] or tokens
 
 
 def _logits(model: "PreTrainedModel", inputs: Sequence[tuple[int, ...]], first: int) -> torch.Tensor:

@@ -55,7 +55,7 @@ def _figures(dense: CellResult | None, pruned: CellResult | None) -> list[str]:
         rows.append((f"perplexity, {text} ({found.tokens:,} tokens)", of_dense, f"{found.value:.2f}"))
     for task, score in pruned.tasks.items():
         of_dense = f"{dense.tasks[task].acc:.3f}" if dense and task in dense.tasks else ""
-        label = f"accuracy, {task} ({score.items} items, version {score.version})"
+        label = f"accuracy, {task} ({score.items_measured}, version {score.version})"
         rows.append((label, of_dense, f"{score.acc:.3f} ± {score.acc_stderr:.3f}"))
     return ["| | dense | pruned |\n|---|---:|---:|", *(f"| {' | '.join(row)} |" for row in rows), ""]
 

@@ -121,7 +121,8 @@ def _windows(report: Report, text: str) -> str:
 def _items(report: Report, task: str) -> str:
     results = report.accuracies(task)
     versions = " or ".join(sorted({result.version for result in results}))
-    return f"version {versions}, {_either({result.items for result in results})} items" if results else ""
+    measured = " or ".join(sorted({result.items_measured for result in results}))
+    return f"version {versions}, {measured}" if results else ""
 
 
 def _either(counts: set[int]) -> str:

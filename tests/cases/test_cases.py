@@ -17,6 +17,8 @@ ROOT = HERE.parents[1]
 FOLDERS = sorted(path.parent.name for path in HERE.glob("*/show.py"))
 GONE = {
     "18_limit_of_the_container",
+    "30_eos_after_every_text",
+    "32_prompts_cut_in_silence",
     "33_labels_as_text",
     "34_key_that_is_no_label",
     "60_pinned_triton",

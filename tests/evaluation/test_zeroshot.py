@@ -20,7 +20,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from prunelib.calibration.windows import tokenizer_identity
-from prunelib.errors import ArtifactError, NumericalError, ParamsError, SourceError
+from prunelib.errors import ArtifactError, ModelError, NumericalError, ParamsError, SourceError
 from prunelib.evaluation import harness
 from prunelib.evaluation.local_tasks import TASK_NAMES, describe, local_tasks
 from prunelib.evaluation.zeroshot import TasksSettings, zero_shot
@@ -303,6 +303,55 @@ def test_an_answer_without_context_follows_the_first_token(tokenizer: PreTrained
     scorer = harness.Scorer(tiny_model("llama"), tokenizer, 1)
     assert (scorer.prefix_token_id, scorer.eot_token_id) == (0, 2)
     assert scorer.tok_encode("the cat") == [0, *scorer.tok_encode("the cat", add_special_tokens=False)]
+
+
+def with_specials(tokenizer: PreTrainedTokenizerFast, template: str) -> PreTrainedTokenizerFast:
+    """The same tokenizer with another template of special tokens around a text."""
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    special = [(token, number) for number, token in enumerate(SPECIAL) if token in template]
+    backend.post_processor = TemplateProcessing(single=template, special_tokens=special)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<bos>", unk_token="<unk>", eos_token="<eos>")
+
+
+@pytest.mark.parametrize("after", ["<eos>", "<eos> <eos>", "<bos>"])
+@pytest.mark.parametrize("before", ["", "<bos> "])
+def test_what_a_tokenizer_puts_after_a_text_is_in_no_prompt(
+    before: str, after: str, data: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    plain, ending = (with_specials(tokenizer, f"{before}{rest}") for rest in ("$A", f"$A {after}"))
+    scorers = [harness.Scorer(tiny_model("llama"), made, 1) for made in (plain, ending)]
+    pairs = [("the cat", " sits on"), ("the cat ", "sits"), ("", "a cat"), ("  ", "a cat")]
+    first, second = ([scorer._pair(*pair) for pair in pairs] for scorer in scorers)
+    assert first == second
+    begin = [0] if before else []
+    ids = {word: number for number, word in enumerate([*SPECIAL, *NOUNS, *VERBS, *OTHERS])}
+    assert first[0] == ([*begin, ids["the"], ids["cat"]], [ids["sits"], ids["on"]])
+    assert first[2] == first[3] == ([0], [ids["a"], ids["cat"]])
+    assert zero_shot(tiny_model("llama"), ending, data, tasks("piqa", "openbookqa")) == zero_shot(
+        tiny_model("llama"), plain, data, tasks("piqa", "openbookqa")
+    )
+
+
+def test_no_prompt_needs_a_token_to_begin_with(tokenizer: PreTrainedTokenizerFast) -> None:
+    backend = tokenizer.backend_tokenizer
+    plain = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
+    with pytest.raises(ModelError, match="neither BOS nor EOS"):
+        harness.Scorer(tiny_model("llama"), plain, 1)._pair("", "a cat")
+
+
+def test_prompts_that_a_model_cannot_take_whole_are_counted(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    lengths = [3, 70, 3, 90]
+    items = [{"goal": "cat " * length, "sol1": "dog", "sol2": "dog sits on", "label": 0} for length in lengths]
+    (tmp_path / "piqa").mkdir()
+    lines = "".join(json.dumps(item) + "\n" for item in items)
+    (tmp_path / "piqa" / "validation.jsonl").write_text(lines, encoding="utf-8")
+    found = zero_shot(tiny_model("llama"), tokenizer, tmp_path, tasks("piqa"))["piqa"]
+    # BOS, Question, :, 90 words, Answer, :, three words of which the last is only predicted; 64 positions
+    assert (found.truncated_items, found.truncated_tokens) == (2, 1 + 2 + 90 + 2 + 2 - 64)
+    items = [item for item in items if len(item["goal"]) < 20]
+    (tmp_path / "piqa" / "validation.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    whole = zero_shot(tiny_model("llama"), tokenizer, tmp_path, tasks("piqa"))["piqa"]
+    assert whole.truncated_items is whole.truncated_tokens is None
 
 
 @pytest.mark.parametrize(

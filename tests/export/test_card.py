@@ -39,3 +39,13 @@ def test_without_figures_the_card_says_so():
     card = ModelCard(model_card("tiny", MADE_FROM, None, None))
     assert "No figures were measured." in card.text
     assert card.data.eval_results is None
+
+
+def test_the_card_counts_the_prompts_that_were_cut():
+    pruned = measured(102.84, 0.6, sparsity=0.5)
+    cut = pruned.tasks["piqa"].model_copy(update={"truncated_items": 7, "truncated_tokens": 1234})
+    text = ModelCard(model_card("tiny", MADE_FROM, None, pruned.model_copy(update={"tasks": {"piqa": cut}}))).text
+    (line,) = (line for line in text.splitlines() if "piqa" in line)
+    assert "50 items" in line
+    assert " 7 " in line
+    assert "1,234 tokens" in line

@@ -321,3 +321,14 @@ def test_csv_has_a_row_for_each_cell_and_tables_one_for_all_its_seeds(known):
 
 def test_dense_perplexity_reads_with_two_decimals():
     assert f"{DENSE:.2f}" in lines(results_markdown(grid()))[1]
+
+
+def test_the_notes_count_the_prompts_that_were_cut():
+    cell = pruned()
+    task = cell.result.tasks["piqa"].model_copy(update={"truncated_items": 7, "truncated_tokens": 1234})
+    cut = replace(cell, result=cell.result.model_copy(update={"tasks": {"piqa": task}}))
+    (note,) = (note for note in notes(report([cut])) if "piqa" in note)
+    assert " 7 " in note
+    assert "1,234 tokens" in note
+    (note,) = (note for note in notes(report([cell])) if "piqa" in note)
+    assert "cut" not in note
