@@ -21,6 +21,7 @@ GONE = {
     "32_prompts_cut_in_silence",
     "33_labels_as_text",
     "34_key_that_is_no_label",
+    "53_line_endings",
     "60_pinned_triton",
 }
 
