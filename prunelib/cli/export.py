@@ -7,6 +7,7 @@ from prunelib.cell import Cell
 from prunelib.evaluation.pruned import mean_errors
 from prunelib.export.card import model_card
 from prunelib.export.folder import check_groups, export_model
+from prunelib.export.origin import origin_of
 from prunelib.masks.pruned import read_pruned
 from prunelib.model.layers import read_index
 from prunelib.params import Params
@@ -20,7 +21,9 @@ def export(params: Params, model: str, seed: int, pattern: str, warmstart: str, 
     made_from = workflow.made_from(params, cell)
     index = read_index(workflow.calibration_folder(cell) / "layers.json", made_from["model"])
     pruned = read_pruned(workflow.refined_folder(cell), made_from)
-    card = model_card(model, made_from, _figures(Cell(model=model)), _figures(cell))
+    source = params.models[model]
+    origin = origin_of(folder, source.base_model, source.license)
+    card = model_card(model, made_from, _figures(Cell(model=model)), _figures(cell), origin)
     export_model(folder, to, index, pruned, {**made_from, "cell": cell.model_dump()}, card)
     if chosen.column_groups:
         print(check_groups(to, index.layers, chosen))  # noqa: T201 - output for the user

