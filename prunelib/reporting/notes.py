@@ -77,7 +77,7 @@ def _chains(report: Report) -> list[str]:
     """Return a note with the error after each step of each chain, for the first seed."""
     first = [cell for cell in report.cells if cell.cell.seed in (None, *report.seeds[:1])]
     known = [
-        f"{report.label(cell.cell.pattern)}, {cell.cell.warmstart}, {cell.cell.refiner}: {of_chain}"
+        f"{report.label('patterns', cell.cell.pattern)}, {cell.cell.warmstart}, {cell.cell.refiner}: {of_chain}"
         for cell in first
         if (of_chain := steps(cell))
     ]
@@ -96,7 +96,9 @@ def _accuracies(report: Report) -> list[str]:
 def _covered(report: Report) -> str:
     """Return a sentence on the share of the blocks' weights that is prunable; empty if it is all of them."""
     partial = {cell.cell.model: cell.result.coverage for cell in report.cells if cell.result.coverage < 1}
-    shares = ", ".join(f"{percent_reached(share)}% in {report.label(model)}" for model, share in partial.items())
+    shares = ", ".join(
+        f"{percent_reached(share)}% in {report.label('models', model)}" for model, share in partial.items()
+    )
     return f" Only linear layers are pruned and counted: of the blocks' matrix weights {shares}." if shares else ""
 
 

@@ -97,5 +97,5 @@ def title(report: Report, group: Sequence[Row]) -> str:
     """Return the title of a group's rows: ``60% per row``, ``60% per row, updated weights``, ``dense``."""
     if group[0].dense:
         return "dense"
-    pattern = report.label(group[0].cell.pattern)
+    pattern = report.label("patterns", group[0].cell.pattern)
     return f"{pattern}, updated weights" if group[0].updated else pattern

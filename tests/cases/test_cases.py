@@ -16,13 +16,18 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 FOLDERS = sorted(path.parent.name for path in HERE.glob("*/show.py"))
 GONE = {
+    "11_name_of_a_pattern",
+    "16_markup_in_the_report",
     "18_limit_of_the_container",
+    "22_files_that_are_not_the_models",
     "30_eos_after_every_text",
     "32_prompts_cut_in_silence",
     "33_labels_as_text",
     "34_key_that_is_no_label",
     "53_line_endings",
     "60_pinned_triton",
+    "65_mode_of_exported_files",
+    "66_masks_taken_for_weights",
 }
 
 
