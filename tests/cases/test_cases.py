@@ -24,6 +24,7 @@ GONE = {
     "32_prompts_cut_in_silence",
     "33_labels_as_text",
     "34_key_that_is_no_label",
+    "35_longrope_in_one_batch",
     "53_line_endings",
     "60_pinned_triton",
     "65_mode_of_exported_files",
