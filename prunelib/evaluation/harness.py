@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import lm_eval
 from datasets.exceptions import DatasetsError
@@ -110,11 +110,40 @@ class Scorer(TemplateLM):
         raise NotImplementedError
 
 
+class Catalogue(NamedTuple):
+    """The harness's own tasks: their description files, and the tasks of each group or tag, by name.
+
+    A task that is described within a group has no file, and is left out.
+    """
+
+    tasks: Mapping[str, Path]
+    groups: Mapping[str, Sequence[str]]
+
+
 @cache
-def default_tasks() -> dict[str, Path]:
-    """Return the description file of every task of the harness by name; the search takes about ten seconds."""
+def catalogue() -> Catalogue:
+    """Return the harness's own tasks; the search takes about ten seconds."""
     manager = TaskManager()
-    return {name: Path(manager.task_index[name].yaml_path) for name in manager.all_subtasks}
+    index = manager.task_index
+    tasks = {name: Path(index[name].yaml_path) for name in manager.all_subtasks}
+    named = (*manager.all_groups, *manager.all_tags)
+    groups = {name: sorted(_tasks_of(index, name, ()) & tasks.keys()) for name in named}
+    return Catalogue(tasks, groups)
+
+
+def _tasks_of(index: Mapping[str, Any], part: Any, above: tuple[str, ...]) -> set[str]:
+    """Return the tasks of a part of a group: a name, or a description in place; ``above``: the groups around it."""
+    if isinstance(part, Mapping):
+        parts = part.get("task", [])
+    elif part not in index or part in above:
+        return set()
+    elif index[part].yaml_path is None:  # a tag
+        return set(index[part].tags)
+    else:
+        parts, above = index[part].cfg.get("task", []), (*above, part)
+    if isinstance(parts, str):
+        return {parts}
+    return {task for inner in parts for task in _tasks_of(index, inner, above)}
 
 
 def run_task(scorer: Scorer, description: Path, limit: int | None) -> TaskResult:

@@ -2,8 +2,9 @@
 
 import difflib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, Field
@@ -16,7 +17,7 @@ from prunelib.settings import Settings
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_LISTED = 20  # names in a message, out of the harness's 13,000
+_LISTED = 20  # names in a message, out of the 13,000 of the harness
 
 
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -85,7 +86,7 @@ def zero_shot(
     Raises
     ------
     ParamsError
-        If a task is unknown, has no items in ``data``, or is not scored by log-likelihood accuracy.
+        If a task is unknown or a group of tasks, has no items in ``data``, or is not scored by log-likelihood accuracy.
     ArtifactError
         If a file of items is damaged or not of its task, or a label names no choice of its item.
     SourceError
@@ -97,21 +98,29 @@ def zero_shot(
     """
     if not settings.names:
         return {}
-    from prunelib.evaluation.harness import Scorer, default_tasks, run_task  # noqa: PLC0415 - heavy, and tasks are optional
+    from prunelib.evaluation.harness import Scorer, catalogue, run_task  # noqa: PLC0415 - heavy, and tasks are optional
 
     scorer = Scorer(model, tokenizer, settings.batch)
     if data is None:
-        known = default_tasks()
-        _check_known(settings.names, sorted(known))
-        return {name: run_task(scorer, known[name], settings.limit) for name in settings.names}
+        known = catalogue()
+        _check_known(settings.names, sorted(known.tasks), known.groups)
+        return {name: run_task(scorer, known.tasks[name], settings.limit) for name in settings.names}
     _check_known(settings.names, local_tasks(data))
     with tempfile.TemporaryDirectory() as folder:
         descriptions = {name: describe(name, data, settings.limit, Path(folder)) for name in settings.names}
         return {name: run_task(scorer, file, settings.limit) for name, file in descriptions.items()}
 
 
-def _check_known(names: Sequence[str], available: Sequence[str]) -> None:
+def _check_known(
+    names: Sequence[str], available: Sequence[str], groups: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> None:
     for name in names:
+        if name not in available and name in groups:
+            listed, others = groups[name][:_LISTED], groups[name][_LISTED:]
+            raise ParamsError(
+                f"evaluation.tasks.names: {name} is a group of {len(groups[name])} tasks, expected the names of tasks: "
+                f"{', '.join(listed) or 'none have one'}{f' and {len(others)} more' if others else ''}"
+            )
         if name not in available:
             nearest = difflib.get_close_matches(name, available, n=_LISTED, cutoff=0)
             raise ParamsError(

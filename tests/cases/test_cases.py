@@ -26,6 +26,7 @@ GONE = {
     "34_key_that_is_no_label",
     "35_longrope_in_one_batch",
     "53_line_endings",
+    "54_a_group_of_tasks",
     "60_pinned_triton",
     "65_mode_of_exported_files",
     "66_masks_taken_for_weights",

@@ -258,11 +258,49 @@ def test_without_data_the_harness_brings_its_own(
     data: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dense = {"piqa": describe("piqa", data, None, tmp_path)}
-    monkeypatch.setattr(harness, "default_tasks", lambda: dense)
+    monkeypatch.setattr(harness, "catalogue", lambda: harness.Catalogue(dense, {}))
     model = tiny_model("llama")
     assert zero_shot(model, tokenizer, None, tasks("piqa")) == zero_shot(model, tokenizer, data, tasks("piqa"))
     with pytest.raises(ParamsError, match=r"unknown task 'sciq'; available are piqa$"):
         zero_shot(model, tokenizer, None, tasks("sciq"))
+
+
+@pytest.fixture(scope="module")
+def catalogue() -> harness.Catalogue:
+    return harness.catalogue()
+
+
+@pytest.mark.parametrize(
+    ("group", "count", "some"),
+    [
+        ("mmlu", 57, {"mmlu_anatomy", "mmlu_formal_logic", "mmlu_college_physics"}),
+        ("ai2_arc", 2, {"arc_easy", "arc_challenge"}),  # a tag
+        ("glue", 9, {"rte", "sst2"}),
+        ("blimp_nl", 84, {"blimp_nl__adpositional_phrases__argument_scrambling"}),  # groups described in place
+    ],
+)
+def test_a_group_has_the_tasks_of_all_groups_in_it(
+    group: str, count: int, some: set[str], catalogue: harness.Catalogue
+) -> None:
+    assert some <= set(catalogue.groups[group]) <= set(catalogue.tasks)
+    assert len(catalogue.groups[group]) == count
+
+
+def test_no_group_is_a_task_and_hardly_one_is_empty(catalogue: harness.Catalogue) -> None:
+    assert not set(catalogue.groups) & set(catalogue.tasks)
+    assert sum(not members for members in catalogue.groups.values()) < 20
+    assert all(set(members) <= set(catalogue.tasks) for members in catalogue.groups.values())
+
+
+def test_a_group_is_refused_with_its_tasks(tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = {"few": ["boolq", "rte"], "many": [f"task_{number}" for number in range(100)]}
+    monkeypatch.setattr(harness, "catalogue", lambda: harness.Catalogue({"piqa": Path("piqa.yaml")}, groups))
+    for name, listed in (("few", ["few", "2", "boolq", "rte"]), ("many", ["many", "100", "task_0", "task_19", "80"])):
+        with pytest.raises(ParamsError, match=rf"^evaluation\.tasks\.names: {name} ") as refused:
+            zero_shot(tiny_model("llama"), tokenizer, None, tasks("piqa", name))
+        assert set(listed) <= set(str(refused.value).replace(",", "").split())
+        assert "unknown" not in str(refused.value)
+        assert len(str(refused.value)) < 400
 
 
 def changed(description: Path, **changes: Any) -> Path:
