@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from prunelib.reporting.digits import percent_reached
+from prunelib.reporting.draws import draws_differ, means
 from prunelib.reporting.flat import steps
 from prunelib.reporting.records import Report
 from prunelib.reporting.seeds import Row, rows_of
@@ -61,6 +62,11 @@ def _seeds(report: Report) -> list[str]:
     if len(seeds) < 2:
         return []
     drawn = f"Seeds: the calibration tokens were drawn {len(seeds)} times (seeds {', '.join(map(str, seeds))})"
+    known = rows_of(report)
+    if draws_differ(known):
+        return [f"{drawn}. {means(report, known)} ± is the sample standard deviation over a row's draws."]
+    if not means(report, known):
+        return [f"{drawn}; every row is of one of them."]
     return [f"{drawn}. Shown are means over the draws, ± their sample standard deviation."]
 
 
@@ -89,7 +95,7 @@ def _chains(report: Report) -> list[str]:
 def _accuracies(report: Report) -> list[str]:
     tasks = ", ".join(f"{task} ({items})" for task in report.tasks if (items := _items(report, task)))
     several = "mean over the draws, ± the standard error of one, because all share the items"
-    shown = several if len(report.seeds) > 1 else "± one standard error"
+    shown = several if means(report, rows_of(report)) else "± one standard error"
     return [f"Accuracy: zero-shot, {shown}; {tasks}."] if tasks else []
 
 

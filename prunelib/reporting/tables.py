@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from prunelib.markdown import escaped
 from prunelib.reporting.digits import percent, percent_at_most, percent_reached, plus_minus, significant
+from prunelib.reporting.draws import draws_differ
 from prunelib.reporting.flat import Record, cell_records, layer_record, timing_record
 from prunelib.reporting.notes import notes
 from prunelib.reporting.records import DASH, Report
@@ -93,6 +94,7 @@ def _csv(records: Sequence[Record]) -> str:
 def results_tables(report: Report, costs: bool) -> list[Table]:
     """Return one table per model, aggregated over seeds; columns in which no row has a value are omitted.
 
+    Where rows are of different numbers of seeds, a column has this number.
     ``costs`` adds time and memory, which differ from run to run.
     """
     return _tables(report, [*_columns(report), *(_COSTS if costs else ())])
@@ -105,6 +107,7 @@ def main_tables(report: Report) -> list[Table]:
 
 def _tables(report: Report, columns: Sequence[_Column]) -> list[Table]:
     known = rows_of(report)
+    columns = [*([_DRAWS] if draws_differ(known) else []), *columns]
     return [
         _table(report, columns, model, [row for row in known if row.cell.model == model]) for model in report.models
     ]
@@ -146,6 +149,7 @@ def _columns(report: Report) -> list[_Column]:
     ]
 
 
+_DRAWS = _Column("Draws", "draws", lambda count: f"{count:.0f}")
 _COSTS = (
     _Column("Time, s", "seconds", lambda seconds: significant(seconds, 2)),
     _Column("Memory, MB", "peak_bytes", lambda size: f"{size / 1e6:.0f}"),
