@@ -11,7 +11,7 @@ import torch
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_FLOOR, _ROUNDINGS, _TIMES_NOISE = 1e-4, 2, 3  # rounding alone stays below
+_FLOOR, _ROUNDINGS, _TIMES_NOISE = 1e-4, 5, 3  # rounding alone: 9e-7 in float32, 2 eps in bfloat16 over 30 blocks
 
 
 @torch.inference_mode()

@@ -67,7 +67,11 @@ def test_what_rounding_changes_is_no_dependence(family: str, dtype: torch.dtype)
     assert not depends_on_batch(tiny_model(family, dtype=dtype).eval(), SHORT, LONG)
 
 
-def test_rotary_factors_of_the_batch_are_found_on_both_sides_of_their_limit(longrope: PreTrainedModel) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_rotary_factors_of_the_batch_are_found_on_both_sides_of_their_limit(
+    longrope: PreTrainedModel, dtype: torch.dtype
+) -> None:
+    longrope.to(dtype)
     assert depends_on_batch(longrope, SHORT, LONG)
     assert not depends_on_batch(longrope, SHORT, LONG[:LIMIT])
     assert not depends_on_batch(longrope, [*LONG, 3], LONG)
