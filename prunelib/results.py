@@ -28,12 +28,30 @@ class PerplexityResult(Settings):
 
 
 class TaskResult(Settings):
-    """A zero-shot task of lm-eval: accuracy as a fraction, its standard error, number of items, task version."""
+    """A zero-shot task of lm-eval: accuracy as a fraction, its standard error, number of items, task version.
+
+    Attributes
+    ----------
+    truncated_items, truncated_tokens
+        Number of items whose prompt exceeds the model's maximum input length and lost its beginning, and the most
+        tokens that one lost; None: all prompts are whole.
+    """
 
     acc: float
     acc_stderr: float
     items: int
     version: str
+    truncated_items: int | None = None
+    truncated_tokens: int | None = None
+
+    @property
+    def items_measured(self) -> str:
+        """``50 items``, and how many of them had a prompt that was truncated, by how much."""
+        counted = f"{self.items:,} items"
+        if self.truncated_items is None:
+            return counted
+        cut = f"cut on the left by up to {self.truncated_tokens:,} tokens"
+        return f"{counted}, the prompts of {self.truncated_items:,} {cut}"
 
 
 class CellResult(Settings):

@@ -6,6 +6,7 @@ from prunelib.cell import Cell
 from prunelib.evaluation.held_out import held_out_texts, held_out_windows
 from prunelib.evaluation.parts import Evaluation, evaluate_parts
 from prunelib.evaluation.pruned import mean_errors
+from prunelib.evaluation.zeroshot import check_tasks
 from prunelib.model.structure import load_tokenizer
 from prunelib.params import Params
 from prunelib.planning.checks import require_capacity_to_evaluate
@@ -27,6 +28,7 @@ def evaluate(
     cell = Cell(model=model, seed=seed, pattern=pattern, warmstart=warmstart, refiner=refiner)
     folder, source, settings = workflow.model_folder(model), params.models[model], params.evaluation
     require_capacity_to_evaluate(folder, source.dtype, machine().device)
+    check_tasks(workflow.task_data(params), settings.tasks)
     texts = held_out_texts({text: workflow.text_folder(text) for text in params.grid.texts}, params.calibration.text)
     tokenizer = load_tokenizer(folder)
     bos = bos_of(tokenizer) if source.bos_per_window else None

@@ -22,7 +22,7 @@ FLOORS = [  # from the roof down to the ground; a name is a folder or a module o
     {"methods"},
     {"masks", "algebra"},
     {"runtime"},
-    {"errors", "settings"},
+    {"errors", "markdown", "settings"},
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 

@@ -11,6 +11,7 @@ from transformers import AutoConfig
 
 from prunelib.export.card import model_card
 from prunelib.export.folder import export_model
+from prunelib.export.origin import origin_of
 from prunelib.masks.pruned import MASKS_FILE, read_pruned
 from prunelib.model.structure import find_layers, load_model
 from prunelib.runtime import store
@@ -42,7 +43,8 @@ def apply(folder: Path, masks: Path, target: Path) -> None:
     dtype = AutoConfig.from_pretrained(folder, local_files_only=True).dtype
     index = find_layers(load_model(folder, str(dtype or "float32").removeprefix("torch."), "cpu"), folder)
     methods = {key: made_from[key] for key in ("model", "tokens", "pattern", "warmstart", "refiner")}
-    export_model(folder, target, index, pruned, methods, model_card(folder.name, methods, None, None))
+    card = model_card(folder.absolute().name, methods, None, None, origin_of(folder))
+    export_model(folder, target, index, pruned, methods, card)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from prunelib.cell import Cell
 from prunelib.errors import ArtifactError
 from prunelib.export.card import model_card
 from prunelib.export.folder import check_groups, export_model
+from prunelib.export.origin import origin_of
 from prunelib.masks.patterns import check_counts
 from prunelib.masks.pruned import read_pruned
 from prunelib.model.layers import read_index
@@ -23,7 +24,9 @@ def export(params: Params, model: str, seed: int, pattern: str, warmstart: str, 
     index = read_index(workflow.calibration_folder(cell) / "layers.json", made_from["model"])
     pruned = read_pruned(workflow.refined_folder(cell), made_from)
     check_counts(pruned.masks, chosen)
-    card = model_card(model, made_from, _figures(params, Cell(model=model)), _figures(params, cell))
+    source = params.models[model]
+    origin = origin_of(folder, source.base_model, source.license)
+    card = model_card(model, made_from, _figures(params, Cell(model=model)), _figures(params, cell), origin)
     export_model(folder, to, index, pruned, {**made_from, "cell": cell.model_dump()}, card)
     if chosen.column_groups:
         print(check_groups(to, index.layers, chosen))  # noqa: T201 - output for the user

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from prunelib.errors import ModelError, NumericalError
+from prunelib.evaluation.batching import depends_on_batch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -33,7 +34,8 @@ def log_likelihoods(model: "PreTrainedModel", pairs: Sequence[Pair], batch: int)
 
     Inputs of similar length share a batch, padded on the right, which does not affect a causal model. Logits are
     computed only from the first answer token of a batch on, and repeated inputs (answers of one token) are run once.
-    Inputs too long for the model are truncated on the left.
+    Where a model's output for the shortest input changes beside the longest, each input is run alone.
+    Inputs too long for the model are truncated on the left (:func:`truncated_tokens`).
 
     Parameters
     ----------
@@ -61,6 +63,8 @@ def log_likelihoods(model: "PreTrainedModel", pairs: Sequence[Pair], batch: int)
     for number, pair in enumerate(pairs):
         members[_input(model, pair)].append(number)
     inputs = sorted(members, key=len)
+    if batch > 1 and _depends_on_batch(model, inputs):
+        batch = 1
     scores: dict[int, Scored] = {}
     for begin in range(0, len(inputs), batch):
         chunk = inputs[begin : begin + batch]
@@ -73,22 +77,41 @@ def log_likelihoods(model: "PreTrainedModel", pairs: Sequence[Pair], batch: int)
     return [scores[number] for number in range(len(pairs))]
 
 
-def _input(model: "PreTrainedModel", pair: Pair) -> tuple[int, ...]:
-    """Return the model input: all tokens but the last, which is only predicted."""
+def _depends_on_batch(model: "PreTrainedModel", inputs: Sequence[tuple[int, ...]]) -> bool:
+    """Return whether the shortest input of several tokens changes beside the longest; ``inputs``: sorted by length."""
+    shortest = next((ids for ids in inputs if len(ids) > 1), ())  # attention to a single token changes nothing
+    return 0 < len(shortest) < len(inputs[-1]) and depends_on_batch(model, shortest, inputs[-1])
+
+
+def truncated_tokens(model: "PreTrainedModel", pair: Pair) -> int:
+    """Return how many tokens at the beginning of a context the model cannot take; 0: it takes all.
+
+    Raises
+    ------
+    ModelError
+        If the continuation alone exceeds the model's maximum input length.
+    """
     longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if longest is None:
-        return (*pair.context, *pair.continuation)[:-1]
+        return 0
     if len(pair.continuation) > longest:
         raise ModelError(f"model: an answer has {len(pair.continuation)} tokens, but inputs may have {longest} at most")
-    return (*pair.context, *pair.continuation)[:-1][-longest:]
+    return max(0, len(pair.context) + len(pair.continuation) - 1 - int(longest))
+
+
+def _input(model: "PreTrainedModel", pair: Pair) -> tuple[int, ...]:
+    """Return the model input: all tokens but the last, which is only predicted; at least one token."""
+    tokens = (*pair.context, *pair.continuation)[truncated_tokens(model, pair) :]
+    return tokens[:-1] or tokens
 
 
 def _logits(model: "PreTrainedModel", inputs: Sequence[tuple[int, ...]], first: int) -> torch.Tensor:
     """Return logits (rows, positions, vocabulary) of inputs sorted by length, from position ``first`` on."""
     longest = len(inputs[-1])
     padded = torch.tensor([ids + (0,) * (longest - len(ids)) for ids in inputs], device=model.device)
-    logits: torch.Tensor = model(input_ids=padded, use_cache=False, logits_to_keep=longest - first).logits
-    return logits
+    keep = longest - first
+    logits: torch.Tensor = model(input_ids=padded, use_cache=False, logits_to_keep=keep).logits
+    return logits[:, -keep:]  # a few families compute all
 
 
 def _score(logits: torch.Tensor, continuation: Sequence[int]) -> Scored:

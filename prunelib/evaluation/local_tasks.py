@@ -7,34 +7,70 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prunelib.errors import ArtifactError
+from prunelib.evaluation.items import (
+    Form,
+    index_below,
+    index_into,
+    label_among,
+    labelled_choices,
+    non_blank,
+    one_of,
+    text,
+    text_with,
+    texts,
+    truth,
+)
 
 
 class _Task(NamedTuple):
-    """A task of the harness: its description file, the fields of an item, and changes to the description."""
+    """A task of the harness: its description file, the form of an item, and changes to the description."""
 
     description: str
-    fields: frozenset[str]
+    form: Form
     changes: Mapping[str, str] = {}
 
 
-_ARC = frozenset({"question", "choices", "answerKey"})
-_HELLASWAG = frozenset({"activity_label", "ctx_a", "ctx_b", "endings", "label"})
-_SCIQ = frozenset({"support", "question", "correct_answer", "distractor1", "distractor2", "distractor3"})
+_ARC = Form({"question": text, "choices": labelled_choices, "answerKey": label_among("choices")})
 _TASKS = {
     "arc_challenge": _Task("arc/arc_challenge.yaml", _ARC),
     "arc_easy": _Task("arc/arc_easy.yaml", _ARC),
     "boolq": _Task(
         "super_glue/boolq/default.yaml",
-        frozenset({"passage", "question", "answer"}),
+        Form({"passage": text, "question": text, "answer": truth}),
         changes={"doc_to_target": "{{answer|int}}"},  # true or false in BoolQ's own files, a label in SuperGLUE's
     ),
-    "copa": _Task("super_glue/copa/default.yaml", frozenset({"premise", "question", "choice1", "choice2", "label"})),
-    "hellaswag": _Task("hellaswag/hellaswag.yaml", _HELLASWAG),
-    "openbookqa": _Task("openbookqa/openbookqa.yaml", frozenset({"question_stem", "choices", "answerKey"})),
-    "piqa": _Task("piqa/piqa.yaml", frozenset({"goal", "sol1", "sol2", "label"})),
-    "rte": _Task("glue/rte/default.yaml", frozenset({"sentence1", "sentence2", "label"})),
-    "sciq": _Task("sciq/sciq.yaml", _SCIQ),
-    "winogrande": _Task("winogrande/default.yaml", frozenset({"sentence", "option1", "option2", "answer"})),
+    "copa": _Task(
+        "super_glue/copa/default.yaml",
+        Form(
+            {
+                "premise": text,
+                "question": one_of("cause", "effect"),
+                "choice1": non_blank,
+                "choice2": non_blank,
+                "label": index_below(2),
+            }
+        ),
+    ),
+    "hellaswag": _Task(
+        "hellaswag/hellaswag.yaml",
+        Form({"activity_label": text, "ctx_a": text, "ctx_b": text, "endings": texts, "label": index_into("endings")}),
+    ),
+    "openbookqa": _Task(
+        "openbookqa/openbookqa.yaml",
+        Form({"question_stem": text, "choices": labelled_choices, "answerKey": label_among("choices")}),
+    ),
+    "piqa": _Task("piqa/piqa.yaml", Form({"goal": text, "sol1": text, "sol2": text, "label": index_below(2)})),
+    "rte": _Task("glue/rte/default.yaml", Form({"sentence1": text, "sentence2": text, "label": index_below(2)})),
+    "sciq": _Task(
+        "sciq/sciq.yaml",
+        Form(
+            dict.fromkeys(("support", "question", "correct_answer", "distractor1", "distractor2", "distractor3"), text)
+        ),
+    ),
+    "winogrande": _Task(
+        "winogrande/default.yaml",
+        Form({"sentence": text_with("_"), "option1": text, "option2": text, "answer": one_of("1", "2")}),
+    ),
 }
 
 TASK_NAMES = tuple(_TASKS)
@@ -46,8 +82,23 @@ def local_tasks(data: Path) -> list[str]:
     return [name for name in _TASKS if _items_file(data, name).is_file()]
 
 
+def check_items(name: str, data: Path, limit: int | None) -> None:
+    """Check the first ``limit`` items of a task, one of ``local_tasks(data)``; ``None``: all items.
+
+    Raises
+    ------
+    ArtifactError
+        If the file of items is damaged or has fewer than two items, or an item is not of this task: a field is missing
+        or of another type, or its label names none of its choices. The message names line, field and value.
+    """
+    _first_items(_items_file(data, name), _TASKS[name].form, limit)
+
+
 def describe(name: str, data: Path, limit: int | None, folder: Path) -> Path:
     """Write a task description for the harness: its own task, with our first ``limit`` items as the only data.
+
+    The items are written with the fields that the task reads and with labels in its own form, so that the same items
+    give the same result however their file wrote them.
 
     Parameters
     ----------
@@ -66,13 +117,14 @@ def describe(name: str, data: Path, limit: int | None, folder: Path) -> Path:
     Raises
     ------
     ArtifactError
-        If the file of items is damaged, not of this task, or has fewer than two items.
+        As :func:`check_items`.
     """
     import lm_eval  # noqa: PLC0415 - only to find its files
 
     task = _TASKS[name]
     items = folder / f"{name}.jsonl"
-    items.write_bytes(b"".join(_first_items(_items_file(data, name), task.fields, limit)))
+    lines = (json.dumps(item) for item in _first_items(_items_file(data, name), task.form, limit))
+    items.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     description: dict[str, Any] = {
         "include": str(Path(lm_eval.__file__).parent / "tasks" / task.description),
         "task": name,
@@ -93,22 +145,17 @@ def _items_file(data: Path, name: str) -> Path:
     return data / name / "validation.jsonl"
 
 
-def _first_items(path: Path, fields: frozenset[str], limit: int | None) -> list[bytes]:
-    """Return the first lines of a file of items; each must be a JSON object with at least these fields."""
+def _first_items(path: Path, form: Form, limit: int | None) -> list[dict[str, Any]]:
+    """Return the first items of a file, each in the form of its task."""
     with path.open("rb") as stream:
         lines = list(itertools.islice(stream, limit))
     if len(lines) < 2:
         raise ArtifactError(f"{path}: {len(lines)} items, expected at least 2 (one has no standard error)")
-    for number, line in enumerate(lines, start=1):
-        missing = fields - _keys(line)
-        if missing:
-            raise ArtifactError(f"{path}: line {number} is no item of this task, it lacks {', '.join(sorted(missing))}")
-    return lines
+    return [_item(path, number, form, line) for number, line in enumerate(lines, start=1)]
 
 
-def _keys(line: bytes) -> frozenset[str]:
-    """Return the keys of a JSON object, or the empty set for anything else."""
+def _item(path: Path, number: int, form: Form, line: bytes) -> dict[str, Any]:
     try:
-        return frozenset(dict(json.loads(line)))
-    except (ValueError, TypeError):
-        return frozenset()
+        return form.read(line)
+    except ValueError as error:
+        raise ArtifactError(f"{path}: line {number}: {error}") from None

@@ -10,7 +10,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from prunelib.evaluation.perplexity import PerplexitySettings, perplexity_of, window_losses
+from prunelib.evaluation.perplexity import PerplexitySettings, perplexity_of, window_losses, windows_run_alone
 from prunelib.evaluation.pruned import prune
 from prunelib.evaluation.zeroshot import TasksSettings, zero_shot
 from prunelib.masks.pruned import read_pruned
@@ -123,20 +123,24 @@ class Evaluation:
             self.on_windows(len(batch))
 
     def _losses(self, windows: "torch.Tensor", first: int) -> list[float]:
-        return window_losses(_loaded(self).model, windows, first)
+        model, _, alone = _loaded(self)
+        step = 1 if alone else len(windows)
+        parts = [window_losses(model, part, first + at * step) for at, part in enumerate(windows.split(step))]
+        return [loss for losses in parts for loss in losses]
 
     def _accuracy(self, name: str) -> dict[str, Any]:
         tokenizer, settings = load_tokenizer(self.folder), self.tasks.model_copy(update={"names": (name,)})
         return zero_shot(_loaded(self).model, tokenizer, self.items, settings)[name].model_dump()
 
     def _zeros(self) -> dict[str, float]:
-        model, layers = _loaded(self)
+        model, layers, _ = _loaded(self)
         return {"sparsity": achieved_sparsity(model, layers.layers), "coverage": layers.coverage}
 
 
 class _Loaded(NamedTuple):
     model: "PreTrainedModel"
     layers: LayerIndex
+    windows_alone: bool  # its output for a window depends on what shares the batch
 
 
 @lru_cache(maxsize=1)
@@ -147,7 +151,10 @@ def _loaded(evaluation: Evaluation) -> _Loaded:
     index = find_layers(model, evaluation.folder)
     if evaluation.pruned:
         prune(model, index.layers, read_pruned(evaluation.pruned, evaluation.made_from), evaluation.folder)
-    return _Loaded(model, index)
+    alone = any(
+        windows_run_alone(model, windows, evaluation.perplexity.batch) for windows in evaluation.windows().values()
+    )
+    return _Loaded(model, index, alone)
 
 
 def evaluate_parts(evaluation: Evaluation, windows: Mapping[str, "torch.Tensor"], bar: Meter) -> dict[str, Any]:

@@ -9,11 +9,14 @@ from pydantic import Field, model_validator
 from torch.nn import functional
 
 from prunelib.errors import NumericalError
+from prunelib.evaluation.batching import depends_on_batch
 from prunelib.results import PerplexityResult
 from prunelib.settings import Settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+_COMPARED = 64  # tokens
 
 
 class PerplexitySettings(Settings):
@@ -53,16 +56,27 @@ def perplexity(model: "PreTrainedModel", windows: torch.Tensor, batch: int) -> P
     windows
         (n, L) integers, L at least 2.
     batch
-        Windows per forward pass.
+        Windows per forward pass; one, if a model's output for a window depends on the others.
 
     Raises
     ------
     NumericalError
         If the loss of a window is NaN or infinite, or exp(mean loss) overflows.
     """
+    model.eval()
+    batch = 1 if windows_run_alone(model, windows, batch) else batch
     starts = range(0, len(windows), batch)
     losses = [loss for first in starts for loss in window_losses(model, windows[first : first + batch], first)]
     return perplexity_of(losses, windows.shape[1])
+
+
+def windows_run_alone(model: "PreTrainedModel", windows: torch.Tensor, batch: int) -> bool:
+    """Return whether each window must be a batch of its own, since a model's output depends on what shares the batch.
+
+    Compared are the beginnings of the first and the second window (n, L), which are all of one length.
+    """
+    first, second = windows[:1, :_COMPARED].flatten().tolist(), windows[1:2, :_COMPARED].flatten().tolist()
+    return batch > 1 and bool(second) and depends_on_batch(model, first, second)
 
 
 @torch.inference_mode()

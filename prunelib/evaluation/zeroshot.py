@@ -2,21 +2,22 @@
 
 import difflib
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, Field
 
 from prunelib.errors import ParamsError
-from prunelib.evaluation.local_tasks import describe, local_tasks
+from prunelib.evaluation.local_tasks import check_items, describe, local_tasks
 from prunelib.results import TaskResult
 from prunelib.settings import Settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_LISTED = 20  # names in a message, out of the harness's 13,000
+_LISTED = 20  # names in a message, out of the 13,000 of the harness
 
 
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -41,6 +42,22 @@ class TasksSettings(Settings):
     names: Annotated[tuple[str, ...], AfterValidator(_distinct)]
     limit: Annotated[int, Field(ge=2)] | None
     batch: Annotated[int, Field(ge=1)]
+
+
+def check_tasks(data: Path | None, settings: TasksSettings) -> None:
+    """Check the tasks and their items before any work; those of the hub are checked when they are evaluated.
+
+    Raises
+    ------
+    ParamsError
+        If a task has no items in ``data``.
+    ArtifactError
+        If a file of items is damaged or not of its task, or a label names no choice of its item.
+    """
+    if data is not None:
+        _check_known(settings.names, local_tasks(data))
+        for name in settings.names:
+            check_items(name, data, settings.limit)
 
 
 def zero_shot(
@@ -69,11 +86,11 @@ def zero_shot(
     Raises
     ------
     ParamsError
-        If a task is unknown, has no items in ``data``, or is not scored by log-likelihood accuracy.
+        If a task is unknown or a group of tasks, has no items in ``data``, or is not scored by log-likelihood accuracy.
     ArtifactError
-        If a file of items is damaged or not of its task.
+        If a file of items is damaged or not of its task, or a label names no choice of its item.
     SourceError
-        If the hub's data could not be loaded.
+        If the hub's data could not be loaded, or a label in it names no choice of its item.
     ModelError
         If an answer exceeds the model's maximum input length.
     NumericalError
@@ -81,21 +98,29 @@ def zero_shot(
     """
     if not settings.names:
         return {}
-    from prunelib.evaluation.harness import Scorer, default_tasks, run_task  # noqa: PLC0415 - heavy, and tasks are optional
+    from prunelib.evaluation.harness import Scorer, catalogue, run_task  # noqa: PLC0415 - heavy, and tasks are optional
 
     scorer = Scorer(model, tokenizer, settings.batch)
     if data is None:
-        known = default_tasks()
-        _check_known(settings.names, sorted(known))
-        return {name: run_task(scorer, known[name], settings.limit) for name in settings.names}
+        known = catalogue()
+        _check_known(settings.names, sorted(known.tasks), known.groups)
+        return {name: run_task(scorer, known.tasks[name], settings.limit) for name in settings.names}
     _check_known(settings.names, local_tasks(data))
     with tempfile.TemporaryDirectory() as folder:
         descriptions = {name: describe(name, data, settings.limit, Path(folder)) for name in settings.names}
         return {name: run_task(scorer, file, settings.limit) for name, file in descriptions.items()}
 
 
-def _check_known(names: Sequence[str], available: Sequence[str]) -> None:
+def _check_known(
+    names: Sequence[str], available: Sequence[str], groups: Mapping[str, Sequence[str]] = MappingProxyType({})
+) -> None:
     for name in names:
+        if name not in available and name in groups:
+            listed, others = groups[name][:_LISTED], groups[name][_LISTED:]
+            raise ParamsError(
+                f"evaluation.tasks.names: {name} is a group of {len(groups[name])} tasks, expected the names of tasks: "
+                f"{', '.join(listed) or 'none have one'}{f' and {len(others)} more' if others else ''}"
+            )
         if name not in available:
             nearest = difflib.get_close_matches(name, available, n=_LISTED, cutoff=0)
             raise ParamsError(

@@ -6,10 +6,20 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from prunelib.export.origin import Origin
+from prunelib.markdown import escaped
 from prunelib.results import CellResult
 
+_UNKNOWN = Origin()
 
-def model_card(name: str, made_from: Mapping[str, Any], dense: CellResult | None, pruned: CellResult | None) -> str:
+
+def model_card(
+    name: str,
+    made_from: Mapping[str, Any],
+    dense: CellResult | None,
+    pruned: CellResult | None,
+    origin: Origin = _UNKNOWN,
+) -> str:
     """Return a model card in Markdown, with the figures as metadata for the hub.
 
     Parameters
@@ -20,6 +30,8 @@ def model_card(name: str, made_from: Mapping[str, Any], dense: CellResult | None
         Settings of ``pattern``, ``warmstart`` and ``refiner``.
     dense, pruned
         Figures of the dense and of the pruned model; None: not measured.
+    origin
+        The dense model's name on the hub and its licence, which are the base model and the licence of the pruned one.
     """
     data = ModelCardData(
         model_name=f"{name}, pruned",
@@ -27,12 +39,17 @@ def model_card(name: str, made_from: Mapping[str, Any], dense: CellResult | None
         pipeline_tag="text-generation",
         tags=["pruning", "sparsity", str(made_from["refiner"]["method"])],
         eval_results=_metadata(pruned) if pruned else None,
+        base_model=origin.base_model,
+        license=origin.licence.get("license"),
+        license_name=origin.licence.get("license_name"),
+        license_link=origin.licence.get("license_link"),
     )
     settings = json.dumps({key: made_from[key] for key in ("pattern", "warmstart", "refiner")}, indent=2)
     return "\n".join(
         [
             f"---\n{data.to_yaml()}\n---\n",
-            f"# {name}, pruned\n",
+            f"# {escaped(name)}, pruned\n",
+            *_origin(origin),
             "Pruned weights are exact zeros in the dense model's own files, names and dtypes; `masks.safetensors` has",
             "the mask, one bit per weight, and `provenance.json` what it was made from.\n",
             f"```json\n{settings}\n```\n",
@@ -42,6 +59,18 @@ def model_card(name: str, made_from: Mapping[str, Any], dense: CellResult | None
             "Sparse weights make a model smaller to store, not faster by themselves.\n",
         ]
     )
+
+
+def _origin(origin: Origin) -> list[str]:
+    """Return a sentence on the dense model and its licence; none if both are unknown."""
+    known = {"Base model": origin.base_model, "Licence": _licence(origin.licence)}
+    parts = [f"{heading}: {escaped(value)}." for heading, value in known.items() if value]
+    return [" ".join(parts) + "\n"] if parts else []
+
+
+def _licence(metadata: Mapping[str, str]) -> str | None:
+    name = metadata.get("license_name", metadata.get("license"))
+    return f"{name} ({link})" if name and (link := metadata.get("license_link")) else name
 
 
 def _figures(dense: CellResult | None, pruned: CellResult | None) -> list[str]:
@@ -55,9 +84,9 @@ def _figures(dense: CellResult | None, pruned: CellResult | None) -> list[str]:
         rows.append((f"perplexity, {text} ({found.tokens:,} tokens)", of_dense, f"{found.value:.2f}"))
     for task, score in pruned.tasks.items():
         of_dense = f"{dense.tasks[task].acc:.3f}" if dense and task in dense.tasks else ""
-        label = f"accuracy, {task} ({score.items} items, version {score.version})"
+        label = f"accuracy, {task} ({score.items_measured}, version {score.version})"
         rows.append((label, of_dense, f"{score.acc:.3f} ± {score.acc_stderr:.3f}"))
-    return ["| | dense | pruned |\n|---|---:|---:|", *(f"| {' | '.join(row)} |" for row in rows), ""]
+    return ["| | dense | pruned |\n|---|---:|---:|", *(f"| {' | '.join(map(escaped, row))} |" for row in rows), ""]
 
 
 def _metadata(pruned: CellResult) -> list[EvalResult]:

@@ -1,6 +1,7 @@
 """A pruned model as a standard Hugging Face folder: the original tensors, with pruned weights exactly +0.0."""
 
 import shutil
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,10 @@ from prunelib.model.weights import (
     tensor_files,
 )
 from prunelib.runtime.store import replacing_folder, write_json, write_text
+from prunelib.sources.model_files import CARD, is_small_file
 
-_PROVENANCE_FILE, _CARD_FILE = "provenance.json", "README.md"
-_COPIED_SUFFIXES = {".json", ".txt", ".model", ".jinja", ".tiktoken"}
+SHARD_INDEX, _PROVENANCE_FILE = "model.safetensors.index.json", "provenance.json"
 _KIND = "pruned model"
-_COPIED_NAMES = ("LICENSE", "LICENCE", "NOTICE")
 
 
 def export_model(
@@ -37,8 +37,11 @@ def export_model(
     """Write a pruned copy of a model folder that ``AutoModelForCausalLM.from_pretrained`` loads.
 
     Shards are copied one at a time. Files, tensor names and dtypes are kept, and all other tensors are identical byte
-    for byte; config, tokenizer and licence are copied. ``masks.safetensors`` contains the masks; ``provenance.json``,
-    which replaces the dense model's, records how they were made. The target is written completely or not at all.
+    for byte; of the other files, those that a model is made of are copied (:mod:`prunelib.sources.model_files`).
+    ``masks.safetensors`` contains the masks, and is not in the index of the weights, which a model of one file has too:
+    servers load every safetensors file of a folder without one. ``provenance.json``, which replaces the dense model's,
+    records how the masks were made. Files have the mode of any new file. The target is written completely or not at
+    all.
 
     Parameters
     ----------
@@ -62,14 +65,19 @@ def export_model(
     layers: dict[str, list[Layer]] = {}
     for layer in index.layers:
         layers.setdefault(layer.tensor, []).append(layer)
+    files = tensor_files(folder)
     with replacing_folder(target) as scratch:
-        for shard in sorted(set(tensor_files(folder).values())):
+        for shard in sorted(set(files.values())):
             _write_shard(shard, scratch / shard.name, layers, pruned)
-        for file in sorted(filter(_travels, folder.iterdir())):
-            shutil.copyfile(file, scratch / file.name)
+        for file in sorted(folder.iterdir()):
+            if file.is_file() and is_small_file(file.name):
+                shutil.copyfile(file, scratch / file.name)
+        if len(set(files.values())) == 1:
+            _write_index(scratch, files)
         write_masks(scratch / MASKS_FILE, pruned.masks, provenance)
-        write_text(scratch / _CARD_FILE, card)
+        write_text(scratch / CARD, card)
         write_json(scratch / _PROVENANCE_FILE, {**provenance, "kind": _KIND})
+        _give_mode_of_a_new_file(scratch)
 
 
 def check_groups(folder: Path, layers: Sequence[Layer], pattern: Pattern) -> str:
@@ -122,5 +130,21 @@ def _prune(weight: torch.Tensor, layer: Layer, pruned: Pruned) -> None:
     weight.masked_fill_(pruned_places(layer, pruned.masks[layer.name]), 0.0)
 
 
-def _travels(file: Path) -> bool:
-    return file.is_file() and (file.suffix in _COPIED_SUFFIXES or file.name.upper().startswith(_COPIED_NAMES))
+def _write_index(folder: Path, files: Mapping[str, Path]) -> None:
+    """Write the index of a model's weights: the file of each tensor by name, and the bytes of all tensors."""
+    size = 0
+    for shard in {file.name for file in files.values()}:
+        with open_shard(folder / shard) as stream:
+            size += sum(stream.get_tensor(name).nbytes for name in stream.keys())  # noqa: SIM118 - as above
+    named = {name: file.name for name, file in files.items()}
+    write_json(folder / SHARD_INDEX, {"metadata": {"total_size": size}, "weight_map": named})
+
+
+def _give_mode_of_a_new_file(folder: Path) -> None:
+    """Give all files of a folder the mode of a new file, 0666 less the umask; safetensors makes its files 0600."""
+    probe = folder / ".mode"
+    probe.touch()
+    mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    for file in folder.iterdir():
+        file.chmod(mode)

@@ -27,7 +27,7 @@ def collect(params: Params, comparison: str | None = None) -> Report:
         cells=sorted(cells, key=lambda cell: (whole.grid.models.index(cell.cell.model), not cell.dense)),
         texts=[text for text in texts if any(text in cell.result.perplexity for cell in cells)],
         tasks=whole.evaluation.tasks.names,
-        labels={name: params.patterns[name].label for name in whole.grid.patterns},
+        labels={"patterns": {name: params.patterns[name].label for name in whole.grid.patterns}},
         settings=_settings(whole),
         provenance={**_origins(whole), "Command": command, "Written by": f"prunelib {prunelib.__version__}"},
     )

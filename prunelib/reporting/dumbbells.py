@@ -30,7 +30,7 @@ def dumbbells(report: Report, rows: Sequence[Row]) -> Figure:
     for across, (model, lines) in zip(axes, models.items(), strict=True):
         _names(across[0], lines)
         for ax, text in zip(across, texts, strict=True):
-            ax.set_title(heading(report, model, report.label(text)), pad=16)
+            ax.set_title(heading(report, model, report.label("texts", text)), pad=16)
             dense = [row for row in rows if row.dense and row.cell.model == model]
             _panel(ax, report, lines, text, _perplexities(dense, text))
     legend(figure, refiner_keys(report, pruned))
@@ -43,7 +43,10 @@ def _lines(report: Report, pruned: Sequence[Row], model: str) -> list[Line]:
     for group in grouped(row for row in pruned if row.cell.model == model):
         lines.append((title(report, group), []))
         starts = dict.fromkeys(row.cell.warmstart for row in group)
-        lines += [(report.label(start), [row for row in group if row.cell.warmstart == start]) for start in starts]
+        lines += [
+            (report.label("warmstarts", start), [row for row in group if row.cell.warmstart == start])
+            for start in starts
+        ]
     return lines
 
 

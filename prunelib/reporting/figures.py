@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from matplotlib import style
 
+from prunelib.reporting.draws import means
 from prunelib.reporting.dumbbells import dumbbells
 from prunelib.reporting.records import Report
 from prunelib.reporting.seeds import Row, rows_of
@@ -44,14 +45,14 @@ def _perplexity(report: Report, rows: Sequence[Row]) -> Drawing:
         title="Perplexity",
         caption="Lower is better; the dashed line is the dense model. "
         "A line joins the masks from the same warm start; its hollow marker is the warm start itself, not refined."
-        f"{_means(report)}",
+        f"{_means(report, rows)}",
         svg=svg(dumbbells(report, rows)),
     )
 
 
-def _means(report: Report) -> str:
-    seeds = len(report.seeds)
-    return f" Every value of a pruned model is the mean over {seeds} draws of calibration tokens." if seeds > 1 else ""
+def _means(report: Report, rows: Sequence[Row]) -> str:
+    sentence = means(report, rows)
+    return f" {sentence}" if sentence else ""
 
 
 def _error_reduction(report: Report, rows: Sequence[Row]) -> Drawing:
@@ -60,7 +61,7 @@ def _error_reduction(report: Report, rows: Sequence[Row]) -> Drawing:
         name="error_reduction",
         title="Error reduction by layer type",
         caption="The share of its warm start's error that refining takes from a layer. "
-        f"{_extremes(rows)} {_STRIPS_CAPTION}{_means(report)}",
+        f"{_extremes(rows)} {_STRIPS_CAPTION}{_means(report, rows)}",
         svg=svg(figure),
     )
 
@@ -78,6 +79,6 @@ def _swaps(report: Report, rows: Sequence[Row]) -> Drawing:
         name="swaps",
         title="Swaps per row by layer type",
         caption="How many pairs of weights change places, on average over a layer's rows. "
-        f"{_STRIPS_CAPTION}{_means(report)}",
+        f"{_STRIPS_CAPTION}{_means(report, rows)}",
         svg=svg(figure),
     )

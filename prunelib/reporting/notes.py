@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from prunelib.reporting.digits import percent_reached
+from prunelib.reporting.draws import draws_differ, means
 from prunelib.reporting.flat import steps
 from prunelib.reporting.records import Report
 from prunelib.reporting.seeds import Row, rows_of
@@ -61,6 +62,11 @@ def _seeds(report: Report) -> list[str]:
     if len(seeds) < 2:
         return []
     drawn = f"Seeds: the calibration tokens were drawn {len(seeds)} times (seeds {', '.join(map(str, seeds))})"
+    known = rows_of(report)
+    if draws_differ(known):
+        return [f"{drawn}. {means(report, known)} ± is the sample standard deviation over a row's draws."]
+    if not means(report, known):
+        return [f"{drawn}; every row is of one of them."]
     return [f"{drawn}. Shown are means over the draws, ± their sample standard deviation."]
 
 
@@ -77,7 +83,7 @@ def _chains(report: Report) -> list[str]:
     """Return a note with the error after each step of each chain, for the first seed."""
     first = [cell for cell in report.cells if cell.cell.seed in (None, *report.seeds[:1])]
     known = [
-        f"{report.label(cell.cell.pattern)}, {cell.cell.warmstart}, {cell.cell.refiner}: {of_chain}"
+        f"{report.label('patterns', cell.cell.pattern)}, {cell.cell.warmstart}, {cell.cell.refiner}: {of_chain}"
         for cell in first
         if (of_chain := steps(cell))
     ]
@@ -89,14 +95,16 @@ def _chains(report: Report) -> list[str]:
 def _accuracies(report: Report) -> list[str]:
     tasks = ", ".join(f"{task} ({items})" for task in report.tasks if (items := _items(report, task)))
     several = "mean over the draws, ± the standard error of one, because all share the items"
-    shown = several if len(report.seeds) > 1 else "± one standard error"
+    shown = several if means(report, rows_of(report)) else "± one standard error"
     return [f"Accuracy: zero-shot, {shown}; {tasks}."] if tasks else []
 
 
 def _covered(report: Report) -> str:
     """Return a sentence on the share of the blocks' weights that is prunable; empty if it is all of them."""
     partial = {cell.cell.model: cell.result.coverage for cell in report.cells if cell.result.coverage < 1}
-    shares = ", ".join(f"{percent_reached(share)}% in {report.label(model)}" for model, share in partial.items())
+    shares = ", ".join(
+        f"{percent_reached(share)}% in {report.label('models', model)}" for model, share in partial.items()
+    )
     return f" Only linear layers are pruned and counted: of the blocks' matrix weights {shares}." if shares else ""
 
 
@@ -121,7 +129,8 @@ def _windows(report: Report, text: str) -> str:
 def _items(report: Report, task: str) -> str:
     results = report.accuracies(task)
     versions = " or ".join(sorted({result.version for result in results}))
-    return f"version {versions}, {_either({result.items for result in results})} items" if results else ""
+    measured = " or ".join(sorted({result.items_measured for result in results}))
+    return f"version {versions}, {measured}" if results else ""
 
 
 def _either(counts: set[int]) -> str:

@@ -32,7 +32,7 @@ def html(report: Report, drawings: Sequence[Drawing]) -> str:
     )
     return environment.get_template("page.html").render(
         updated=any(cell.updated for cell in report.cells),
-        models=", ".join(report.label(model) for model in report.models),
+        models=", ".join(report.label("models", model) for model in report.models),
         findings=findings(report),
         tables=results_tables(report, costs=True),
         notes=[*notes(report), *cost_notes(report)],
@@ -59,11 +59,12 @@ def _finding(report: Report, text: str, group: Sequence[Row], measured: Sequence
     dense = [row for row in measured if row.dense and row.cell.model == best.cell.model]
     rivals = {"unrefined": starts if best.refined else [], "dense": dense}
     anchors = [f"{name} {_shown(row, text)}" for name, others in rivals.items() for row in others]
-    method = f"{report.label(best.cell.warmstart)} + {report.label(best.cell.refiner)}"
+    names = (report.label("warmstarts", best.cell.warmstart), report.label("refiners", best.cell.refiner))
     against = f" ({', '.join(anchors)})" if anchors else ""
     reduction = best.values.get("error_reduction") if best.refined else None
     gain = f"; layer error falls by {percent(reduction)}% on average" if reduction is not None else ""
-    return f"{method} has the lowest perplexity on {report.label(text)}, {_shown(best, text)}{against}{gain}."
+    measured_on = f"{report.label('texts', text)}, {_shown(best, text)}{against}"
+    return f"{' + '.join(names)} has the lowest perplexity on {measured_on}{gain}."
 
 
 def _start(row: Row) -> Cell:

@@ -75,7 +75,8 @@ class Report:
     texts, tasks
         Names of the held-out texts and the zero-shot tasks, in display order.
     labels
-        Display labels of names in params.yaml (``row60``: ``60% per row``); other names are shown as they are.
+        Display labels by section of params.yaml and name (``patterns``, ``row60``: ``60% per row``); a name without one
+        is shown as it is.
     settings
         The part of params.yaml that was used.
     provenance
@@ -85,13 +86,13 @@ class Report:
     cells: Sequence[CellReport]
     texts: Sequence[str]
     tasks: Sequence[str]
-    labels: Mapping[str, str]
+    labels: Mapping[str, Mapping[str, str]]
     settings: Mapping[str, Any]
     provenance: Mapping[str, str]
 
-    def label(self, name: str | None) -> str:
-        """Return the display label of a name; an en dash for None."""
-        return DASH if name is None else self.labels.get(name, name)
+    def label(self, section: str, name: str | None) -> str:
+        """Return the display label of a name of a section of params.yaml; an en dash for None."""
+        return DASH if name is None else self.labels.get(section, {}).get(name, name)
 
     @property
     def models(self) -> list[str]:

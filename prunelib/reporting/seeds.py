@@ -21,7 +21,8 @@ class Row:
     cells
         One cell per seed.
     values
-        Known values by column of results.csv and timing.csv: the mean over seeds; of ``peak_bytes`` the maximum.
+        Known values by column of results.csv and timing.csv: the mean over seeds; of ``peak_bytes`` the maximum. Of
+        a pruned model, ``draws`` is the number of seeds.
     spreads
         The numbers after ±: the sample standard deviation over at least two seeds; for accuracies the mean of the
         seeds' standard errors, because all seeds share the items.
@@ -71,13 +72,14 @@ def _without_seed(cell: CellReport) -> Cell:
 def _row(cells: Sequence[CellReport], records: Sequence[Record]) -> Row:
     known = {key: numbers for key in records[0] if (numbers := _numbers(records, key))}
     values = {key: max(of) if key == "peak_bytes" else fmean(of) for key, of in known.items()}
+    draws = {} if cells[0].dense else {"draws": float(len(cells))}
     deviations = {key: stdev(of) for key, of in known.items() if key.startswith(_SPREADING) and len(of) > 1}
     errors = {
         key.replace(_STANDARD_ERROR, _ACCURACY, 1): error
         for key, error in values.items()
         if key.startswith(_STANDARD_ERROR)
     }
-    return Row(cells, values, deviations | errors)
+    return Row(cells, values | draws, deviations | errors)
 
 
 def _numbers(records: Sequence[Record], key: str) -> list[float]:
@@ -97,5 +99,5 @@ def title(report: Report, group: Sequence[Row]) -> str:
     """Return the title of a group's rows: ``60% per row``, ``60% per row, updated weights``, ``dense``."""
     if group[0].dense:
         return "dense"
-    pattern = report.label(group[0].cell.pattern)
+    pattern = report.label("patterns", group[0].cell.pattern)
     return f"{pattern}, updated weights" if group[0].updated else pattern

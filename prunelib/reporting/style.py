@@ -67,13 +67,15 @@ def marker(report: Report, row: Row, ink: str) -> dict[str, Any]:
 def warmstart_keys(report: Report, rows: Sequence[Row]) -> list[Line2D]:
     """Return the legend entries for the warm starts of some rows."""
     colours = {row.cell.warmstart: colour(report, row) for row in rows}
-    return [Line2D([], [], color=ink, linewidth=4, label=report.label(name)) for name, ink in colours.items()]
+    return [
+        Line2D([], [], color=ink, linewidth=4, label=report.label("warmstarts", name)) for name, ink in colours.items()
+    ]
 
 
 def refiner_keys(report: Report, rows: Sequence[Row]) -> list[Line2D]:
     """Return the legend entries for the refiners of some rows."""
     markers = {row.cell.refiner: marker(report, row, INK) for row in rows}
-    return [Line2D([], [], **form, label=report.label(name)) for name, form in markers.items()]
+    return [Line2D([], [], **form, label=report.label("refiners", name)) for name, form in markers.items()]
 
 
 def legend(figure: Figure, keys: Sequence[Line2D]) -> None:
@@ -85,7 +87,8 @@ def legend(figure: Figure, keys: Sequence[Line2D]) -> None:
 
 def heading(report: Report, model: str, text: str) -> str:
     """Return the title of a panel; it names the model only if the report has several."""
-    return f"{report.label(model)}: {text}" if len(report.models) > 1 else text
+    named = report.label("models", model)
+    return f"{named}: {text}" if len(report.models) > 1 else text
 
 
 def svg(figure: Figure) -> str:

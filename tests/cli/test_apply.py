@@ -5,6 +5,7 @@ import sys
 import pytest
 import torch
 from families import save, tiny_model
+from huggingface_hub import ModelCard
 
 from prunelib.cli import apply
 from prunelib.masks.patterns import NOfM, select
@@ -56,3 +57,12 @@ def test_the_identity_of_a_folder_is_that_which_was_sealed(folders):
     before = computed_identity(folders[0])
     seal(folders[0], "model", {})
     assert model_identity(folders[0]) == computed_identity(folders[0]) == before
+
+
+def test_the_card_names_folder_and_licence_as_text(folders, tmp_path, monkeypatch):
+    folder = folders[0].rename(tmp_path / "_x_ <b> # `y`")
+    (folder / "README.md").write_text("---\nlicense: mit\n---\n")
+    run(monkeypatch, "--model", folder, "--masks", folders[1], "--to", tmp_path / "pruned")
+    card = ModelCard.load(tmp_path / "pruned" / "README.md")
+    assert card.data.license == "mit"
+    assert r"\_x\_ &lt;b> # \`y\`" in card.text

@@ -8,7 +8,7 @@ from families import DENSE, LENGTH, WORDS, tiny_model
 from transformers import BloomConfig, BloomForCausalLM, PreTrainedModel
 
 from prunelib.errors import ModelError, NumericalError
-from prunelib.evaluation.likelihood import Pair, Scored, log_likelihoods
+from prunelib.evaluation.likelihood import Pair, Scored, log_likelihoods, truncated_tokens
 
 
 def random_pairs(count: int, longest: int = 12) -> list[Pair]:
@@ -78,6 +78,13 @@ def test_too_long_a_context_loses_its_start() -> None:
     assert first == second
 
 
+@pytest.mark.parametrize(
+    ("context", "answer", "cut"), [(1, LENGTH, 0), (LENGTH, 1, 0), (LENGTH, 2, 1), (LENGTH + 30, 3, 32)]
+)
+def test_what_a_model_cannot_take_is_counted(context: int, answer: int, cut: int) -> None:
+    assert truncated_tokens(tiny_model("llama"), Pair([1] * context, [2] * answer)) == cut
+
+
 def test_an_answer_longer_than_the_model_is_refused() -> None:
     with pytest.raises(ModelError, match=rf"^model: an answer has {LENGTH + 1} tokens, but inputs may have {LENGTH}"):
         log_likelihoods(tiny_model("llama"), [Pair([1], [2] * (LENGTH + 1))], 1)
@@ -87,6 +94,7 @@ def test_a_model_without_a_longest_input_takes_any() -> None:
     model = BloomForCausalLM(BloomConfig(vocab_size=WORDS, hidden_size=32, n_layer=1, n_head=2))
     (score,) = log_likelihoods(model, [Pair([1], [2] * (LENGTH + 1))], 1)
     assert score.log_likelihood < 0
+    assert truncated_tokens(model, Pair([1] * 1000, [2])) == 0
 
 
 def test_a_broken_score_is_refused() -> None:
@@ -101,4 +109,5 @@ def test_nothing_to_score() -> None:
 
 
 def test_an_empty_answer_is_certain() -> None:
-    assert log_likelihoods(tiny_model("llama"), [Pair([1, 2], [])], 1) == [Scored(0.0, greedy=True)]
+    for context in ([1, 2], [1]):
+        assert log_likelihoods(tiny_model("llama"), [Pair(context, [])], 1) == [Scored(0.0, greedy=True)]

@@ -80,6 +80,15 @@ def test_what_has_been_measured_is_not_measured_again(tmp_path, folder, monkeypa
     assert figures["perplexity"]["ours"] == perplexity(tiny_model("llama"), WINDOWS["ours"], 2)
 
 
+def test_windows_run_alone_where_a_model_needs_it(tmp_path, folder, monkeypatch):
+    sizes, measure = [], parts.window_losses
+    monkeypatch.setattr(parts, "window_losses", lambda *given: sizes.append(len(given[1])) or measure(*given))
+    monkeypatch.setattr(parts, "windows_run_alone", lambda _model, _windows, batch: batch == 3)
+    figures = evaluate_parts(evaluation(tmp_path / "scratch", folder, batch=3), WINDOWS, Bar())
+    assert sizes == [1] * 24
+    assert figures["perplexity"]["ours"] == perplexity(tiny_model("llama"), WINDOWS["ours"], 1)
+
+
 def test_windows_longer_than_the_model_takes_are_refused(tmp_path, folder):
     windows = {"ours": random_windows(1, 65)}
     with pytest.raises(ParamsError, match=r"^evaluation\.perplexity\.length = 65 tokens a window"):

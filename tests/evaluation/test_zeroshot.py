@@ -20,7 +20,7 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from prunelib.calibration.windows import tokenizer_identity
-from prunelib.errors import ArtifactError, NumericalError, ParamsError, SourceError
+from prunelib.errors import ArtifactError, ModelError, NumericalError, ParamsError, SourceError
 from prunelib.evaluation import harness
 from prunelib.evaluation.local_tasks import TASK_NAMES, describe, local_tasks
 from prunelib.evaluation.zeroshot import TasksSettings, zero_shot
@@ -228,13 +228,13 @@ def test_a_task_without_a_file_is_not_available(data: Path, tmp_path: Path) -> N
         ("{}\n", "1 items, expected at least 2"),
         (
             json.dumps(items_of("piqa", 1)[0]) + "\n{\n",
-            "line 2 is no item of this task, it lacks goal, label, sol1, sol2",
+            "line 2: no item of this task, it lacks goal, label, sol1, sol2",
         ),
-        ("\udcff\n\n", "line 1 is no item of this task, it lacks goal, label, sol1, sol2"),
-        ("[]\n1\n", "line 1 is no item of this task, it lacks goal, label, sol1, sol2"),
+        ("\udcff\n\n", "line 1: no item of this task, it lacks goal, label, sol1, sol2"),
+        ("[]\n1\n", "line 1: no item of this task, it lacks goal, label, sol1, sol2"),
         (
             "".join(json.dumps(item) + "\n" for item in items_of("rte", 2)),
-            "line 1 is no item of this task, it lacks goal",
+            "line 1: no item of this task, it lacks goal",
         ),
     ],
 )
@@ -258,11 +258,49 @@ def test_without_data_the_harness_brings_its_own(
     data: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dense = {"piqa": describe("piqa", data, None, tmp_path)}
-    monkeypatch.setattr(harness, "default_tasks", lambda: dense)
+    monkeypatch.setattr(harness, "catalogue", lambda: harness.Catalogue(dense, {}))
     model = tiny_model("llama")
     assert zero_shot(model, tokenizer, None, tasks("piqa")) == zero_shot(model, tokenizer, data, tasks("piqa"))
     with pytest.raises(ParamsError, match=r"unknown task 'sciq'; available are piqa$"):
         zero_shot(model, tokenizer, None, tasks("sciq"))
+
+
+@pytest.fixture(scope="module")
+def catalogue() -> harness.Catalogue:
+    return harness.catalogue()
+
+
+@pytest.mark.parametrize(
+    ("group", "count", "some"),
+    [
+        ("mmlu", 57, {"mmlu_anatomy", "mmlu_formal_logic", "mmlu_college_physics"}),
+        ("ai2_arc", 2, {"arc_easy", "arc_challenge"}),  # a tag
+        ("glue", 9, {"rte", "sst2"}),
+        ("blimp_nl", 84, {"blimp_nl__adpositional_phrases__argument_scrambling"}),  # groups described in place
+    ],
+)
+def test_a_group_has_the_tasks_of_all_groups_in_it(
+    group: str, count: int, some: set[str], catalogue: harness.Catalogue
+) -> None:
+    assert some <= set(catalogue.groups[group]) <= set(catalogue.tasks)
+    assert len(catalogue.groups[group]) == count
+
+
+def test_no_group_is_a_task_and_hardly_one_is_empty(catalogue: harness.Catalogue) -> None:
+    assert not set(catalogue.groups) & set(catalogue.tasks)
+    assert sum(not members for members in catalogue.groups.values()) < 20
+    assert all(set(members) <= set(catalogue.tasks) for members in catalogue.groups.values())
+
+
+def test_a_group_is_refused_with_its_tasks(tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch) -> None:
+    groups = {"few": ["boolq", "rte"], "many": [f"task_{number}" for number in range(100)]}
+    monkeypatch.setattr(harness, "catalogue", lambda: harness.Catalogue({"piqa": Path("piqa.yaml")}, groups))
+    for name, listed in (("few", ["few", "2", "boolq", "rte"]), ("many", ["many", "100", "task_0", "task_19", "80"])):
+        with pytest.raises(ParamsError, match=rf"^evaluation\.tasks\.names: {name} ") as refused:
+            zero_shot(tiny_model("llama"), tokenizer, None, tasks("piqa", name))
+        assert set(listed) <= set(str(refused.value).replace(",", "").split())
+        assert "unknown" not in str(refused.value)
+        assert len(str(refused.value)) < 400
 
 
 def changed(description: Path, **changes: Any) -> Path:
@@ -288,10 +326,70 @@ def test_a_task_of_writing_text_is_refused(data: Path, tmp_path: Path) -> None:
         harness.run_task(harness.Scorer(None, None, 1), description, None)
 
 
+@pytest.mark.parametrize("target", ["{{label + 1}}", "{{label - 1}}", "none of them", "{{nowhere.index(label)}}"])
+def test_a_label_of_the_harness_own_data_that_names_no_choice_is_refused(
+    target: str, data: Path, tmp_path: Path
+) -> None:
+    """Two items, labels 0 and 1: the first of each rule that fits no choice is refused, never counted as wrong."""
+    description = changed(describe("piqa", data, 2, tmp_path), doc_to_target=target)
+    with pytest.raises(SourceError, match=r"^evaluation\.tasks\.names: (piqa, item [12]|changed): ") as refused:
+        harness.run_task(harness.Scorer(None, None, 1), description, None)
+    assert "\n" not in str(refused.value)
+
+
 def test_an_answer_without_context_follows_the_first_token(tokenizer: PreTrainedTokenizerFast) -> None:
     scorer = harness.Scorer(tiny_model("llama"), tokenizer, 1)
     assert (scorer.prefix_token_id, scorer.eot_token_id) == (0, 2)
     assert scorer.tok_encode("the cat") == [0, *scorer.tok_encode("the cat", add_special_tokens=False)]
+
+
+def with_specials(tokenizer: PreTrainedTokenizerFast, template: str) -> PreTrainedTokenizerFast:
+    """The same tokenizer with another template of special tokens around a text."""
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    special = [(token, number) for number, token in enumerate(SPECIAL) if token in template]
+    backend.post_processor = TemplateProcessing(single=template, special_tokens=special)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<bos>", unk_token="<unk>", eos_token="<eos>")
+
+
+@pytest.mark.parametrize("after", ["<eos>", "<eos> <eos>", "<bos>"])
+@pytest.mark.parametrize("before", ["", "<bos> "])
+def test_what_a_tokenizer_puts_after_a_text_is_in_no_prompt(
+    before: str, after: str, data: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    plain, ending = (with_specials(tokenizer, f"{before}{rest}") for rest in ("$A", f"$A {after}"))
+    scorers = [harness.Scorer(tiny_model("llama"), made, 1) for made in (plain, ending)]
+    pairs = [("the cat", " sits on"), ("the cat ", "sits"), ("", "a cat"), ("  ", "a cat")]
+    first, second = ([scorer._pair(*pair) for pair in pairs] for scorer in scorers)
+    assert first == second
+    begin = [0] if before else []
+    ids = {word: number for number, word in enumerate([*SPECIAL, *NOUNS, *VERBS, *OTHERS])}
+    assert first[0] == ([*begin, ids["the"], ids["cat"]], [ids["sits"], ids["on"]])
+    assert first[2] == first[3] == ([0], [ids["a"], ids["cat"]])
+    assert zero_shot(tiny_model("llama"), ending, data, tasks("piqa", "openbookqa")) == zero_shot(
+        tiny_model("llama"), plain, data, tasks("piqa", "openbookqa")
+    )
+
+
+def test_no_prompt_needs_a_token_to_begin_with(tokenizer: PreTrainedTokenizerFast) -> None:
+    backend = tokenizer.backend_tokenizer
+    plain = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
+    with pytest.raises(ModelError, match="neither BOS nor EOS"):
+        harness.Scorer(tiny_model("llama"), plain, 1)._pair("", "a cat")
+
+
+def test_prompts_that_a_model_cannot_take_whole_are_counted(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    lengths = [3, 70, 3, 90]
+    items = [{"goal": "cat " * length, "sol1": "dog", "sol2": "dog sits on", "label": 0} for length in lengths]
+    (tmp_path / "piqa").mkdir()
+    lines = "".join(json.dumps(item) + "\n" for item in items)
+    (tmp_path / "piqa" / "validation.jsonl").write_text(lines, encoding="utf-8")
+    found = zero_shot(tiny_model("llama"), tokenizer, tmp_path, tasks("piqa"))["piqa"]
+    # BOS, Question, :, 90 words, Answer, :, three words of which the last is only predicted; 64 positions
+    assert (found.truncated_items, found.truncated_tokens) == (2, 1 + 2 + 90 + 2 + 2 - 64)
+    items = [item for item in items if len(item["goal"]) < 20]
+    (tmp_path / "piqa" / "validation.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    whole = zero_shot(tiny_model("llama"), tokenizer, tmp_path, tasks("piqa"))["piqa"]
+    assert whole.truncated_items is whole.truncated_tokens is None
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Exported folders: loaded by transformers alone, equal to masks applied in memory, dense everywhere else."""
 
 import json
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,8 @@ from prunelib.runtime.store import sha256_file
 
 PROVENANCE = {"method": "sparseswaps", "pattern": "2:4"}
 CARD = "# A pruned model\n"
-ADDED = {"provenance.json", "masks.safetensors", "README.md"}
+INDEX = "model.safetensors.index.json"
+ADDED = {"provenance.json", "masks.safetensors", "README.md", INDEX}
 
 
 def dense(folder: Path, family: str = "llama", dtype: torch.dtype = torch.float32, shard: str = "1GB") -> LayerIndex:
@@ -112,7 +115,15 @@ def test_small_files_travel_and_other_weights_do_not(tmp_path: Path) -> None:
     index = dense(folder)
     for name in ("tokenizer.json", "merges.txt", "chat_template.jinja", "LICENSE", "spiece.model", "provenance.json"):
         (folder / name).write_text('{"of": "the dense model"}')
-    for name in ("pytorch_model.bin", "model.gguf", "consolidated.safetensors", "modeling_mine.py", "README.md"):
+    others = ("secrets.json", "notes.txt", "trainer_state.json", "pytorch_model.bin.index.json", "wandb_config.json")
+    for name in (
+        "pytorch_model.bin",
+        "model.gguf",
+        "consolidated.safetensors",
+        "modeling_mine.py",
+        "README.md",
+        *others,
+    ):
         (folder / name).write_text("dense weights, code, or a card of the dense model")
     export_model(folder, target, index, Pruned(halves(index), {}), PROVENANCE, CARD)
     assert {file.name for file in target.iterdir()} == ADDED | {
@@ -128,6 +139,45 @@ def test_small_files_travel_and_other_weights_do_not(tmp_path: Path) -> None:
     assert (target / "README.md").read_text() == CARD
     assert json.loads((target / "provenance.json").read_text()) == {**PROVENANCE, "kind": "pruned model"}
     assert (target / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
+
+
+def test_the_index_of_a_single_file_names_its_tensors_and_no_mask(tmp_path: Path) -> None:
+    folder, target = tmp_path / "dense", tmp_path / "pruned"
+    index = dense(folder)
+    (folder / INDEX).write_text('{"weight_map": {"of": "another-00001-of-00001.safetensors"}}')
+    export_model(folder, target, index, Pruned(halves(index), {}), PROVENANCE, CARD)
+    found = json.loads((target / INDEX).read_text())
+    with safe_open(target / "model.safetensors", framework="pt") as stream:
+        sizes = {name: stream.get_tensor(name).nbytes for name in stream.keys()}  # noqa: SIM118 - no mapping
+    assert found == {
+        "weight_map": dict.fromkeys(sizes, "model.safetensors"),
+        "metadata": {"total_size": sum(sizes.values())},
+    }
+    (target / "model.safetensors").rename(target / "model-00001-of-00001.safetensors")  # loaders without our own rule
+    (target / INDEX).write_text(json.dumps(found).replace("model.safetensors", "model-00001-of-00001.safetensors"))
+    assert find_layers(load_model(target, "float32", "cpu"), target) == index
+
+
+def test_the_index_of_several_files_is_that_of_the_dense_model(tmp_path: Path) -> None:
+    folder, target = tmp_path / "dense", tmp_path / "pruned"
+    index = dense(folder, shard="20KB")
+    export_model(folder, target, index, Pruned(halves(index), {}), PROVENANCE, CARD)
+    assert (target / INDEX).read_bytes() == (folder / INDEX).read_bytes()
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600), (0o000, 0o666)])
+@pytest.mark.parametrize("shard", ["1GB", "20KB"])
+def test_files_have_the_mode_of_any_new_file(umask: int, mode: int, shard: str, tmp_path: Path) -> None:
+    folder, target = tmp_path / "dense", tmp_path / "pruned"
+    index = dense(folder, shard=shard)
+    before = os.umask(umask)
+    try:
+        export_model(folder, target, index, Pruned(halves(index), {}), PROVENANCE, CARD)
+    finally:
+        os.umask(before)
+    assert {file.name: stat.S_IMODE(file.stat().st_mode) for file in target.iterdir()} == {
+        file.name: mode for file in target.iterdir()
+    }
 
 
 def test_only_a_new_or_empty_target_is_written(tmp_path: Path) -> None:

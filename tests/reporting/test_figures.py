@@ -144,7 +144,7 @@ def test_a_text_that_only_one_model_has_leaves_the_other_without_points():
 
 
 def test_labels_are_shown_as_written():
-    known = report([dense(), pruned()], labels={"row60": "<b>$x$ & y"})
+    known = report([dense(), pruned()], labels={"patterns": {"row60": "<b>$x$ & y"}})
     assert "<b>$x$ & y" in texts(by_name(known)["perplexity"])
 
 

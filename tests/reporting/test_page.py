@@ -119,7 +119,7 @@ def test_the_page_tells_of_a_part_that_stays_dense():
 def test_names_are_escaped():
     known = report(
         [dense(), pruned()],
-        labels={"row60": "<script>alert(1)</script>"},
+        labels={"patterns": {"row60": "<script>alert(1)</script>"}},
         provenance={"Command": "a < b & c"},
         settings={"x": {"y": "<i>"}},
     )

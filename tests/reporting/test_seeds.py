@@ -4,8 +4,10 @@ from dataclasses import replace
 from statistics import mean, stdev
 
 import pytest
-from report_records import CASES, grid, pruned, report
+from report_records import CASES, dense, grid, pruned, report
 
+from prunelib.reporting.draws import means
+from prunelib.reporting.figures import draw
 from prunelib.reporting.notes import notes
 from prunelib.reporting.page import findings
 from prunelib.reporting.seeds import grouped, rows_of, title
@@ -70,6 +72,52 @@ def test_notes_tell_how_many_seeds_and_what_the_spread_is():
     assert told in notes(DRAWS)[0]
     assert any("± the standard error of one" in note for note in notes(DRAWS))
     assert not any("draws" in note or "Seeds" in note for note in notes(grid()))
+
+
+MIXED = report([dense(), *(pruned(seed=seed) for seed in range(3)), pruned("magnitude", "none"), pruned("magnitude")])
+
+
+def test_rows_of_more_draws_than_others_are_named():
+    captions = {drawing.name: drawing.caption for drawing in draw(MIXED)}
+    assert not any("Every value" in text for text in (*captions.values(), *notes(MIXED)))
+    for sentence in (captions["perplexity"], notes(MIXED)[0]):
+        assert "one draw, except 3 draws for 60% per row wanda + swaps" in sentence
+    assert "one draw for 60% per row magnitude + swaps" in captions["error_reduction"]
+
+
+def test_most_rows_may_be_of_several_draws():
+    cells = [
+        pruned(start, name, seed=seed) for start in ("wanda", "ria") for name in ("none", "swaps") for seed in (0, 1)
+    ]
+    known = report([*cells, pruned("magnitude")])
+    sentence = means(known, rows_of(known))
+    assert "2 draws, except one draw for 60% per row magnitude + swaps" in sentence
+    assert "wanda" not in sentence
+
+
+def test_a_figure_speaks_of_its_own_rows():
+    """Unrefined rows, which the figure of errors does not show, do not count in its caption."""
+    known = report([*(pruned(seed=seed) for seed in range(3)), pruned("magnitude", "none")])
+    captions = {drawing.name: drawing.caption for drawing in draw(known)}
+    assert "Every value" in captions["error_reduction"]
+    assert "Every value" not in captions["perplexity"]
+
+
+def test_draws_are_counted_in_the_table_where_rows_differ():
+    (table,) = results_tables(MIXED, costs=False)
+    at = table.headings.index("Draws")
+    counts = {tuple(entry.text for entry in row[:2]): row[at].text for group in table.groups for row in group.rows}
+    assert counts[("wanda", "swaps")] == "3"
+    assert counts[("magnitude", "swaps")] == counts[("magnitude", "none")] == "1"
+    for known in (DRAWS, grid()):
+        assert "Draws" not in results_tables(known, costs=False)[0].headings
+
+
+def test_rows_of_one_draw_each_are_no_means():
+    known = report([pruned(seed=0), pruned("magnitude", seed=1)])
+    assert means(known, rows_of(known)) == ""
+    assert not any("means" in note or "mean over the draws" in note for note in notes(known))
+    assert "seeds 0, 1" in notes(known)[0]
 
 
 def test_findings_compare_means():

@@ -1,6 +1,7 @@
 import csv
 import io
 import math
+import re
 from dataclasses import replace
 
 import pytest
@@ -265,7 +266,7 @@ def test_every_model_has_its_own_table():
 
 
 def test_a_pipe_in_a_label_does_not_cut_the_row():
-    known = report([dense(), pruned()], labels={"row60": "a|b"})
+    known = report([dense(), pruned()], labels={"patterns": {"row60": "a|b"}})
     assert "| a\\|b | wanda |" in results_markdown(known)
 
 
@@ -295,7 +296,7 @@ def test_a_part_of_the_blocks_that_stays_dense_is_told():
         covered(pruned(model="small"), 0.8329),
         covered(dense("s"), 0.9999),
     ]
-    known = report(models, labels={"s": "the third"})
+    known = report(models, labels={"models": {"s": "the third"}})
     assert [row["coverage"] for row in read(results_csv(known))] == ["1.0", "0.8329", "0.8329", "0.9999"]
     told = (
         "Only linear layers are pruned and counted: of the blocks' matrix weights 83.2% in small, 99.9% in the third."
@@ -321,3 +322,42 @@ def test_csv_has_a_row_for_each_cell_and_tables_one_for_all_its_seeds(known):
 
 def test_dense_perplexity_reads_with_two_decimals():
     assert f"{DENSE:.2f}" in lines(results_markdown(grid()))[1]
+
+
+def test_the_notes_count_the_prompts_that_were_cut():
+    cell = pruned()
+    task = cell.result.tasks["piqa"].model_copy(update={"truncated_items": 7, "truncated_tokens": 1234})
+    cut = replace(cell, result=cell.result.model_copy(update={"tasks": {"piqa": task}}))
+    (note,) = (note for note in notes(report([cut])) if "piqa" in note)
+    assert " 7 " in note
+    assert "1,234 tokens" in note
+    (note,) = (note for note in notes(report([cell])) if "piqa" in note)
+    assert "cut" not in note
+
+
+MARKUP = "<img src=x> [here](javascript:a) `b` *c* |e\n\n# A heading"
+
+
+def test_no_name_and_no_attribution_is_markup():
+    labels = {section: {name: MARKUP} for section, name in {"patterns": "row60", "models": "tiny"}.items()}
+    labels |= {"warmstarts": {"wanda": MARKUP}, "refiners": {"swaps": MARKUP}}
+    known = report([dense(), pruned()], labels=labels, provenance={MARKUP: MARKUP})
+    text = results_markdown(known)
+    assert text.count("here") >= 6
+    assert not re.search(r"<img|\]\(|(?<!\\)(\[here|`b|\|e)|[^*\\]\*c|\n# A heading", text)
+    stream = io.StringIO()
+    print_tables(report([dense(), pruned()], labels={"models": {"tiny": "[red]x"}}), Console(file=stream, width=80))
+    assert "[red]x" in stream.getvalue()
+
+
+@pytest.mark.parametrize("section", ["models", "texts", "warmstarts", "refiners"])
+def test_a_label_is_that_of_its_section(section):
+    names = {"models": "tiny", "texts": "wiki", "warmstarts": "wanda", "refiners": "swaps"}
+    known = report([dense(), pruned()], labels={"patterns": {names[section]: "50% per row"}})
+    assert known.label(section, names[section]) == names[section]
+    files = render(known)
+    assert not any("50% per row" in text for text in files.values())
+    assert (
+        "50% per row"
+        in render(report([dense(), pruned()], labels={"patterns": {"row60": "50% per row"}}))["results.md"]
+    )

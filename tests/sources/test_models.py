@@ -45,8 +45,40 @@ def test_only_weights_configuration_and_tokenizer_are_copied(original, tmp_path)
     assert not (folder / "model.safetensors").is_symlink()
 
 
+def test_files_that_are_not_the_models_stay_where_they_are(original, tmp_path):
+    others = {"secrets.json", "notes.txt", "trainer_state.json", "deploy_config.json", "pytorch_model.bin.index.json"}
+    others |= {"wallet.model", "requirements.txt", "training_args.json"}
+    for name in others:
+        (original / name).write_text("{}")
+    assert not {path.name for path in fetched(LocalModel(path=original), tmp_path / "out").iterdir()} & others
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["LICENSE", "LICENSE.txt", "NOTICE", "generation_config.json", "special_tokens_map.json", "added_tokens.json",
+     "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
+     "qwen.tiktoken", "tekken.json", "chat_template.json", "preprocessor_config.json", "processor_config.json"],
+)  # fmt: skip
+def test_files_that_are_the_models_are_copied(original, tmp_path, name):
+    (original / name).write_text("{}")
+    assert (fetched(LocalModel(path=original), tmp_path / "out") / name).is_file()
+
+
+def test_the_licence_in_the_card_is_recorded(original, tmp_path):
+    (original / "README.md").write_text("---\nlicense: apache-2.0\nlanguage: [en]\n---\n# Mine\n")
+    folder = fetched(LocalModel(path=original), tmp_path / "out")
+    assert json.loads((folder / "provenance.json").read_text())["source"]["license"] == "apache-2.0"
+    assert not (folder / "README.md").exists()
+
+
+@pytest.mark.parametrize("change", [{"license": "Apache 2.0 <b>"}, {"base_model": "https://hub/owner/name"}])
+def test_what_stands_in_a_card_is_checked(change):
+    with pytest.raises(ValidationError, match=next(iter(change))):
+        LocalModel(path="here", **change)
+
+
 def test_provenance_has_no_path_of_this_machine_and_no_way_of_use(original, tmp_path):
-    folder = fetched(LocalModel(path=original, dtype="bfloat16", allow_uncovered=True), tmp_path / "out")
+    folder = fetched(LocalModel(path=original, dtype="bfloat16", allow_uncovered=True, license="mit"), tmp_path / "out")
     provenance = json.loads((folder / "provenance.json").read_text())
     assert provenance["source"] == {"source": "local", "path": "my-model"}
     assert set(provenance["files"]) == {path.name for path in folder.iterdir()} - {"provenance.json"}
@@ -123,14 +155,6 @@ def test_a_part_of_a_hub_model_is_told_from_one_without_weights(original, tmp_pa
     assert all(fact in str(caught.value) for fact in facts)
     assert "\n" not in str(caught.value)
     assert ("pytorch_model.bin" in str(caught.value)) == ("pytorch_model.bin" in facts)
-
-
-def test_files_that_are_not_the_models_stay_where_they_are(original, tmp_path):
-    others = {"secrets.json", "notes.txt", "wallet.model", "requirements.txt", "training_args.json"}
-    for name in others:
-        (original / name).write_text("mine")
-    folder = fetched(LocalModel(path=original), tmp_path / "out")
-    assert not others & {path.name for path in folder.iterdir()}
 
 
 def test_an_index_names_no_file_but_weights(original, tmp_path):

@@ -8,8 +8,9 @@ from pydantic import TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 
 from prunelib.errors import SourceError
-from prunelib.sources import ModelSource, TaskSource, TextSource, fetch_text, read_documents, text_identity
-from prunelib.sources.texts import LocalText
+from prunelib.sources import ModelSource, TaskSource, TextSource, fetch_text, read_documents, text_identity, texts
+from prunelib.sources.documents import with_newlines
+from prunelib.sources.texts import HubText, LocalText
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 
@@ -63,8 +64,84 @@ def test_a_file_that_is_no_text_is_refused(speeches, tmp_path):
         fetched(LocalText(members=["speeches/a/*.txt"], held_out_every_nth=2), tmp_path / "out")
 
 
+WIKI = " \n = Robert Boulter = \n \n Robert Boulter is an English actor . \x85 He appeared \n \n"
+HUB_ROWS = ["", " = Robert Boulter = \n", "", " Robert Boulter is an English actor . \x85 He appeared \n", ""]
+
+
+@pytest.fixture
+def wiki(tmp_path):
+    """WikiText's own files, one for each split."""
+    for split, text in {"test": WIKI, "train": WIKI.replace("actor", "writer")}.items():
+        (tmp_path / f"wiki.{split}.raw").write_bytes(text.encode())
+    return tmp_path
+
+
+def documents(settings, folder):
+    folder = fetched(settings, folder)
+    return {split: [(d.id, d.text) for d in read_documents(folder, split)] for split in ("held_out", "calibration")}
+
+
+def test_lines_are_rows_of_one_document_as_the_hub_has_them(wiki, monkeypatch):
+    local = LocalText(members=[f"{wiki}/wiki.*.raw"], rows="lines", held_out_every_nth=2)
+    monkeypatch.setattr(
+        "prunelib.sources.hub.rows",
+        lambda _, split: HUB_ROWS if split == "test" else [row.replace("actor", "writer") for row in HUB_ROWS],
+    )
+    of_hub = HubText(id="a/wiki", revision="0" * 40, rows="lines", calibration_split="train", held_out_split="test")
+    mine, theirs = documents(local, wiki / "mine"), documents(of_hub, wiki / "theirs")
+    assert mine["held_out"] == [("wiki.test.raw", "\n\n".join(HUB_ROWS))]
+    assert [text for _, text in mine["calibration"]] == [text for _, text in theirs["calibration"]]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_are_documents_where_rows_are(tmp_path, end):
+    (tmp_path / "web.txt").write_bytes(end.join(["one\x0b1\u2028", "", "two ", " \t", "three"]).encode())
+    found = documents(
+        LocalText(members=[f"{tmp_path}/web.txt"], rows="documents", held_out_every_nth=2), tmp_path / "out"
+    )
+    assert found["held_out"] == [("web.txt:1", "one\x0b1\u2028"), ("web.txt:5", "three")]
+    assert found["calibration"] == [("web.txt:3", "two ")]
+
+
+@pytest.mark.parametrize("rows", [None, "lines", "documents"])
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_line_ends_change_no_document(tmp_path, rows, end):
+    found = []
+    for ends in ("\n", end):
+        for name in ("a", "b"):
+            (tmp_path / f"{name}.txt").write_bytes(f"{name} one\n\ntwo of {name}\n".replace("\n", ends).encode())
+        settings = LocalText(members=[f"{tmp_path}/*.txt"], rows=rows, held_out_every_nth=2)
+        found.append(documents(settings, tmp_path / f"out{len(found)}"))
+    assert found[0] == found[1]
+
+
+def test_a_carriage_return_within_a_line_is_kept():
+    assert with_newlines("one\rmore\ntwo\r\n") == "one\rmore\ntwo\n"
+
+
+def test_a_text_of_a_wheel_has_rows_too(monkeypatch, tmp_path):
+    monkeypatch.setattr(texts, "read_members", lambda *_: {"a/web.txt": b"one\r\ntwo\r\n"})
+    section = {"source": "wheel", "requirement": "a==1", "sha256": "0" * 64, "members": ["*"], "rows": "documents"}
+    found = documents(TypeAdapter(TextSource).validate_python({**section, "held_out_every_nth": 2}), tmp_path / "out")
+    assert found == {"held_out": [("web.txt:1", "one")], "calibration": [("web.txt:2", "two")]}
+
+
+def test_rows_are_recorded_where_they_are_set(wiki):
+    settings = {"members": [f"{wiki}/*.raw"], "held_out_every_nth": 2}
+    assert LocalText(**settings, rows="lines").origin()["rows"] == "lines"
+    assert "rows" not in LocalText(**settings).origin()
+
+
 @pytest.mark.parametrize(
-    "change", [{"held_out_every_nth": 1}, {"members": []}, {"format": "pdf"}, {"platform": "cp311-any"}]
+    "change",
+    [
+        {"rows": "words"},
+        {"rows": "lines", "format": "mediawiki"},
+        {"held_out_every_nth": 1},
+        {"members": []},
+        {"format": "pdf"},
+        {"platform": "cp311-any"},
+    ],
 )
 def test_unusable_settings_are_refused(change):
     section = {"source": "local", "members": ["*.txt"], "held_out_every_nth": 5, **change}

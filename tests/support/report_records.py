@@ -85,7 +85,7 @@ def report(cells: Sequence[CellReport], **changes: Any) -> Report:
     given = {
         "texts": ("wiki", "sotu"),
         "tasks": ("piqa",),
-        "labels": {"row60": "60% per row", "nm24": "2:4"},
+        "labels": {"patterns": {"row60": "60% per row", "nm24": "2:4"}},
         "settings": {
             "calibration": {"text": "wiki", "seed": 0},
             "refiners": {"none": {}, "swaps": {"max_swaps": None}},
