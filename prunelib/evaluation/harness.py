@@ -19,6 +19,7 @@ from lm_eval.tasks.manager import TaskDict
 from prunelib.errors import ModelError, ParamsError, SourceError
 from prunelib.evaluation.labels import RULES_FAULTS, as_reason, check_labels
 from prunelib.evaluation.likelihood import Pair, log_likelihoods, truncated_tokens
+from prunelib.model.vocabulary import check_ids
 from prunelib.results import TaskResult
 
 if TYPE_CHECKING:
@@ -77,10 +78,10 @@ class Scorer(TemplateLM):
 
         With ``add_special_tokens=False`` there are none.
         """
-        if add_special_tokens is False:
-            return list(self.tokenizer.encode(string, add_special_tokens=False))
-        tokens = list(self.tokenizer.encode(string, add_special_tokens=True))
-        return tokens[: len(tokens) - self._appended]
+        special = add_special_tokens is not False
+        tokens = list(self.tokenizer.encode(string, add_special_tokens=special))
+        check_ids(tokens, self.tokenizer)
+        return tokens[: len(tokens) - self._appended] if special else tokens
 
     def loglikelihood(self, requests: Sequence[Any], **_: Any) -> list[tuple[float, bool]]:
         """Score the answers of a task, each after its context, and count what is cut: :attr:`truncated`."""
