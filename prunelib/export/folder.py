@@ -18,7 +18,7 @@ from prunelib.model.layers import Layer, LayerIndex
 from prunelib.model.weights import (
     check_masks,
     open_shard,
-    pruned_places,
+    pruned_positions,
     read_weight,
     shapes_of,
     stored_slice,
@@ -127,7 +127,7 @@ def _prune(weight: torch.Tensor, layer: Layer, pruned: Pruned) -> None:
     if layer.name in pruned.weights:
         updated = pruned.weights[layer.name]
         weight.copy_(updated.T if layer.transposed else updated)
-    weight.masked_fill_(pruned_places(layer, pruned.masks[layer.name]), 0.0)
+    weight.masked_fill_(pruned_positions(layer, pruned.masks[layer.name]), 0.0)
 
 
 def _write_index(folder: Path, files: Mapping[str, Path]) -> None:

@@ -53,7 +53,7 @@ def expert_layers(model: "PreTrainedModel", name: str, parameter: nn.Parameter, 
     """
     _, rows, inputs = parameter.shape
     layers: list[Layer] = []
-    for first, count, tensor, stored_expert in sorted(_places(model, name, parameter)):
+    for first, count, tensor, stored_expert in sorted(_slices(model, name, parameter)):
         expert, first_row = divmod(first, rows)
         stem = tensor.removesuffix(".weight")
         layer_name = stem if stored_expert is None else f"{stem}.{stored_expert}"
@@ -74,7 +74,7 @@ def expert_layers(model: "PreTrainedModel", name: str, parameter: nn.Parameter, 
     return layers
 
 
-def _places(model: "PreTrainedModel", name: str, parameter: nn.Parameter) -> Iterator[tuple[int, int, str, int | None]]:
+def _slices(model: "PreTrainedModel", name: str, parameter: nn.Parameter) -> Iterator[tuple[int, int, str, int | None]]:
     """Yield each stored matrix: first row (over all experts), number of rows, tensor name, expert index in the tensor.
 
     The expert index is None if the tensor contains one matrix.

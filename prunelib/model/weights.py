@@ -148,7 +148,7 @@ def apply_masks(model: nn.Module, layers: tuple[Layer, ...], masks: Mapping[str,
     check_masks(shapes_of(layers), masks)
     for layer in layers:
         weight = layer.weight(model)
-        weight.masked_fill_(pruned_places(layer, masks[layer.name]).to(weight.device), 0.0)
+        weight.masked_fill_(pruned_positions(layer, masks[layer.name]).to(weight.device), 0.0)
 
 
 @torch.no_grad()
@@ -231,7 +231,7 @@ def check_masks(expected: Mapping[str, tuple[int, int]], masks: Mapping[str, tor
             raise PatternError(f"mask of {name}: {mask.dtype} {tuple(mask.shape)}, expected torch.bool {shape}")
 
 
-def pruned_places(layer: Layer, mask: torch.Tensor) -> torch.Tensor:
+def pruned_positions(layer: Layer, mask: torch.Tensor) -> torch.Tensor:
     """Return the positions that become +0.0 in the weight's stored layout.
 
     Parameters
