@@ -42,8 +42,8 @@ def test_a_second_run_changes_nothing(clone):
 def test_the_run_counts_its_stages_and_ends_with_the_main_figures(clone):
     lines = clone.said.splitlines()
     begun = [line for line in lines if line.startswith("[")]
-    assert [line.partition("]")[0] for line in begun] == [f"[{number}/17" for number in range(1, 18)]
-    assert begun[-1] == "[17/17] Running stage 'report':"
+    assert [line.partition("]")[0] for line in begun] == [f"[{number}/18" for number in range(1, 19)]
+    assert begun[-1] == "[18/18] Running stage 'report':"
     assert lines[-1] == "The whole report: reports/report.html"
     (table,) = [number for number, line in enumerate(lines) if "Refiner" in line]
     assert sum("swaps" in line for line in lines[table:]) == 2
@@ -54,7 +54,7 @@ def test_the_environment_need_not_be_activated(finished, tmp_path):
     (project.folder / "reports" / "layers.csv").unlink()
     words, environment = [Path(sys.executable).parent / "prunelib", "run"], project.environment | {"PATH": os.defpath}
     done = subprocess.run(words, cwd=project.folder, env=environment, capture_output=True, text=True, check=False)
-    assert "[17/17] Running stage 'report':" in done.stdout
+    assert "[18/18] Running stage 'report':" in done.stdout
     assert done.returncode == 0, done.stderr
 
 
