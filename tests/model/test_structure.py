@@ -15,6 +15,7 @@ from prunelib.errors import ArtifactError, ModelError, NumericalError, ParamsErr
 from prunelib.model.layers import Layer, LayerIndex, dense_by_reason, read_index, require_coverage, write_index
 from prunelib.model.structure import check_length, decoder_blocks, find_layers, load_model, load_tokenizer
 from prunelib.model.weights import achieved_sparsity, apply_masks, check_pruned, read_weight
+from prunelib.runtime import store
 
 SEPARATE = [["q_proj", "k_proj", "v_proj"], ["o_proj"], ["gate_proj", "up_proj"], ["down_proj"]]
 SHARING = {
@@ -293,13 +294,13 @@ def test_index_round_trip_and_refusals(llama: Path, tmp_path: Path) -> None:
     assert read_index(path, "sha of the model") == index
     with pytest.raises(ArtifactError, match=r"layers\.json: its model is 'sha of the model', but 'another'"):
         read_index(path, "another")
-    broken = json.loads(path.read_text())
+    broken = store.read_record(path, "layers")
     broken["layers"][3]["rows"] = 0
-    path.write_text(json.dumps(broken))
+    store.write_record(path, "layers", broken)
     with pytest.raises(ArtifactError, match=r"damaged, layers\.3\.rows"):
         read_index(path, "sha of the model")
     path.write_text("[1]")
-    with pytest.raises(ArtifactError, match="expected a layers artifact"):
+    with pytest.raises(ArtifactError, match="expected 'layers'"):
         read_index(path, "sha of the model")
 
 

@@ -54,7 +54,7 @@ def test_the_disk_of_a_calibration_is_the_size_of_its_files(tmp_path, gram_sets)
     held_out = held_out if gram_sets == 2 else {}
     write_grams(tmp_path, 0, (inputs, held_out), {"model": "", "tokens": "", "count": 1, "held_out_count": 1})
     size = (tmp_path / "block_000.safetensors").stat().st_size
-    assert 0 < size - calibration_disk([block], gram_sets) < 2000
+    assert 0 < size - calibration_disk([block], gram_sets) < 3000  # names and checksums
 
 
 def test_the_disk_of_masks_is_the_size_of_their_file(tmp_path):
