@@ -11,6 +11,7 @@ from prunelib.calibration.windows import tokenize
 from prunelib.evaluation.held_out import held_out_texts, held_out_windows
 from prunelib.model.structure import load_tokenizer
 from prunelib.params import load_params
+from prunelib.results import read_layers
 from prunelib.runtime.machine import available_cores
 from prunelib.sources.documents import read_documents
 
@@ -71,14 +72,13 @@ def test_weights_that_move_lower_both_further(finished, pattern):
 
 
 def test_every_row_of_every_matrix_is_at_its_optimum(finished):
-    layers = json.loads(
-        (finished.folder / "results" / "layers" / "smollm2_135m" / "0" / "row60-wanda-swaps.json").read_text()
-    )
+    path = finished.folder / "results" / "layers" / "smollm2_135m" / "0" / "row60-wanda-swaps.json"
+    layers = read_layers(path, expected={})
     assert len(layers) == 210
     for layer in layers:
-        assert layer["optimal_rows"] == layer["rows"]
-        assert layer["loss_after"] < layer["loss_before"] < layer["energy"]
-        assert layer["kept"] == layer["rows"] * (layer["inputs"] - int(layer["inputs"] * 3 / 5))
+        assert layer.optimal_rows == layer.rows
+        assert layer.loss_after < layer.loss_before < layer.energy
+        assert layer.kept == layer.rows * (layer.inputs - int(layer.inputs * 3 / 5))
 
 
 def test_the_text_that_is_evaluated_shares_no_passage_with_any_calibration_document(finished):
