@@ -42,6 +42,7 @@ from prunelib.kernels.interface import RowResults  # noqa: E402
 from prunelib.kernels.results import collect_rows  # noqa: E402
 from prunelib.kernels.swaps import cpu, cuda, reference  # noqa: E402
 from prunelib.refiners import block_moves, refit_swaps, sparsefw  # noqa: E402
+from prunelib.runtime.compute import AUTO, Compute  # noqa: E402
 from prunelib.runtime.machine import machine  # noqa: E402
 
 sys.path.append(str(Path(__file__).parents[1] / "support"))
@@ -301,21 +302,21 @@ def blocks(rate: float) -> Iterator[dict]:
         }
 
 
-def refine(name: str, rows: int, inputs: int, backend: str) -> tuple[float, float]:
+def refine(name: str, rows: int, inputs: int, compute: Compute = AUTO) -> tuple[float, float]:
     """Seconds that a refiner takes, and the share of Wanda's error that it leaves."""
     method, settings, pattern = REFINERS[name]
     each = random_layer(rows, random_gram(inputs, 1, DEVICE), PATTERNS[pattern], 2)
-    os.environ["PRUNELIB_BACKEND"] = backend
-    machine.cache_clear()
-    seconds, refined = seconds_of(lambda: method(each.weight, each.gram, each.mask, PATTERNS[pattern], settings))
+    given = (each.weight, each.gram, each.mask, PATTERNS[pattern], settings)
+    seconds, refined = seconds_of(lambda: method(*given, compute=compute))
     return seconds, float(refined.loss_after.sum() / refined.loss_before.sum())
 
 
 def refiners() -> Iterator[dict]:
     """What else has a backend: the errors that it and the plain one reach on a few rows, and its time for a matrix."""
     for name in REFINERS:
-        (_, found), (_, expected) = (refine(name, *SIZES.checks[0], backend) for backend in ("auto", "reference"))
-        seconds, left = refine(name, *SIZES.matrices[0], "auto")
+        ways = (AUTO, Compute(reference=True))
+        (_, found), (_, expected) = (refine(name, *SIZES.checks[0], compute) for compute in ways)
+        seconds, left = refine(name, *SIZES.matrices[0])
         yield {
             "refiner": name,
             "shape": list(SIZES.matrices[0]),
