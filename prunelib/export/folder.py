@@ -1,7 +1,6 @@
 """A pruned model as a standard Hugging Face folder: the original tensors, with pruned weights exactly +0.0."""
 
 import shutil
-import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,8 +39,7 @@ def export_model(
     for byte; of the other files, those that a model is made of are copied (:mod:`prunelib.sources.model_files`).
     ``masks.safetensors`` contains the masks, and is not in the index of the weights, which a model of one file has too:
     servers load every safetensors file of a folder without one. ``provenance.json``, which replaces the dense model's,
-    records how the masks were made. Files have the mode of any new file. The target is written completely or not at
-    all.
+    records how the masks were made. The target is written completely or not at all.
 
     Parameters
     ----------
@@ -77,7 +75,6 @@ def export_model(
         write_masks(scratch / MASKS_FILE, pruned.masks, provenance)
         write_text(scratch / CARD, card)
         write_json(scratch / _PROVENANCE_FILE, {**provenance, "kind": _KIND})
-        _give_mode_of_a_new_file(scratch)
 
 
 def check_groups(folder: Path, layers: Sequence[Layer], pattern: Pattern) -> str:
@@ -138,13 +135,3 @@ def _write_index(folder: Path, files: Mapping[str, Path]) -> None:
             size += sum(stream.get_tensor(name).nbytes for name in stream.keys())  # noqa: SIM118 - as above
     named = {name: file.name for name, file in files.items()}
     write_json(folder / SHARD_INDEX, {"metadata": {"total_size": size}, "weight_map": named})
-
-
-def _give_mode_of_a_new_file(folder: Path) -> None:
-    """Give all files of a folder the mode of a new file, 0666 less the umask; safetensors makes its files 0600."""
-    probe = folder / ".mode"
-    probe.touch()
-    mode = stat.S_IMODE(probe.stat().st_mode)
-    probe.unlink()
-    for file in folder.iterdir():
-        file.chmod(mode)

@@ -85,12 +85,12 @@ def read_masks(path: Path, expected: Mapping[str, Any], layers: Container[str] |
     """
     header = store.read_provenance(path, "mask")
     store.expect_provenance(path, header, expected)
-    tensors = store.read_tensors(path, "mask")
-    shapes = {name: [len(packed), packed.shape[-1]] for name, packed in tensors.items()}
-    packed_shapes = {name: [rows, -(-inputs // 8)] for name, (rows, inputs) in header.get("shapes", {}).items()}
-    store.expect_provenance(path, {"tensors": shapes}, {"tensors": packed_shapes})
-    chosen = {name: packed for name, packed in tensors.items() if layers is None or name in layers}
-    masks = PackedMasks(chosen, {name: header["shapes"][name][1] for name in chosen})
+    shapes = {name: shape for name, shape in header.get("shapes", {}).items() if layers is None or name in layers}
+    packed = store.read_tensors(path, "mask", None if layers is None else shapes)
+    found = {name: [len(bits), bits.shape[-1]] for name, bits in packed.items()}
+    packed_shapes = {name: [rows, -(-inputs // 8)] for name, (rows, inputs) in shapes.items()}
+    store.expect_provenance(path, {"tensors": found}, {"tensors": packed_shapes})
+    masks = PackedMasks(packed, {name: inputs for name, (_, inputs) in shapes.items()})
     for name, kept in masks.kept().items():
         if kept != header["kept"][name]:
             raise ArtifactError(f"{path}: {name} keeps {kept} weights, its header says {header['kept'][name]}")

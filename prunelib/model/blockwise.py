@@ -128,7 +128,7 @@ class BlockwiseForward:
             If the file could not be written.
         """
         tensors = {
-            f"{batch}.{number}": tensor.clone()  # no two share memory, which safetensors refuses
+            f"{batch}.{number}": tensor
             for batch, left in self._left.items()
             for number, tensor in enumerate(left.tensors)
         }

@@ -14,7 +14,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,11 +77,12 @@ def replacing(path: Path) -> Iterator[Path]:
     with _writing(path):
         _make_way(path)
         temporary.touch()
+        mode = _new_file_mode(temporary)
     try:
         with _filling(path):
             yield temporary
         with _writing(path):
-            temporary.chmod(0o644)  # safetensors writes files that only their owner may read
+            temporary.chmod(mode)
             _sync(temporary)
             temporary.replace(path)
         _sync_names(path.parent)
@@ -102,12 +103,17 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     with _writing(path):
         _make_way(path)
         temporary.mkdir()
+        mode = _new_file_mode(temporary)
     try:
         with _filling(path):
             yield temporary
         with _writing(path):
             for made in (*temporary.rglob("*"), temporary):
-                (_sync_names if made.is_dir() else _sync)(made)
+                if made.is_dir():
+                    _sync_names(made)
+                else:
+                    made.chmod(mode)
+                    _sync(made)
             _exchange(temporary, path)
         _sync_names(path.parent)
     finally:
@@ -157,12 +163,22 @@ def write_tensors(path: Path, tensors: Mapping[str, "torch.Tensor"], kind: str, 
     """
     from safetensors.torch import save_file  # noqa: PLC0415 - import torch only for tensors
 
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
+    contiguous = dict(_apart(tensors))
     checksums = {name: checksum(tensor) for name, tensor in contiguous.items()}
     header = {"kind": kind, "format": FORMAT_VERSION, **provenance, _CHECKSUMS: checksums}
     header[_CHECKSUM] = sha256_json(header)
     with replacing(path) as temporary:
         save_file(contiguous, temporary, metadata={_HEADER: json.dumps(header, sort_keys=True)})
+
+
+def _apart(tensors: Mapping[str, "torch.Tensor"]) -> Iterator[tuple[str, "torch.Tensor"]]:
+    """Yield contiguous tensors on the CPU by name, none of which share memory, which safetensors refuses."""
+    seen: set[int] = set()
+    for name, tensor in sorted(tensors.items()):
+        plain = tensor.detach().cpu().contiguous()
+        address = plain.untyped_storage().data_ptr()
+        yield name, plain.clone() if address in seen else plain
+        seen.add(address)
 
 
 def read_provenance(path: Path, kind: str) -> dict[str, Any]:
@@ -177,22 +193,19 @@ def read_provenance(path: Path, kind: str) -> dict[str, Any]:
         return _verified(path, json.loads((stream.metadata() or {}).get(_HEADER, "{}")), kind)
 
 
-def read_tensors(path: Path, kind: str) -> dict[str, "torch.Tensor"]:
-    """Read all tensors of an artifact of the given kind, and verify their checksums.
+def read_tensors(path: Path, kind: str, names: Iterable[str] | None = None) -> dict[str, "torch.Tensor"]:
+    """Read tensors of an artifact of the given kind, those of these names or all, and verify their checksums.
 
     Raises
     ------
     ArtifactError
         If the file is missing, damaged, or not an artifact of this kind and format.
     """
-    checksums = read_provenance(path, kind)[_CHECKSUMS]
+    header = read_provenance(path, kind)
     with _opened(path) as stream:
-        found = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - no mapping, only keys()
-    if found.keys() != checksums.keys():
-        raise _damaged(path, f"{min(found.keys() ^ checksums.keys())} is missing or surplus")
-    for name, tensor in found.items():
-        _verify(path, name, tensor, checksums[name])
-    return found
+        if off := set(stream.keys()) ^ header[_CHECKSUMS].keys():
+            raise _damaged(path, f"{min(off)} is missing or surplus")
+        return {name: _tensor(path, stream, header, name) for name in (header[_CHECKSUMS] if names is None else names)}
 
 
 def read_tensor(path: Path, header: Mapping[str, Any], name: str) -> "torch.Tensor":
@@ -203,17 +216,17 @@ def read_tensor(path: Path, header: Mapping[str, Any], name: str) -> "torch.Tens
     ArtifactError
         If there is no tensor of this name, or it is damaged.
     """
+    with _opened(path) as stream:
+        return _tensor(path, stream, header, name)
+
+
+def _tensor(path: Path, stream: Any, header: Mapping[str, Any], name: str) -> "torch.Tensor":
     if name not in header[_CHECKSUMS]:
         raise ArtifactError(f"{path}: no tensor {name!r}, expected one of {', '.join(header[_CHECKSUMS])}")
-    with _opened(path) as stream:
-        tensor: torch.Tensor = stream.get_tensor(name)
-    _verify(path, name, tensor, header[_CHECKSUMS][name])
-    return tensor
-
-
-def _verify(path: Path, name: str, tensor: "torch.Tensor", expected: str) -> None:
-    if checksum(tensor) != expected:
+    tensor: torch.Tensor = stream.get_tensor(name)
+    if checksum(tensor) != header[_CHECKSUMS][name]:
         raise _damaged(path, f"the checksum of {name} differs")
+    return tensor
 
 
 def _verified(path: Path, header: Any, kind: str) -> dict[str, Any]:
@@ -373,6 +386,11 @@ def _is_other_process(pid: int) -> bool:
         return False
     except (PermissionError, psutil.AccessDenied):
         return True  # it runs as another user
+
+
+def _new_file_mode(made: Path) -> int:
+    """Return the mode of new files, 0666 less the umask, from what was just made; safetensors makes its files 0600."""
+    return made.stat().st_mode & 0o666
 
 
 def _exchange(new: Path, path: Path) -> None:

@@ -1,5 +1,6 @@
 import errno
 import os
+import stat
 import subprocess
 import sys
 import textwrap
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from prunelib.errors import ArtifactError
 from prunelib.runtime import store
@@ -255,3 +257,31 @@ def test_json_refuses_nan_and_damage(tmp_path):
     path.write_text("{")
     with pytest.raises(ArtifactError, match="damaged or not JSON"):
         store.read_json(path)
+
+
+def test_tensors_that_share_memory_are_written_each_for_itself(tmp_path):
+    whole = torch.arange(6.0)
+    shared = {"whole": whole, "same": whole, "part": whole[2:4], "turned": whole.reshape(2, 3).T}
+    store.write_tensors(tmp_path / "a", shared, "gram", {})
+    found = store.read_tensors(tmp_path / "a", "gram")
+    assert found.keys() == shared.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in shared.items())
+
+
+def test_tensors_are_read_by_name_and_the_others_left_alone(written):
+    assert list(store.read_tensors(written, "gram", ["x"])) == ["x"]
+    with pytest.raises(ArtifactError, match="no tensor 'y'"):
+        store.read_tensors(written, "gram", ["y"])
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_files_have_the_mode_of_any_new_file(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        store.write_tensors(tmp_path / "file", {"x": torch.zeros(2)}, "gram", {})
+        with store.replacing_folder(tmp_path / "folder") as target:
+            save_file({"x": torch.zeros(2)}, target / "in_it")
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "file", tmp_path / "folder" / "in_it"):
+        assert stat.S_IMODE(path.stat().st_mode) == mode
