@@ -1,7 +1,11 @@
 """Unfinished calibrations and their shards: written block by block, so that a resumed run skips finished blocks."""
 
 from collections import ChainMap
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import torch
 
 from prunelib.algebra.objective import output_energy
 from prunelib.calibration.artifact import (
@@ -20,18 +24,18 @@ from prunelib.model.weights import read_weight
 from prunelib.runtime.resume import FinishedParts, FinishedValues
 
 
-class Shard(FinishedParts[int, BlockStatistics]):
-    """The Gram matrices of one part of the windows, a file per block, to be added to those of the other parts.
+class GramFiles(FinishedParts[int, BlockStatistics]):
+    """The Gram matrices of blocks, a file each: of a whole calibration, or of one shard of its windows.
 
     Parameters
     ----------
-    tokens
-        Numbers of calibration and of held-out tokens in the part.
+    provenance
+        As in :func:`prunelib.calibration.artifact.write_grams`; a shard's has counts alone.
     """
 
-    def __init__(self, folder: Path, tokens: tuple[int, int]) -> None:
+    def __init__(self, folder: Path, provenance: Mapping[str, Any]) -> None:
         super().__init__(folder)
-        self._counts = dict(zip(("count", "held_out_count"), tokens, strict=True))
+        self._provenance = provenance
 
     def path(self, part: int) -> Path:
         """Return the file of a block."""
@@ -39,11 +43,16 @@ class Shard(FinishedParts[int, BlockStatistics]):
 
     def write(self, part: int, value: BlockStatistics) -> None:
         """Write the statistics of a block."""
-        write_grams(self.folder, part, value, self._counts)
+        write_grams(self.folder, part, value, self._provenance)
 
     def read(self, part: int) -> BlockStatistics:
         """Read the statistics of a block."""
         return read_grams(self.folder, part)
+
+
+def token_counts(windows: tuple[torch.Tensor, torch.Tensor]) -> dict[str, int]:
+    """Return the numbers of tokens in windows and held-out windows, as the provenance of Gram matrices has them."""
+    return {"count": windows[0].numel(), "held_out_count": windows[1].numel()}
 
 
 class Assembly:
@@ -61,10 +70,9 @@ class Assembly:
 
     def __init__(self, folder: Path, model: Path, index: LayerIndex, settings: CalibrationSettings) -> None:
         self._folder, self._energies = folder, FinishedValues(folder.with_name("energies"))
-        self._grams = Shard(folder, (0, 0))
         self._model, self._index, self._settings = model, index, settings
-        self._origin, windows = read_origin(folder), read_windows(folder)
-        self._counts = {"count": windows[0].numel(), "held_out_count": windows[1].numel()}
+        self._origin = read_origin(folder)
+        self._grams = GramFiles(folder, {**self._origin, **token_counts(read_windows(folder))})
 
     def __contains__(self, block: int) -> bool:
         return str(block) in self._energies and block in self._grams
@@ -76,14 +84,14 @@ class Assembly:
             {name: supported(readers[name], each, self._settings.min_tokens) for name, each in part.items()}
             for part in parts
         ]
-        write_grams(self._folder, block, known, {**self._origin, **self._counts})
+        self._grams.write(block, known)
         grams = ((layer, known[0][layer.gram].gram) for layer in self._index.of_block(block))
         energies = {layer.name: output_energy(read_weight(self._model, layer), gram) for layer, gram in grams}
         self._energies.write(str(block), energies)
 
     def finish(self) -> None:
         """Write the layer index, and the energies of all blocks that were added."""
-        blocks = [block for block in range(self._index.blocks) if str(block) in self._energies]
-        energies = ChainMap(*(self._energies.read(str(block)) for block in blocks))
-        write_layers(self._folder, self._index, dict(energies), self._origin)
-        warn_of_few(tokens_seen(self._folder, blocks), self._settings.min_tokens)
+        found = {block: self._energies.find(str(block)) for block in range(self._index.blocks)}
+        known = {block: energies for block, energies in found.items() if energies is not None}
+        write_layers(self._folder, self._index, dict(ChainMap(*known.values())), self._origin)
+        warn_of_few(tokens_seen(self._folder, known), self._settings.min_tokens)

@@ -13,7 +13,7 @@ import torch
 
 from prunelib.calibration.accumulation import Blocks, calibrate_model
 from prunelib.calibration.artifact import read_grams, read_windows, write_tokens
-from prunelib.calibration.assembly import Assembly, Shard
+from prunelib.calibration.assembly import Assembly, GramFiles, token_counts
 from prunelib.calibration.settings import CalibrationSettings
 from prunelib.calibration.statistics import BlockStatistics, InputStatistics
 from prunelib.model.layers import LayerIndex
@@ -52,12 +52,9 @@ class ShardCalibration:
     def __call__(self, shard: int) -> int:
         """Calibrate a shard, and return its number; a single shard is written as the whole calibration."""
         model, scratch = load_model(self.folder, self.dtype, "cpu"), self.shard_folder(shard)
-        windows, held_out = self.windows(shard)
-        tokens = (windows.numel(), held_out.numel())
-        blocks: Blocks = Shard(scratch, tokens) if self.settings.shards > 1 else self.assembly()
-        calibrate_model(
-            model, self.index, (windows, held_out), self.settings, blocks, scratch, machine(), self.on_windows
-        )
+        windows = self.windows(shard)
+        blocks: Blocks = GramFiles(scratch, token_counts(windows)) if self.settings.shards > 1 else self.assembly()
+        calibrate_model(model, self.index, windows, self.settings, blocks, scratch, machine(), self.on_windows)
         return shard
 
     @property

@@ -175,10 +175,12 @@ def refine_blocks(refinement: BlockRefinement, bar: Meter) -> list[RefinedBlock]
         Counts rows, once per step.
     """
     finished, blocks, losses = refinement.finished, range(refinement.calibration.index.blocks), Losses(bar)
+    waiting = []
     for block in blocks:
-        if block in finished:
-            losses.add_finished(finished.read(block))
-    waiting = [block for block in blocks if block not in finished]
+        if known := finished.find(block):
+            losses.add_finished(known)
+        else:
+            waiting.append(block)
     here = replace(refinement, progress=losses.add)
     run_tasks(refinement, waiting, refinement.cost, finished.folder, losses.add_from(finished), here)
     return [finished.read(block) for block in blocks]

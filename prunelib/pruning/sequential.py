@@ -94,7 +94,7 @@ class SequentialRefinement:
         checkpoint.resume(self.forward)
         losses, seen = Losses(bar), dict[str, int]()
         for block in range(self.index.blocks):
-            known = finished.read(block) if block in finished else None
+            known = finished.find(block)
             if known:
                 losses.add_finished(known)
             if block == self.forward.block:

@@ -39,15 +39,17 @@ class FinishedParts(ABC, Generic[Part, Value]):
         self.folder = folder
 
     def __contains__(self, part: Part) -> bool:
-        """Return whether a part is finished; what is there but cannot be read is removed."""
+        return self.find(part) is not None
+
+    def find(self, part: Part) -> Value | None:
+        """Return a part if it is finished; what is there but cannot be read is removed."""
         if not os.path.lexists(self.path(part)):
-            return False
+            return None
         try:
-            self.read(part)
+            return self.read(part)
         except ArtifactError:
             store.remove(self.path(part))
-            return False
-        return True
+            return None
 
     @abstractmethod
     def path(self, part: Part) -> Path:
@@ -63,9 +65,11 @@ class FinishedParts(ABC, Generic[Part, Value]):
 
     def once(self, part: Part, compute: Callable[[], Value]) -> Value:
         """Read a part; compute and write it first if it is missing."""
-        if part not in self:
+        found = self.find(part)
+        if found is None:
             self.write(part, compute())
-        return self.read(part)
+            found = self.read(part)
+        return found
 
 
 class FinishedValues(FinishedParts[str, Any]):
