@@ -66,7 +66,7 @@ def main() -> None:
     if not parser.parse_args().write:
         sys.stdout.write(table())
         return
-    with one_line(OSError):
+    with one_line():
         write()
 
 

@@ -5,7 +5,9 @@ cpu         compiled by numba
 cuda        compiled by Triton
 """
 
+import atexit
 import importlib
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -56,6 +58,7 @@ def _imported(name: str) -> ModuleType:
     import numba  # noqa: PLC0415 - only backends need it
 
     numba.config.CACHE_DIR = tempfile.mkdtemp(prefix="prunelib-compiled-")
+    atexit.register(shutil.rmtree, numba.config.CACHE_DIR, ignore_errors=True)
     return importlib.import_module(name)
 
 

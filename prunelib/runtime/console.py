@@ -10,22 +10,19 @@ from prunelib.errors import PruneError
 
 
 @contextlib.contextmanager
-def one_line(*faults: type[Exception], show_traceback: bool = False) -> Iterator[None]:
+def one_line(*, show_traceback: bool = False) -> Iterator[None]:
     """Turn a user error inside the ``with`` block into one line and exit status 2.
 
     The same for a refusal of the operating system; an interrupt (Ctrl-C) ends with status 130.
 
     Parameters
     ----------
-    faults
-        Other exceptions to treat so.
     show_traceback
         Whether to print the traceback first.
     """
-    kinds: tuple[type[BaseException], ...] = (PruneError, OSError, KeyboardInterrupt, *faults)
     try:
         yield
-    except kinds as error:
+    except (PruneError, OSError, KeyboardInterrupt) as error:
         if show_traceback:
             traceback.print_exc()
         print(f"error: {_line(error)}", file=sys.stderr)  # noqa: T201 - the message for the user
