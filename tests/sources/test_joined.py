@@ -19,15 +19,6 @@ from prunelib.sources.models import WheelsModel
 PARTS = 3
 
 
-@pytest.fixture
-def index(tmp_path, monkeypatch):
-    folder = tmp_path / "index"
-    folder.mkdir()
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    return folder
-
-
 def section(index, content):
     """Put a file into wheels; its settings."""
     size = -(-len(content) // PARTS)

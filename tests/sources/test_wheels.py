@@ -13,15 +13,6 @@ from prunelib.errors import SourceError
 from prunelib.sources.wheels import Wheel, read_member, read_members
 
 
-@pytest.fixture
-def index(tmp_path, monkeypatch):
-    folder = tmp_path / "index"
-    folder.mkdir()
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    return folder
-
-
 def test_members_come_in_the_order_of_their_names(index):
     wheel = Wheel(requirement="tinydata==1.0", sha256=build_wheel(index))
     assert list(read_members(wheel, ["tiny/*.txt", "*.md"]).items()) == sorted(MEMBERS.items())
