@@ -32,7 +32,7 @@ def one_line(*, show_traceback: bool = False) -> Iterator[None]:
 def _line(error: BaseException) -> str:
     match error:
         case KeyboardInterrupt():
-            return "interrupted; finished parts are in scratch/, and the same command goes on from there"
+            return "interrupted; a stage continues from its finished parts when it is run again"
         case OSError(filename=str() | bytes() as file, strerror=str() as reason):
             return f"{os.fsdecode(file)}: {reason}"
         case OSError(strerror=str() as reason):
