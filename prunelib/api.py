@@ -4,8 +4,14 @@
 
 from prunelib.algebra.objective import output_energy, pruning_error, row_losses
 from prunelib.calibration.gram import gram_matrix
+from prunelib.masks.allocation import Owl as OwlAllocation
+from prunelib.masks.allocation import Table as TableAllocation
+from prunelib.masks.packed import read_masks, write_masks
 from prunelib.masks.patterns import NOfM, PerLayer, PerRow, parse_pattern, select
 from prunelib.methods.contract import ExtraInputs, Refined
+from prunelib.model.masked import apply_masks
+from prunelib.pruning.in_memory import prune
+from prunelib.pruning.result import PruningResult
 from prunelib.refiners.sparsefw import Settings as SparseFW
 from prunelib.refiners.sparsefw import refine as sparsefw
 from prunelib.refiners.sparseswaps import Settings as SparseSwaps

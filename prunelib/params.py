@@ -19,7 +19,8 @@ from prunelib.evaluation.zeroshot import TasksSettings
 from prunelib.masks.allocation import Owl
 from prunelib.masks.patterns import AnyPattern
 from prunelib.methods import registry
-from prunelib.pruning.chains import Chain, steps_of
+from prunelib.pruning.chains import AnyRefiner, needs_held_out, steps_of
+from prunelib.pruning.warmstart import AnyWarmStart
 from prunelib.settings import Settings, among
 from prunelib.sources import ModelSource, TaskSource, TextSource
 
@@ -38,14 +39,8 @@ def _with_method(entries: Any) -> Any:
     }
 
 
-if TYPE_CHECKING:  # the members of these unions are discovered in folders at run time
-    from prunelib.methods.contract import Method, MethodSettings
-
-    AnyWarmStart = MethodSettings
-    AnyRefiner = MethodSettings
-else:
-    AnyWarmStart = registry.any_settings(warmstarts)
-    AnyRefiner = Annotated[registry.any_settings(refiners) | Chain, Field(discriminator="method")]
+if TYPE_CHECKING:
+    from prunelib.methods.contract import Method
 
 
 class Grid(Settings):
@@ -174,12 +169,11 @@ class Params(Settings):
     @model_validator(mode="after")
     def _held_out_tokens_are_there(self) -> "Params":
         for name in self.grid.refiners:
-            for step in steps_of(self.refiners[name]):
-                if getattr(step, "early_stopping_interval", None) and not self.calibration.held_out_samples:
-                    raise ValueError(
-                        f"refiners.{name}: early_stopping_interval needs held-out calibration tokens, but "
-                        f"calibration.held_out_samples = 0"
-                    )
+            if needs_held_out(self.refiners[name]) and not self.calibration.held_out_samples:
+                raise ValueError(
+                    f"refiners.{name}: early_stopping_interval needs held-out calibration tokens, but "
+                    f"calibration.held_out_samples = 0"
+                )
         return self
 
     @model_validator(mode="after")

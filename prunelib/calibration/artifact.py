@@ -123,11 +123,16 @@ def write_tokens(folder: Path, windows: torch.Tensor, held_out: torch.Tensor, pr
     ArtifactError
         If the file could not be written.
     """
-    hashes = [hashlib.sha256(part.numpy().tobytes()).hexdigest() for part in (windows, held_out)]
-    identity = hashlib.sha256("".join(hashes).encode()).hexdigest()
+    identity = tokens_identity(windows, held_out)
     tensors = {"input_ids": windows, "held_out_ids": held_out}
     store.write_tensors(folder / _TOKENS, tensors, "tokens", {**provenance, "sha256": identity})
     return identity
+
+
+def tokens_identity(windows: torch.Tensor, held_out: torch.Tensor) -> str:
+    """Return the hash of windows and held-out windows, both (samples, length) int32."""
+    hashes = [hashlib.sha256(part.numpy().tobytes()).hexdigest() for part in (windows, held_out)]
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def read_windows(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:

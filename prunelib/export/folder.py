@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from prunelib.errors import ArtifactError, ModelError
+from prunelib.errors import ModelError
 from prunelib.export.semi_structured import has_sparse_units, unconvertible
 from prunelib.masks.packed import write_masks
 from prunelib.masks.patterns import Pattern
@@ -23,7 +23,7 @@ from prunelib.model.weights import (
     stored_slice,
     tensor_files,
 )
-from prunelib.runtime.store import replacing_folder, write_json, write_text
+from prunelib.runtime.store import replacing_folder, require_new, write_json, write_text
 from prunelib.sources.model_files import CARD, is_small_file
 
 SHARD_INDEX, _PROVENANCE_FILE = "model.safetensors.index.json", "provenance.json"
@@ -57,8 +57,7 @@ def export_model(
     PatternError
         If the masks do not fit the layers.
     """
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise ArtifactError(f"{target}: exists already, expected a new or empty folder to export to")
+    require_new(target)
     check_masks(shapes_of(index.layers), pruned.masks)
     layers: dict[str, list[Layer]] = {}
     for layer in index.layers:

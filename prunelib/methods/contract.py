@@ -166,7 +166,7 @@ class ReadMasks(Protocol[S_contra]):
         settings: S_contra,
         shapes: Mapping[str, tuple[int, int]],
         patterns: Mapping[str, Pattern],
-        model: str,
+        model: str | None,
     ) -> Mapping[str, torch.Tensor]:
         """Return masks (rows, inputs) bool by layer name.
 
@@ -175,7 +175,7 @@ class ReadMasks(Protocol[S_contra]):
         shapes, patterns
             Rows and inputs, and the pattern, of every prunable layer by name.
         model
-            The model's identity.
+            The model's identity; None: it is not known.
 
         Raises
         ------

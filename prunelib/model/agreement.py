@@ -22,7 +22,7 @@ def check_blockwise(model: "PreTrainedModel", block_list: str) -> None:
     Parameters
     ----------
     model
-        On the CPU.
+        On one device.
     block_list
         Name of its list of decoder blocks.
 
@@ -34,7 +34,7 @@ def check_blockwise(model: "PreTrainedModel", block_list: str) -> None:
     """
     words = model.get_input_embeddings().weight.shape[0]
     windows = (torch.arange(2 * _TOKENS) % words).view(2, 1, _TOKENS)
-    forward = BlockwiseForward(model, block_list, windows.unbind(), torch.device("cpu"), 2**40)
+    forward = BlockwiseForward(model, block_list, windows.unbind(), model.device, 2**40)
     name = f"{type(model).__name__}: {block_list}"
     try:
         expected, found = torch.stack([forward.whole(0), forward.whole(1)]), _one_by_one(forward)

@@ -35,7 +35,8 @@ class BlockwiseForward:
     Parameters
     ----------
     model
-        On the CPU. Weights loaded from safetensors in their stored dtype are memory-mapped and take no memory there.
+        On the CPU, where weights loaded from safetensors in their stored dtype are memory-mapped and take no memory, or
+        on any other single device.
     block_list
         Name of the model's list of decoder blocks: ``model.layers``.
     batches
@@ -66,9 +67,16 @@ class BlockwiseForward:
         self._left: dict[int, BlockOutput] = {}
         self._latest: BlockOutput | None = None
         self._returned: list[Form] = []
+        self._outside: list[tuple[torch.Tensor, torch.Tensor]] = []
         for name, tensor in chain(model.named_parameters(), model.named_buffers()):
             if not name.startswith(f"{block_list}."):
+                self._outside.append((tensor, tensor.data))
                 tensor.data = tensor.data.to(device)
+
+    def release(self) -> None:
+        """Return the tensors outside the blocks, such as the embedding, to where they were; no block runs after."""
+        for tensor, data in self._outside:
+            tensor.data = data
 
     @contextlib.contextmanager
     def resident(self) -> Iterator[None]:

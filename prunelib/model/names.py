@@ -1,8 +1,7 @@
 """Names of a model's matrices in its files, by the conversions that transformers itself uses on loading and saving."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -54,8 +53,15 @@ def _converted(model: "PreTrainedModel", name: str, rows: torch.Tensor) -> dict[
     return converted
 
 
-def name_in_files(tensor: str, prefix: str, stored: Mapping[str, Path]) -> str:
+def name_in_files(tensor: str, prefix: str, stored: Container[str] | None) -> str:
     """Return the name in the folder's files: as saved, or without the base model's prefix (GPT-2 on the hub).
+
+    Parameters
+    ----------
+    tensor, prefix
+        The name under which transformers saves it, and the base model's prefix.
+    stored
+        The names in the files; None: as saved.
 
     Raises
     ------
@@ -63,7 +69,7 @@ def name_in_files(tensor: str, prefix: str, stored: Mapping[str, Path]) -> str:
         If the files have neither.
     """
     for candidate in (tensor, tensor.removeprefix(f"{prefix}.")):
-        if candidate in stored:
+        if stored is None or candidate in stored:
             return candidate
     raise ModelError(f"{tensor}: no tensor of that name in the model's safetensors files")
 

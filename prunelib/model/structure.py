@@ -5,7 +5,7 @@ matrices by module type, and shared inputs by hooks during a forward pass.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -151,13 +151,15 @@ def _last_to_finish(model: PreTrainedModel, lists: Mapping[str, nn.ModuleList]) 
     return last
 
 
-def find_layers(model: PreTrainedModel, folder: Path) -> LayerIndex:
+def find_layers(model: PreTrainedModel, folder: Path | None = None) -> LayerIndex:
     """Find the prunable matrices of a model, which of them share an input, and their weights in its folder.
 
     Parameters
     ----------
     model
-        As loaded from ``folder``, in any dtype.
+        In any dtype.
+    folder
+        The folder that it was loaded from; None: layers and tensors are named as transformers would save them.
 
     Raises
     ------
@@ -172,15 +174,16 @@ def find_layers(model: PreTrainedModel, folder: Path) -> LayerIndex:
     inputs = Inputs(model, matrices)
     gates = find_gates(model, parameters, lambda: inputs.watch(lambda: probe(model)))
     reasons = unprunable(matrices, gates, inputs, TOKENS)
-    stored = tensor_files(folder)
+    stored = tensor_files(folder) if folder else None
     layers, of_files = _modules(
         model, [matrix for matrix in matrices if matrix.parameter not in reasons], inputs, stored
     )
     experts, of_experts = _experts(model, block_list, fused, stored)
     layers = sorted([*layers, *experts], key=lambda layer: layer.block)
     reasons |= of_files | of_experts
-    for layer in layers:
-        _check_stored(model, folder, layer)
+    if folder:
+        for layer in layers:
+            _check_stored(model, folder, layer)
     covered = coverage(parameters, layers, reasons)
     if not layers:
         first = covered["uncovered"][0]
@@ -219,7 +222,7 @@ def _text_config(model: PreTrainedModel) -> Any:
 
 
 def _modules(
-    model: PreTrainedModel, matrices: Sequence[Matrix], inputs: Inputs, stored: Mapping[str, Path]
+    model: PreTrainedModel, matrices: Sequence[Matrix], inputs: Inputs, stored: Container[str] | None
 ) -> tuple[list[Layer], dict[str, str]]:
     """Return the layers that are modules, named as in the files, and reasons for those that no tensor holds."""
     names: dict[str, str | None] = {}
@@ -233,7 +236,7 @@ def _modules(
 
 
 def _experts(
-    model: PreTrainedModel, block_list: str, fused: Mapping[str, nn.Parameter], stored: Mapping[str, Path]
+    model: PreTrainedModel, block_list: str, fused: Mapping[str, nn.Parameter], stored: Container[str] | None
 ) -> tuple[list[Layer], dict[str, str]]:
     """Return the layers that are slices of fused parameters, and reasons for parameters that have none."""
     layers: list[Layer] = []

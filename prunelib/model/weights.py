@@ -131,6 +131,24 @@ def read_weight(folder: Path, layer: Layer) -> torch.Tensor:
     return stored.T.contiguous() if layer.transposed else stored
 
 
+def weight_in(model: nn.Module, layer: Layer) -> torch.Tensor:
+    """Return the weight (rows, inputs) of a layer in a model, in the model's dtype; it may share the model's memory.
+
+    Raises
+    ------
+    ModelError
+        If it is not float64, float32, bfloat16 or float16.
+    NumericalError
+        If it contains NaN or infinity.
+    """
+    weight = layer.weight(model)
+    if weight.dtype not in _FLOATS.values():
+        raise ModelError(f"{layer.name}: its weight is {weight.dtype}, expected a float type; dequantise the model")
+    if not weight.isfinite().all():
+        raise NumericalError(f"{layer.name}: its weight contains NaN or infinity, expected finite weights")
+    return weight.T.contiguous() if layer.transposed else weight
+
+
 @torch.no_grad()
 def apply_masks(model: nn.Module, layers: tuple[Layer, ...], masks: Mapping[str, torch.Tensor]) -> None:
     """Set the pruned weights of a model to exactly +0.0, in place; the others are unchanged.

@@ -5,8 +5,9 @@ close to the allocation, and their total over all layers is exactly that of a un
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
@@ -24,36 +25,61 @@ Shares = Mapping[str, float]
 """The share of its weights that each layer keeps, by layer name."""
 
 
-def layer_patterns(folder: Path, calibration: Calibration, pattern: Pattern) -> dict[str, Pattern]:
+def stored_patterns(folder: Path, calibration: Calibration, pattern: Pattern) -> dict[str, Pattern]:
+    """Return the pattern of every layer, by name, from weights and Gram matrices on disk.
+
+    Parameters and errors: :func:`layer_patterns`; ``folder`` is the model.
+    """
+    blocks = range(calibration.index.blocks)
+
+    def outliers(settings: Owl) -> list[float]:
+        of_blocks = (calibration.index.of_block(block) for block in blocks)
+        return [outlier_share(layers, partial(read_weight, folder), calibration.gram, settings) for layers in of_blocks]
+
+    return layer_patterns(calibration.index.layers, pattern, outliers)
+
+
+def layer_patterns(
+    layers: Sequence[Layer], pattern: Pattern, outliers: Callable[[Owl], Sequence[float]]
+) -> dict[str, Pattern]:
     """Return the pattern of every layer, by name.
 
     Parameters
     ----------
-    folder
-        The model.
     pattern
         The pattern of the whole model.
+    outliers
+        Returns each block's share of outliers (:func:`outlier_share`).
 
     Raises
     ------
     PatternError
         If no pattern per layer meets the allocation with the exact total.
     """
-    layers = calibration.index.layers
     allocation = pattern.layer_allocation
     if allocation is None:
         return {layer.name: pattern for layer in layers}
     if isinstance(allocation, Table):
         return tabled(layers, pattern, allocation)
-    outliers = [outlier_share(folder, calibration, block, allocation) for block in range(calibration.index.blocks)]
-    return balanced(layers, pattern, owl_shares(layers, outliers, pattern.mean_sparsity, allocation))
+    return balanced(layers, pattern, owl_shares(layers, outliers(allocation), pattern.mean_sparsity, allocation))
 
 
-def outlier_share(folder: Path, calibration: Calibration, block: int, settings: Owl) -> float:
-    """Return the share of a block's weights whose Wanda score exceeds ``settings.outlier`` times the block's mean."""
-    layers = calibration.index.of_block(block)
-    scores = [saliency(read_weight(folder, layer), calibration.gram(layer)).flatten() for layer in layers]
-    of_block = torch.cat(scores)
+def outlier_share(
+    layers: Iterable[Layer],
+    weight: Callable[[Layer], torch.Tensor],
+    gram: Callable[[Layer], torch.Tensor],
+    settings: Owl,
+) -> float:
+    """Return the share of a block's weights whose Wanda score exceeds ``settings.outlier`` times the block's mean.
+
+    Parameters
+    ----------
+    layers
+        Those of the block.
+    weight, gram
+        Return the weight (rows, inputs) and the Gram matrix (inputs, inputs) of a layer.
+    """
+    of_block = torch.cat([saliency(weight(layer), gram(layer)).flatten() for layer in layers])
     return float((of_block > settings.outlier * of_block.double().mean()).double().mean())
 
 

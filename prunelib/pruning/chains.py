@@ -57,6 +57,17 @@ class Step:
     seconds: float
 
 
+if TYPE_CHECKING:
+    AnyRefiner = MethodSettings
+else:
+    AnyRefiner = Annotated[registry.any_settings(refiners) | Chain, Field(discriminator="method")]
+
+
+def needs_held_out(settings: MethodSettings) -> bool:
+    """Return whether a refiner or a step of a chain stops early, for which it needs held-out calibration tokens."""
+    return any(getattr(step, "early_stopping_interval", None) for step in steps_of(settings))
+
+
 def steps_of(settings: MethodSettings) -> tuple[MethodSettings, ...]:
     """Return the settings of each step of a chain; those of a single refiner as one step."""
     return settings.chain if isinstance(settings, Chain) else (settings,)

@@ -33,13 +33,18 @@ _COST_KIND = "cost"
 class RefinedBlock(NamedTuple):
     """One refined decoder block: its masks and updated weights, its layers' records, time and memory.
 
-    ``step_seconds`` is the time of each step of a chain, ``peak_bytes`` the peak memory of the process.
+    ``seconds`` is the time of each layer in each step of a chain, ``peak_bytes`` the peak memory of the process.
     """
 
     pruned: Pruned
     records: list[LayerResult]
-    step_seconds: list[float]
+    seconds: list[list[float]]
     peak_bytes: int
+
+    @property
+    def step_seconds(self) -> list[float]:
+        """The time of each step, over all layers."""
+        return [sum(of_step) for of_step in zip(*self.seconds, strict=True)]
 
 
 class Cost(NamedTuple):
@@ -71,7 +76,7 @@ class FinishedBlocks(FinishedParts[int, RefinedBlock]):
         with store.replacing_folder(self.path(part)) as target:
             write_pruned(target / _PRUNED, value.pruned, self._provenance)
             write_layers(target / _RECORDS, value.records, self._provenance)
-            cost = {"step_seconds": value.step_seconds, "peak_bytes": value.peak_bytes}
+            cost = {"seconds": value.seconds, "peak_bytes": value.peak_bytes}
             store.write_record(target / _COST, _COST_KIND, cost)
 
     def read(self, part: int) -> RefinedBlock:
@@ -213,7 +218,7 @@ def block_of(layers: Sequence[RefinedLayer]) -> RefinedBlock:
     """Combine the refined layers of a block."""
     masks = {layer.record.name: layer.mask for layer in layers}
     weights = {layer.record.name: layer.weight for layer in layers if layer.weight is not None}
-    seconds = [sum(of_step) for of_step in zip(*(layer.step_seconds for layer in layers), strict=True)]
+    seconds = [layer.step_seconds for layer in layers]
     return RefinedBlock(Pruned(masks, weights), [layer.record for layer in layers], seconds, peak_memory())
 
 

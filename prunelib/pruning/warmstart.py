@@ -1,7 +1,8 @@
 """Warm start of a whole model, layer by layer, from weights and Gram matrices on disk."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -14,8 +15,13 @@ from prunelib.methods import registry
 from prunelib.methods.contract import MethodSettings
 from prunelib.model.layers import Layer
 from prunelib.model.weights import read_weight, shapes_of
-from prunelib.pruning.budgets import layer_patterns
+from prunelib.pruning.budgets import stored_patterns
 from prunelib.runtime.prefetch import read_ahead
+
+if TYPE_CHECKING:  # the members of this union are discovered at run time
+    AnyWarmStart = MethodSettings
+else:
+    AnyWarmStart = registry.any_settings(warmstarts)
 
 Choose = Callable[[Layer, torch.Tensor, torch.Tensor], torch.Tensor]
 """A warm start: maps a layer, its weight (rows, inputs) and its Gram matrix (inputs, inputs) to a mask (rows, inputs)
@@ -46,26 +52,40 @@ def warmstart_masks(
     """
     if not calibration.inputs.shared:
         return {}
-    patterns = layer_patterns(folder, calibration, pattern)
-    if (given := _given(calibration, patterns, settings)) is not None:
+    patterns = stored_patterns(folder, calibration, pattern)
+    layers, model = calibration.index.layers, calibration.provenance["model"]
+    if (given := _given(layers, patterns, settings, model)) is not None:
         return given
-    choose = chooser(calibration, patterns, settings, device)
+    choose = chooser(layers, patterns, settings, device, model)
 
     def read(layer: Layer) -> tuple[Layer, torch.Tensor, torch.Tensor]:
         return layer, read_weight(folder, layer), calibration.gram(layer)
 
-    known = read_ahead(read, calibration.index.layers)
+    known = read_ahead(read, layers)
     return PackedMasks.joined(PackedMasks.of({layer.name: choose(layer, *tensors)}) for layer, *tensors in known)
 
 
 def chooser(
-    calibration: Calibration, patterns: Mapping[str, Pattern], settings: MethodSettings, device: torch.device
+    layers: Sequence[Layer],
+    patterns: Mapping[str, Pattern],
+    settings: MethodSettings,
+    device: torch.device,
+    model: str | None,
 ) -> Choose:
     """Return a warm start as a function of a layer.
 
-    Parameters and errors: :func:`warmstart_masks`; ``patterns`` is the pattern of each layer by name.
+    Parameters and errors: :func:`warmstart_masks`.
+
+    Parameters
+    ----------
+    layers
+        All layers of the model.
+    patterns
+        The pattern of each layer by name.
+    model
+        The model's identity, which masks in a file must have; None: it is not known.
     """
-    if (given := _given(calibration, patterns, settings)) is not None:
+    if (given := _given(layers, patterns, settings, model)) is not None:
         return lambda layer, _weight, _gram: given[layer.name]
     method = registry.warmstart(warmstarts, settings)
 
@@ -79,10 +99,8 @@ def chooser(
 
 
 def _given(
-    calibration: Calibration, patterns: Mapping[str, Pattern], settings: MethodSettings
+    layers: Sequence[Layer], patterns: Mapping[str, Pattern], settings: MethodSettings, model: str | None
 ) -> Mapping[str, torch.Tensor] | None:
     """Return the masks of a warm start that reads them from a file; None for all others."""
     read = registry.warmstart(warmstarts, settings).read
-    if read is None:
-        return None
-    return read(settings, shapes_of(calibration.index.layers), patterns, calibration.provenance["model"])
+    return None if read is None else read(settings, shapes_of(layers), patterns, model)

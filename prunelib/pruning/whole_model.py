@@ -11,8 +11,8 @@ from prunelib.masks.patterns import Pattern, check_counts
 from prunelib.methods.contract import MethodSettings
 from prunelib.model.blockwise import Checkpoint
 from prunelib.model.weights import check_masks, shapes_of
+from prunelib.pruning.on_the_fly import load_on_the_fly
 from prunelib.pruning.refinement import BlockRefinement, FinishedBlocks, RefinedBlock, refine_blocks
-from prunelib.pruning.sequential import load_sequential
 from prunelib.runtime.machine import Machine
 from prunelib.runtime.progress import Meter
 
@@ -75,8 +75,8 @@ class ModelRefinement:
             refinement = BlockRefinement(folder, calibration, self.masks, self.start, pattern, settings, finished)
             blocks = refine_blocks(refinement, bar)
         else:
-            model = load_sequential(folder, self.dtype, calibration, pattern, self.warmstart, settings, machine)
-            blocks = list(model.refine(Checkpoint(finished.folder), finished, bar))
+            model = load_on_the_fly(folder, self.dtype, calibration, pattern, self.warmstart, settings, machine)
+            blocks = list(model.refine(finished, bar, Checkpoint(finished.folder)))
         for block in blocks:
             check_counts(block.pruned.masks, pattern)
         return blocks

@@ -19,6 +19,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from prunelib.errors import ParamsError
 from prunelib.runtime.compute import Compute
 
+GRAM_BYTES, STATE_BYTES = 2 * 1024**3, 4 * 1024**3
+"""Defaults of :class:`Budgets`."""
+
 WAITING_BYTES = 1024**3
 """Limit of the inputs queued on a GPU for accumulation into Gram matrices; a single larger input is still queued."""
 
@@ -83,8 +86,8 @@ class Budgets(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="PRUNELIB_", frozen=True)
 
-    gram_bytes: Annotated[ByteSize, Field(gt=0)] = ByteSize(2 * 1024**3)
-    state_bytes: Annotated[ByteSize, Field(ge=0)] = ByteSize(4 * 1024**3)
+    gram_bytes: Annotated[ByteSize, Field(gt=0)] = ByteSize(GRAM_BYTES)
+    state_bytes: Annotated[ByteSize, Field(ge=0)] = ByteSize(STATE_BYTES)
 
 
 class Machine(Budgets):

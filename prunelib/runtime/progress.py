@@ -52,8 +52,8 @@ def note(line: str) -> None:
 
 
 @contextmanager
-def meter(title: str, total: int, unit: str) -> Iterator[Meter]:
-    """Yield a :class:`Meter` on standard error for the duration of a ``with`` block."""
-    drawn = Meter(title, total, unit, Console(file=sys.stderr))
+def meter(title: str, total: int, unit: str, *, quiet: bool = False) -> Iterator[Meter]:
+    """Yield a :class:`Meter` on standard error, or one that prints nothing, for the duration of a ``with`` block."""
+    drawn = Meter(title, total, unit, Console(file=sys.stderr, quiet=quiet))
     with drawn.bar:
         yield drawn

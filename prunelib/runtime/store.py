@@ -90,6 +90,18 @@ def replacing(path: Path) -> Iterator[Path]:
         _discard(temporary)
 
 
+def require_new(folder: Path) -> None:
+    """Check that a folder of the user's to write to is new or empty.
+
+    Raises
+    ------
+    ArtifactError
+        If it is anything else.
+    """
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ArtifactError(f"{folder}: exists already, expected a new or empty folder")
+
+
 @contextlib.contextmanager
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder next to ``path``; on success it becomes ``path``, on failure it is removed.

@@ -34,7 +34,7 @@ class Settings(MethodSettings):
 
 
 def masks(
-    settings: Settings, shapes: Mapping[str, tuple[int, int]], patterns: Mapping[str, Pattern], model: str
+    settings: Settings, shapes: Mapping[str, tuple[int, int]], patterns: Mapping[str, Pattern], model: str | None
 ) -> Mapping[str, torch.Tensor]:
     """Read the masks (rows, inputs) bool of all layers, by layer name.
 
@@ -79,7 +79,7 @@ def _check_counts(path: Path, name: str, mask: torch.Tensor, pattern: Pattern) -
         raise PatternError(f"{path}: {name}: {error}") from None
 
 
-def _read(path: Path, model: str) -> Mapping[str, torch.Tensor]:
+def _read(path: Path, model: str | None) -> Mapping[str, torch.Tensor]:
     """Read the masks of a file of either kind, by layer name."""
     with open_shard(path) as stream:
         if "prunelib" in (stream.metadata() or {}):
@@ -91,9 +91,9 @@ def _read(path: Path, model: str) -> Mapping[str, torch.Tensor]:
     return found
 
 
-def _read_ours(path: Path, model: str) -> Mapping[str, torch.Tensor]:
+def _read_ours(path: Path, model: str | None) -> Mapping[str, torch.Tensor]:
     made_from = store.read_provenance(path, "mask")
-    return read_masks(path, {"model": model} if "model" in made_from else {})
+    return read_masks(path, {"model": model} if model and "model" in made_from else {})
 
 
 def _boolean(path: Path, name: str, tensor: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ from prunelib.errors import PatternError
 from prunelib.masks.patterns import Groups, Pattern, check_mask, patterns_of
 from prunelib.methods import registry
 from prunelib.methods.contract import ExtraInputs
-from prunelib.pruning.budgets import layer_patterns
+from prunelib.pruning.budgets import stored_patterns
 from prunelib.pruning.warm_up import warm_up
 
 
@@ -127,7 +127,7 @@ def test_2_4_by_another_name_gives_the_masks_of_2_4():
 @every_pattern
 def test_drivers_share_its_budget_evenly_and_warm_up_for_it(pattern, tmp_path):
     layers = [SimpleNamespace(name=name) for name in ("a", "b")]
-    calibration = SimpleNamespace(index=SimpleNamespace(layers=layers))
-    assert layer_patterns(tmp_path, calibration, pattern) == {"a": pattern, "b": pattern}
+    calibration = SimpleNamespace(index=SimpleNamespace(layers=layers, blocks=1))
+    assert stored_patterns(tmp_path, calibration, pattern) == {"a": pattern, "b": pattern}
     assert patterns_of({"a": torch.ones(2, 8, dtype=torch.bool)}, pattern) == {"a": pattern}
     warm_up(REFINERS["sparseswaps"].settings(), pattern, torch.device("cpu"), [16])

@@ -15,8 +15,9 @@ from prunelib.masks.pruned import merge_pruned
 from prunelib.model import blockwise
 from prunelib.model.blockwise import BlockwiseForward, Checkpoint
 from prunelib.model.structure import find_layers
+from prunelib.model.weights import read_weight
+from prunelib.pruning.on_the_fly import OnTheFlyRefinement
 from prunelib.pruning.refinement import FinishedBlocks
-from prunelib.pruning.sequential import SequentialRefinement
 from prunelib.refiners import least_squares, sparseswaps
 from prunelib.warmstarts.wanda import saliency
 
@@ -32,10 +33,10 @@ def wanda(_layer, weight, gram):
 
 def refinement(folder, model, index, inputs, settings=None, gram_bytes=2**30):
     batches, parts = in_batches((WINDOWS, HELD_OUT), 2)
-    return SequentialRefinement(
+    return OnTheFlyRefinement(
         forward=BlockwiseForward(model, index.block_list, batches, CPU, 2**30),
         index=index,
-        folder=folder,
+        weight=partial(read_weight, folder),
         parts=parts,
         choose=wanda,
         patterns={layer.name: PATTERN for layer in index.layers},
@@ -56,7 +57,7 @@ def saved(tmp_path, family="llama", attention=None):
 
 def refine(tmp_path, *arguments, **settings):
     checkpoint, finished = Checkpoint(tmp_path), FinishedBlocks(tmp_path, PROVENANCE)
-    return list(refinement(*arguments, **settings).refine(checkpoint, finished, Bar()))
+    return list(refinement(*arguments, **settings).refine(finished, Bar(), checkpoint))
 
 
 @torch.no_grad()
@@ -148,8 +149,8 @@ def test_what_goes_on_after_a_stop_ends_the_same(tmp_path, monkeypatch, inputs, 
     folder, model, index = saved(tmp_path)
     expected = refine(tmp_path / "whole", folder, model, index, inputs)
     for stop in range(index.blocks):
-        parts = (Checkpoint(tmp_path / str(stop)), FinishedBlocks(tmp_path / str(stop), PROVENANCE))
-        blocks = refinement(folder, tiny_model("llama"), index, inputs).refine(*parts, Bar())
+        checkpoint, finished = Checkpoint(tmp_path / str(stop)), FinishedBlocks(tmp_path / str(stop), PROVENANCE)
+        blocks = refinement(folder, tiny_model("llama"), index, inputs).refine(finished, Bar(), checkpoint)
         for _ in range(stop + 1):
             next(blocks)
         blocks.close()

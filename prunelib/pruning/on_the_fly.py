@@ -1,13 +1,15 @@
-"""Sequential refinement: each block is calibrated on the outputs of the already pruned blocks.
+"""Calibration and refinement in one pass, block by block: Gram matrices are computed on the fly and not stored.
 
-With ``true_sequential`` inputs each layer is also calibrated on the outputs of the already pruned layers of its own
-block (:class:`prunelib.calibration.settings.CalibrationInputs`). These Gram matrices belong to one cell and are not
-stored.
+With ``sequential`` inputs each block is calibrated on the outputs of the already pruned blocks, and with
+``true_sequential`` inputs each layer also on those of the already pruned layers of its own block
+(:class:`prunelib.calibration.settings.CalibrationInputs`): these Gram matrices belong to one cell.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import torch
 
@@ -22,9 +24,8 @@ from prunelib.methods.contract import ExtraInputs, MethodSettings
 from prunelib.model.blockwise import BlockwiseForward, Checkpoint
 from prunelib.model.layers import Layer, LayerIndex, watch_inputs
 from prunelib.model.weights import apply_masks, apply_weights, read_weight
-from prunelib.pruning.budgets import layer_patterns
+from prunelib.pruning.budgets import stored_patterns
 from prunelib.pruning.refinement import (
-    FinishedBlocks,
     LayerInputs,
     Losses,
     RefinedBlock,
@@ -38,16 +39,34 @@ from prunelib.runtime.machine import Machine
 from prunelib.runtime.progress import Meter
 
 
+class Blocks(Protocol):
+    """Refined blocks: those of an earlier run, and destination of new ones."""
+
+    def find(self, part: int) -> RefinedBlock | None:
+        """Return a block; None if it is not refined."""
+        ...
+
+    def write(self, part: int, value: RefinedBlock) -> None:
+        """Write a block completely or not at all."""
+        ...
+
+    def read(self, part: int) -> RefinedBlock:
+        """Return a block that has been written."""
+        ...
+
+
 @dataclass(frozen=True)
-class SequentialRefinement:
-    """A model to be refined block by block on sequential calibration inputs.
+class OnTheFlyRefinement:
+    """A model to be calibrated and refined block by block in one pass.
 
     Attributes
     ----------
     forward
         The forward pass, at the first block to refine; earlier blocks are finished.
-    index, folder
-        The model's layers, and the folder of the dense model.
+    index
+        The model's layers.
+    weight
+        Returns the dense weight (rows, inputs) of a layer.
     parts
         The indices of the calibration batches, and those of the held-out batches, if any.
     choose
@@ -57,7 +76,7 @@ class SequentialRefinement:
     settings
         Those of one method in :mod:`prunelib.refiners`, or a :class:`prunelib.pruning.chains.Chain`.
     inputs
-        ``sequential`` or ``true_sequential``.
+        The forward pass that the calibration inputs come from.
     gram_bytes
         Memory for Gram matrices, in bytes, on the device that runs the forward pass.
     min_tokens
@@ -68,7 +87,7 @@ class SequentialRefinement:
 
     forward: BlockwiseForward
     index: LayerIndex
-    folder: Path
+    weight: Callable[[Layer], torch.Tensor]
     parts: Sequence[Sequence[int]]
     choose: Choose
     patterns: Mapping[str, Pattern]
@@ -79,19 +98,23 @@ class SequentialRefinement:
     device: torch.device
     compute: Compute = AUTO
 
-    def refine(self, checkpoint: Checkpoint, finished: FinishedBlocks, bar: Meter) -> Iterator[RefinedBlock]:
-        """Choose, refine and apply the masks block by block; the tensors of the yielded blocks stay on disk.
+    def refine(self, finished: Blocks, bar: Meter, checkpoint: Checkpoint | None = None) -> Iterator[RefinedBlock]:
+        """Calibrate, choose and refine the masks block by block, in the order of the model.
+
+        Unless the inputs are ``dense``, the masks of each block are applied before the next one is calibrated, to
+        copies of its weights on the device: those of the model itself stay dense.
 
         Parameters
         ----------
-        checkpoint
-            Storage of the hidden states between blocks; an earlier run resumes from it.
         finished
             Refined blocks: those already present are reused, new ones are written there.
         bar
             Counts rows, once per step.
+        checkpoint
+            Storage of the hidden states between blocks; an earlier run resumes from it.
         """
-        checkpoint.resume(self.forward)
+        if checkpoint:
+            checkpoint.resume(self.forward)
         losses, seen = Losses(bar), dict[str, int]()
         for block in range(self.index.blocks):
             known = finished.find(block)
@@ -99,15 +122,17 @@ class SequentialRefinement:
                 losses.add_finished(known)
             if block == self.forward.block:
                 with self.forward.resident():
-                    if known:
-                        self._apply(self.index.of_block(block), known)
-                    else:
+                    if not known:
                         finished.write(block, self._refine(losses))
-                    for batch in range(len(self.forward.batches)):
-                        self.forward.run(batch)
-                        self.forward.keep(batch)
+                    elif not self.inputs.shared:
+                        self._apply(self.index.of_block(block), known)
+                    if known or not self.inputs.shared:
+                        for batch in range(len(self.forward.batches)):
+                            self.forward.run(batch)
+                            self.forward.keep(batch)
                 self.forward.advance()
-                checkpoint.offer(self.forward)
+                if checkpoint:
+                    checkpoint.offer(self.forward)
             refined = known or finished.read(block)
             grams = {layer.name: layer.gram for layer in self.index.of_block(block)}
             seen |= {grams[layer.name]: layer.tokens for layer in refined.records if layer.tokens is not None}
@@ -115,20 +140,21 @@ class SequentialRefinement:
         warn_of_few(seen, self.min_tokens)
 
     def _refine(self, losses: Losses) -> RefinedBlock:
-        """Refine the layers of the next block, and apply the results to its weights on the device."""
+        """Calibrate and refine the layers of the next block; inputs that are not ``dense`` see the results at once."""
         layers = self.index.of_block(self.forward.block)
         refined: dict[str, RefinedLayer] = {}
         for group in self._groups():
             inputs = self._accumulate(group)
             readers = [layer for layer in layers if layer.gram in inputs]
             refined |= {layer.name: self._refine_layer(layer, inputs[layer.gram], losses) for layer in readers}
-            self._apply(readers, block_of([refined[layer.name] for layer in readers]))
+            if not self.inputs.shared:
+                self._apply(readers, block_of([refined[layer.name] for layer in readers]))
         return block_of([refined[layer.name] for layer in layers])
 
     def _groups(self) -> list[Sequence[Layer]]:
         """Return the readers of the next block, grouped by joint calibration, in the order in which they run."""
         readers = self.index.readers(self.forward.block)
-        if self.inputs is CalibrationInputs.SEQUENTIAL:
+        if self.inputs is not CalibrationInputs.TRUE_SEQUENTIAL:
             return [readers]
         parameters = {layer.name: layer.parameter for layer in readers}
         read: dict[str, None] = {}  # a parameter that several experts share counts once, at the first to run
@@ -138,11 +164,16 @@ class SequentialRefinement:
 
     def _accumulate(self, group: Sequence[Layer]) -> dict[str, Sequence[InputStatistics]]:
         """Return the statistics of each input by name, over the calibration windows and over held-out windows."""
-        passes = [accumulate_pass(self.forward, layers, self.parts) for layers in plan_passes(group, self.gram_bytes)]
+        *first_passes, last_pass = plan_passes(group, self.gram_bytes)
+        passes = [accumulate_pass(self.forward, layers, self.parts) for layers in first_passes]
+        if self.inputs.shared:  # nothing is applied to this block: what leaves it now is what the next block reads
+            passes.append(accumulate_pass(self.forward, last_pass, self.parts, self.forward.keep))
+        else:
+            passes.append(accumulate_pass(self.forward, last_pass, self.parts))
         return {name: [part[name] for part in parts] for parts in passes for name in parts[0]}
 
     def _refine_layer(self, layer: Layer, inputs: Sequence[InputStatistics], losses: Losses) -> RefinedLayer:
-        weight = read_weight(self.folder, layer)
+        weight = self.weight(layer)
         seen, *held_out = (supported(layer, each, self.min_tokens) for each in inputs)
         extra = ExtraInputs(
             input_mean=seen.mean, tokens=seen.tokens, held_out_gram=held_out[0].gram if held_out else None
@@ -159,7 +190,7 @@ class SequentialRefinement:
         apply_weights(self.forward.model, layers, refined.pruned.weights)
 
 
-def load_sequential(
+def load_on_the_fly(
     folder: Path,
     dtype: str,
     calibration: Calibration,
@@ -167,8 +198,8 @@ def load_sequential(
     warmstart: MethodSettings,
     settings: MethodSettings,
     machine: Machine,
-) -> SequentialRefinement:
-    """Load a model for sequential refinement, at its first block.
+) -> OnTheFlyRefinement:
+    """Load a model for refinement on the fly, at its first block.
 
     Parameters
     ----------
@@ -189,15 +220,15 @@ def load_sequential(
     from prunelib.model.structure import load_model  # noqa: PLC0415 - heavy, and unused with inputs of the dense model
 
     batches, parts = in_batches(calibration.windows(), calibration.settings["batch"])
-    index, patterns = calibration.index, layer_patterns(folder, calibration, pattern)
+    index, patterns = calibration.index, stored_patterns(folder, calibration, pattern)
     runs_on, refines_on = torch.device(machine.device), torch.device(machine.refining_device)
     model = load_model(folder, dtype, "cpu")
-    return SequentialRefinement(
+    return OnTheFlyRefinement(
         forward=BlockwiseForward(model, index.block_list, batches, runs_on, machine.state_bytes),
         index=index,
-        folder=folder,
+        weight=partial(read_weight, folder),
         parts=parts,
-        choose=chooser(calibration, patterns, warmstart, refines_on),
+        choose=chooser(index.layers, patterns, warmstart, refines_on, calibration.provenance["model"]),
         patterns=patterns,
         settings=settings,
         inputs=calibration.inputs,

@@ -1,0 +1,177 @@
+"""The arguments of :func:`prunelib.prune`, checked before any work: an invalid one is refused in one line."""
+
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from pydantic import ValidationError
+from transformers import PreTrainedModel
+
+from prunelib import refiners, warmstarts
+from prunelib.calibration.settings import CalibrationSettings
+from prunelib.calibration.windows import bos_of, draw_in_documents, draw_windows, tokenize
+from prunelib.errors import ModelError, ParamsError
+from prunelib.masks.allocation import Owl, Table
+from prunelib.masks.patterns import Pattern, parse_pattern
+from prunelib.methods import registry
+from prunelib.methods.contract import Method, MethodSettings
+from prunelib.pruning.chains import Chain, needs_held_out, steps_of
+from prunelib.settings import Settings, among
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+S = TypeVar("S", bound=Settings)
+
+
+def pattern_of(pattern: Pattern | str, allocation: Owl | Table | None) -> Pattern:
+    """Return the pattern of an argument, with its allocation."""
+    wanted = parse_pattern(pattern) if isinstance(pattern, str) else pattern
+    if not isinstance(wanted, Pattern):
+        raise ParamsError(f"pattern = {pattern!r}: expected text such as '2:4', or PerRow, PerLayer or NOfM")
+    if allocation is None:
+        return wanted
+    if "allocation" not in type(wanted).model_fields:
+        raise ParamsError(
+            f"allocation: every group of {wanted.label} keeps the same count; expected PerRow or PerLayer"
+        )
+    return wanted.model_copy(update={"allocation": allocation})
+
+
+def warmstart_of(given: MethodSettings | str) -> MethodSettings:
+    """Return the settings of a warm start, given these or its name."""
+    return _settings("warmstart", warmstarts, given)
+
+
+def refiner_of(given: MethodSettings | str | Sequence[MethodSettings | str] | None) -> MethodSettings:
+    """Return the settings of a refiner or a chain, given these, names, or None for no refinement."""
+    if given is None:
+        return _settings("refiner", refiners, "none")
+    if isinstance(given, MethodSettings | str):
+        return given if isinstance(given, Chain) else _settings("refiner", refiners, given)
+    steps = [_settings("refiner", refiners, step) for step in given]
+    if len(steps) == 1:
+        return steps[0]
+    return _validated("refiner", lambda: Chain(chain=tuple(steps)))
+
+
+def _settings(key: str, package: ModuleType, given: MethodSettings | str) -> MethodSettings:
+    """Return the settings of a method, given these or its name."""
+    known: dict[str, type[MethodSettings]] = {
+        name: method.settings for name, method in registry.methods(package).items()
+    }
+    if isinstance(given, MethodSettings) and isinstance(given, tuple(known.values())):
+        return given
+    if isinstance(given, str) and given in known:
+        settings = known[given]
+        return _validated(key, lambda: settings.model_validate({}))
+    raise ParamsError(f"{key} = {given!r}: expected settings, or one of {among(str(given), known)}")
+
+
+def calibration_of(**values: Any) -> CalibrationSettings:
+    """Return the settings of a calibration; the name of its text is not used."""
+    return _validated("calibration", lambda: CalibrationSettings(text="texts", **values))
+
+
+def _validated(key: str, make: Callable[[], S]) -> S:
+    """Make settings; an invalid value is refused in one line with its name."""
+    try:
+        return make()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or key
+        raise ParamsError(f"{name} = {first['input']!r}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def check_settings(
+    pattern: Pattern, warmstart: MethodSettings, refiner: MethodSettings, calibration: CalibrationSettings
+) -> None:
+    """Refuse settings that do not go together."""
+    methods: list[Method[Any]] = [registry.warmstart(warmstarts, warmstart)]
+    methods += [registry.refiner(refiners, step) for step in steps_of(refiner)]
+    for settings, method in zip((warmstart, *steps_of(refiner)), methods, strict=True):
+        if not method.supports(pattern):
+            raise ParamsError(f"{settings.method} does not support the pattern {pattern.label}: {method.limits}")
+    if isinstance(pattern.layer_allocation, Owl) and not calibration.inputs.shared:
+        raise ParamsError(
+            f"calibration_inputs = {calibration.inputs}: OWL needs the inputs of all blocks before any is pruned, "
+            "expected dense"
+        )
+    if needs_held_out(refiner) and not calibration.held_out_samples:
+        raise ParamsError("held_out_samples = 0: early_stopping_interval needs held-out windows, expected at least 1")
+
+
+def check_model(model: PreTrainedModel) -> None:
+    """Refuse what is no transformers model on one device, before anything is run."""
+    if not isinstance(model, PreTrainedModel):
+        raise ModelError(
+            f"model: {type(model).__name__}, expected a transformers PreTrainedModel; merge adapters into it first"
+        )
+    if getattr(model, "is_quantized", False):
+        raise ModelError(f"model: {type(model).__name__} is quantised, expected float weights; prune before quantising")
+    if len(devices := {str(tensor.device) for tensor in model.parameters()}) > 1 or "meta" in devices:
+        raise ModelError(
+            f"model: its weights are on {', '.join(sorted(devices))}, expected one device; load it on the CPU and pass "
+            "device='cuda', where one block is at a time"
+        )
+
+
+def windows_of(
+    model: PreTrainedModel,
+    tokenizer: "PreTrainedTokenizerBase | None",
+    texts: Any,
+    settings: CalibrationSettings,
+    seed: int,
+    *,
+    bos_per_window: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return windows and held-out windows, both (samples, length) int32."""
+    if isinstance(texts, torch.Tensor):
+        windows = _given_windows(texts, settings.held_out_samples)
+    elif tokenizer is None:
+        raise ParamsError("tokenizer = None: expected the tokenizer of the model, or texts that are token windows")
+    else:
+        documents = _documents(texts)
+        bos = bos_of(tokenizer) if bos_per_window else None
+        samples = settings.samples + settings.held_out_samples
+        if settings.draw == "stream":
+            windows = draw_windows(tokenize(documents, tokenizer), samples, settings.length, seed, bos)
+        else:
+            windows = draw_in_documents(documents, tokenizer, samples, settings.length, seed, bos)
+    rows = model.get_input_embeddings().weight.shape[0]
+    least, highest = int(windows.min()), int(windows.max())
+    if least < 0 or highest >= rows:
+        raise ParamsError(
+            f"texts: token id {least if least < 0 else highest}, but the model's embedding has {rows} rows"
+        )
+    held_out = len(windows) - settings.held_out_samples
+    return windows[:held_out], windows[held_out:]
+
+
+def _given_windows(windows: torch.Tensor, held_out: int) -> torch.Tensor:
+    if windows.ndim != 2 or windows.is_floating_point() or windows.is_complex() or windows.dtype == torch.bool:
+        raise ParamsError(
+            f"texts: {windows.dtype} of shape {tuple(windows.shape)}, expected token ids (windows, length)"
+        )
+    if len(windows) <= held_out or not windows.shape[1]:
+        raise ParamsError(
+            f"texts: shape {tuple(windows.shape)}, expected more windows than held_out_samples = {held_out}"
+        )
+    return windows.to("cpu", torch.int32)
+
+
+def _documents(texts: Any) -> list[str]:
+    """Return the documents of strings, or of the column ``text`` of a data set."""
+    if isinstance(texts, str):
+        return [texts]
+    if (columns := getattr(texts, "column_names", None)) is not None:
+        if "text" not in columns:
+            raise ParamsError(f"texts: has {columns}, expected a data set with a column 'text'")
+        texts = texts["text"]
+    documents = list(texts)
+    if other := [document for document in documents if not isinstance(document, str)]:
+        raise ParamsError(f"texts: contains {type(other[0]).__name__}, expected strings")
+    if not documents:
+        raise ParamsError("texts: empty, expected at least one document")
+    return documents

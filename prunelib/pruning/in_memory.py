@@ -1,0 +1,274 @@
+"""Pruning of a loaded model in place: calibration, warm start and refinement, block by block, without files."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from transformers import PreTrainedModel
+
+from prunelib.calibration.artifact import tokens_identity
+from prunelib.calibration.settings import CalibrationSettings
+from prunelib.calibration.statistics import supported
+from prunelib.calibration.whole_model import accumulate_grams
+from prunelib.calibration.windows import in_batches
+from prunelib.masks.allocation import Owl, Table
+from prunelib.masks.packed import PackedMasks
+from prunelib.masks.patterns import Pattern, check_counts
+from prunelib.masks.pruned import Pruned
+from prunelib.methods.contract import MethodSettings
+from prunelib.model.agreement import check_blockwise
+from prunelib.model.blockwise import BlockwiseForward
+from prunelib.model.layers import Layer, LayerIndex, require_coverage
+from prunelib.model.structure import check_length, find_layers
+from prunelib.model.weights import apply_masks, apply_weights, weight_in
+from prunelib.pruning.arguments import (
+    calibration_of,
+    check_model,
+    check_settings,
+    pattern_of,
+    refiner_of,
+    warmstart_of,
+    windows_of,
+)
+from prunelib.pruning.budgets import layer_patterns, outlier_share
+from prunelib.pruning.chains import steps_of
+from prunelib.pruning.on_the_fly import OnTheFlyRefinement
+from prunelib.pruning.refinement import RefinedBlock
+from prunelib.pruning.result import PruningResult
+from prunelib.pruning.warm_up import warm_up
+from prunelib.pruning.warmstart import chooser
+from prunelib.runtime.machine import GRAM_BYTES, STATE_BYTES
+from prunelib.runtime.progress import meter, note
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+
+def prune(
+    model: PreTrainedModel,
+    tokenizer: "PreTrainedTokenizerBase | None",
+    texts: "Sequence[str] | Dataset | torch.Tensor",
+    pattern: Pattern | str = "2:4",
+    warmstart: MethodSettings | str = "wanda",
+    refiner: MethodSettings | str | Sequence[MethodSettings | str] | None = "sparseswaps",
+    *,
+    samples: int = 128,
+    length: int = 2048,
+    seed: int = 0,
+    batch: int = 1,
+    held_out_samples: int = 0,
+    draw: Literal["stream", "documents"] = "stream",
+    bos_per_window: bool = False,
+    calibration_inputs: Literal["dense", "sequential", "true_sequential"] = "dense",
+    min_tokens: int = 64,
+    allocation: Owl | Table | None = None,
+    allow_uncovered: bool = False,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+) -> PruningResult:
+    """Prune a loaded language model in place: set the weights that matter least to exactly +0.0.
+
+    Calibration, warm start and refinement run block by block. With the same settings, and a model in the dtype of its
+    files, the masks are those of the stages of the workflow, bit for bit. Beside the model, memory holds the hidden
+    states of the windows and the Gram matrices of one block.
+
+    Parameters
+    ----------
+    model
+        A causal language model, on one device; it may be in training mode. Its blocks are pruned one after another.
+    tokenizer
+        Its tokenizer; None if ``texts`` are token windows.
+    texts
+        Documents that the calibration windows are drawn from: strings, or a ``datasets.Dataset`` with a column
+        ``text``; or the windows themselves, token ids (windows, length) of any integer dtype, the last
+        ``held_out_samples`` of them held out.
+    pattern
+        ``"2:4"``, ``"60%"`` (of each row), ``"60% per layer"``, or one of ``prunelib.PerRow``, ``PerLayer``, ``NOfM``.
+    warmstart, refiner
+        The name of a method (``prunelib methods`` lists them), or its settings. A sequence of refiners is a chain, None
+        keeps the masks of the warm start.
+    samples, length, seed, batch, held_out_samples, draw, min_tokens
+        As in the section ``calibration`` of params.yaml (:class:`prunelib.calibration.settings.CalibrationSettings`).
+    bos_per_window
+        Whether each window begins with the tokenizer's BOS token, without which Gemma models produce nonsense.
+    calibration_inputs
+        The forward pass that inputs come from: of the dense model, through the already pruned blocks, or also through
+        the already pruned layers of the same block.
+    allocation
+        How the kept weights are allocated to layers; None: the same share of each.
+    allow_uncovered
+        Whether matrices that are not in prunable layers may stay dense; otherwise such a model is refused.
+    device
+        Where blocks run and masks are refined, one block at a time; None: where the model is.
+    progress
+        Whether to show the progress on standard error.
+
+    Returns
+    -------
+    PruningResult
+        The masks, and the figures of each layer.
+
+    Raises
+    ------
+    ParamsError, PatternError
+        If an argument is invalid, or the settings do not go together; the model is unchanged then.
+    ModelError, NumericalError
+        If the model cannot be pruned.
+
+    Notes
+    -----
+    Whatever stops the work (Ctrl-C, memory), the exception has a note that says which blocks are pruned; the others are
+    unchanged.
+
+    Examples
+    --------
+    >>> result = prunelib.prune(model, tokenizer, texts, "2:4", refiner=["sparseswaps", "refit_swaps"])
+    >>> result.layers[["name", "error_before", "error_after"]]
+    """
+    wanted = pattern_of(pattern, allocation)
+    start, settings = warmstart_of(warmstart), refiner_of(refiner)
+    calibration = calibration_of(
+        samples=samples,
+        length=length,
+        batch=batch,
+        held_out_samples=held_out_samples,
+        draw=draw,
+        inputs=calibration_inputs,
+        min_tokens=min_tokens,
+    )
+    check_settings(wanted, start, settings, calibration)
+    check_model(model)
+    runs_on = torch.device(device or model.device)
+    with _as_calibrated(model):
+        windows = windows_of(model, tokenizer, texts, calibration, seed, bos_per_window=bos_per_window)
+        check_length(model, windows[0].shape[1], "length")
+        index = find_layers(model)
+        if not allow_uncovered:
+            require_coverage(index)
+        for layer in index.layers:
+            weight_in(model, layer)
+        check_blockwise(model, index.block_list)
+        work = _Pruning(model, index, windows, wanted, start, settings, calibration, runs_on)
+        blocks = list(work.run(quiet=not progress))
+    provenance = {
+        "tokens": tokens_identity(*windows),
+        "pattern": wanted.model_dump(mode="json"),
+        "warmstart": start.model_dump(mode="json"),
+        "refiner": settings.model_dump(mode="json"),
+    }
+    return PruningResult(
+        masks=PackedMasks.joined(PackedMasks.of(block.pruned.masks) for block in blocks),
+        records=[record for block in blocks for record in block.records],
+        seconds=[sum(of_layer) for block in blocks for of_layer in block.seconds],
+        index=index,
+        provenance=provenance,
+    )
+
+
+@dataclass(frozen=True)
+class _Pruning:
+    """A model to be pruned, with all settings checked."""
+
+    model: PreTrainedModel
+    index: LayerIndex
+    windows: tuple[torch.Tensor, torch.Tensor]
+    pattern: Pattern
+    warmstart: MethodSettings
+    refiner: MethodSettings
+    calibration: CalibrationSettings
+    device: torch.device
+
+    def run(self, *, quiet: bool) -> Iterator[RefinedBlock]:
+        """Prune block after block; the yielded blocks have masks, but no weights."""
+        layers, done = self.index.layers, 0
+        compiling = (lambda: None) if quiet else partial(note, "compiling kernels, once on this machine")
+        warm_up(self.refiner, self.pattern, self.device, {layer.inputs for layer in layers}, compiling)
+        patterns = layer_patterns(layers, self.pattern, self._outliers)
+        rows = sum(layer.rows for layer in layers) * len(steps_of(self.refiner))
+        batches, parts = in_batches(self.windows, self.calibration.batch)
+        with self._forward(batches) as forward, meter("prune", rows, "rows", quiet=quiet) as bar:
+            refinement = OnTheFlyRefinement(
+                forward=forward,
+                index=self.index,
+                weight=self._weight,
+                parts=parts,
+                choose=chooser(layers, patterns, self.warmstart, self.device, model=None),
+                patterns=patterns,
+                settings=self.refiner,
+                inputs=self.calibration.inputs,
+                gram_bytes=GRAM_BYTES,
+                min_tokens=self.calibration.min_tokens,
+                device=self.device,
+            )
+            try:
+                for block in refinement.refine(_Latest(), bar):
+                    check_counts(block.pruned.masks, self.pattern)
+                    of_block = self.index.of_block(done)
+                    apply_weights(self.model, of_block, block.pruned.weights)
+                    apply_masks(self.model, of_block, block.pruned.masks)
+                    done += 1
+                    yield block._replace(pruned=Pruned(PackedMasks.of(block.pruned.masks), {}))
+            except BaseException as error:
+                error.add_note(f"prunelib.prune: {done} of {self.index.blocks} blocks are pruned, the others unchanged")
+                raise
+
+    @contextlib.contextmanager
+    def _forward(self, batches: Sequence[torch.Tensor]) -> Iterator[BlockwiseForward]:
+        """Yield a forward pass at the first block; afterwards the model's tensors are where they were."""
+        forward = BlockwiseForward(self.model, self.index.block_list, batches, self.device, STATE_BYTES)
+        try:
+            yield forward
+        finally:
+            forward.release()
+
+    def _weight(self, layer: Layer) -> torch.Tensor:
+        return weight_in(self.model, layer).cpu()
+
+    def _outliers(self, settings: Owl) -> list[float]:
+        """Return each block's share of outliers, by a forward pass of its own."""
+        batches, (numbers, *_) = in_batches(self.windows, self.calibration.batch)
+        shares = []
+        with self._forward(batches) as forward:
+            for block, (known, *_) in accumulate_grams(forward, self.index, [numbers], gram_bytes=GRAM_BYTES):
+                grams = {
+                    layer.gram: supported(layer, known[layer.gram], self.calibration.min_tokens).gram
+                    for layer in self.index.readers(block)
+                }
+                of_block = self.index.of_block(block)
+                shares.append(outlier_share(of_block, self._weight, lambda each: grams[each.gram], settings))  # noqa: B023
+        return shares
+
+
+class _Latest:
+    """The latest refined block alone; the destination of blocks that are applied at once."""
+
+    def find(self, part: int) -> RefinedBlock | None:  # noqa: ARG002 - as the protocol has it
+        """Return None: no earlier run is known."""
+        return None
+
+    def write(self, part: int, value: RefinedBlock) -> None:  # noqa: ARG002 - as the protocol has it
+        """Keep the block in place of the one before."""
+        self._block = value
+
+    def read(self, part: int) -> RefinedBlock:  # noqa: ARG002 - as the protocol has it
+        """Return the block."""
+        return self._block
+
+
+@contextlib.contextmanager
+def _as_calibrated(model: PreTrainedModel) -> Iterator[None]:
+    """Put a model into eval mode, with experts whose inputs can be hooked; afterwards it is as it was."""
+    training = {module: module.training for module in model.modules()}
+    experts = model.get_experts_implementation()
+    model.eval()
+    model.set_experts_implementation("eager")
+    try:
+        yield
+    finally:
+        model.set_experts_implementation(experts)
+        for module, was in training.items():
+            module.training = was
