@@ -1,5 +1,7 @@
 """Pruning-mask selection and refinement for language models.
 
+:func:`prune` prunes a loaded transformers model in place. The other functions take a single matrix.
+
 Legend, used everywhere
 -----------------------
 weight      (rows, inputs): one row per output, as ``torch.nn.Linear.weight``
@@ -21,23 +23,30 @@ __version__ = "0.2.0.dev0"
 __all__ = [
     "ExtraInputs",
     "NOfM",
+    "OwlAllocation",
     "PerLayer",
     "PerRow",
+    "PruningResult",
     "Refined",
     "RiaSettings",
     "SparseFW",
     "SparseSwaps",
+    "TableAllocation",
+    "apply_masks",
     "gram_matrix",
     "magnitude",
     "output_energy",
     "parse_pattern",
+    "prune",
     "pruning_error",
+    "read_masks",
     "ria",
     "row_losses",
     "select",
     "sparsefw",
     "sparseswaps",
     "wanda",
+    "write_masks",
 ]
 
 if TYPE_CHECKING:
@@ -48,3 +57,6 @@ else:
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(importlib.import_module("prunelib.api"), name)
+
+    def __dir__() -> list[str]:
+        return [*__all__, "__version__"]

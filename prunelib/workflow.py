@@ -3,7 +3,7 @@
 import argparse
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -178,10 +178,21 @@ def run(stage: Callable[..., None]) -> None:
     with one_line(show_traceback=arguments.pop("traceback")):
         params = load_params()
         torch.set_num_threads(machine().threads)
-        for name, value in arguments.items():
-            if isinstance(value, str):
-                known_name(f"--{name}", value, getattr(params, f"{name}s"))
+        check_names(params, arguments)
         stage(params, **arguments)
+
+
+def check_names(params: Params, options: Mapping[str, Any]) -> None:
+    """Check that each option that is text is a name in the section of its plural, as :func:`run` has them.
+
+    Raises
+    ------
+    ParamsError
+        If one is not; the message gives the option, the name and the known names.
+    """
+    for name, value in options.items():
+        if isinstance(value, str):
+            known_name(f"--{name}", value, getattr(params, f"{name}s"))
 
 
 def _kind(option: inspect.Parameter) -> dict[str, Any]:

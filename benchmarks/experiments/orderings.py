@@ -2,7 +2,7 @@
 
     python benchmarks/experiments/orderings.py
 
-Needs ``prunelib compare --comparison methods`` to have run: reads reports/methods/layers.csv, which
+Needs ``prunelib compare methods`` to have run: reads reports/methods/layers.csv, which
 is not in git. Compares the errors of two cells on each of the model's matrices, and prints for each pair and pattern on
 how many the first is lower, on how many equal, and the mean and largest ratio of their errors. Writes
 benchmarks/results/orderings.json.

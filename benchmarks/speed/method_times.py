@@ -1,6 +1,6 @@
 """Seconds of refinement by every method of the comparison ``methods``, as its last run on this machine took.
 
-    prunelib compare --comparison methods
+    prunelib compare methods
     python benchmarks/speed/method_times.py
 
 Reads reports/methods/timing.csv, and writes benchmarks/results/method_times.json. Refuses times of another machine: the

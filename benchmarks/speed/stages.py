@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=16)
     arguments = parser.parse_args()
     weights = prepare(arguments.hidden, arguments.blocks)
-    plan = ("-m", "prunelib.cli.plan", "--config", "dense/config.json")
+    plan = ("-m", "prunelib", "plan", "--config", "dense/config.json")
     plan_seconds = median(run(*plan)["seconds"] for _ in range(5))
     records = []
     for model in (DEFAULT, LARGE):

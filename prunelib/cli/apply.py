@@ -4,7 +4,6 @@ The masks are those of a refined cell (artifacts/refined/...) or of an exported 
 model. Only the folder of a cell has updated weights: an exported one provides masks alone.
 """
 
-import argparse
 from pathlib import Path
 
 from transformers import AutoConfig
@@ -15,19 +14,7 @@ from prunelib.export.origin import origin_of
 from prunelib.masks.pruned import MASKS_FILE, read_pruned
 from prunelib.model.structure import find_layers, load_model
 from prunelib.runtime import store
-from prunelib.runtime.console import one_line
 from prunelib.sources.provenance import computed_identity
-
-
-def main() -> None:
-    """Run the command line; a user error prints one line and exits with status 2."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--model", metavar="FOLDER", type=Path, required=True, help="the dense model, safetensors")
-    parser.add_argument("--masks", metavar="FOLDER", type=Path, required=True, help=f"the folder with {MASKS_FILE}")
-    parser.add_argument("--to", metavar="FOLDER", type=Path, required=True, help="new or empty")
-    arguments = parser.parse_args()
-    with one_line():
-        apply(arguments.model, arguments.masks, arguments.to)
 
 
 def apply(folder: Path, masks: Path, target: Path) -> None:
@@ -45,7 +32,3 @@ def apply(folder: Path, masks: Path, target: Path) -> None:
     methods = {key: made_from[key] for key in ("model", "tokens", "pattern", "warmstart", "refiner")}
     card = model_card(folder.absolute().name, methods, None, None, origin_of(folder))
     export_model(folder, target, index, pruned, methods, card)
-
-
-if __name__ == "__main__":
-    main()

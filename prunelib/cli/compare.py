@@ -16,14 +16,22 @@ from ruamel.yaml import YAML
 from prunelib import workflow
 from prunelib.cli import search_path
 from prunelib.errors import StageError
-from prunelib.params import REPLACED, Params
+from prunelib.params import REPLACED, Params, known_name, load_params
 from prunelib.runtime.resume import SCRATCH, alone
 
 _PROJECT = ("dvc.yaml", "params.yaml", ".dvcignore", "stages", "prunelib")
 
 
-def compare(params: Params, comparison: str) -> None:
-    """Run the grids of a comparison one after another, and write one report of all."""
+def compare(comparison: str) -> None:
+    """Run the grids of a comparison one after another, and write one report of all.
+
+    Raises
+    ------
+    PruneError
+        If params.yaml is invalid or has no such comparison, or a stage fails.
+    """
+    params = load_params()
+    known_name("comparison", comparison, params.comparisons)
     project, name = Path.cwd(), f"compare-{comparison}"
     copy = project / SCRATCH / name
     with alone(name):
@@ -72,12 +80,3 @@ def _run(folder: Path, *words: str) -> None:
     environment = {**os.environ, "PATH": search_path(), "PYTHONPATH": str(folder)}
     if subprocess.run(words, cwd=folder, env=environment, check=False).returncode:
         raise StageError(f"{' '.join(words)} failed in {folder}; finished stages are kept: rerun to continue")
-
-
-def main() -> None:
-    """Run the command line."""
-    workflow.run(compare)
-
-
-if __name__ == "__main__":
-    main()

@@ -12,14 +12,22 @@ from prunelib.export.origin import origin_of
 from prunelib.masks.patterns import check_counts
 from prunelib.masks.pruned import read_pruned
 from prunelib.model.layers import read_index
-from prunelib.params import Params
+from prunelib.params import Params, load_params
 from prunelib.results import CellResult, read_cell
 
 
-def export(params: Params, model: str, seed: int, pattern: str, warmstart: str, refiner: str, to: Path) -> None:
-    """Write the pruned model to the folder ``to``, which must be new or empty."""
-    cell = Cell(model=model, seed=seed, pattern=pattern, warmstart=warmstart, refiner=refiner)
-    folder, chosen = workflow.model_folder(model), params.patterns[pattern]
+def export(cell: Cell, to: Path) -> None:
+    """Write the pruned model of a cell to the folder ``to``, which must be new or empty.
+
+    Raises
+    ------
+    PruneError
+        If params.yaml is invalid or lacks a name, an artifact is missing, or the folder is not empty.
+    """
+    params = load_params()
+    workflow.check_names(params, cell.model_dump())
+    model = cell.model
+    folder, chosen = workflow.model_folder(model), params.patterns[str(cell.pattern)]
     made_from = workflow.made_from(params, cell)
     index = read_index(workflow.calibration_folder(cell) / "layers.json", made_from["model"])
     pruned = read_pruned(workflow.refined_folder(cell), made_from)
@@ -39,12 +47,3 @@ def _figures(params: Params, cell: Cell) -> CellResult | None:
     except ArtifactError as error:
         warnings.warn(f"the model card has no figures of {cell.name}: {error}", stacklevel=2)
         return None
-
-
-def main() -> None:
-    """Run the command line."""
-    workflow.run(export)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,5 @@
-"""Print a Markdown table of all methods from their own descriptions; ``--write`` puts it into README.md."""
+"""A Markdown table of all methods from their own descriptions, printed or put into README.md."""
 
-import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,6 @@ from prunelib.masks.patterns import EXAMPLES
 from prunelib.methods import registry
 from prunelib.methods.contract import Method, Refiner
 from prunelib.runtime import store
-from prunelib.runtime.console import one_line
 
 README = Path("README.md")
 START, END = "<!-- methods -->\n", "<!-- /methods -->"
@@ -57,18 +54,3 @@ def write() -> None:
     """Replace the part of README.md between the markers by the table; raises as :func:`shown_in`."""
     text = README.read_text(encoding="utf-8")
     store.write_text(README, text.replace(f"{START}{shown_in(text)}{END}", f"{START}{table()}{END}"))
-
-
-def main() -> None:
-    """Run the command line; failing to write README.md prints one line and exits with status 2."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--write", action="store_true", help=f"put the table into {README}, between its markers")
-    if not parser.parse_args().write:
-        sys.stdout.write(table())
-        return
-    with one_line():
-        write()
-
-
-if __name__ == "__main__":
-    main()

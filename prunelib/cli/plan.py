@@ -4,7 +4,6 @@ For the config.json of any model, one cell at 50% with updated weights, on the p
 params.yaml (--model), its share of the whole grid; for a comparison (--comparison), each of its models with all grids.
 """
 
-import argparse
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +18,6 @@ from prunelib.planning import tables
 from prunelib.planning.capacity import Free, free_disk, free_gpu_memory, free_memory
 from prunelib.planning.needs import Workload
 from prunelib.planning.shapes import Outline, outline
-from prunelib.runtime.console import one_line
 from prunelib.runtime.machine import budgets
 
 if TYPE_CHECKING:
@@ -27,37 +25,43 @@ if TYPE_CHECKING:
     from prunelib.sources import ModelSource
 
 
-def main() -> None:
-    """Run the command line; a user error prints one line and exits with status 2."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--config", metavar="FILE", type=Path, help="the config.json of a model; needs no torch")
-    which.add_argument("--model", metavar="NAME", help="a name under models in params.yaml")
-    which.add_argument("--comparison", metavar="NAME", help="a name under comparisons in params.yaml")
-    parser.add_argument("--measure", action="store_true", help="also the time of each stage, from a short measurement")
-    arguments = parser.parse_args()
-    with one_line():
-        for config, work in _asked(arguments):
-            planned = outline(config)
-            _print(tables.plan(planned, work, budgets(), _free()))
-            if arguments.measure:
-                _print(_times(planned, work))
+def plan(config: Path | None, model: str | None, comparison: str | None, *, measure: bool) -> None:
+    """Print the plan of one of these: the config.json of a model, a model or a comparison of params.yaml.
+
+    Parameters
+    ----------
+    measure
+        Whether to measure for a few seconds how long each stage will take.
+
+    Raises
+    ------
+    PruneError
+        If not exactly one is given, a name is unknown, or the file is no configuration of a model.
+    """
+    if sum(given is not None for given in (config, model, comparison)) != 1:
+        raise ParamsError("plan: expected exactly one of --config, --model and --comparison")
+    for of_model, work in _asked(config, model, comparison):
+        planned = outline(of_model)
+        _print(tables.plan(planned, work, budgets(), _free()))
+        if measure:
+            _print(_times(planned, work))
 
 
-def _asked(arguments: argparse.Namespace) -> Iterable[tuple[Mapping[str, Any], Workload]]:
+def _asked(
+    config: Path | None, model: str | None, comparison: str | None
+) -> Iterable[tuple[Mapping[str, Any], Workload]]:
     """Return the configuration and the workload of each requested model."""
-    if arguments.config:
-        return [(_read(arguments.config), Workload())]
+    if config:
+        return [(_read(config), Workload())]
     from prunelib.params import known_name, load_params  # noqa: PLC0415 - imports torch
 
     params = load_params()
-    if arguments.model:
-        known_name("--model", arguments.model, params.models)
-        return [_of_params([params], arguments.model)]
-    known_name("--comparison", arguments.comparison, params.comparisons)
-    runs = params.compared(arguments.comparison)
-    models = dict.fromkeys(model for run in runs for model in run.grid.models)
-    return (_of_params([run for run in runs if model in run.grid.models], model) for model in models)
+    if model:
+        known_name("--model", model, params.models)
+        return [_of_params([params], model)]
+    runs = params.compared(known_name("--comparison", str(comparison), params.comparisons))
+    models = dict.fromkeys(name for run in runs for name in run.grid.models)
+    return (_of_params([run for run in runs if name in run.grid.models], name) for name in models)
 
 
 def _free() -> Free:
@@ -116,7 +120,3 @@ def _read(path: Path) -> Mapping[str, Any]:
     if not isinstance(config, dict):
         raise ArtifactError(f"{path}: expected the config.json of a model")
     return config
-
-
-if __name__ == "__main__":
-    main()

@@ -1,9 +1,5 @@
-"""Run every stage of params.yaml that is not up to date, and print the main figures.
+"""Run every stage of params.yaml that is not up to date, and print the main figures: ``dvc repro``, numbered."""
 
-This is ``dvc repro`` with numbered stages; for targets and other options use ``dvc repro`` itself.
-"""
-
-import argparse
 import logging
 import os
 import sys
@@ -16,11 +12,10 @@ from rich.console import Console
 from prunelib import workflow
 from prunelib.cli import search_path
 from prunelib.errors import StageError
-from prunelib.params import load_params
+from prunelib.params import known_name, load_params
 from prunelib.reporting import PAGE, update_costs
 from prunelib.reporting.collect import collect
 from prunelib.reporting.terminal import print_tables
-from prunelib.runtime.console import one_line
 
 _BEGINNINGS = ("Running stage '%s'", "Stage '%s' ")
 """Beginnings of the one log message that DVC emits per stage: that it runs, is in the cache, or has not changed."""
@@ -41,19 +36,33 @@ class StageNumbers(logging.Filter):
         return True
 
 
-def main() -> None:
-    """Run the command line; a user error prints one line and exits with 2, a failed stage exits with DVC's status."""
-    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--pull", action="store_true", help="take what is missing from the DVC remote")
-    parser.add_argument("--force", action="store_true", help="run every stage, also those that are up to date")
-    parser.add_argument("--keep-going", action="store_true", help="run what does not depend on a stage that failed")
-    chosen = [f"--{name.replace('_', '-')}" for name, wanted in vars(parser.parse_args()).items() if wanted]
-    with one_line():
-        load_params()  # report an error in any section before the first stage
-        if status := _reproduce(chosen):
-            sys.exit(status)
-        report, folder = collect(load_params()), workflow.reports_folder()
-        update_costs(report, folder)
+def run(cell: str | None = None, *, pull: bool = False, force: bool = False, keep_going: bool = False) -> None:
+    """Run ``dvc repro``, and print the main figures; with a ``cell``, that one's stages alone and no figures.
+
+    Parameters
+    ----------
+    cell
+        The name of its stages: ``smollm2_135m-0-row60-wanda-swaps``.
+    pull, force, keep_going
+        Options of ``dvc repro``.
+
+    Raises
+    ------
+    PruneError
+        If params.yaml is invalid, the cell is not in the grid, or there is no project here.
+    SystemExit
+        If a stage fails, with DVC's status.
+    """
+    params = load_params()  # report an error in any section before the first stage
+    options = [f"--{name}" for name, wanted in (("pull", pull), ("force", force), ("keep-going", keep_going)) if wanted]
+    if cell:
+        known_name("--cell", cell, [each.full_name for each in params.grid.cells() if each.pattern])
+    if status := _reproduce([*options, *([f"evaluate@{cell}"] if cell else [])]):
+        sys.exit(status)
+    if cell:
+        return
+    report, folder = collect(load_params()), workflow.reports_folder()
+    update_costs(report, folder)
     print_tables(report, Console())
     print(f"The whole report: {folder / PAGE}")  # noqa: T201 - output for the user
 
@@ -74,7 +83,3 @@ def _reproduce(options: list[str]) -> int:
     finally:
         for handler in handlers:
             handler.removeFilter(numbers)
-
-
-if __name__ == "__main__":
-    main()

@@ -2,6 +2,7 @@
 
 from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ import torch
 
 from prunelib.errors import ArtifactError
 from prunelib.runtime import store
+
+_UNKNOWN: Mapping[str, Any] = MappingProxyType({})
 
 
 class PackedMasks(Mapping[str, torch.Tensor]):
@@ -62,8 +65,13 @@ class PackedMasks(Mapping[str, torch.Tensor]):
         return {name: int(np.bitwise_count(bits.numpy()).sum(dtype=np.int64)) for name, bits in self.packed.items()}
 
 
-def write_masks(path: Path, masks: Mapping[str, torch.Tensor], provenance: Mapping[str, Any]) -> None:
+def write_masks(path: Path | str, masks: Mapping[str, torch.Tensor], provenance: Mapping[str, Any] = _UNKNOWN) -> None:
     """Write masks (rows, inputs) bool by layer name.
+
+    Parameters
+    ----------
+    provenance
+        What the masks were made from, as JSON values.
 
     Raises
     ------
@@ -71,11 +79,22 @@ def write_masks(path: Path, masks: Mapping[str, torch.Tensor], provenance: Mappi
         If the file could not be written.
     """
     masks = PackedMasks.of(masks)
-    store.write_tensors(path, masks.packed, "mask", {**provenance, "shapes": masks.shapes(), "kept": masks.kept()})
+    store.write_tensors(
+        Path(path), masks.packed, "mask", {**provenance, "shapes": masks.shapes(), "kept": masks.kept()}
+    )
 
 
-def read_masks(path: Path, expected: Mapping[str, Any], layers: Container[str] | None = None) -> PackedMasks:
-    """Read masks (rows, inputs) bool by layer name, of all layers or some; they stay packed and on disk until used.
+def read_masks(
+    path: Path | str, expected: Mapping[str, Any] = _UNKNOWN, layers: Container[str] | None = None
+) -> PackedMasks:
+    """Read masks (rows, inputs) bool by layer name; they stay packed and on disk until used.
+
+    Parameters
+    ----------
+    expected
+        Entries that their provenance must have.
+    layers
+        Names of layers whose masks are read; None: all.
 
     Raises
     ------
@@ -83,6 +102,7 @@ def read_masks(path: Path, expected: Mapping[str, Any], layers: Container[str] |
         If the file is missing, damaged or not a mask file, if its provenance differs from ``expected``, or if its
         counts differ from its header.
     """
+    path = Path(path)
     header = store.read_provenance(path, "mask")
     store.expect_provenance(path, header, expected)
     shapes = {name: shape for name, shape in header.get("shapes", {}).items() if layers is None or name in layers}

@@ -1,6 +1,6 @@
 """The arguments of :func:`prunelib.prune`, checked before any work: an invalid one is refused in one line."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,13 +16,18 @@ from prunelib.masks.allocation import Owl, Table
 from prunelib.masks.patterns import Pattern, parse_pattern
 from prunelib.methods import registry
 from prunelib.methods.contract import Method, MethodSettings
+from prunelib.model.structure import check_length
 from prunelib.pruning.chains import Chain, needs_held_out, steps_of
+from prunelib.runtime.machine import usable_device
 from prunelib.settings import Settings, among
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 S = TypeVar("S", bound=Settings)
+
+Chosen = MethodSettings | Mapping[str, Any] | str
+"""A method: its settings, their mapping as in params.yaml, or its name."""
 
 
 def pattern_of(pattern: Pattern | str, allocation: Owl | Table | None) -> Pattern:
@@ -39,16 +44,16 @@ def pattern_of(pattern: Pattern | str, allocation: Owl | Table | None) -> Patter
     return wanted.model_copy(update={"allocation": allocation})
 
 
-def warmstart_of(given: MethodSettings | str) -> MethodSettings:
-    """Return the settings of a warm start, given these or its name."""
+def warmstart_of(given: Chosen) -> MethodSettings:
+    """Return the settings of a warm start."""
     return _settings("warmstart", warmstarts, given)
 
 
-def refiner_of(given: MethodSettings | str | Sequence[MethodSettings | str] | None) -> MethodSettings:
-    """Return the settings of a refiner or a chain, given these, names, or None for no refinement."""
+def refiner_of(given: Chosen | Sequence[Chosen] | None) -> MethodSettings:
+    """Return the settings of a refiner, or of a chain given several; None: no refinement."""
     if given is None:
         return _settings("refiner", refiners, "none")
-    if isinstance(given, MethodSettings | str):
+    if isinstance(given, MethodSettings | Mapping | str):
         return given if isinstance(given, Chain) else _settings("refiner", refiners, given)
     steps = [_settings("refiner", refiners, step) for step in given]
     if len(steps) == 1:
@@ -56,17 +61,17 @@ def refiner_of(given: MethodSettings | str | Sequence[MethodSettings | str] | No
     return _validated("refiner", lambda: Chain(chain=tuple(steps)))
 
 
-def _settings(key: str, package: ModuleType, given: MethodSettings | str) -> MethodSettings:
-    """Return the settings of a method, given these or its name."""
+def _settings(key: str, package: ModuleType, given: Chosen) -> MethodSettings:
     known: dict[str, type[MethodSettings]] = {
         name: method.settings for name, method in registry.methods(package).items()
     }
     if isinstance(given, MethodSettings) and isinstance(given, tuple(known.values())):
         return given
-    if isinstance(given, str) and given in known:
-        settings = known[given]
-        return _validated(key, lambda: settings.model_validate({}))
-    raise ParamsError(f"{key} = {given!r}: expected settings, or one of {among(str(given), known)}")
+    name, values = (given.get("method"), given) if isinstance(given, Mapping) else (given, {})
+    if isinstance(name, str) and name in known:
+        settings = known[name]
+        return _validated(key, lambda: settings.model_validate(values))
+    raise ParamsError(f"{key} = {given!r}: expected settings, or one of {among(str(name), known)}")
 
 
 def calibration_of(**values: Any) -> CalibrationSettings:
@@ -82,6 +87,16 @@ def _validated(key: str, make: Callable[[], S]) -> S:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]) or key
         raise ParamsError(f"{name} = {first['input']!r}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def device_of(given: torch.device | str | None, model: PreTrainedModel) -> torch.device:
+    """Return the device that runs blocks and refines masks; None: that of the model."""
+    if given is None:
+        return model.device
+    try:
+        return torch.device(usable_device(str(given)))
+    except ValueError as error:
+        raise ParamsError(f"device = {str(given)!r}: {error}") from None
 
 
 def check_settings(
@@ -127,6 +142,8 @@ def windows_of(
     bos_per_window: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return windows and held-out windows, both (samples, length) int32."""
+    given = isinstance(texts, torch.Tensor) and texts.ndim == 2
+    check_length(model, texts.shape[1] if given else settings.length, "length")
     if isinstance(texts, torch.Tensor):
         windows = _given_windows(texts, settings.held_out_samples)
     elif tokenizer is None:

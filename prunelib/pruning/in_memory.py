@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -22,12 +23,14 @@ from prunelib.methods.contract import MethodSettings
 from prunelib.model.agreement import check_blockwise
 from prunelib.model.blockwise import BlockwiseForward
 from prunelib.model.layers import Layer, LayerIndex, require_coverage
-from prunelib.model.structure import check_length, find_layers
+from prunelib.model.structure import find_layers
 from prunelib.model.weights import apply_masks, apply_weights, weight_in
 from prunelib.pruning.arguments import (
+    Chosen,
     calibration_of,
     check_model,
     check_settings,
+    device_of,
     pattern_of,
     refiner_of,
     warmstart_of,
@@ -53,8 +56,8 @@ def prune(
     tokenizer: "PreTrainedTokenizerBase | None",
     texts: "Sequence[str] | Dataset | torch.Tensor",
     pattern: Pattern | str = "2:4",
-    warmstart: MethodSettings | str = "wanda",
-    refiner: MethodSettings | str | Sequence[MethodSettings | str] | None = "sparseswaps",
+    warmstart: Chosen = "wanda",
+    refiner: Chosen | Sequence[Chosen] | None = "sparseswaps",
     *,
     samples: int = 128,
     length: int = 2048,
@@ -68,6 +71,7 @@ def prune(
     allocation: Owl | Table | None = None,
     allow_uncovered: bool = False,
     device: torch.device | str | None = None,
+    folder: Path | None = None,
     progress: bool = True,
 ) -> PruningResult:
     """Prune a loaded language model in place: set the weights that matter least to exactly +0.0.
@@ -89,8 +93,8 @@ def prune(
     pattern
         ``"2:4"``, ``"60%"`` (of each row), ``"60% per layer"``, or one of ``prunelib.PerRow``, ``PerLayer``, ``NOfM``.
     warmstart, refiner
-        The name of a method (``prunelib methods`` lists them), or its settings. A sequence of refiners is a chain, None
-        keeps the masks of the warm start.
+        The name of a method (``prunelib methods`` lists them), its settings, or their mapping as in params.yaml. A
+        sequence of refiners is a chain; None keeps the masks of the warm start.
     samples, length, seed, batch, held_out_samples, draw, min_tokens
         As in the section ``calibration`` of params.yaml (:class:`prunelib.calibration.settings.CalibrationSettings`).
     bos_per_window
@@ -104,6 +108,9 @@ def prune(
         Whether matrices that are not in prunable layers may stay dense; otherwise such a model is refused.
     device
         Where blocks run and masks are refined, one block at a time; None: where the model is.
+    folder
+        The folder that the model was loaded from, which names the layers and whose weights it must have; None: layers
+        are named as transformers saves them.
     progress
         Whether to show the progress on standard error.
 
@@ -142,11 +149,10 @@ def prune(
     )
     check_settings(wanted, start, settings, calibration)
     check_model(model)
-    runs_on = torch.device(device or model.device)
+    runs_on = device_of(device, model)
     with _as_calibrated(model):
         windows = windows_of(model, tokenizer, texts, calibration, seed, bos_per_window=bos_per_window)
-        check_length(model, windows[0].shape[1], "length")
-        index = find_layers(model)
+        index = find_layers(model, folder)
         if not allow_uncovered:
             require_coverage(index)
         for layer in index.layers:

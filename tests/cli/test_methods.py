@@ -1,11 +1,11 @@
 """The README's table of methods is what the methods say of themselves."""
 
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from commands import prunelib
 
 from prunelib import refiners, warmstarts
 from prunelib.cli import methods
@@ -13,11 +13,6 @@ from prunelib.errors import ArtifactError
 from prunelib.methods import registry
 
 ROOT = Path(__file__).parents[2]
-
-
-def run(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["methods", *arguments])
-    methods.main()
 
 
 def test_the_readme_agrees_with_the_methods():
@@ -47,35 +42,34 @@ def test_a_row_says_what_a_method_supports_and_moves(monkeypatch):
     assert "`none` | \\|w\\| or less | `per_row`, `n_of_m` | updated | me |" in methods.table()
 
 
-def test_the_command_prints_the_table(monkeypatch, capsys):
-    run(monkeypatch)
-    assert capsys.readouterr().out == methods.table()
+def test_the_command_prints_the_table():
+    assert prunelib("methods").stdout == methods.table()
 
 
 def test_writing_changes_only_what_stands_between_the_markers(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{methods.START}old\n{methods.END}\nafter")
-    run(monkeypatch, "--write")
+    assert prunelib("methods", "--write").exit_code == 0
     assert readme.read_text() == f"before\n{methods.START}{methods.table()}{methods.END}\nafter"
 
 
 @pytest.mark.parametrize(
     "text", ["", methods.START, methods.END, methods.END + methods.START, 2 * (methods.START + methods.END)]
 )
-def test_a_readme_without_its_markers_is_refused_and_left_alone(tmp_path, monkeypatch, capsys, text):
+def test_a_readme_without_its_markers_is_refused_and_left_alone(tmp_path, monkeypatch, text):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "README.md").write_text(text)
     with pytest.raises(ArtifactError, match=r"README\.md: expected <!-- methods -->"):
         methods.write()
-    with pytest.raises(SystemExit, match="2"):
-        run(monkeypatch, "--write")
-    assert "error: README.md: expected" in capsys.readouterr().err
+    done = prunelib("methods", "--write")
+    assert done.exit_code == 2
+    assert "error: README.md: expected" in done.stderr
     assert (tmp_path / "README.md").read_text() == text
 
 
-def test_a_missing_readme_is_told_in_one_line(tmp_path, monkeypatch, capsys):
+def test_a_missing_readme_is_told_in_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match="2"):
-        run(monkeypatch, "--write")
-    assert "No such file" in capsys.readouterr().err
+    done = prunelib("methods", "--write")
+    assert done.exit_code == 2
+    assert "No such file" in done.stderr

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import prunelib
 from configs import LLAMA_8B, written
 
 from prunelib import workflow
@@ -26,7 +27,7 @@ GB = 10**9
 
 
 @pytest.fixture
-def command(monkeypatch, capsys, tmp_path):
+def command(monkeypatch, tmp_path):
     """Run the command in an empty project that has only the params; its status and both streams, spaces squeezed."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PRUNELIB_DEVICE", "cpu")
@@ -34,14 +35,8 @@ def command(monkeypatch, capsys, tmp_path):
     shutil.copy(ROOT / "params.yaml", tmp_path)
 
     def run(*options):
-        monkeypatch.setattr(sys, "argv", ["plan", *map(str, options)])
-        status = 0
-        try:
-            plan.main()
-        except SystemExit as end:
-            status = end.code
-        output, errors = capsys.readouterr()
-        return status, [" ".join(line.split()) for line in output.splitlines()], errors
+        done = prunelib("plan", *options)
+        return done.exit_code, [" ".join(line.split()) for line in done.stdout.splitlines()], done.stderr
 
     return run
 
@@ -55,8 +50,8 @@ def config_file(tmp_path):
 
 def test_a_config_is_planned_without_torch(config_file):
     code = (
-        "import runpy, sys; sys.argv = ['plan', '--config', sys.argv[1]]; "
-        "runpy.run_module('prunelib.cli.plan', run_name='__main__'); "
+        "import runpy, sys; sys.argv = ['prunelib', 'plan', '--config', sys.argv[1]]; "
+        "runpy.run_module('prunelib', run_name='__main__'); "
         "print(sorted({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -62,14 +62,10 @@ def by_stages(tmp_path, model, pattern, settings, inputs="dense", held_out=0):
     return folder, index, merge_pruned([block.pruned for block in blocks]), [r for b in blocks for r in b.records]
 
 
-def named_as_saved(model, masks):
-    """Masks by the names that transformers saves: folders of old files lack the prefix."""
-    return masks
-
-
 def check_equal(tmp_path, family, pattern, settings, held_out=0, inputs="dense", dtype=torch.float32, **arguments):
     model = tiny_model(family, dtype=dtype)
     folder, index, pruned, records = by_stages(tmp_path, model, pattern, settings, inputs, held_out)
+    model = load_model(folder, str(dtype).removeprefix("torch."), "cpu")
     chain = settings.chain if isinstance(settings, Chain) else settings
     result = prune(
         model,

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 CELL = "artifacts/refined/tiny/0/row50-wanda-swaps/masks.safetensors"
 START = "artifacts/warmstarts/tiny/0/row50-wanda.safetensors"
-REPORT, APPLY = ["stages/report.py"], ["prunelib.cli.apply", "--model", "given/model", "--masks", "of", "--to", "to"]
-PLAN = ["prunelib.cli.plan", "--config", "deep.json"]
+REPORT, APPLY = ["stages/report.py"], ["prunelib", "apply", "--model", "given/model", "--masks", "of", "--to", "to"]
+PLAN = ["prunelib", "plan", "--config", "deep.json"]
 
 
 def folder_for_file(project):

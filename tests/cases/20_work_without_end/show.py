@@ -26,7 +26,7 @@ with tiny_project() as project:
     project.edit("calibration.draw", "documents")
     project.edit("calibration.samples", 10**9)
     for what, (status, said) in {
-        "plan of 10**9 blocks": run(project, ["prunelib.cli.plan", "--config", "blocks.json"], before=SMALL, timeout=40),
+        "plan of 10**9 blocks": run(project, ["prunelib", "plan", "--config", "blocks.json"], before=SMALL, timeout=40),
         "10**9 windows out of documents": run(project, CALIBRATE, before=SMALL, timeout=40),
         "Frank-Wolfe with a damping of 1e36": system(project, sys.executable, "-c", SPARSEFW, timeout=40),
     }.items():

@@ -7,7 +7,7 @@ from tiny import ALL, last, run, tiny_project, verdict
 
 MASKS = "artifacts/refined/tiny/0/row50-wanda-swaps"
 CASES = {  # command: (what is wrong with it, what the line must not say)
-    ("prunelib.cli.apply", "--model", "nowhere", "--masks", MASKS, "--to", "to"): ("no such folder", "its model is"),
+    ("prunelib", "apply", "--model", "nowhere", "--masks", MASKS, "--to", "to"): ("no such folder", "its model is"),
     ("stages/download.py", "--model", "tiny", "--text", "ours"): ("one of them at a time", ""),
     ("stages/evaluate.py", "--model", "tiny", "--pattern", "row50"): ("the other names of the cell are missing", "no such file"),
     ("stages/report.py",): ("params.yaml is empty", "instance of Params"),

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-words = [sys.executable, "-m", "prunelib.cli.plan", "--config", str(Path(__file__).with_name("config.json"))]
+words = [sys.executable, "-m", "prunelib", "plan", "--config", str(Path(__file__).with_name("config.json"))]
 done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"})
 print(f"plan: exit {done.returncode}, {(done.stdout + done.stderr).strip().splitlines()[0]}")
 found = re.search(r"([\d.]+) of ([\d.]+) billion", done.stdout)

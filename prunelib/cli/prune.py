@@ -1,0 +1,116 @@
+"""Prune a model in a folder or of the hub, and write the pruned model to a folder; no project is needed."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from transformers import AutoConfig, PreTrainedModel
+
+from prunelib.errors import ParamsError
+from prunelib.export.card import model_card
+from prunelib.export.folder import check_groups, export_model
+from prunelib.export.origin import origin_of
+from prunelib.masks.patterns import parse_pattern
+from prunelib.masks.pruned import Pruned
+from prunelib.model.structure import load_model, load_tokenizer
+from prunelib.model.weights import weight_in
+from prunelib.pruning.arguments import refiner_of, warmstart_of
+from prunelib.pruning.in_memory import prune
+from prunelib.pruning.result import PruningResult
+from prunelib.runtime.progress import note
+from prunelib.runtime.store import require_new
+from prunelib.sources import hub
+from prunelib.sources.documents import Rows
+from prunelib.sources.model_files import CARD, SMALL_FILES, WEIGHTS
+from prunelib.sources.provenance import computed_identity
+from prunelib.sources.texts import plain_documents
+
+
+def prune_folder(
+    model: str,
+    texts: Sequence[str],
+    out: Path,
+    *,
+    pattern: str,
+    warmstart: str,
+    refiners: Sequence[str],
+    revision: str | None,
+    rows: Rows | None,
+    dtype: str | None,
+    **options: Any,
+) -> PruningResult:
+    """Prune a model and write it to a new or empty folder that ``AutoModelForCausalLM.from_pretrained`` loads.
+
+    Parameters
+    ----------
+    model, revision
+        A folder, or a repository of the hub and the commit, branch or tag in it; None: its newest commit.
+    texts, rows
+        Globs of plain UTF-8 files, and what their lines are (:func:`prunelib.sources.documents.documents_of`).
+    pattern, warmstart, refiners
+        In their text forms: names of methods, or YAML mappings of their settings.
+    dtype
+        Dtype that the model runs in; None: that of its config.
+    options
+        Further arguments of :func:`prunelib.prune`.
+
+    Raises
+    ------
+    PruneError
+        As :func:`prunelib.prune` and :func:`prunelib.export.folder.export_model`.
+    """
+    require_new(out)
+    chosen, start = parse_pattern(pattern), warmstart_of(_from_text("warmstart", warmstart))
+    steps = refiner_of([_from_text("refiner", refiner) for refiner in refiners])
+    documents = [document.text for document in plain_documents(texts, rows)]
+    folder = Path(model) if Path(model).is_dir() else _fetched(model, revision)
+    loaded = load_model(folder, dtype or _own_dtype(folder), "cpu")
+    result = prune(loaded, load_tokenizer(folder), documents, chosen, start, steps, folder=folder, **options)
+    provenance = {"model": computed_identity(folder), **result.provenance}
+    card = model_card(Path(model).absolute().name, provenance, None, None, origin_of(folder))
+    updated = _Updated(loaded, result)
+    export_model(folder, out, result.index, Pruned(result.masks, updated), provenance, card)
+    if chosen.column_groups:
+        note(check_groups(out, result.index.layers, chosen))
+    return result
+
+
+class _Updated(Mapping[str, torch.Tensor]):
+    """The updated weights (rows, inputs) of a pruned model by layer name, read from the model on access."""
+
+    def __init__(self, model: PreTrainedModel, result: PruningResult) -> None:
+        names = {record.name for record in result.records if record.updated}
+        self._model, self._layers = model, {layer.name: layer for layer in result.index.layers if layer.name in names}
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        return weight_in(self._model, self._layers[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._layers)
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+
+def _from_text(key: str, text: str) -> Any:
+    """Return the name of a method, or the settings in a YAML mapping."""
+    if not text.lstrip().startswith("{"):
+        return text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{key} = {text}: not YAML: {' '.join(str(error).split())}") from None
+
+
+def _fetched(model: str, revision: str | None) -> Path:
+    """Return the folder in the hub's cache of a repository at a commit."""
+    commit = hub.commit_of(model, revision)
+    note(f"{model} at commit {commit}")
+    return hub.snapshot(hub.Repository(id=model, revision=commit), (WEIGHTS, *SMALL_FILES, CARD))
+
+
+def _own_dtype(folder: Path) -> str:
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    return str(config.dtype or "float32").removeprefix("torch.")

@@ -1,0 +1,105 @@
+"""A model in a folder, pruned by one command."""
+
+import json
+
+import pytest
+import torch
+from commands import prunelib
+from families import save, tiny_model
+from pipeline_project import LETTERS, character_tokenizer
+from transformers import AutoModelForCausalLM
+
+from prunelib import read_masks
+from prunelib.model.structure import find_layers, load_model, load_tokenizer
+from prunelib.model.weights import read_weight
+from prunelib.pruning.in_memory import prune
+from prunelib.sources.provenance import computed_identity
+
+FEW = ("--samples", 4, "--length", 12)
+
+
+@pytest.fixture
+def model(tmp_path):
+    folder = save(tiny_model("llama", dtype=torch.bfloat16), tmp_path / "model")
+    character_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("".join(LETTERS[i * i % len(LETTERS)] for i in range(200)))
+    return path
+
+
+def test_the_pruned_model_is_in_the_folder(model, text, tmp_path):
+    out = tmp_path / "pruned"
+    chain = ("--refiner", "sparseswaps", "--refiner", "{method: refit_swaps, damping: 0.02}")
+    done = prunelib("prune", model, "--text", text, "--pattern", "2:4", *FEW, *chain, "--out", out)
+    assert done.exit_code == 0, done.stderr
+    loaded = load_model(model, "bfloat16", "cpu")
+    documents = [text.read_text()]
+    refiner = ["sparseswaps", {"method": "refit_swaps", "damping": 0.02}]
+    expected = prune(loaded, load_tokenizer(model), documents, "2:4", "wanda", refiner, samples=4, length=12)
+    masks = read_masks(out / "masks.safetensors", {"model": computed_identity(model)})
+    assert masks.keys() == expected.masks.keys()
+    pruned = AutoModelForCausalLM.from_pretrained(out)
+    for layer in expected.index.layers:
+        assert torch.equal(masks[layer.name], expected.masks[layer.name])
+        assert torch.equal(layer.weight(pruned), layer.weight(loaded))
+        assert torch.equal(read_weight(out, layer) != 0, masks[layer.name])
+    made_from = json.loads((out / "provenance.json").read_text())
+    assert made_from["pattern"] == {"kind": "n_of_m", "keep": 2, "group": 4}
+    assert made_from["tokens"] == expected.provenance["tokens"]
+
+
+def test_masks_alone_can_be_applied_again(model, text, tmp_path):
+    assert prunelib("prune", model, "--text", text, *FEW, "--out", tmp_path / "one").exit_code == 0
+    done = prunelib("apply", "--model", model, "--masks", tmp_path / "one", "--to", tmp_path / "other")
+    assert done.exit_code == 0, done.stderr
+    for layer in find_layers(load_model(model, "bfloat16", "cpu"), model).layers:
+        assert torch.equal(read_weight(tmp_path / "one", layer), read_weight(tmp_path / "other", layer))
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("--pattern", "5:4"), ["5:4"]),
+        (("--warmstart", "wandaa"), ["warmstart", "wandaa", "did you mean wanda"]),
+        (("--refiner", "{method: sparsefw, iterations: -1}"), ["iterations", "-1"]),
+        (("--refiner", "{method: sparsefw"), ["refiner", "YAML"]),
+        (("--refiner", "refit_swaps", "--refiner", "sparseswaps"), ["sparseswaps after refit_swaps"]),
+        (("--samples", 100), ["samples", "100"]),
+        (("--length", 1), ["length", "1"]),
+        (("--length", 100), ["length", "100", "64"]),
+        (("--device", "tpu"), ["device", "tpu"]),
+        (("--draw", "random"), ["draw", "random"]),
+        (("--text", "nothing.txt"), ["nothing.txt"]),
+    ],
+)
+def test_a_wrong_option_is_refused_before_anything_is_written(model, text, tmp_path, monkeypatch, words, named):
+    monkeypatch.setenv("COLUMNS", "200")
+    done = prunelib("prune", model, "--text", text, *FEW, *words, "--out", tmp_path / "pruned")
+    assert done.exit_code == 2
+    assert all(fact in done.stderr for fact in named)
+    assert not (tmp_path / "pruned").exists()
+
+
+def test_a_folder_with_files_is_refused_first(model, text, tmp_path):
+    (tmp_path / "pruned").mkdir()
+    (tmp_path / "pruned" / "mine.txt").touch()
+    done = prunelib("prune", model, "--text", text, "--out", tmp_path / "pruned")
+    assert done.exit_code == 2
+    assert f"{tmp_path / 'pruned'}: exists" in done.stderr
+
+
+def test_neither_a_folder_nor_on_the_hub(text, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", _offline)
+    done = prunelib("prune", "owner/name", "--text", text, "--out", tmp_path / "pruned")
+    assert done.exit_code == 2
+    assert "owner/name" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def _offline(*_, **__):
+    raise ConnectionError("no route to the hub")
