@@ -15,7 +15,7 @@ if not (3, 11) <= sys.version_info[:2] <= (3, 14) or (platform.system(), platfor
 endef
 export SUPPORTED
 
-.PHONY: help run test quick triton cases e2e lint constraints clean
+.PHONY: help run demo test quick triton cases e2e lint constraints clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -23,6 +23,9 @@ help:  ## show this list
 
 run: .venv/run  ## set up, run every stage that params.yaml asks for, and print the main figures
 	$(BIN)/prunelib run
+
+demo: .venv/run  ## set up, and prune the default model at 2:4 by three methods in a few minutes
+	$(BIN)/prunelib demo
 
 test: .venv/test lint  ## set up, and run all checks and tests but the open cases and the end-to-end run
 	$(BIN)/pytest -n 2 --dist loadfile -m "not cases and not e2e"

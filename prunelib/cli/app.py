@@ -134,6 +134,19 @@ def prune(
 
 
 @app.command()
+def demo() -> None:
+    """Prune the first model of the grid at 2:4 by three methods, in a few minutes, and print what changes.
+
+    ```
+    prunelib demo
+    ```
+    """
+    from prunelib.cli import demo as command
+
+    command.demo()
+
+
+@app.command()
 def run(
     cell: Annotated[str | None, typer.Option(metavar="NAME", help="One cell of the grid, with what it needs.")] = None,
     pull: Annotated[bool, typer.Option("--pull", help="Take what is missing from the DVC remote.")] = False,

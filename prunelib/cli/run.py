@@ -57,7 +57,7 @@ def run(cell: str | None = None, *, pull: bool = False, force: bool = False, kee
     options = [f"--{name}" for name, wanted in (("pull", pull), ("force", force), ("keep-going", keep_going)) if wanted]
     if cell:
         known_name("--cell", cell, [each.full_name for each in params.grid.cells() if each.pattern])
-    if status := _reproduce([*options, *([f"evaluate@{cell}"] if cell else [])]):
+    if status := reproduce([*options, *([f"evaluate@{cell}"] if cell else [])]):
         sys.exit(status)
     if cell:
         return
@@ -67,7 +67,7 @@ def run(cell: str | None = None, *, pull: bool = False, force: bool = False, kee
     print(f"The whole report: {folder / PAGE}")  # noqa: T201 - output for the user
 
 
-def _reproduce(options: list[str]) -> int:
+def reproduce(options: list[str]) -> int:
     """Run ``dvc repro`` in this process with numbered stages, and return its exit status."""
     os.environ["PATH"] = search_path()  # the stages' commands begin with ``python``
     try:

@@ -92,7 +92,8 @@ def _validated(key: str, make: Callable[[], S]) -> S:
 def device_of(given: torch.device | str | None, model: PreTrainedModel) -> torch.device:
     """Return the device that runs blocks and refines masks; None: that of the model."""
     if given is None:
-        return model.device
+        own: torch.device = model.device
+        return own
     try:
         return torch.device(usable_device(str(given)))
     except ValueError as error:

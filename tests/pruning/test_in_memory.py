@@ -4,22 +4,28 @@ import warnings
 
 import pytest
 import torch
+from datasets import Dataset
 from families import random_windows, save, tiny_model
+from pipeline_project import character_tokenizer
 from runs import Bar
 
 from prunelib import refiners, warmstarts
 from prunelib.calibration.artifact import Calibration
 from prunelib.calibration.settings import CalibrationSettings
 from prunelib.calibration.shards import ShardCalibration, calibrate_in_shards
+from prunelib.calibration.windows import draw_in_documents, draw_windows, tokenize
+from prunelib.errors import ArtifactError, ModelError, PatternError, PruneError
 from prunelib.masks.allocation import Owl
-from prunelib.masks.packed import write_masks
+from prunelib.masks.packed import read_masks, write_masks
 from prunelib.masks.patterns import NOfM, PerLayer, PerRow
 from prunelib.masks.pruned import merge_pruned
+from prunelib.model.masked import apply_masks
 from prunelib.model.structure import find_layers, load_model
 from prunelib.model.weights import read_weight, weight_in
+from prunelib.pruning import on_the_fly
 from prunelib.pruning.chains import Chain
 from prunelib.pruning.in_memory import prune
-from prunelib.pruning.refinement import FinishedBlocks
+from prunelib.pruning.refinement import FinishedBlocks, refine_layer
 from prunelib.pruning.warmstart import warmstart_masks
 from prunelib.pruning.whole_model import ModelRefinement
 from prunelib.runtime.machine import machine
@@ -136,3 +142,147 @@ def test_nothing_but_the_layers_changes():
     parameters = {layer.parameter for layer in result.index.layers}
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, before[name]) != (name in parameters)
+
+
+class Stop(BaseException):
+    """Ctrl-C, at a place of the test's choice."""
+
+
+def test_what_stops_it_says_which_blocks_are_pruned(monkeypatch):
+    model, dense = tiny_model("llama"), tiny_model("llama").state_dict()
+    seen = []
+
+    def refine(*arguments, **keywords):
+        seen.append(arguments)
+        if len(seen) == 10:  # in the second block of seven layers
+            raise Stop
+        return refine_layer(*arguments, **keywords)
+
+    monkeypatch.setattr(on_the_fly, "refine_layer", refine)
+    model.train()
+    with pytest.raises(Stop) as stopped:
+        prune(model, None, WINDOWS, "50%", progress=False)
+    assert "1 of 2 blocks" in stopped.value.__notes__[0]
+    assert model.training
+    for name, tensor in model.state_dict().items():
+        pruned = name.startswith("model.layers.0.") and "_proj" in name
+        assert torch.equal(tensor, dense[name]) != pruned
+
+
+def test_the_result_is_saved_and_applied_to_another_model(tmp_path):
+    result = prune(tiny_model("mixtral"), None, WINDOWS, "2:4", progress=False)
+    result.save(tmp_path / "result")
+    masks = read_masks(
+        tmp_path / "result" / "masks.safetensors", {"pattern": {"kind": "n_of_m", "keep": 2, "group": 4}}
+    )
+    assert all(torch.equal(masks[name], mask) for name, mask in result.masks.items())
+    other = tiny_model("mixtral", dtype=torch.bfloat16)
+    dense = {layer.name: weight_in(other, layer).clone() for layer in result.index.layers}
+    result.apply(other)
+    for layer in result.index.layers:
+        assert torch.equal(weight_in(other, layer), dense[layer.name].masked_fill(~masks[layer.name], 0.0))
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").touch()
+    with pytest.raises(ArtifactError, match="mine"):
+        result.save(tmp_path / "mine")
+
+
+def test_masks_of_other_models_are_refused_before_anything_changes():
+    model = tiny_model("llama")
+    masks = {layer.name: torch.zeros(layer.rows, layer.inputs, dtype=torch.bool) for layer in find_layers(model).layers}
+    first = next(iter(masks))
+    for wrong in ({**masks, "other": masks[first]}, {**masks, first: masks[first][:1]}):
+        with pytest.raises(PatternError):
+            apply_masks(model, wrong)
+    assert torch.equal(model.get_parameter(f"{first}.weight"), tiny_model("llama").get_parameter(f"{first}.weight"))
+
+
+def test_masks_of_old_files_lack_the_prefix():
+    model = tiny_model("gpt2")
+    layer = find_layers(model).layers[0]
+    assert layer.name.startswith("transformer.")
+    apply_masks(
+        model, {layer.name.removeprefix("transformer."): torch.zeros(layer.rows, layer.inputs, dtype=torch.bool)}
+    )
+    assert not layer.weight(model).any()
+
+
+def test_the_table_has_a_row_per_layer_and_a_line_per_kind():
+    result = prune(tiny_model("llama"), None, WINDOWS, "50%", progress=False)
+    layers = result.layers
+    assert list(layers["name"]) == list(result.masks)
+    assert (layers["error_after"] <= layers["error_before"]).all()
+    assert (layers["kept"] == layers["rows"] * layers["inputs"] // 2).all()
+    assert (layers["seconds"] > 0).all()
+    assert layers["bound"].isna().all()
+    kinds = [line.split()[0] for line in repr(result).splitlines()[3:]]
+    assert kinds == [*dict.fromkeys(layers["kind"]), "all"]
+
+
+LETTERS = ["abcdefghij klmnop" * 10, "qrstu vwxyz." * 8]
+
+
+@pytest.mark.parametrize("draw", ["stream", "documents"])
+@pytest.mark.parametrize("form", [list, tuple, "dataset"])
+def test_texts_are_strings_or_a_data_set(form, draw):
+    tokenizer = character_tokenizer()
+    texts = Dataset.from_dict({"id": [1, 2], "text": LETTERS}) if form == "dataset" else form(LETTERS)
+    found = prune(tiny_model("llama"), tokenizer, texts, samples=3, length=9, seed=5, draw=draw, progress=False)
+    if draw == "stream":
+        windows = draw_windows(tokenize(LETTERS, tokenizer), 3, 9, 5)
+    else:
+        windows = draw_in_documents(LETTERS, tokenizer, 3, 9, 5)
+    expected = prune(tiny_model("llama"), None, windows.long(), progress=False)
+    assert found.provenance["tokens"] == expected.provenance["tokens"]
+    assert all(torch.equal(mask, found.masks[name]) for name, mask in expected.masks.items())
+
+
+REFUSED = {
+    "pattern": ({"pattern": "5:4"}, ["5:4"]),
+    "no pattern": ({"pattern": 0.5}, ["pattern", "0.5"]),
+    "a pattern that does not fit": ({"pattern": "2:5"}, ["2:5", "layers.0"]),
+    "warm start": ({"warmstart": "wandaa"}, ["warmstart", "did you mean wanda"]),
+    "refiner": ({"refiner": "swaps"}, ["refiner", "did you mean sparseswaps"]),
+    "settings": ({"refiner": {"method": "sparsefw", "iterations": 0}}, ["iterations", "0"]),
+    "order of a chain": ({"refiner": ["refit_swaps", "sparseswaps"]}, ["sparseswaps after refit_swaps"]),
+    "samples": ({"samples": 0}, ["samples", "0"]),
+    "held out": ({"refiner": SWAPS.model_copy(update={"early_stopping_interval": 1})}, ["held_out_samples"]),
+    "too many held out": ({"held_out_samples": 6}, ["held_out_samples", "6"]),
+    "inputs": ({"calibration_inputs": "pruned"}, ["inputs", "pruned"]),
+    "OWL": ({"pattern": "60%", "allocation": Owl(), "calibration_inputs": "sequential"}, ["OWL", "dense"]),
+    "allocation": ({"allocation": Owl()}, ["allocation", "2:4"]),
+    "device": ({"device": "cuda:99"}, ["device", "cuda:99"]),
+    "tokens": ({"texts": WINDOWS + 60}, ["texts", "64 rows"]),
+    "negative": ({"texts": WINDOWS - 64}, ["texts", "-"]),
+    "shape": ({"texts": WINDOWS[0]}, ["texts", "(12,)"]),
+    "floats": ({"texts": WINDOWS.float()}, ["texts", "float32"]),
+    "too long": ({"texts": random_windows(samples=2, length=65)}, ["length", "65", "64"]),
+    "no tokenizer": ({"texts": ["text"]}, ["tokenizer"]),
+    "no text": ({"texts": [], "tokenizer": character_tokenizer()}, ["texts"]),
+    "no strings": ({"texts": [1], "tokenizer": character_tokenizer()}, ["texts", "int"]),
+    "no column": ({"texts": Dataset.from_dict({"a": ["b"]}), "tokenizer": character_tokenizer()}, ["texts", "'a'"]),
+    "too little text": ({"texts": ["ab"], "tokenizer": character_tokenizer()}, ["samples"]),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_wrong_argument_is_refused_in_one_line_and_changes_nothing(case):
+    model, dense = tiny_model("llama"), tiny_model("llama").state_dict()
+    arguments, named = REFUSED[case]
+    with pytest.raises(PruneError) as refused:
+        prune(model, **{"tokenizer": None, "texts": WINDOWS, "length": 12, "progress": False, **arguments})
+    line = str(refused.value)
+    assert "\n" not in line
+    assert all(fact in line for fact in named), line
+    assert all(torch.equal(tensor, dense[name]) for name, tensor in model.state_dict().items())
+
+
+def test_what_is_no_transformers_model_on_one_device_is_refused():
+    with pytest.raises(ModelError, match="Linear"):
+        prune(torch.nn.Linear(2, 2), None, WINDOWS)
+    model = tiny_model("llama")
+    model.model.layers[1].to("meta")
+    with pytest.raises(ModelError, match="cpu, meta"):
+        prune(model, None, WINDOWS)
+    with pytest.raises(ModelError, match="allow_uncovered"):
+        prune(tiny_model("mamba"), None, WINDOWS)
