@@ -15,7 +15,7 @@ if not (3, 11) <= sys.version_info[:2] <= (3, 14) or (platform.system(), platfor
 endef
 export SUPPORTED
 
-.PHONY: help run demo test quick triton cases e2e lint constraints clean
+.PHONY: help run demo test quick triton cases e2e lint constraints docs clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -52,6 +52,9 @@ constraints: .venv/test  ## pin what is new in pyproject.toml, for every platfor
 	$(BIN)/uv pip compile --no-config --universal --python-version 3.11 --all-extras --no-annotate --no-header \
 		--quiet --output-file constraints.txt pyproject.toml
 
+docs: .venv/docs  ## the documentation, docs/site/index.html; offline, and links that lead nowhere fail
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --config-file docs/mkdocs.yml
+
 clean:  ## remove the environment; artifacts and the DVC cache stay
 	rm -rf .venv
 
@@ -63,6 +66,10 @@ clean:  ## remove the environment; artifacts and the DVC cache stay
 
 .venv/test: .venv/run
 	$(INSTALL) ".[workflow,evaluate,ray,test]"
+	touch $@
+
+.venv/docs: .venv/test
+	$(INSTALL) ".[workflow,evaluate,ray,test,docs]"
 	touch $@
 
 .venv/triton-%: | .venv/test

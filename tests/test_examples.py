@@ -1,0 +1,56 @@
+"""Every example runs through, as its first lines say."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from families import save, tiny_model
+from pipeline_project import LETTERS, character_tokenizer
+from safetensors import safe_open
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+
+
+def run(name, *arguments, folder):
+    words = [sys.executable, EXAMPLES / name, *arguments]
+    done = subprocess.run(words, cwd=folder, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("name", ["prune_a_layer.py", "write_a_refiner.py"])
+def test_an_example_of_one_layer_runs(name, tmp_path):
+    assert "error" in run(name, folder=tmp_path)
+
+
+def test_a_model_in_a_folder_is_pruned_and_saved(tmp_path):
+    folder = save(tiny_model("llama"), tmp_path / "dense")
+    character_tokenizer().save_pretrained(folder)
+    (tmp_path / "text.txt").write_text("".join(LETTERS[i * i % len(LETTERS)] for i in range(600)))
+    assert "down_proj" in run("prune_a_model.py", "dense", "text.txt", "out", folder=tmp_path)
+    with safe_open(tmp_path / "out" / "model" / "model.safetensors", framework="pt") as stream:
+        weight = stream.get_tensor("model.layers.0.mlp.up_proj.weight")
+    assert ((weight.view(-1, 4) != 0).sum(dim=1) <= 2).all()
+    assert (tmp_path / "out" / "masks" / "masks.safetensors").is_file()
+
+
+def test_the_example_of_a_refiner_is_found_in_the_folder_of_refiners(tmp_path):
+    shutil.copytree(ROOT / "prunelib", tmp_path / "prunelib", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(EXAMPLES / "write_a_refiner.py", tmp_path / "prunelib" / "refiners" / "first_swap.py")
+    words = [sys.executable, "-m", "prunelib", "methods"]
+    done = subprocess.run(words, cwd=tmp_path, text=True, capture_output=True, check=True)
+    assert "`first_swap`" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_changed_grid_is_run(tmp_path):
+    from pipeline_project import Project
+
+    project = Project.create(tmp_path / "project")
+    project.edit("grid.refiners", ["none"])
+    output = project.command(sys.executable, str(EXAMPLES / "run_a_grid.py"))
+    assert "nm14-wanda-none" in output
+    assert (project.folder / "reports" / "results.csv").is_file()
