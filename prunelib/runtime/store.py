@@ -202,6 +202,17 @@ def read_provenance(path: Path, kind: str) -> dict[str, Any]:
         return _verified(path, json.loads((stream.metadata() or {}).get(_HEADER, "{}")), kind)
 
 
+def tensors_identity(path: Path, kind: str) -> str:
+    """Return the SHA-256 of the header of an artifact: of its provenance and of the checksums of all its tensors.
+
+    Raises
+    ------
+    ArtifactError
+        As :func:`read_provenance`.
+    """
+    return sha256_json(read_provenance(path, kind))
+
+
 def read_tensors(path: Path, kind: str, names: Iterable[str] | None = None) -> dict[str, "torch.Tensor"]:
     """Read tensors of an artifact of the given kind, those of these names or all, and verify their checksums.
 
