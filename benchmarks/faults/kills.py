@@ -19,8 +19,9 @@ import signal
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PRUNELIB_THREADS": "1"}
 os.environ |= {"HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg"}
@@ -32,28 +33,39 @@ from record import RESULTS, measured, write_results
 from rich.console import Console
 from rich.table import Table
 
-import prunelib.evaluation.harness  # noqa: F401 - heavy, and imported late by evaluation
-
 NAME = "kills"
+T = TypeVar("T")
 KEYS = ("stage", "signal", "start", "moment", "removal")
 
 
 def plan(trials: Trials, draw: random.Random) -> Iterator[tuple[Command, Mode, int, int | None]]:
     """Yield trials without end: command, mode, signal, and the operation before which to kill.
 
-    Every command is killed before each operation once, in an order that the seed decides, before one comes again.
+    Each command has its turn, every time in another mode and with another signal. In a mode it is killed before each
+    operation once, in an order that the seed decides, before one comes again.
     """
-    kinds = [(command, mode) for command in COMMANDS for mode in MODES if command.replaces or mode.start == "nothing"]
-    draw.shuffle(kinds)
-    left: dict[tuple[Command, Mode], list[int]] = {}
-    for number, (command, mode) in zip(itertools.cycle(SIGNALS), itertools.cycle(kinds), strict=False):
+    kinds = {command: itertools.cycle(_shuffled(draw, kinds_of(command))) for command in COMMANDS}
+    left: dict[tuple[Command, Mode], Iterator[int]] = {}
+    for command in itertools.cycle(_shuffled(draw, COMMANDS)):
+        mode, number = next(kinds[command])
         if not mode.at_operation:
             yield command, mode, number, None
             continue
-        if not left.get((command, mode)):
-            left[command, mode] = list(range(1, trials.operations(command, mode) + 1))
-            draw.shuffle(left[command, mode])
-        yield command, mode, number, left[command, mode].pop()
+        if (command, mode) not in left:
+            operations = range(1, trials.operations(command, mode) + 1)
+            left[command, mode] = itertools.cycle(_shuffled(draw, operations))
+        yield command, mode, number, next(left[command, mode])
+
+
+def kinds_of(command: Command) -> Iterator[tuple[Mode, int]]:
+    """Return the modes in which a command can be run, each with every signal."""
+    return itertools.product((mode for mode in MODES if command.replaces or mode.start == "nothing"), SIGNALS)
+
+
+def _shuffled(draw: random.Random, values: Iterable[T]) -> list[T]:
+    found = list(values)
+    draw.shuffle(found)
+    return found
 
 
 def counted(key: tuple[str, ...], outcome: Outcome) -> Counter:

@@ -2,6 +2,7 @@
 
 import atexit
 import functools
+import importlib
 import mmap
 import os
 import runpy
@@ -24,6 +25,16 @@ from prunelib.workflow import code_of
 LONGEST = 180.0
 """Seconds after which a script counts as stuck; undisturbed ones take a few."""
 _POLL = 0.0005
+_IMPORTED_LATE = (
+    "matplotlib.backends.backend_svg",
+    "prunelib.cli.apply",
+    "prunelib.cli.export",
+    "prunelib.evaluation.harness",
+    "prunelib.kernels.frank_wolfe.cpu",
+    "prunelib.kernels.swaps.cpu",
+    "scipy.io",
+    "transformers.models.llama.modeling_llama",
+)
 
 
 @dataclass(frozen=True)
@@ -65,8 +76,10 @@ class Ended(NamedTuple):
 
 
 def prepare(folder: Path) -> None:
-    """Import what the scripts in a folder import, and hash what they hash, so that children need not."""
+    """Import what the scripts in a folder import, at once or late, and hash what they hash: children need not."""
     code._computed = functools.cache(code._computed)  # parses the sources, half of a child's time
+    for name in _IMPORTED_LATE:
+        importlib.import_module(name)
     for script in sorted(folder.glob("*.py")):
         runpy.run_path(str(script), run_name="imported")
         if script.stem in {"calibrate", "refine", "evaluate"}:

@@ -98,6 +98,8 @@ def _commands() -> Iterator[Command]:
         chosen = Script(("stages/warmstart.py", *CELL[:8]))
         yield Command(f"warmstart, {project}", "warmstart", chosen, warmstart, project=project)
         yield from (_refine(refiner, project) for refiner in refiners)
+        script, output = Script(("stages/evaluate.py", *CELL)), _RESULT.format("swaps")
+        yield Command(f"evaluate swaps, {project}", "evaluate", script, (output,), project=project)
 
 
 COMMANDS = tuple(_commands())
