@@ -225,10 +225,11 @@ class Trials:
     def _give_own_inputs(self, command: Command, work: Path) -> None:
         """Replace all files of a project with other settings, but for what the command writes."""
         own, outputs = self._folder / command.project, tuple(f"{output}/" for output in command.outputs)
-        for name, content in _files(own).items():
-            if content is not None and not f"{name}/".startswith(outputs):
+        for file in own.rglob("*"):
+            name = file.relative_to(own)
+            if file.is_file() and file.suffix != ".lock" and not f"{name.as_posix()}/".startswith(outputs):
                 (work / name).parent.mkdir(parents=True, exist_ok=True)
-                (work / name).write_bytes(content)
+                shutil.copyfile(file, work / name)
 
     def _run_all(self, project: str) -> None:
         """Run all commands that make outputs of a project, and note how those ended whose own project it is."""
