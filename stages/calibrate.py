@@ -51,7 +51,7 @@ def calibrate(params: Params, model: str, seed: int) -> None:
         "tokenizer": tokenizer_identity(tokenizer),
         "settings": {**settings.model_dump(), "seed": seed},
     }
-    decides = {**drawn_from, "dtype": source.dtype, "code": workflow.code_of("calibrate")}
+    decides = {**drawn_from, "bos": bos, "dtype": source.dtype, "code": workflow.code_of("calibrate")}
     require_capacity_to_calibrate(workflow.calibration_folder(cell), index, settings, token_bytes)
     with (
         resumable(f"calibrate-{cell.full_name}", decides) as scratch,

@@ -1,12 +1,13 @@
 """Evaluate a pruned model, or the dense one with only --model: perplexity, zero-shot tasks, sparsity, pruning error."""
 
 from prunelib import workflow
-from prunelib.calibration.windows import bos_of
+from prunelib.calibration.windows import bos_of, tokenizer_identity
 from prunelib.cell import Cell
 from prunelib.evaluation.held_out import held_out_texts, held_out_windows
 from prunelib.evaluation.parts import Evaluation, evaluate_parts
 from prunelib.evaluation.pruned import mean_errors
 from prunelib.evaluation.zeroshot import check_tasks
+from prunelib.masks.pruned import pruned_identity
 from prunelib.model.structure import load_tokenizer
 from prunelib.params import Params
 from prunelib.planning.checks import require_capacity_to_evaluate
@@ -34,7 +35,9 @@ def evaluate(
     bos = bos_of(tokenizer) if source.bos_per_window else None
     windows = held_out_windows(texts, tokenizer, settings.perplexity, bos)
     evaluated = workflow.evaluated(params, cell)
-    decides = {**evaluated, "code": workflow.code_of("evaluate")}
+    pruned = workflow.refined_folder(cell) if pattern else None
+    decided_by = {"tokenizer": tokenizer_identity(tokenizer), "pruned": pruned and pruned_identity(pruned)}
+    decides = {**evaluated, **decided_by, "code": workflow.code_of("evaluate")}
     made_from = workflow.made_from(params, cell) if pattern else {}
     with (
         resumable(f"evaluate-{cell.full_name}", decides) as scratch,
@@ -44,7 +47,7 @@ def evaluate(
             scratch=scratch,
             folder=folder,
             dtype=source.dtype,
-            pruned=workflow.refined_folder(cell) if pattern else None,
+            pruned=pruned,
             made_from=made_from,
             perplexity=settings.perplexity,
             tasks=settings.tasks,

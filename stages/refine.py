@@ -44,7 +44,8 @@ def refine(params: Params, model: str, seed: int, pattern: str, warmstart: str, 
     compiling = partial(note, "compiling kernels, once on this machine")
     warm_up(settings, chosen, device, widths, compiling, machine().compute)
     rows = sum(layer.rows for layer in calibration.index.layers) * len(steps_of(settings))
-    decides = {**provenance, "start": sha256_file(start_file), "dtype": dtype, "code": workflow.code_of("refine")}
+    decided_by = {"calibration": calibration.identity(), "start": sha256_file(start_file)}
+    decides = {**provenance, **decided_by, "dtype": dtype, "code": workflow.code_of("refine")}
     with (
         resumable(f"refine-{cell.full_name}", decides) as scratch,
         meter(f"refine {cell.name}", rows, "rows") as bar,

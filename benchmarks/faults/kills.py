@@ -1,109 +1,141 @@
-"""Does a stage that is killed at random moments end as if it had not been? The default model, with SIGKILL.
+"""Does a stage that is killed at any moment end as if it had not been? A tiny model, and all stages and commands.
 
-    python benchmarks/faults/kills.py [--kills 50] [--seed 0]
+    nice -n 10 python benchmarks/faults/kills.py [--kills 500] [--seed 0] [--dry]
 
-Needs ``dvc repro`` to have run: what it made is what must come out. Works in scratch/kills, on one cell. Calibration,
-refinement and evaluation are killed in turn, each a few times before it may run through, until there were so many
-kills; every file is then compared. Prints a table and writes benchmarks/results/kills.json; ends with 1 where a file
-differs.
+SIGKILL, SIGTERM and SIGINT, one to three in a row: before each file operation of each stage in turn and at random
+moments; from nothing, over its outputs, and over those of other settings; with removal as on a local disk and as on
+NFS. Then the stage runs through: every file must be that of a run that nothing disturbed, nothing else may stay, and
+SIGINT must have ended with one line and status 130. Children are forked from a process that has the libraries
+imported. Prints a table and adds a run to benchmarks/results/kills.json (``--dry`` adds none); ends with 1 where
+anything differs or is stuck. Linux only.
 """
 
 import argparse
-import contextlib
+import itertools
+import json
 import os
 import random
-import shutil
 import signal
-import subprocess
 import sys
-import time
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
+os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PRUNELIB_THREADS": "1"}
+os.environ |= {"HF_HUB_OFFLINE": "1", "MPLBACKEND": "Agg"}
+sys.path.extend(str(Path(__file__).parents[2] / folder) for folder in ("benchmarks/support", "tests/support"))
+
+import forked
+from kill_trials import COMMANDS, MODES, SIGNALS, Command, Mode, Outcome, Trials
+from record import RESULTS, measured, write_results
 from rich.console import Console
 from rich.table import Table
 
-sys.path.append(str(Path(__file__).parents[1] / "support"))
-from record import write_results
-
-PROJECT = Path.cwd()
-COPY = PROJECT / "scratch" / "kills"
-CELL = ("--model", "smollm2_135m", "--seed", "0", "--pattern", "row60", "--warmstart", "wanda", "--refiner", "swaps")
-STAGES = {
-    "calibrate": (CELL[:4], ("artifacts/calibration/smollm2_135m/0",)),
-    "refine": (CELL, ("artifacts/refined/smollm2_135m/0/row60-wanda-swaps", "results/layers/smollm2_135m/0")),
-    "evaluate": (CELL, ("results/cells/smollm2_135m/0",)),
-}
-LONGEST = 15.0  # seconds from the beginning of a stage's work to a kill
-IN_A_ROW = 8  # kills of a stage before it may run through
+NAME = "kills"
+T = TypeVar("T")
+KEYS = ("stage", "signal", "start", "moment", "removal")
 
 
-def prepare() -> None:
-    """A copy of the project: code and settings, and what the stages read, linked."""
-    shutil.rmtree(COPY, ignore_errors=True)
-    for name in ("stages", "prunelib"):
-        shutil.copytree(PROJECT / name, COPY / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(PROJECT / "params.yaml", COPY)
-    shutil.copytree(PROJECT / "artifacts", COPY / "artifacts", copy_function=os.link)
-    layers = Path("results/layers/smollm2_135m/0/row60-wanda-swaps.json")
-    (COPY / layers.parent).mkdir(parents=True)
-    os.link(PROJECT / layers, COPY / layers)
+def plan(trials: Trials, draw: random.Random) -> Iterator[tuple[Command, Mode, int, int | None]]:
+    """Yield trials without end: command, mode, signal, and the operation before which to kill.
+
+    Each command has its turn, every time in another mode and with another signal. In a mode it is killed before each
+    operation once, in an order that the seed decides, before one comes again.
+    """
+    kinds = {command: itertools.cycle(_shuffled(draw, kinds_of(command))) for command in COMMANDS}
+    left: dict[tuple[Command, Mode], Iterator[int]] = {}
+    for command in itertools.cycle(_shuffled(draw, COMMANDS)):
+        mode, number = next(kinds[command])
+        if not mode.at_operation:
+            yield command, mode, number, None
+            continue
+        if (command, mode) not in left:
+            operations = range(1, trials.operations(command, mode) + 1)
+            left[command, mode] = itertools.cycle(_shuffled(draw, operations))
+        yield command, mode, number, next(left[command, mode])
 
 
-def files(root: Path, folders: tuple[str, ...]) -> dict[str, bytes]:
-    """Contents of all files of one cell in these folders."""
-    found = [path for folder in folders for path in (root / folder).rglob("*") if path.is_file()]
-    of_cell = [path for path in found if "results" not in path.parts or path.stem == "row60-wanda-swaps"]
-    return {str(path.relative_to(root)): path.read_bytes() for path in of_cell}
+def kinds_of(command: Command) -> Iterator[tuple[Mode, int]]:
+    """Return the modes in which a command can be run, each with every signal."""
+    return itertools.product((mode for mode in MODES if command.replaces or mode.start == "nothing"), SIGNALS)
 
 
-def holds(stage: str, pid: int) -> bool:
-    """Whether a process has begun to work; the note of one that was killed stays until the next."""
-    notes = (COPY / "scratch").glob(f"{stage}-*.holder")
-    with contextlib.suppress(FileNotFoundError):
-        return any(note.read_text() == f"process {pid}\n" for note in notes)
-    return False
+def _shuffled(draw: random.Random, values: Iterable[T]) -> list[T]:
+    found = list(values)
+    draw.shuffle(found)
+    return found
 
 
-def run_until(stage: str, seconds: float) -> bool:
-    """Run a stage and kill it so long after it has begun to work; whether it was still running then."""
-    words = (sys.executable, f"stages/{stage}.py", *STAGES[stage][0])
-    environment = {**os.environ, "PYTHONPATH": str(COPY)}
-    with subprocess.Popen(words, cwd=COPY, env=environment, stderr=subprocess.DEVNULL) as running:
-        while not holds(stage, running.pid) and running.poll() is None:
-            time.sleep(0.01)
-        try:
-            return running.wait(timeout=seconds) != 0
-        except subprocess.TimeoutExpired:
-            running.send_signal(signal.SIGKILL)
-            return True
+def counted(key: tuple[str, ...], outcome: Outcome) -> Counter:
+    """Count an outcome under a key."""
+    found = {"kills": outcome.kills, "different": bool(outcome.differences), "stuck": outcome.stuck}
+    return Counter({(key, name): int(value) for name, value in found.items()})
 
 
-def through(stage: str, draw: random.Random, kills: int) -> dict:
-    """Kill a stage until it is through, or so many times and then no more."""
-    killed = 0
-    while run_until(stage, draw.uniform(0, LONGEST) if killed < kills else 3600):
-        killed += 1
-    expected, found = (files(root, STAGES[stage][1]) for root in (PROJECT, COPY))
-    different = sorted(name for name in expected | found if expected.get(name) != found.get(name))
-    return {"stage": stage, "kills": killed, "files": len(expected), "different": different}
+def key_of(command: Command, mode: Mode, number: int) -> tuple[str, ...]:
+    """Return what kills are counted by."""
+    moment = "operation" if mode.at_operation else "random"
+    return command.stage, signal.Signals(number).name, mode.start, moment, "nfs" if mode.refuses else "local"
+
+
+def run(kills: int, seed: int) -> Counter:
+    """Try until there were so many kills; counts of kills, differences and stuck runs."""
+    forked.prepare(Path("stages"))
+    counts: Counter = Counter()
+    draw = random.Random(seed)  # noqa: S311 - no secret
+    with tempfile.TemporaryDirectory() as folder:
+        trials = Trials(Path(folder), draw)
+        done = 0
+        for command, mode, number, operation in plan(trials, draw):
+            outcome = trials.trial(command, mode, number, operation)
+            counts.update(counted(key_of(command, mode, number), outcome))
+            for difference in outcome.differences:
+                print(difference, flush=True)
+            done += outcome.kills
+            if done >= kills:
+                return counts
+    raise AssertionError("the plan has no end")
 
 
 def main() -> None:
-    """Kill, compare, print, and write the results."""
+    """Kill, compare, print, and add the counts to the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--kills", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--dry", action="store_true", help="leave the results as they are")
     arguments = parser.parse_args()
-    prepare()
-    draw, records = random.Random(arguments.seed), []  # noqa: S311 - no secret
-    while (left := arguments.kills - sum(record["kills"] for record in records)) > 0:
-        records.append(through(list(STAGES)[len(records) % len(STAGES)], draw, min(left, IN_A_ROW)))
-    table = Table("stage", "kills", "files", "different")
-    for record in records:
-        table.add_row(record["stage"], str(record["kills"]), str(record["files"]), str(len(record["different"])))
-    Console(width=100).print(table)
-    write_results("kills", {**vars(arguments), "records": records})
-    raise SystemExit(any(record["different"] for record in records))
+    counts = run(arguments.kills, arguments.seed)
+    records = [
+        {**dict(zip(KEYS, key, strict=True)), **{name: counts[key, name] for name in ("kills", "different", "stuck")}}
+        for key in sorted({key for key, _ in counts})
+    ]
+    Console(width=100).print(table(records))
+    if not arguments.dry:
+        add(arguments.seed, records)
+    raise SystemExit(any(record["different"] or record["stuck"] for record in records))
+
+
+def table(records: list[dict]) -> Table:
+    """Sum the records by stage and signal."""
+    result = Table("stage", "signal", "kills", "different", "stuck")
+    for (stage, name), group in itertools.groupby(records, lambda record: (record["stage"], record["signal"])):
+        of_group = list(group)
+        sums = (str(sum(record[key] for record in of_group)) for key in ("kills", "different", "stuck"))
+        result.add_row(stage, name, *sums)
+    return result
+
+
+def add(seed: int, records: list[dict]) -> None:
+    """Add a run to the results, and renew the sums over all runs."""
+    file = RESULTS / f"{NAME}.json"
+    runs = json.loads(file.read_text(encoding="utf-8"))["runs"] if file.is_file() else []
+    runs.append({"measured": measured(None), "seed": seed, "records": records})
+    sums = {
+        key: sum(record[key] for each in runs for record in each["records"]) for key in ("kills", "different", "stuck")
+    }
+    write_results(NAME, {**sums, "runs": runs})
 
 
 if __name__ == "__main__":

@@ -71,6 +71,18 @@ class Calibration:
         """The forward pass that the calibration inputs come from."""
         return CalibrationInputs(self.settings["inputs"])
 
+    def identity(self) -> str:
+        """Return the SHA-256 over settings, tokens and Gram matrices, from the headers of their files.
+
+        Raises
+        ------
+        ArtifactError
+            If a file is missing or damaged.
+        """
+        blocks = range(self.index.blocks) if self.inputs.shared else ()
+        grams = [store.tensors_identity(block_file(self.folder, block), "gram") for block in blocks]
+        return store.sha256_json([store.tensors_identity(self.folder / _TOKENS, "tokens"), *grams])
+
     def windows(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return windows and held-out windows, both (samples, length) int32.
 

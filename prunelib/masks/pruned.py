@@ -95,6 +95,19 @@ def read_pruned(folder: Path, expected: Mapping[str, Any]) -> Pruned:
     return Pruned(masks, UpdatedWeights(kept, masks))
 
 
+def pruned_identity(folder: Path) -> str:
+    """Return the SHA-256 over the masks and weights of an artifact, from the headers of its files.
+
+    Raises
+    ------
+    ArtifactError
+        If a file is missing or damaged.
+    """
+    weights = folder / _WEIGHTS
+    found = [store.tensors_identity(folder / MASKS_FILE, "mask")]
+    return store.sha256_json([*found, *([store.tensors_identity(weights, "weights")] if weights.exists() else [])])
+
+
 def merge_pruned(parts: Sequence[Pruned]) -> Pruned:
     """Merge the parts of a pruned model; tensors on disk stay there."""
     masks = PackedMasks.joined(PackedMasks.of(part.masks) for part in parts)

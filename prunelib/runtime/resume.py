@@ -19,7 +19,7 @@ from prunelib.errors import ArtifactError, StageError
 from prunelib.runtime import store
 
 SCRATCH = Path("scratch")
-_VALUE = "value"
+_VALUE, _HASH = "value", "[0-9a-f]" * 16
 
 
 Part = TypeVar("Part", int, str)
@@ -110,9 +110,11 @@ def resumable(name: str, decides: Mapping[str, Any]) -> Iterator[Path]:
     """
     folder = SCRATCH / f"{name}-{store.sha256_json(dict(decides))[:16]}"
     with alone(name):
-        for other in SCRATCH.glob(f"{name}-{'[0-9a-f]' * 16}"):
+        for other in SCRATCH.glob(f"{name}-{_HASH}"):
             if other != folder:
                 store.remove(other)
+        for removed in SCRATCH.glob(f".{name}-{_HASH}.*.partial"):  # by a process that was killed meanwhile
+            store.discard(removed)
         with _accessible(folder):
             folder.mkdir(exist_ok=True)
         yield folder

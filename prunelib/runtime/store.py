@@ -87,7 +87,7 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.replace(path)
         _sync_names(path.parent)
     finally:
-        _discard(temporary)
+        discard(temporary)
 
 
 def require_new(folder: Path) -> None:
@@ -129,7 +129,7 @@ def replacing_folder(path: Path) -> Iterator[Path]:
             _exchange(temporary, path)
         _sync_names(path.parent)
     finally:
-        _discard(temporary)
+        discard(temporary)
 
 
 def remove(path: Path) -> None:
@@ -150,7 +150,16 @@ def remove(path: Path) -> None:
         asides = (path.with_name(f".{path.name}.{os.getpid()}.{number}.partial") for number in itertools.count())
         aside = next(name for name in asides if not os.path.lexists(name))
         path.rename(aside)
-    _discard(aside)
+    discard(aside)
+
+
+def discard(path: Path) -> None:
+    """Remove a file or folder that nothing reads under its name; if that fails, the next write tries again."""
+    with contextlib.suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink()
 
 
 def publish(folder: Path, path: Path) -> None:
@@ -203,6 +212,17 @@ def read_provenance(path: Path, kind: str) -> dict[str, Any]:
     """
     with _opened(path) as stream:
         return _verified(path, json.loads((stream.metadata() or {}).get(_HEADER, "{}")), kind)
+
+
+def tensors_identity(path: Path, kind: str) -> str:
+    """Return the SHA-256 of the header of an artifact: of its provenance and of the checksums of all its tensors.
+
+    Raises
+    ------
+    ArtifactError
+        As :func:`read_provenance`.
+    """
+    return sha256_json(read_provenance(path, kind))
 
 
 def read_tensors(path: Path, kind: str, names: Iterable[str] | None = None) -> dict[str, "torch.Tensor"]:
@@ -384,7 +404,7 @@ def _make_way(path: Path) -> None:
         if leftover[2] == ".old":
             _put_back(found, path)
         else:
-            _discard(found)
+            discard(found)
 
 
 def _is_other_process(pid: int) -> bool:
@@ -420,16 +440,7 @@ def _put_back(old: Path, path: Path) -> None:
     """Rename ``old`` back to ``path`` if nothing replaced it; otherwise discard it."""
     if os.path.lexists(old) and not os.path.lexists(path):
         old.rename(path)
-    _discard(old)
-
-
-def _discard(path: Path) -> None:
-    """Remove a file or folder; if that fails, the next write tries again."""
-    with contextlib.suppress(OSError):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink()
+    discard(old)
 
 
 @contextlib.contextmanager

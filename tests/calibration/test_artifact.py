@@ -53,6 +53,15 @@ def test_what_was_written_comes_back(written, index, layer):
     assert set(calibration.energies) == {layer.name for layer in index.layers}
 
 
+def test_its_identity_is_of_settings_and_of_gram_matrices(written, layer):
+    calibration = Calibration.open(written, "m")
+    first = calibration.identity()
+    write_grams(written, 0, ({layer.gram: known(GRAM)},), {**calibration.provenance, **COUNTS})
+    second = calibration.identity()
+    write_tokens(written, random_windows(2, 8), NONE, {"model": "m", "settings": {"inputs": "dense", "batch": 2}})
+    assert len({first, second, Calibration.open(written, "m").identity()}) == 3
+
+
 def test_further_statistics_come_back(written, layer):
     calibration = Calibration.open(written, "m")
     extra = calibration.extra_inputs(layer)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from prunelib.errors import ArtifactError
-from prunelib.masks.pruned import Pruned, read_pruned, write_pruned
+from prunelib.masks.pruned import Pruned, pruned_identity, read_pruned, write_pruned
 from prunelib.runtime import store
 
 PROVENANCE = {"model": "abc", "tokens": "def"}
@@ -25,6 +25,20 @@ def test_a_mask_alone_has_no_weights_and_replaces_weights(tmp_path):
     write_pruned(tmp_path / "cell", Pruned(MASKS, {"b": torch.ones(1, 9)}), PROVENANCE)
     write_pruned(tmp_path / "cell", Pruned(MASKS, {}), PROVENANCE)
     assert read_pruned(tmp_path / "cell", PROVENANCE).weights == {}
+
+
+def test_its_identity_is_of_masks_and_of_weights(tmp_path):
+    mask = torch.eye(4, dtype=torch.bool)
+    found = []
+    for masks, weights in (
+        (mask, {}),
+        (mask.flip(0), {}),
+        (mask, {"a": torch.eye(4)}),
+        (mask, {"a": 2 * torch.eye(4)}),
+    ):
+        write_pruned(tmp_path / "cell", Pruned({"a": masks}, weights), {})
+        found.append(pruned_identity(tmp_path / "cell"))
+    assert len(set(found)) == 4
 
 
 def test_weights_that_do_not_belong_are_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -105,6 +106,20 @@ def test_a_folder_that_cannot_be_removed_whole_does_not_come_back(monkeypatch):
     with resumable("refine-a", {}) as again:
         assert again == folder
         assert not list(again.iterdir())
+
+
+def test_what_a_killed_removal_left_goes_even_if_the_settings_have_changed(monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), resumable("refine-a", {"settings": 1}):
+        patch.setattr(shutil, "rmtree", interrupted)
+    (left,) = Path("scratch").glob(".*")
+    with resumable("refine", {}), resumable("refine-a-b", {}):
+        assert left.exists()
+    with resumable("refine-a", {"settings": 2}):
+        assert not left.exists()
+
+
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
 
 
 def test_a_scratch_that_cannot_be_used_is_one_line():

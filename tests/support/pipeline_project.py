@@ -77,12 +77,24 @@ class Project:
 
     @classmethod
     def create(cls, folder: Path) -> "Project":
+        """With a copy of the library and with DVC: what ``dvc repro`` needs."""
+        project = cls.of_stages(folder)
+        shutil.copytree(ROOT / "prunelib", folder / "prunelib", ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / ".gitignore", folder)
+        project.command("git", "init", "--quiet")
+        project.command("dvc", "init", "--quiet")
+        for name in (".dvcignore", ".dvc/config"):
+            shutil.copy(ROOT / name, folder / name)
+        project.commit("start")
+        return project
+
+    @classmethod
+    def of_stages(cls, folder: Path) -> "Project":
+        """Without git, DVC and the library: what the scripts of the stages need."""
         project = cls(folder)
         folder.mkdir(parents=True)
-        for name in ("stages", "prunelib"):
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / "stages", folder / "stages", ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "dvc.yaml", folder)
-        shutil.copy(ROOT / ".gitignore", folder)
         save(tiny_model("llama"), folder / "given" / "model")
         character_tokenizer().save_pretrained(folder / "given" / "model")
         for text, offset in (("ours", 0), ("theirs", 7)):
@@ -91,11 +103,6 @@ class Project:
                 path.parent.mkdir(exist_ok=True)
                 path.write_text("".join(LETTERS[(i * i + offset + number * i) % len(LETTERS)] for i in range(90)))
         project.write_params(PARAMS)
-        project.command("git", "init", "--quiet")
-        project.command("dvc", "init", "--quiet")
-        for name in (".dvcignore", ".dvc/config"):
-            shutil.copy(ROOT / name, folder / name)
-        project.commit("start")
         return project
 
     def copy(self, folder: Path) -> "Project":
