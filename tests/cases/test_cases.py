@@ -48,6 +48,7 @@ GONE = {
     "40_matrix_never_called",
     "41_float8_tensors",
     "44_gguf",
+    "50_widths_known_late",
     "51_part_of_a_snapshot",
     "53_line_endings",
     "54_a_group_of_tasks",
