@@ -31,6 +31,7 @@ GONE = {
     "16_markup_in_the_report",
     "17_config_larger_than_its_weights",
     "18_limit_of_the_container",
+    "20_work_without_end",
     "21_lines_that_mislead",
     "22_files_that_are_not_the_models",
     "24_fewer_blocks_than_the_file",
