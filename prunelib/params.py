@@ -21,12 +21,12 @@ from prunelib.masks.patterns import AnyPattern
 from prunelib.methods import registry
 from prunelib.pruning.chains import AnyRefiner, needs_held_out, steps_of
 from prunelib.pruning.warmstart import AnyWarmStart
-from prunelib.settings import Settings, among
+from prunelib.settings import Seed, Settings, among
 from prunelib.sources import ModelSource, TaskSource, TextSource
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_]+$")]
 Names = Annotated[tuple[Name, ...], Field(min_length=1)]
-Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)]
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1)]
 
 
 def _with_method(entries: Any) -> Any:

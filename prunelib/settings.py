@@ -1,10 +1,33 @@
-"""The base of all settings classes: frozen, and an error names an unknown key."""
+"""The base of all settings classes: frozen, and an error names an unknown key. Bounds that several classes share.
+
+Every number has an upper bound, far above what is of use, so that a mistake is refused instead of worked on.
+"""
 
 import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+MOST_DAMPING = 1e6
+"""Highest damping, relative to the Gram matrix's diagonal: above it, the rounding of float32 is as large as what the
+inputs have in common, and the result that of independent inputs."""
+
+Damping = Annotated[float, Field(ge=0, le=MOST_DAMPING)]
+"""A multiple of the mean of a Gram matrix's diagonal, added to it."""
+
+Iterations = Annotated[int, Field(ge=1, le=10**6)]
+"""A maximum number of iterations over a matrix: by then even Frank-Wolfe's gap, which falls as 1 / t, has fallen to the
+precision of float32."""
+
+Count = Annotated[int, Field(ge=1, le=10**9)]
+"""A number of windows, items, tokens or swaps: more than any text, task or row has."""
+
+Length = Annotated[int, Field(ge=2, le=10**7)]
+"""Tokens in a window: the longest context of any model."""
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""The seed of a draw: 32 bits, as every generator takes."""
 
 
 class Settings(BaseModel):

@@ -1,7 +1,5 @@
 """Draw the calibration windows of a model and accumulate the Gram matrices of its layers over them."""
 
-from pathlib import Path
-
 from prunelib import workflow
 from prunelib.calibration.shards import ShardCalibration, calibrate_in_shards
 from prunelib.calibration.windows import (
@@ -17,7 +15,7 @@ from prunelib.model.agreement import check_blockwise
 from prunelib.model.layers import LayerIndex, dense_by_reason, require_coverage
 from prunelib.model.structure import check_length, find_layers, load_model, load_tokenizer
 from prunelib.params import Params
-from prunelib.planning.checks import require_capacity_to_calibrate
+from prunelib.planning.checks import require_capacity_to_calibrate, require_patterns_that_fit
 from prunelib.runtime.progress import meter, note
 from prunelib.runtime.resume import resumable
 from prunelib.runtime.store import publish
@@ -40,9 +38,10 @@ def calibrate(params: Params, model: str, seed: int) -> None:
         windows = draw_windows(tokenize(documents, tokenizer), samples, settings.length, seed, bos)
     else:
         windows = draw_in_documents(documents, tokenizer, samples, settings.length, seed, bos)
-    index, token_bytes = _layers(folder, source.dtype, settings.length)
+    index, token_bytes = _layers(params, model)
     if not source.allow_uncovered:
         require_coverage(index)
+    require_patterns_that_fit({name: params.patterns[name] for name in params.grid.patterns}, index)
     for line in dense_by_reason(index):
         note(line)
     drawn_from = {
@@ -62,10 +61,12 @@ def calibrate(params: Params, model: str, seed: int) -> None:
         publish(calibrate_in_shards(calibration, parts, drawn_from, bar), workflow.calibration_folder(cell))
 
 
-def _layers(folder: Path, dtype: str, length: int) -> tuple[LayerIndex, int]:
+def _layers(params: Params, name: str) -> tuple[LayerIndex, int]:
     """Return the layers of a model and the bytes of a token's hidden state, after checks that it can be run."""
-    model = load_model(folder, dtype, "cpu")
-    check_length(model, length, "calibration.length")
+    folder = workflow.model_folder(name)
+    model = load_model(folder, params.models[name].dtype, "cpu")
+    check_length(model, params.calibration.length, "calibration.length")
+    check_length(model, params.evaluation.perplexity.length, "evaluation.perplexity.length")
     index = find_layers(model, folder)
     check_blockwise(model, index.block_list)
     return index, model.config.get_text_config().hidden_size * model.dtype.itemsize

@@ -68,8 +68,17 @@ def _quadratic_forms(gram: torch.Tensor, weight: torch.Tensor, error: Callable[[
 
 
 def damped(gram: torch.Tensor, share: float) -> torch.Tensor:
-    """Return G + share * mean(diag G) * I, (inputs, inputs): as if each input had independent noise."""
-    return gram + share * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    """Return G + share * mean(diag G) * I, (inputs, inputs): as if each input had independent noise.
+
+    Raises
+    ------
+    NumericalError
+        If that is beyond the range of the Gram matrix's dtype.
+    """
+    noisy = gram + share * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    if not noisy.diagonal().isfinite().all():
+        raise NumericalError(f"damping = {share}: too large for the Gram matrix, its diagonal is no longer finite")
+    return noisy
 
 
 def output_energy(weight: torch.Tensor, gram: torch.Tensor) -> float:

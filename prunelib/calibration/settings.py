@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from prunelib.settings import Settings
+from prunelib.settings import Count, Length, Settings
 
 
 class CalibrationInputs(StrEnum):
@@ -54,14 +54,14 @@ class CalibrationSettings(Settings):
     """
 
     text: str
-    samples: int = Field(ge=1)
-    length: int = Field(ge=2)
-    batch: int = Field(ge=1)
-    held_out_samples: int = Field(default=0, ge=0)
+    samples: Count
+    length: Length
+    batch: Count
+    held_out_samples: int = Field(default=0, ge=0, le=10**9)
     draw: Literal["stream", "documents"] = "stream"
     inputs: CalibrationInputs = CalibrationInputs.DENSE
-    min_tokens: int = Field(default=64, ge=1)
-    shards: int = Field(default=1, ge=1)
+    min_tokens: Count = 64
+    shards: Count = 1
 
     @model_validator(mode="after")
     def _held_out_windows_are_apart(self) -> "CalibrationSettings":

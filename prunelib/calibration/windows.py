@@ -110,23 +110,29 @@ def draw_in_documents(
     Raises
     ------
     ParamsError
-        If no document is longer than a window.
+        If no document is longer than a window, or the windows together are longer than the documents.
     """
+    size = sum(len(text.encode()) for text in texts)
+    if samples * length > size:
+        raise ParamsError(
+            f"calibration.samples = {samples}: the documents of the text have {size} bytes, expected at most "
+            f"{size // length} windows of calibration.length = {length}"
+        )
     draw, body = random.Random(seed), length if bos is None else length - 1  # noqa: S311 - no secret
     windows: list[torch.Tensor] = []
-    too_short: set[int] = set()
+    drawn_before: dict[int, torch.Tensor] = {}  # the tokens of documents; none of those that are too short
+    too_short = 0
     while len(windows) < samples:
-        if len(too_short) == len(texts):
+        if too_short == len(texts):
             raise ParamsError(f"calibration.length = {length}: no document of the text is longer")
         document = draw.randint(0, len(texts) - 1)
-        if document in too_short:
-            continue
-        tokens = _without_bos(tokenize(texts[document : document + 1], tokenizer), bos)
-        if len(tokens) > body:
+        if document not in drawn_before:
+            tokens = _without_bos(tokenize(texts[document : document + 1], tokenizer), bos)
+            drawn_before[document] = tokens if len(tokens) > body else tokens[:0]
+            too_short += len(tokens) <= body
+        if len(tokens := drawn_before[document]):
             start = draw.randint(0, len(tokens) - body - 1)
             windows.append(tokens[start : start + body])
-        else:
-            too_short.add(document)
     drawn = torch.stack(windows)
     return drawn if bos is None else torch.nn.functional.pad(drawn, (1, 0), value=bos)
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from prunelib.errors import ArtifactError, ParamsError
+from prunelib.errors import ArtifactError, ModelError, ParamsError
+from prunelib.model.block_counts import MOST_BLOCKS, block_counts
 from prunelib.planning import tables
 from prunelib.planning.capacity import Free, free_disk, free_gpu_memory, free_memory
 from prunelib.planning.needs import Workload
@@ -119,4 +120,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         raise ArtifactError(f"{path}: damaged or not JSON, expected the config.json of a model") from None
     if not isinstance(config, dict):
         raise ArtifactError(f"{path}: expected the config.json of a model")
+    for key, count in block_counts(config):
+        if count > MOST_BLOCKS:
+            raise ModelError(f"{path}: {key} = {count}, expected at most {MOST_BLOCKS:,} blocks")
     return config

@@ -11,7 +11,7 @@ from torch.nn import functional
 from prunelib.errors import NumericalError
 from prunelib.evaluation.batching import depends_on_batch
 from prunelib.results import PerplexityResult
-from prunelib.settings import Settings
+from prunelib.settings import Count, Length, Settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,9 +32,9 @@ class PerplexitySettings(Settings):
         Windows per forward pass; bounds memory, and changes the result only by rounding.
     """
 
-    length: int = Field(ge=2)
-    tokens: int = Field(ge=2)
-    batch: int = Field(ge=1)
+    length: Length
+    tokens: int = Field(ge=2, le=10**12)  # of the largest corpora
+    batch: Count
 
     @model_validator(mode="after")
     def _a_window_fits(self) -> "PerplexitySettings":

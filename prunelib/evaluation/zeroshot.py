@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field
 from prunelib.errors import ParamsError
 from prunelib.evaluation.local_tasks import check_items, describe, local_tasks
 from prunelib.results import TaskResult
-from prunelib.settings import Settings
+from prunelib.settings import Count, Settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -40,8 +40,8 @@ class TasksSettings(Settings):
     """
 
     names: Annotated[tuple[str, ...], AfterValidator(_distinct)]
-    limit: Annotated[int, Field(ge=2)] | None
-    batch: Annotated[int, Field(ge=1)]
+    limit: Annotated[int, Field(ge=2, le=10**9)] | None
+    batch: Count
 
 
 def check_tasks(data: Path | None, settings: TasksSettings) -> None:

@@ -18,13 +18,14 @@ from transformers.utils import logging
 
 from prunelib.errors import ArtifactError, ModelError, ParamsError
 from prunelib.model.experts import expert_layers, fused_parameters
+from prunelib.model.fit import check_names, check_size
 from prunelib.model.gates import find_gates
 from prunelib.model.layers import Layer, LayerIndex
 from prunelib.model.matrices import Inputs, Matrix, block_matrices, coverage, unprunable
 from prunelib.model.names import name_in_files, renamed, stored_names
 from prunelib.model.probe import TOKENS, probe
 from prunelib.model.vocabulary import embedding_rows, limit_ids
-from prunelib.model.weights import check_stored_types, read_weight, tensor_files
+from prunelib.model.weights import check_stored_types, read_weight, stored_tensors, tensor_files
 
 
 def load_model(folder: Path, dtype: str, device: str) -> PreTrainedModel:
@@ -47,14 +48,16 @@ def load_model(folder: Path, dtype: str, device: str) -> PreTrainedModel:
     ArtifactError
         If the folder has no config or no readable safetensors weights.
     ModelError
-        If a tensor is stored in a type that cannot be pruned, transformers cannot build the model, or the folder lacks
-        some of its tensors (which transformers would fill with random numbers).
+        If a tensor is stored in a type that cannot be pruned, transformers cannot build the model, or config.json and
+        the files do not fit (:mod:`prunelib.model.fit`).
     """
     if not (folder / "config.json").is_file():
         raise ArtifactError(f"{folder}: no config.json, expected a Hugging Face model folder")
-    check_stored_types(folder)
+    stored = stored_tensors(folder)
+    check_stored_types(stored)
     try:
         with _quiet_transformers():
+            check_size(folder, stored)
             model, report = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=getattr(torch, dtype),
@@ -69,7 +72,7 @@ def load_model(folder: Path, dtype: str, device: str) -> PreTrainedModel:
         raise ArtifactError(f"{folder}: truncated or damaged safetensors file ({error})") from None
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise ModelError(f"{folder}: not a causal language model that can be loaded ({_first_line(error)})") from None
-    _refuse_incomplete(folder, report)
+    check_names(folder, model, report, stored)
     return model.to(device).eval().requires_grad_(False)
 
 
@@ -207,14 +210,6 @@ def _quiet_transformers() -> Iterator[None]:
 
 def _first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0].strip() or type(error).__name__
-
-
-def _refuse_incomplete(folder: Path, report: Mapping[str, Any]) -> None:
-    if missing := report["missing_keys"]:
-        raise ModelError(f"{folder}: {len(missing)} tensors of the model are missing, first {min(missing)}")
-    if mismatched := report["mismatched_keys"]:
-        name, found, expected = min(mismatched)
-        raise ModelError(f"{folder}: {name} has shape {tuple(found)}, but config.json says {tuple(expected)}")
 
 
 def _text_config(model: PreTrainedModel) -> Any:

@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,6 +21,19 @@ _SINGLE_FILE = "model.safetensors"
 _SHARD_INDEX = "model.safetensors.index.json"
 _FLOATS = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 _WHOLE = {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64"}  # buffers, such as masks and positions
+
+
+class StoredTensor(NamedTuple):
+    """A tensor as the header of its file describes it; ``dtype`` is safetensors' name, such as ``BF16``."""
+
+    file: Path
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def is_floating_point(self) -> bool:
+        """Whether it is of a floating type in which weights are stored."""
+        return self.dtype in _FLOATS
 
 
 def tensor_files(folder: Path) -> dict[str, Path]:
@@ -65,35 +78,43 @@ def open_shard(path: Path) -> Iterator[Any]:
         raise ArtifactError(f"{path}: truncated, damaged or not a safetensors file ({error})") from None
 
 
-def check_stored_types(folder: Path) -> None:
-    """Refuse a model with tensors of a type that no operation here takes, from the headers of its files alone.
+def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
+    """Return all tensors of a model folder by name, from the headers of its files; raise as :func:`tensor_files`."""
+    tensors = {}
+    for file in sorted(set(tensor_files(folder).values())):
+        with open_shard(file) as stream:
+            for name in stream.keys():  # noqa: SIM118 - no mapping
+                header = stream.get_slice(name)
+                tensors[name] = StoredTensor(file, tuple(header.get_shape()), str(header.get_dtype()))
+    return tensors
+
+
+def check_stored_types(stored: Mapping[str, StoredTensor]) -> None:
+    """Refuse a model with tensors of a type that no operation here takes.
+
+    Parameters
+    ----------
+    stored
+        Its tensors by name (:func:`stored_tensors`).
 
     Raises
     ------
     ModelError
         If a tensor is stored as anything but float64, float32, bfloat16, float16 or an integer; the message names the
-        first in each such file.
-    ArtifactError
-        As :func:`tensor_files`.
+        first.
     """
-    for file in sorted(set(tensor_files(folder).values())):
-        with open_shard(file) as stream:
-            types = {name: str(stream.get_slice(name).get_dtype()) for name in sorted(stream.keys())}
-        if other := {name: stored for name, stored in types.items() if stored not in _FLOATS.keys() | _WHOLE}:
-            name, stored = next(iter(other.items()))
-            raise ModelError(
-                f"{file}: {len(other)} tensors are of a type that cannot be pruned, first {name} ({stored}), expected "
-                f"{', '.join(_FLOATS)}; dequantise the model first"
-            )
+    known = _FLOATS.keys() | _WHOLE
+    if other := {name: tensor for name, tensor in stored.items() if tensor.dtype not in known}:
+        name = min(other)
+        raise ModelError(
+            f"{other[name].file}: {len(other)} tensors are of a type that cannot be pruned, first {name} "
+            f"({other[name].dtype}), expected {', '.join(_FLOATS)}; dequantise the model first"
+        )
 
 
 def weight_count(folder: Path) -> int:
     """Return the number of weights in the safetensors files of a model folder; raise as :func:`tensor_files`."""
-    count = 0
-    for file in set(tensor_files(folder).values()):
-        with open_shard(file) as stream:
-            count += sum(prod(stream.get_slice(name).get_shape()) for name in stream.keys())  # noqa: SIM118 - no mapping
-    return count
+    return sum(prod(tensor.shape) for tensor in stored_tensors(folder).values())
 
 
 def read_weight(folder: Path, layer: Layer) -> torch.Tensor:

@@ -1,8 +1,9 @@
-"""Pre-flight checks of the stages: whether disk and memory suffice for what they are about to compute.
+"""Pre-flight checks of the stages: whether what they are about to compute has room, and will be of use.
 
-Only this machine's memory is checked, and only if the tasks do not run on Ray.
+Of memory, only this machine's is checked, and only if the tasks do not run on Ray.
 """
 
+from collections.abc import Mapping
 from math import ceil
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import torch
 
 from prunelib import refiners
 from prunelib.calibration.settings import CalibrationSettings
+from prunelib.errors import PatternError
+from prunelib.masks.patterns import Pattern
 from prunelib.methods import registry
 from prunelib.methods.contract import MethodSettings
 from prunelib.model.layers import LayerIndex
@@ -17,6 +20,7 @@ from prunelib.model.weights import weight_count
 from prunelib.planning.capacity import require_disk, require_memory
 from prunelib.planning.needs import accumulating_bytes, calibration_disk, masks_disk, refining_bytes, shards_disk
 from prunelib.planning.shapes import WEIGHT_BYTES, Block, Matrix
+from prunelib.pruning.budgets import patterns_by_shape
 from prunelib.pruning.chains import steps_of
 from prunelib.runtime.tasks import distributed
 
@@ -49,6 +53,29 @@ def require_capacity_to_calibrate(
         samples = sum(ceil(part / settings.shards) for part in (settings.samples, settings.held_out_samples))
         needed = accumulating_bytes(blocks, gram_sets) + samples * settings.length * token_bytes
         require_memory(needed, "Gram matrices of a block, and hidden states of all windows", "cpu")
+
+
+def require_patterns_that_fit(patterns: Mapping[str, Pattern], index: LayerIndex) -> None:
+    """Check that patterns, and their tables of sparsities, fit the layers of a model.
+
+    The stages after calibration check their own; fail here, before calibrating. Patterns are no dependency of that
+    stage: one that is added later reruns nothing.
+
+    Parameters
+    ----------
+    patterns
+        Those of the grid, by name.
+
+    Raises
+    ------
+    PatternError
+        If one does not fit; the message names the pattern and the layer.
+    """
+    for name, pattern in patterns.items():
+        try:
+            patterns_by_shape(index.layers, pattern)
+        except PatternError as error:
+            raise PatternError(f"patterns.{name}: {error}") from None
 
 
 def require_capacity_to_refine(

@@ -54,14 +54,30 @@ def layer_patterns(
     Raises
     ------
     PatternError
-        If no pattern per layer meets the allocation with the exact total.
+        If the pattern does not fit a layer, or no pattern per layer meets the allocation with the exact total.
     """
     allocation = pattern.layer_allocation
-    if allocation is None:
-        return {layer.name: pattern for layer in layers}
-    if isinstance(allocation, Table):
-        return tabled(layers, pattern, allocation)
+    if not isinstance(allocation, Owl):
+        return patterns_by_shape(layers, pattern)
     return balanced(layers, pattern, owl_shares(layers, outliers(allocation), pattern.mean_sparsity, allocation))
+
+
+def patterns_by_shape(layers: Sequence[Layer], pattern: Pattern) -> dict[str, Pattern]:
+    """Return the pattern of every layer, by name, as the layers' shapes decide it: all patterns but OWL's.
+
+    Raises
+    ------
+    PatternError
+        If the pattern does not fit a layer, or no pattern per layer meets the table with the exact total.
+    """
+    for layer in layers:
+        try:
+            pattern.groups(layer.rows, layer.inputs)
+        except PatternError as error:
+            raise PatternError(f"{layer.name}: {error}") from None
+    if isinstance(pattern.layer_allocation, Table):
+        return tabled(layers, pattern, pattern.layer_allocation)
+    return {layer.name: pattern for layer in layers}
 
 
 def outlier_share(

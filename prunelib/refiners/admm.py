@@ -31,6 +31,7 @@ from prunelib.methods.contract import (
 from prunelib.methods.kept_weights import kept_weights, the_better
 from prunelib.methods.workspace import Workspace
 from prunelib.runtime.compute import AUTO, Compute
+from prunelib.settings import MOST_DAMPING, Damping, Iterations
 
 
 class Settings(MethodSettings):
@@ -49,10 +50,10 @@ class Settings(MethodSettings):
     """
 
     method: Literal["admm"] = "admm"
-    iterations: Annotated[int, Field(ge=1)] = 20
-    schedule: Annotated[int, Field(ge=1)] = 15
-    rho: Annotated[float, Field(gt=0)] = 1.0
-    damping: Annotated[float, Field(ge=0)] = 0.1
+    iterations: Iterations = 20
+    schedule: Iterations = 15
+    rho: Annotated[float, Field(gt=0, le=MOST_DAMPING)] = 1.0
+    damping: Damping = 0.1
 
     @model_validator(mode="after")
     def _schedule_ends(self) -> Self:

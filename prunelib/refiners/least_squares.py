@@ -20,6 +20,7 @@ from prunelib.methods.contract import (
 from prunelib.methods.kept_weights import KeptWeights, kept_weights, the_better
 from prunelib.methods.workspace import Workspace
 from prunelib.runtime.compute import AUTO, Compute
+from prunelib.settings import Damping, Iterations
 
 
 class Settings(MethodSettings):
@@ -38,9 +39,9 @@ class Settings(MethodSettings):
     """
 
     method: Literal["least_squares"] = "least_squares"
-    iterations: Annotated[int, Field(ge=1)] = 60
+    iterations: Iterations = 60
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-4
-    damping: Annotated[float, Field(ge=0)] = 0.0
+    damping: Damping = 0.0
 
 
 _DEFAULT = Settings()

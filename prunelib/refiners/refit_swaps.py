@@ -10,10 +10,9 @@ algorithms of regression (Miller, "Subset Selection in Regression", 2002, chapte
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Annotated, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
-from pydantic import Field
 
 from prunelib.algebra.objective import checked_layer, damped
 from prunelib.algebra.reconstruction import reconstruct
@@ -33,6 +32,7 @@ from prunelib.methods.contract import (
 from prunelib.methods.kept_weights import KeptWeights, kept_weights, the_better
 from prunelib.methods.workspace import Workspace
 from prunelib.runtime.compute import AUTO, Compute
+from prunelib.settings import Damping
 
 
 class Settings(MethodSettings):
@@ -50,7 +50,7 @@ class Settings(MethodSettings):
 
     method: Literal["refit_swaps"] = "refit_swaps"
     refit: Literal["restored", "all"] = "restored"
-    damping: Annotated[float, Field(ge=0)] = 0.0
+    damping: Damping = 0.0
 
 
 _DEFAULT = Settings()

@@ -28,6 +28,7 @@ from prunelib.relaxation import frankwolfe, pairwise
 from prunelib.relaxation.convexity import plain_share, tight_share
 from prunelib.relaxation.problem import Relaxation, lower_bound, relax
 from prunelib.runtime.compute import AUTO, Compute
+from prunelib.settings import Damping, Iterations
 
 _BLOCK_ROWS = 1024  # per chunk, if rows do not compete
 
@@ -60,9 +61,9 @@ class Settings(MethodSettings):
     relaxation: Literal["plain", "tight"] = "tight"
     rounding: Literal["largest", "path"] = "path"
     alpha: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    iterations: Annotated[int, Field(ge=1)] = 2000
+    iterations: Iterations = 2000
     tolerance: Annotated[float, Field(ge=0)] = 0.01
-    damping: Annotated[float, Field(ge=0)] = 0.0
+    damping: Damping = 0.0
 
 
 _DEFAULT = Settings()

@@ -24,13 +24,14 @@ from prunelib.methods.contract import (
 from prunelib.methods.kept_weights import KeptWeights, kept_weights, the_better
 from prunelib.methods.workspace import Workspace
 from prunelib.runtime.compute import AUTO, Compute
+from prunelib.settings import MOST_DAMPING
 
 
 class Settings(MethodSettings):
     """``damping``: added to the diagonal of the Hessian, relative to its mean; the paper's 0.01."""
 
     method: Literal["sparsegpt_update"] = "sparsegpt_update"
-    damping: Annotated[float, Field(gt=0)] = obs.DAMPING
+    damping: Annotated[float, Field(gt=0, le=MOST_DAMPING)] = obs.DAMPING
 
 
 _DEFAULT = Settings()

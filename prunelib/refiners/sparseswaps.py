@@ -5,10 +5,9 @@ row when its loss on held-out tokens rises.
 """
 
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from pydantic import Field
 
 from prunelib.algebra.objective import checked_layer, damped, row_losses
 from prunelib.errors import ParamsError
@@ -20,6 +19,7 @@ from prunelib.kernels.scaling import Equilibrated, equilibrate
 from prunelib.masks.patterns import Pattern, check_mask, swap_columns
 from prunelib.methods.contract import NOTHING_ELSE, ExtraInputs, MethodSettings, Progress, Refined, Refiner, silent
 from prunelib.runtime.compute import AUTO, Compute
+from prunelib.settings import Count, Damping
 
 
 class Settings(MethodSettings):
@@ -39,9 +39,9 @@ class Settings(MethodSettings):
     """
 
     method: Literal["sparseswaps"] = "sparseswaps"
-    max_swaps: Annotated[int, Field(ge=1)] | None = None
-    damping: Annotated[float, Field(ge=0)] = 0.0
-    early_stopping_interval: Annotated[int, Field(ge=1)] | None = None
+    max_swaps: Count | None = None
+    damping: Damping = 0.0
+    early_stopping_interval: Count | None = None
 
 
 _DEFAULT = Settings()

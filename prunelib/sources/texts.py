@@ -50,7 +50,7 @@ class _Files(_Text):
     members: Annotated[tuple[str, ...], Field(min_length=1)]
     format: Literal["plain", "mediawiki"] = "plain"
     rows: Rows | None = None
-    held_out_every_nth: Annotated[int, Field(ge=2)]
+    held_out_every_nth: Annotated[int, Field(ge=2, le=10**9)]
 
     @model_validator(mode="after")
     def _only_plain_files_have_rows(self) -> Self:

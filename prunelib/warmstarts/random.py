@@ -1,20 +1,20 @@
 """Random: every weight is equally likely to be kept; a baseline for all other methods."""
 
 import hashlib
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field
 
 from prunelib.methods.contract import MethodSettings, WarmStart
+from prunelib.settings import Seed
 
 
 class Settings(MethodSettings):
     """Settings of the random draw: its ``seed``."""
 
     method: Literal["random"] = "random"
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
 
 
 _DEFAULT = Settings()

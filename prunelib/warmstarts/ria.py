@@ -13,7 +13,7 @@ class Settings(MethodSettings):
     """Settings of RIA: ``exponent`` is the power a of the input's norm, 0.5 in the paper."""
 
     method: Literal["ria"] = "ria"
-    exponent: Annotated[float, Field(ge=0)] = 0.5
+    exponent: Annotated[float, Field(ge=0, le=4)] = 0.5  # a norm's higher powers leave float32's range
 
 
 _DEFAULT = Settings()

@@ -20,6 +20,7 @@ from prunelib.algebra import obs
 from prunelib.algebra.objective import checked_layer
 from prunelib.masks.patterns import Pattern
 from prunelib.methods.contract import MethodSettings, WarmStart
+from prunelib.settings import MOST_DAMPING, Count
 
 
 class Settings(MethodSettings):
@@ -34,8 +35,8 @@ class Settings(MethodSettings):
     """
 
     method: Literal["sparsegpt"] = "sparsegpt"
-    block: Annotated[int, Field(ge=1)] = obs.BLOCK
-    damping: Annotated[float, Field(gt=0)] = obs.DAMPING
+    block: Count = obs.BLOCK
+    damping: Annotated[float, Field(gt=0, le=MOST_DAMPING)] = obs.DAMPING
 
 
 _DEFAULT = Settings()

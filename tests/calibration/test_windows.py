@@ -15,6 +15,7 @@ from tokenizers.pre_tokenizers import Split, WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
+from prunelib.calibration import windows
 from prunelib.calibration.windows import (
     bos_of,
     draw_in_documents,
@@ -211,3 +212,22 @@ def test_windows_in_documents_may_begin_with_bos() -> None:
 def test_documents_that_are_all_too_short_are_refused() -> None:
     with pytest.raises(ParamsError, match=r"calibration\.length = 4: no document of the text is longer"):
         draw_in_documents(["the state"] * 3, word_tokenizer(), samples=1, length=4, seed=0)
+
+
+@pytest.mark.parametrize("samples", [10, 10**9, 10**30])
+def test_windows_in_documents_are_no_longer_than_these_together(samples: int) -> None:
+    text = "the state of the union"  # 22 bytes
+    draw_in_documents([text, text], word_tokenizer(), samples=9, length=4, seed=0)
+    with pytest.raises(
+        ParamsError, match=rf"calibration\.samples = {samples + 2}: .* 44 bytes, .* 11 windows"
+    ) as caught:
+        draw_in_documents([text, text], word_tokenizer(), samples=samples + 2, length=4, seed=0)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_document_is_tokenised_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts: list[str] = []
+    asked = windows.tokenize
+    monkeypatch.setattr(windows, "tokenize", lambda text, tokenizer: texts.extend(text) or asked(text, tokenizer))
+    draw_in_documents(DOCUMENTS, word_tokenizer(["<bos>", "<unk>", *NAMES]), samples=12, length=20, seed=0)
+    assert len(texts) == len(set(texts))

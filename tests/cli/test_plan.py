@@ -164,3 +164,13 @@ def test_times_are_there_when_asked_for(command, config_file, monkeypatch):
     status, lines, _ = command("--config", config_file, "--measure")
     assert status == 0
     assert any(line.startswith("refine, a cell = swaps to the optimum at 60% per row: 7 sweeps x ") for line in lines)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_more_blocks_than_any_model_has_are_refused(command, tmp_path, nested):
+    blocks = {**LLAMA_8B, "num_hidden_layers": 10**9}
+    (tmp_path / "config.json").write_text(json.dumps({"text_config": blocks} if nested else blocks))
+    status, output, errors = command("--config", tmp_path / "config.json")
+    assert (status, output) == (2, [])
+    assert "num_hidden_layers = 1000000000" in errors
+    assert errors.count("\n") == 1

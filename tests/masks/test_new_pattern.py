@@ -126,7 +126,7 @@ def test_2_4_by_another_name_gives_the_masks_of_2_4():
 
 @every_pattern
 def test_drivers_share_its_budget_evenly_and_warm_up_for_it(pattern, tmp_path):
-    layers = [SimpleNamespace(name=name) for name in ("a", "b")]
+    layers = [SimpleNamespace(name=name, rows=2, inputs=8) for name in ("a", "b")]
     calibration = SimpleNamespace(index=SimpleNamespace(layers=layers, blocks=1))
     assert stored_patterns(tmp_path, calibration, pattern) == {"a": pattern, "b": pattern}
     assert patterns_of({"a": torch.ones(2, 8, dtype=torch.bool)}, pattern) == {"a": pattern}

@@ -437,7 +437,7 @@ def test_missing_tensors_are_not_filled_with_random_numbers(llama: Path, capfd: 
 def test_tensors_of_another_shape_are_refused(llama: Path) -> None:
     edit_tensors(llama, model__layers__0__mlp__up_proj__weight=torch.zeros(3, 3))
     message = "model.layers.0.mlp.up_proj.weight has shape (3, 3), but config.json says (48, 32)"
-    assert refusal(llama) == f"ModelError: FOLDER: {message}"
+    assert refusal(llama) == f"ModelError: FOLDER/model.safetensors: {message}"
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,8 @@ def test_a_foreign_artifact_is_refused(project):
             "evaluate",
             "error: evaluation.perplexity",
         ),
+        ("evaluation.perplexity.length", 64 + 1, "calibrate", "error: evaluation.perplexity.length = 65"),
+        ("patterns.nm24.group", 5, "calibrate", "error: patterns.nm24: model.layers.0.self_attn.q_proj: "),
         ("models.tiny.path", "given/nowhere", "download", "error: given/nowhere: "),
     ],
 )
@@ -78,6 +80,7 @@ def test_settings_that_do_not_fit_the_data_are_one_line(project, key, value, sta
     before = project.files("artifacts", "results")
     if key == "calibration.length":
         project.edit("calibration.samples", 1)
+    project.edit("evaluation.perplexity.tokens", 1000)
     project.edit(key, value)
     seed = ("--seed", "0") if stage == "calibrate" else ()
     output = project.command("python", f"stages/{stage}.py", "--model", "tiny", *seed, fails=True)

@@ -1,4 +1,4 @@
-"""Stages refuse before they work what disk or memory cannot hold."""
+"""Stages refuse before they work what disk or memory cannot hold, and what would be of no use."""
 
 import subprocess
 from types import SimpleNamespace
@@ -7,8 +7,10 @@ import pytest
 import torch
 from families import save, tiny_model
 
+from prunelib import NOfM, PerLayer, PerRow
 from prunelib.calibration.settings import CalibrationSettings
-from prunelib.errors import StageError
+from prunelib.errors import PatternError, StageError
+from prunelib.masks.allocation import Owl, Table
 from prunelib.model.layers import Layer, LayerIndex
 from prunelib.planning import capacity
 from prunelib.planning import checks as refusals
@@ -172,3 +174,29 @@ def test_evaluation_is_refused_where_the_model_does_not_fit(free, tmp_path):
     refusals.require_capacity_to_evaluate(tmp_path, "bfloat16", "cpu")
     with pytest.raises(StageError, match=r"^the model: needs .* of memory \(cpu\), .* free$"):
         refusals.require_capacity_to_evaluate(tmp_path, "float32", "cpu")
+
+
+EXPERT = {"fused": {"parameter": "b.2.experts", "expert": 0, "first_row": 0}, "kind": "up", "tensor": "b.2.experts"}
+WITH_EXPERT = INDEX.model_copy(
+    update={
+        "layers": (
+            *INDEX.layers,
+            Layer(name="b.2.up", block=2, gram="b.2.up", transposed=False, rows=4, inputs=50, **EXPERT),
+        )
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "facts"),
+    [
+        (NOfM(keep=2, group=4), r"b\.2\.up.* 50 "),
+        (NOfM(keep=1, group=10**9), r"b\.0\.m.* 2000 "),
+        (PerRow(sparsity=0.5, allocation=Table(sparsities={"b.3.*": 0.4})), r"'b\.3\.\*'.*b\.0\.m"),
+        (PerLayer(sparsity=0.9, allocation=Table(sparsities={"b.2.*": 0.1})), r"leaves -"),
+    ],
+)
+def test_a_pattern_that_does_not_fit_the_layers_is_refused(pattern, facts):
+    refusals.require_patterns_that_fit({"fits": PerRow(sparsity=0.5, allocation=Owl())}, WITH_EXPERT)
+    with pytest.raises(PatternError, match=rf"^patterns\.mine: .*{facts}"):
+        refusals.require_patterns_that_fit({"fits": PerRow(sparsity=0.5), "mine": pattern}, WITH_EXPERT)

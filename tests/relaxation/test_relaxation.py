@@ -11,6 +11,7 @@ from strategies import DEGENERATE, PATTERNS, PER_LAYER, problem, problems
 
 from prunelib import NOfM, PerLayer, PerRow, select
 from prunelib.algebra.objective import row_losses
+from prunelib.errors import NumericalError
 from prunelib.relaxation import frankwolfe, pairwise
 from prunelib.relaxation.convexity import plain_share, tight_share
 from prunelib.relaxation.problem import dual_gap, evaluate, lower_bound, relax, vertex
@@ -268,3 +269,18 @@ def test_the_path_leads_to_a_better_mask_than_the_cut(pattern):
     torch.testing.assert_close(end.reshape(-1, size).sum(dim=1), last.reshape(-1, size).sum(dim=1))
     cut, led = (row_losses(p.weight, p.gram, select(m, pattern)).sum() for m in (last, end))
     assert led < cut
+
+
+@pytest.mark.parametrize("share", [plain_share, tight_share])
+@pytest.mark.parametrize("entry", [torch.nan, -torch.inf])
+def test_the_search_for_a_convex_shift_ends(share, entry):
+    gram = torch.eye(4)
+    gram[0, 1] = gram[1, 0] = entry
+    with pytest.raises(NumericalError, match="convex"):
+        share(gram)
+
+
+def test_a_shift_is_found_at_the_lowest_eigenvalue_that_a_gram_matrix_may_have():
+    gram = torch.full((4, 4), -1.0).fill_diagonal_(1.0)
+    share = plain_share(gram)
+    assert torch.linalg.eigvalsh(gram.double() - torch.diag(share)).min() > 0

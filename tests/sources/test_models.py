@@ -10,7 +10,7 @@ from huggingface_hub import errors
 from pydantic import TypeAdapter, ValidationError
 from safetensors.numpy import save_file
 
-from prunelib.errors import ArtifactError, SourceError
+from prunelib.errors import ArtifactError, ModelError, SourceError
 from prunelib.sources import ModelSource, fetch_model, model_identity, text_identity
 from prunelib.sources.models import HubModel, LocalModel
 
@@ -226,3 +226,12 @@ def test_a_model_is_no_text(original, tmp_path):
 def test_unusable_settings_are_refused(section):
     with pytest.raises(ValidationError):
         TypeAdapter(ModelSource).validate_python(section)
+
+
+@pytest.mark.parametrize("within", ["", "text_config."])
+@pytest.mark.parametrize("key", ["num_hidden_layers", "n_layer"])
+def test_more_blocks_than_tensors_are_refused(key, within, original, tmp_path):
+    config = {key: 10**9}
+    (original / "config.json").write_text(json.dumps({"text_config": config} if within else config))
+    with pytest.raises(ModelError, match=rf"my-model: config\.json: {within}{key} = 1000000000, .* 1 tensors"):
+        fetched(LocalModel(path=original), tmp_path / "out")
