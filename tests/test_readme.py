@@ -186,7 +186,7 @@ MASKS = {
     "Wanda": ("wanda", "none"),
     "RIA": ("ria", "none"),
     "SparseGPT's mask": ("sparsegpt", "none"),
-    "DSnoT": ("wanda", "dsnot"),
+    "DSnoT as in its authors' script, all layers": ("wanda", "dsnot"),
     "SparseSwaps, T = 1": ("wanda", "swaps_t1"),
     "SparseSwaps, T = 10": ("wanda", "swaps_t10"),
     "SparseSwaps, T = 100": ("wanda", "swaps_t100"),

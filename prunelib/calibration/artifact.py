@@ -112,6 +112,8 @@ class Calibration:
         return ExtraInputs(
             input_mean=self._read(layer, layer.gram + _MEAN, (layer.inputs,)),
             tokens=header["seen"].get(layer.gram, header["count"]),
+            windows=self.settings["samples"],
+            name=layer.name,
             held_out_gram=self._read(layer, layer.gram + _HELD_OUT, square) if header["held_out_count"] else None,
         )
 

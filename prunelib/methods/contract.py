@@ -50,6 +50,10 @@ class ExtraInputs(NamedTuple):
         (inputs,) float32: mean of the inputs over the calibration tokens.
     tokens
         Number of calibration tokens of the layer.
+    windows
+        Number of calibration windows, which these tokens are part of.
+    name
+        Name of the layer.
     held_out_gram
         (inputs, inputs) float32: the Gram matrix of held-out tokens. None: there are none.
     """
@@ -57,6 +61,8 @@ class ExtraInputs(NamedTuple):
     updated_weight: torch.Tensor | None = None
     input_mean: torch.Tensor | None = None
     tokens: int | None = None
+    windows: int | None = None
+    name: str | None = None
     held_out_gram: torch.Tensor | None = None
 
 

@@ -1,14 +1,16 @@
 """Chains of refiners: each step starts from the mask and the weights of the previous step."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from pydantic import BeforeValidator, Field, model_validator
 
 from prunelib import refiners
+from prunelib.errors import ParamsError
 from prunelib.masks.patterns import Pattern
 from prunelib.methods import registry
 from prunelib.methods.contract import ExtraInputs, MethodSettings, Progress, Refined
@@ -71,6 +73,21 @@ def needs_held_out(settings: MethodSettings) -> bool:
 def steps_of(settings: MethodSettings) -> tuple[MethodSettings, ...]:
     """Return the settings of each step of a chain; those of a single refiner as one step."""
     return settings.chain if isinstance(settings, Chain) else (settings,)
+
+
+def check_skipped(settings: MethodSettings, names: Iterable[str]) -> None:
+    """Check that every layer name, or pattern of names, that a refiner is to skip is that of a layer.
+
+    Raises
+    ------
+    ParamsError
+        If one matches none of ``names``.
+    """
+    names = list(names)
+    for step in steps_of(settings):
+        for skipped in getattr(step, "skip", ()):
+            if not any(fnmatchcase(name, skipped) for name in names):
+                raise ParamsError(f"refiners: {step.method}.skip: {skipped!r} matches no layer, such as {names[0]}")
 
 
 def run_chain(

@@ -176,7 +176,11 @@ class OnTheFlyRefinement:
         weight = self.weight(layer)
         seen, *held_out = (supported(layer, each, self.min_tokens) for each in inputs)
         extra = ExtraInputs(
-            input_mean=seen.mean, tokens=seen.tokens, held_out_gram=held_out[0].gram if held_out else None
+            input_mean=seen.mean,
+            tokens=seen.tokens,
+            windows=sum(len(self.forward.batches[batch]) for batch in self.parts[0]),
+            name=layer.name,
+            held_out_gram=held_out[0].gram if held_out else None,
         )
         known = LayerInputs(seen.gram, extra, output_energy(weight, seen.gram))
         mask = self.choose(layer, weight, seen.gram)

@@ -60,5 +60,7 @@ def _refine_random_rows(
     gram = read.T @ read
     gram.diagonal().add_(1.0)
     mask = select(weight.abs(), pattern)
-    extra = ExtraInputs(input_mean=read.mean(dim=0).cpu(), tokens=_TOKENS, held_out_gram=gram.cpu())
+    extra = ExtraInputs(
+        input_mean=read.mean(dim=0).cpu(), tokens=_TOKENS, windows=1, name="random", held_out_gram=gram.cpu()
+    )
     run_chain(weight, gram.cpu(), mask, pattern, settings, silent, extra, compute)

@@ -11,6 +11,7 @@ from prunelib.masks.patterns import Pattern, check_counts
 from prunelib.methods.contract import MethodSettings
 from prunelib.model.blockwise import Checkpoint
 from prunelib.model.weights import check_masks, shapes_of
+from prunelib.pruning.chains import check_skipped
 from prunelib.pruning.on_the_fly import load_on_the_fly
 from prunelib.pruning.refinement import BlockRefinement, FinishedBlocks, RefinedBlock, refine_blocks
 from prunelib.runtime.machine import Machine
@@ -43,15 +44,18 @@ class ModelRefinement:
     start: Mapping[str, Any]
 
     def check_start(self) -> None:
-        """Check that the warm start has a mask of the right shape for every layer.
+        """Check that the warm start has a mask of the right shape for every layer, and the settings fit the layers.
 
         Raises
         ------
+        ParamsError
+            If the refiner is to skip layers that the model does not have.
         ArtifactError
             If its file is missing or damaged, or has another provenance.
         PatternError
             If a layer has no mask, or a mask has another shape.
         """
+        check_skipped(self.settings, (layer.name for layer in self.calibration.index.layers))
         if self.calibration.inputs.shared:
             check_masks(shapes_of(self.calibration.index.layers), read_masks(self.masks, self.start))
 

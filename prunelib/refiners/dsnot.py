@@ -1,28 +1,35 @@
 """DSnoT: grow and prune weights until each row's expected error is small (Zhang et al., 2310.08915, ICLR 2024).
 
-With E[x] and Var(x) the mean and the variance of the inputs over the calibration tokens, a row's expected error is
-eps = sum of w_j E[x_j] over its pruned j. A cycle grows the pruned i and prunes the kept j
+This is the rule of the authors' script (github.com/zyxxmu/DSnoT), which differs from their paper in what follows a
+change of sign. With E[x] the sum of the inputs over a calibration window, mean of all windows, and Var(x) their
+variance over tokens, a row's expected error is eps = sum of w_j E[x_j] over its pruned j. A cycle grows the pruned i
+and prunes the kept j
 
     i = argmax  sign(eps) w_i E[x_i] / Var(x_i)
     j = argmin  |w_j| ||x_j||_2    among those with sign(eps) w_j E[x_j] < 0
 
-and subtracts w_i E[x_i] - w_j E[x_j] from eps. A row is done when |eps| is small or eps has changed its sign.
+and adds w_j E[x_j] - w_i E[x_i] to eps. No weight is grown or pruned twice. A row is done when |eps| is at most
+``update_threshold``. What happens if a cycle changes the sign of eps:
 
-The equations leave details open. This is the variant here:
+- Rows, ``same_sign: false`` (the script's default): the cycle is made, and the row goes on with the other sign.
+- Rows, ``same_sign: true``: the cycle is not made, and the row is done.
+- N:M: as with ``same_sign: true``. Moreover j is the kept weight of lowest |w_j| ||x_j||_2 in i's group, whatever its
+  sign, so that a cycle may also raise |eps|.
 
-- eps is summed over a sequence of 2048 tokens: the authors' script sums inputs over a sequence and averages over
-  sequences, and their threshold 0.1 is in that unit. Per token, 0.1 would stop most rows at once.
-- Var(x) is at least 1e-6 E[x^2], for inputs that hardly vary.
-- As for pruning, only weights that lower |eps| can be grown. A row without weights to grow or prune is done.
-- The cycle in which eps changes its sign is still applied.
-- N:M: i and j are in the same group; i is the best one whose group still has a j.
-- Per layer: i and j are in the same row, so that every row's count is unchanged.
+The script skips the MLPs by default: ``skip: ["*.mlp.*"]``. It prunes by the saliency of its warm start under N:M, and
+by Wanda's otherwise; here it is always Wanda's. What the script leaves open:
+
+- Var(x) is that of all tokens (the script: the mean of the variances within windows), and at least 1e-6 E[x^2] per
+  token, for inputs that hardly vary.
+- Only weights with sign(eps) w_i E[x_i] > 0 are grown. A row with none left, or none to prune, is done. Under N:M,
+  groups with no weight left to prune are passed over.
+- Per layer, i and j are in the same row, so that every row's count is unchanged.
 - Ties go to the lower column.
 
-As long as eps keeps its sign, a grown weight is never pruned again, nor a pruned one grown. The cycles of a row are
-thus its sorted candidates, paired from the start; eps only decides how many cycles are applied.
+Candidates are sorted once: for either sign of eps, the k-th cycle with that sign always makes the k-th pair.
 """
 
+from fnmatch import fnmatchcase
 from typing import Annotated, Literal, NamedTuple
 
 import torch
@@ -35,7 +42,6 @@ from prunelib.masks.patterns import Pattern, check_mask, swap_columns
 from prunelib.methods.contract import NOTHING_ELSE, ExtraInputs, MethodSettings, Progress, Refined, Refiner, silent
 from prunelib.runtime.compute import AUTO, Compute
 
-_SEQUENCE = 2048  # tokens
 _SLACK = 1e-3  # allowance for float32 rounding
 _LEAST_VARIANCE = 1e-6  # relative to the second moment: the precision of a float32 Gram matrix
 _LEAST = torch.finfo(torch.float32).tiny
@@ -43,36 +49,45 @@ _CHUNK = 256  # rows at a time: memory
 
 
 class Settings(MethodSettings):
-    """Settings of DSnoT; the defaults are the paper's.
+    """Settings of DSnoT; the defaults are the authors', on all layers.
 
     Attributes
     ----------
     max_cycles
         The largest number of weights of a row that are grown; as many are pruned.
     update_threshold
-        A row is done when its expected error, summed over 2048 tokens, is less than this.
+        A row is done when its expected error, summed over a calibration window, is at most this.
+    same_sign
+        Whether a row is done before its expected error would change its sign; under N:M it always is.
+    skip
+        Names of layers whose masks stay as they are, with ``*`` as a wildcard; ``*.mlp.*`` in the authors' script.
     """
 
     method: Literal["dsnot"] = "dsnot"
     max_cycles: Annotated[int, Field(ge=1)] = 50
     update_threshold: Annotated[float, Field(gt=0)] = 0.1
+    same_sign: bool = False
+    skip: tuple[str, ...] = ()
 
 
 _DEFAULT = Settings()
 
 
 class _Inputs(NamedTuple):
-    """The inputs' statistics over the tokens, each (inputs,) float64; ``norm`` is ||x_j||_2."""
+    """The inputs' statistics, each (inputs,) float64.
 
-    mean: torch.Tensor
+    ``total`` is the sum over a window, mean of all windows; ``variance`` that over tokens; ``norm`` is ||x_j||_2.
+    """
+
+    total: torch.Tensor
     variance: torch.Tensor
     norm: torch.Tensor
 
 
-class _Cycles(NamedTuple):
-    """All possible cycles of each row in order: columns (rows, cycles), and the reduction of |eps| in float64.
+class _Pairs(NamedTuple):
+    """The weights to grow and to prune in each cycle of one sign: columns (rows, cycles), and the reduction of |eps|.
 
-    ``gain`` is 0 where a row has no more cycles.
+    ``gain`` is float64, and NaN where a row has no more pairs.
     """
 
     grown: torch.Tensor
@@ -102,15 +117,16 @@ def refine(
     Raises
     ------
     NumericalError
-        Also if ``extra`` has no ``input_mean`` or ``tokens``, or they do not fit the Gram matrix.
+        Also if ``extra`` has no ``input_mean``, ``tokens`` or ``windows``, or they do not fit the Gram matrix; or no
+        ``name``, and ``settings.skip`` has some.
     """
     weight, gram = checked_layer(weight, gram)
     check_mask(mask, weight, pattern)
-    inputs = _statistics(gram, extra.input_mean, extra.tokens)
-    group = swap_columns(pattern, weight.shape[1])
+    inputs = _statistics(gram, extra)
+    skipped = _is_skipped(extra.name, settings.skip)
     parts, G = [], gram.double()
     for w, m in zip(weight.split(_CHUNK), mask.split(_CHUNK), strict=True):
-        after, swaps = _refine_rows(w.double(), m, inputs, group, settings)
+        after, swaps = _unchanged(m) if skipped else _refine_rows(w.double(), m, inputs, pattern, settings)
         parts.append((after, row_losses(w, G, m), row_losses(w, G, after), swaps))
         progress(len(m), float(parts[-1][1].sum()), float(parts[-1][2].sum()))
     refined, before, after, swaps = (torch.cat(part) for part in zip(*parts, strict=True))
@@ -121,65 +137,120 @@ METHOD = Refiner(
     settings=Settings,
     refine=refine,
     summary=(
-        "grow and prune weights until a row's mean output error is below `update_threshold`, at most `max_cycles` "
-        "each; it may raise the pruning error"
+        "grow and prune weights until a row's mean output error is at most `update_threshold`, at most `max_cycles` "
+        "each, as the authors' script does: a row goes on after its error has changed its sign, or with `same_sign` "
+        'ends before (always within groups of n:m); the script skips the MLPs, `skip: ["*.mlp.*"]`; it may raise the '
+        "pruning error"
     ),
     source="Zhang et al., [2310.08915](https://arxiv.org/abs/2310.08915)",
     monotone=False,
-    extra_inputs=("input_mean", "tokens"),
+    extra_inputs=("input_mean", "tokens", "windows", "name"),
 )
 
 
-def _statistics(gram: torch.Tensor, input_mean: torch.Tensor | None, tokens: int | None) -> _Inputs:
-    """Return mean, variance and norm of the inputs; refuse a mean inconsistent with the Gram matrix."""
-    if input_mean is None or tokens is None:
-        missing = "input_mean" if input_mean is None else "tokens"
-        raise NumericalError(f"{missing}: missing, DSnoT needs the mean of the layer's inputs and the number of tokens")
+def _is_skipped(name: str | None, skip: tuple[str, ...]) -> bool:
+    if skip and name is None:
+        raise NumericalError("name: missing, DSnoT needs the layer's name to skip it")
+    return any(fnmatchcase(name or "", pattern) for pattern in skip)
+
+
+def _statistics(gram: torch.Tensor, extra: ExtraInputs) -> _Inputs:
+    """Return the statistics of the inputs; refuse a mean inconsistent with the Gram matrix."""
+    input_mean, tokens, windows = extra.input_mean, extra.tokens, extra.windows
+    if input_mean is None or tokens is None or windows is None:
+        missing = next(name for name in ("input_mean", "tokens", "windows") if getattr(extra, name) is None)
+        raise NumericalError(
+            f"{missing}: missing, DSnoT needs the mean of the layer's inputs, the number of tokens and that of windows"
+        )
     if input_mean.shape != gram.shape[:1]:
         raise NumericalError(f"input_mean: shape {tuple(input_mean.shape)}, expected {tuple(gram.shape[:1])}")
     mean, square = input_mean.to(gram.device).double(), gram.diagonal().double() / tokens
     if not (mean**2 <= (1 + _SLACK) * square + _LEAST).all():
         raise NumericalError(f"input_mean: not the mean of the Gram matrix's inputs over {tokens} tokens")
     variance = (square - mean**2).clamp(min=_LEAST_VARIANCE * square).clamp(min=_LEAST)
-    return _Inputs(mean, variance, gram.diagonal().double().sqrt())
+    return _Inputs(mean * (tokens / windows), variance, gram.diagonal().double().sqrt())
+
+
+def _unchanged(m: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return m, torch.zeros(len(m), dtype=torch.int64, device=m.device)
 
 
 def _refine_rows(
-    w: torch.Tensor, m: torch.Tensor, inputs: _Inputs, group: int, settings: Settings
+    w: torch.Tensor, m: torch.Tensor, inputs: _Inputs, pattern: Pattern, settings: Settings
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the masks of rows w (rows, inputs) float64 after their last cycle, and the cycle counts (rows,) int64."""
-    share = _SEQUENCE * w * inputs.mean
+    share = w * inputs.total
     eps = share.masked_fill(m, 0).cumsum(dim=1)[:, -1:]  # cumsum is sequential; sum() splits a long row over threads
     share *= eps.sign()
-    cycles = _cycles(share, w.abs() * inputs.norm, m, inputs.variance, group)
-    left = eps.abs() - pad(cycles.gain.cumsum(dim=1), (1, -1))  # before each cycle
-    made = (cycles.gain > 0) & (left >= settings.update_threshold)
-    made[:, settings.max_cycles :] = False
-    rows, cycle = made.nonzero(as_tuple=True)
+    saliency = w.abs() * inputs.norm
+    one_sign = settings.same_sign or pattern.column_groups is not None
+    pairs = [
+        _pairs(signed, saliency, m, inputs.variance, pattern, settings.max_cycles)
+        for signed in ((share,) if one_sign else (share, -share))
+    ]
+    made = _made(eps.abs().squeeze(1), torch.stack([each.gain for each in pairs], dim=1), one_sign, settings)
     after = m.clone()
-    after[rows, cycles.grown[rows, cycle]] = True
-    after[rows, cycles.pruned[rows, cycle]] = False
+    for each, cycles in zip(pairs, made.unbind(dim=1), strict=True):
+        rows, cycle = (torch.arange(each.gain.shape[1], device=m.device) < cycles[:, None]).nonzero(as_tuple=True)
+        after[rows, each.grown[rows, cycle]] = True
+        after[rows, each.pruned[rows, cycle]] = False
     return after, made.sum(dim=1)
 
 
-def _cycles(
-    share: torch.Tensor, saliency: torch.Tensor, m: torch.Tensor, variance: torch.Tensor, group: int
-) -> _Cycles:
-    """Pair the weights to grow with those to prune.
+def _pairs(
+    share: torch.Tensor,
+    saliency: torch.Tensor,
+    m: torch.Tensor,
+    variance: torch.Tensor,
+    pattern: Pattern,
+    max_cycles: int,
+) -> _Pairs:
+    """Pair the weights to grow with those to prune, in the order of the cycles.
 
     Parameters
     ----------
     share, saliency
         (rows, inputs) float64: sign(eps) w_j E[x_j], and |w_j| ||x_j||_2.
-    group
-        Number of consecutive columns within which weights are paired.
+    max_cycles
+        Number of pairs returned, at most.
     """
+    group = swap_columns(pattern, share.shape[1])
     groups = (len(share), -1, group)
+    prunable = m if pattern.column_groups else m & (share < 0)
     growth = (share / variance).masked_fill(m, 0).view(groups).sort(descending=True, stable=True)
-    pruning = saliency.where(m & (share < 0), torch.inf).view(groups).sort(stable=True)
-    paired = (growth.values > 0) & (pruning.values < torch.inf)
+    pruning = saliency.where(prunable, torch.inf).view(groups).sort(stable=True)
+    paired = ((growth.values > 0) & (pruning.values < torch.inf)).flatten(1)
     first = torch.arange(0, share.shape[1], group, device=share.device)[:, None]
-    grown, pruned = ((order.indices + first).flatten(1) for order in (growth, pruning))
-    gain = (share.gather(1, grown) - share.gather(1, pruned)).where(paired.flatten(1), 0)
-    order = growth.values.where(paired, 0).flatten(1).argsort(descending=True, stable=True)
-    return _Cycles(*(of_cycle.gather(1, order) for of_cycle in (grown, pruned, gain)))
+    grown, pruned = ((found.indices + first).flatten(1) for found in (growth, pruning))
+    if pattern.column_groups:
+        order = growth.values.flatten(1).where(paired, 0).argsort(descending=True, stable=True)[:, :max_cycles]
+        grown, pruned, paired = (of_cycle.gather(1, order) for of_cycle in (grown, pruned, paired))
+    grown, pruned, paired = (of_cycle[:, :max_cycles] for of_cycle in (grown, pruned, paired))
+    gain = (share.gather(1, grown) - share.gather(1, pruned)).where(paired, torch.nan)
+    return _Pairs(grown, pruned, gain)
+
+
+def _made(eps: torch.Tensor, gain: torch.Tensor, one_sign: bool, settings: Settings) -> torch.Tensor:
+    """Return how many pairs of each sign are made, (rows, signs) int64.
+
+    Parameters
+    ----------
+    eps
+        (rows,) float64, not negative: sign(eps) of the start is the first sign.
+    gain
+        (rows, signs, cycles) float64, as in :class:`_Pairs`.
+    one_sign
+        Whether the cycle that would change the sign is not made.
+    """
+    rows, gain = torch.arange(len(eps), device=eps.device), pad(gain, (0, 1), value=torch.nan)
+    made = torch.zeros(gain.shape[:2], dtype=torch.int64, device=eps.device)
+    going = torch.ones_like(eps, dtype=torch.bool)
+    for _ in range(settings.max_cycles):
+        sign = (eps < 0).long()
+        after = eps - eps.sign() * gain[rows, sign, made[rows, sign]]
+        going &= (eps.abs() > settings.update_threshold) & ((after > 0) if one_sign else after.isfinite())
+        if not going.any():
+            break
+        eps = after.where(going, eps)
+        made[rows, sign] += going
+    return made

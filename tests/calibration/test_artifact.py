@@ -29,7 +29,9 @@ def index(tmp_path_factory):
 
 @pytest.fixture
 def written(tmp_path, index):
-    tokens = write_tokens(tmp_path, random_windows(2, 8), NONE, {"model": "m", "settings": {"inputs": "dense"}})
+    tokens = write_tokens(
+        tmp_path, random_windows(2, 8), NONE, {"model": "m", "settings": {"inputs": "dense", "samples": 2}}
+    )
     for block in range(index.blocks):
         widths = {reader.name: reader.inputs for reader in index.readers(block)}
         inputs = {name: known(gram_matrix(torch.randn(TOKENS, width))) for name, width in widths.items()}
@@ -65,7 +67,7 @@ def test_its_identity_is_of_settings_and_of_gram_matrices(written, layer):
 def test_further_statistics_come_back(written, layer):
     calibration = Calibration.open(written, "m")
     extra = calibration.extra_inputs(layer)
-    assert extra.tokens == TOKENS
+    assert (extra.tokens, extra.windows, extra.name) == (TOKENS, 2, layer.name)
     assert extra.held_out_gram is None
     torch.testing.assert_close(extra.input_mean, torch.arange(32.0))
     inputs, apart = {layer.gram: known(GRAM)}, {layer.gram: known(2 * GRAM)}

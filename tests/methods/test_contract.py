@@ -23,7 +23,9 @@ of_refiners = pytest.mark.parametrize("method", REFINERS.values(), ids=list(REFI
 
 def known(p, method):
     """What a refiner uses beyond the layer, as a calibration over so many tokens would know it."""
-    everything = ExtraInputs(input_mean=torch.zeros(len(p.gram)), tokens=10, held_out_gram=p.gram)
+    everything = ExtraInputs(
+        input_mean=torch.zeros(len(p.gram)), tokens=10, windows=1, name="layer", held_out_gram=p.gram
+    )
     return NOTHING_ELSE._replace(**{name: getattr(everything, name) for name in method.extra_inputs})
 
 

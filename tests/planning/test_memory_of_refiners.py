@@ -36,7 +36,7 @@ def peak():
 def refine(rows, inputs):
     x, weight = torch.randn(inputs + 100, inputs), torch.randn(rows, inputs)
     gram, mask = x.T @ x, select(weight.abs(), pattern)
-    extra = ExtraInputs(input_mean=x.mean(dim=0), tokens=len(x))
+    extra = ExtraInputs(input_mean=x.mean(dim=0), tokens=len(x), windows=1)
     del x
     gc.collect()
     with open("/proc/self/clear_refs", "w") as file:

@@ -6,9 +6,11 @@ from pydantic import ValidationError
 from strategies import PATTERNS, problem
 
 from prunelib import refiners, sparseswaps
+from prunelib.errors import ParamsError
 from prunelib.methods import registry
 from prunelib.methods.contract import NOTHING_ELSE, silent
-from prunelib.pruning.chains import Chain, outcome, run_chain, steps_of
+from prunelib.pruning.chains import Chain, check_skipped, outcome, run_chain, steps_of
+from prunelib.refiners.dsnot import Settings as DSnoT
 from prunelib.refiners.sparseswaps import Settings as SparseSwaps
 
 
@@ -67,3 +69,16 @@ def test_masks_come_before_weights():
     with pytest.raises(ValidationError, match="sparseswaps after least_squares"):
         chain("least_squares", "sparseswaps")
     assert [step.method for step in steps_of(chain("sparseswaps", "least_squares"))] == ["sparseswaps", "least_squares"]
+
+
+def test_what_is_skipped_must_be_there():
+    names = ["model.layers.0.self_attn.q_proj", "model.layers.0.mlp.up_proj"]
+    for settings in (
+        DSnoT(),
+        DSnoT(skip=("*.mlp.*", names[0])),
+        chain({"method": "dsnot", "skip": ["*.mlp.*"]}, "none"),
+    ):
+        check_skipped(settings, names)
+    for settings in (DSnoT(skip=("*.mlp.*", "*.fc1")), chain("sparseswaps", {"method": "dsnot", "skip": ["*.fc1"]})):
+        with pytest.raises(ParamsError, match=r"dsnot\.skip: '\*\.fc1' .*model\.layers\.0\.self_attn\.q_proj"):
+            check_skipped(settings, names)

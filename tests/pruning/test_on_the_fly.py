@@ -16,6 +16,7 @@ from prunelib.model import blockwise
 from prunelib.model.blockwise import BlockwiseForward, Checkpoint
 from prunelib.model.structure import find_layers
 from prunelib.model.weights import read_weight
+from prunelib.pruning import refinement as refining
 from prunelib.pruning.on_the_fly import OnTheFlyRefinement
 from prunelib.pruning.refinement import FinishedBlocks
 from prunelib.refiners import least_squares, sparseswaps
@@ -118,6 +119,21 @@ def test_masks_are_those_of_whole_forwards(tmp_path, family, attention, inputs):
     assert found.keys() == expected.keys()
     for name, mask in expected.items():
         assert (found[name] != mask).double().mean() <= 0.01  # float32 sums in another order may turn a near tie
+
+
+def test_refiners_know_the_windows_and_the_name_of_their_layer(tmp_path, monkeypatch):
+    folder, model, index = saved(tmp_path)
+    known, run_chain = [], refining.run_chain
+
+    def listen(*arguments):
+        known.append(arguments[6])
+        return run_chain(*arguments)
+
+    monkeypatch.setattr(refining, "run_chain", listen)
+    refine(tmp_path, folder, model, index, "sequential")
+    assert [extra.name for extra in known] == [layer.name for layer in index.layers]
+    assert {extra.windows for extra in known} == {len(WINDOWS)}
+    assert {extra.tokens for extra in known} == {WINDOWS.numel()}
 
 
 @pytest.mark.parametrize("inputs", ["sequential", "true_sequential"])

@@ -18,7 +18,7 @@ from prunelib.pruning.warm_up import warm_up
 
 cpu, told, late = torch.device("cpu"), [], []
 weight, inputs = torch.randn(40, 96), torch.randn(200, 96)
-extra = ExtraInputs(input_mean=inputs.mean(dim=0), tokens=200, held_out_gram=inputs.T @ inputs)
+extra = ExtraInputs(input_mean=inputs.mean(dim=0), tokens=200, windows=1, name="layer", held_out_gram=inputs.T @ inputs)
 patterns = (PerRow(sparsity=0.6), NOfM(keep=2, group=4), PerLayer(sparsity=0.6))
 for name, settings in load_params().refiners.items():
     for pattern in patterns:

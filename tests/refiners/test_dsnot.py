@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import DEGENERATE, PATTERNS, problem, problems
+from strategies import DEGENERATE, PATTERNS, PER_LAYER, problem, problems
 
 from prunelib import NOfM, PerLayer, PerRow, select
 from prunelib.errors import NumericalError, PatternError
@@ -12,37 +12,48 @@ from prunelib.methods.contract import ExtraInputs
 from prunelib.refiners import dsnot
 from prunelib.refiners.dsnot import Settings, refine
 
-TOKENS = 50
+TOKENS, WINDOWS = 50, 5
+SIGNS = [Settings(), Settings(same_sign=True)]
 
 
-def cycle_by_cycle(w, m, mean, variance, norm, group, max_cycles, threshold):
-    """DSnoT on one row, from the equations: (mask, cycles made)."""
-    m = np.array(m)
-    E = 2048 * mean
-    start = np.sign(sum(w[k] * E[k] for k in range(len(w)) if not m[k]))
-    for cycle in range(max_cycles):
-        eps = sum(w[k] * E[k] for k in range(len(w)) if not m[k])
-        if abs(eps) < threshold or np.sign(eps) != start:
+def cycle_by_cycle(w, m, inputs, group, chosen):
+    """DSnoT on one row, by the rule of the authors' script: (mask, cycles made). ``group`` is None but under N:M."""
+    m, total, variance, norm = np.array(m), *inputs
+    share = [w[k] * total[k] for k in range(len(w))]
+    growable, prunable = set(np.flatnonzero(~m)), set(np.flatnonzero(m))
+    eps = sum(share[k] for k in sorted(growable))
+    first = np.sign(eps)
+    for cycle in range(chosen.max_cycles):
+        if abs(eps) <= chosen.update_threshold:
             return m, cycle
-        grow = [i for i in range(len(w)) if not m[i] and start * w[i] * E[i] > 0]
-        prune = [j for j in range(len(w)) if m[j] and start * w[j] * E[j] < 0]
-        grow = [i for i in grow if any(i // group == j // group for j in prune)]
+        sign = np.sign(eps)
+
+        def partners(i, sign=sign):
+            """The weights that may be pruned when i is grown: of its group, or of the sign that lowers |eps|."""
+            return [j for j in prunable if (j // group == i // group if group else sign * share[j] < 0)]
+
+        grow = [i for i in growable if sign * share[i] > 0 and partners(i)]
         if not grow:
             return m, cycle
-        i = max(grow, key=lambda i: (start * w[i] * E[i] / variance[i], -i))
-        j = min((j for j in prune if j // group == i // group), key=lambda j: (abs(w[j]) * norm[j], j))
-        m[i], m[j] = True, False
-    return m, max_cycles
+        i = max(grow, key=lambda i: (sign * share[i] / variance[i], -i))
+        j = min(partners(i), key=lambda j: (abs(w[j]) * norm[j], j))
+        after = eps + share[j] - share[i]
+        if (group or chosen.same_sign) and np.sign(after) != first:
+            return m, cycle
+        m[i], m[j], eps = True, False, after
+        growable.remove(i)
+        prunable.remove(j)
+    return m, chosen.max_cycles
 
 
-def expected(p, mean, given_settings):
+def expected(p, mean, chosen):
     square = p.gram.diagonal().double().numpy() / TOKENS
     mean = mean.double().numpy()
     variance = np.maximum(np.maximum(square - mean**2, 1e-6 * square), np.finfo(np.float32).tiny)
-    norm = np.sqrt(p.gram.diagonal().double().numpy())
-    limits = (p.group, given_settings.max_cycles, given_settings.update_threshold)
+    inputs = mean * (TOKENS / WINDOWS), variance, np.sqrt(p.gram.diagonal().double().numpy())
+    group = p.pattern.group if isinstance(p.pattern, NOfM) else None
     rows = zip(p.weight.double().numpy(), p.mask.numpy(), strict=True)
-    masks, cycles = zip(*(cycle_by_cycle(w, m, mean, variance, norm, *limits) for w, m in rows), strict=True)
+    masks, cycles = zip(*(cycle_by_cycle(w, m, inputs, group, chosen) for w, m in rows), strict=True)
     return np.array(masks), list(cycles)
 
 
@@ -52,20 +63,41 @@ def some_mean(p, seed):
     return lean * (p.gram.diagonal().double() / TOKENS).sqrt().float()
 
 
-def refined(p, mean, given_settings):
-    return refine(
-        p.weight, p.gram, p.mask, p.pattern, given_settings, extra=ExtraInputs(input_mean=mean, tokens=TOKENS)
-    )
+def of(mean, tokens=TOKENS, windows=WINDOWS, name=None):
+    return ExtraInputs(input_mean=mean, tokens=tokens, windows=windows, name=name)
 
 
-@settings(max_examples=150)
-@given(problems(), st.integers(0, 1000), st.sampled_from([1, 2, 50]), st.sampled_from([1e-3, 0.1, 1000.0]))
-def test_it_makes_the_cycles_of_the_equations(p, seed, max_cycles, threshold):
-    mean, limits = some_mean(p, seed), Settings(max_cycles=max_cycles, update_threshold=threshold)
-    found = refined(p, mean, limits)
-    masks, cycles = expected(p, mean, limits)
+def refined(p, mean, chosen):
+    return refine(p.weight, p.gram, p.mask, p.pattern, chosen, extra=of(mean))
+
+
+@settings(max_examples=300)
+@given(
+    problems(patterns=[*PATTERNS, *PER_LAYER]),
+    st.integers(0, 1000),
+    st.sampled_from([1, 2, 50]),
+    st.sampled_from([1e-3, 0.1, 1000.0]),
+    st.booleans(),
+)
+def test_it_makes_the_cycles_of_the_rule(p, seed, max_cycles, threshold, same_sign):
+    chosen = Settings(max_cycles=max_cycles, update_threshold=threshold, same_sign=same_sign)
+    mean = some_mean(p, seed)
+    found = refined(p, mean, chosen)
+    masks, cycles = expected(p, mean, chosen)
     np.testing.assert_array_equal(found.mask, masks)
     assert found.swaps.tolist() == cycles
+
+
+@pytest.mark.parametrize("pattern", [*PATTERNS, *PER_LAYER], ids=lambda pattern: pattern.label)
+@pytest.mark.parametrize("chosen", SIGNS, ids=["either sign", "same sign"])
+def test_it_makes_the_cycles_of_the_rule_on_wide_rows(pattern, chosen):
+    p = problem(9, pattern, rows=20, inputs=200, tokens=TOKENS)
+    mean = some_mean(p, 9)
+    found = refined(p, mean, chosen)
+    masks, cycles = expected(p, mean, chosen)
+    np.testing.assert_array_equal(found.mask, masks)
+    assert found.swaps.tolist() == cycles
+    assert sum(cycles) > 20
 
 
 @settings(max_examples=60)
@@ -82,46 +114,114 @@ def test_every_row_and_group_keeps_its_number_and_the_losses_are_true(p, seed):
         np.testing.assert_allclose(losses, exact, rtol=1e-6, atol=1e-9 * max(1, float(losses.max())))
 
 
-def test_the_expected_error_falls_until_it_is_small_or_changes_its_sign():
+def errors(p, mean, mask):
+    """The expected errors of the rows, summed over a window."""
+    return (p.weight.masked_fill(mask, 0).double() * mean * TOKENS / WINDOWS).sum(dim=1)
+
+
+@pytest.mark.parametrize("pattern", [PATTERNS[1], NOfM(keep=2, group=4)], ids=lambda pattern: pattern.label)
+def test_with_the_same_sign_no_expected_error_changes_its_sign(pattern):
+    p = problem(3, pattern, rows=20, inputs=60, tokens=TOKENS)
+    mean = some_mean(p, 3)
+    sign = errors(p, mean, p.mask).sign()
+    path = [sign * errors(p, mean, refined(p, mean, Settings(max_cycles=n, same_sign=True)).mask) for n in range(1, 30)]
+    assert (torch.stack(path) > 0).all()
+
+
+def test_after_a_change_of_sign_a_row_goes_on():
     p = problem(3, PATTERNS[1], rows=20, inputs=60, tokens=TOKENS)
     mean = some_mean(p, 3)
+    either, same = (refined(p, mean, chosen) for chosen in SIGNS)
+    assert (either.swaps >= same.swaps).all()
+    assert either.swaps.sum() > same.swaps.sum()
+    changed = errors(p, mean, p.mask).sign() != errors(p, mean, either.mask).sign()
+    assert changed.any()
 
-    def errors(mask):
-        return 2048 * (p.weight.masked_fill(mask, 0) * mean).sum(dim=1)
 
-    sign = errors(p.mask).sign()
-    path = torch.stack([sign * errors(refined(p, mean, Settings(max_cycles=cycles)).mask) for cycles in range(1, 30)])
-    assert (path.diff(dim=0) <= 0).all()
-    assert (path[-1] < 0.1).all()
+def by_hand(weight, mask, variance, pattern, chosen):
+    """One row of inputs with E[x] = 1 over windows of one token."""
+    weight, mask = torch.tensor([weight]), torch.tensor([mask]).bool()
+    count = weight.shape[1]
+    gram = 4.0 * torch.diag(1 + torch.tensor(variance))
+    return refine(weight, gram, mask, pattern, chosen, extra=of(torch.ones(count), tokens=4, windows=4))
 
 
 def test_a_row_of_four_by_hand():
-    weight = torch.tensor([[3.0, -1.0, 2.0, -4.0]])
-    mask = torch.tensor([[False, True, False, True]])  # eps = 5 E[x]: grow 0 (the larger), prune 1 (the less salient)
-    gram, mean = 4 * torch.eye(4), torch.full((4,), 0.5)
-    found = refine(
-        weight, gram, mask, PerRow(sparsity=0.5), Settings(max_cycles=1), extra=ExtraInputs(input_mean=mean, tokens=4)
-    )
+    start = [3.0, -1.0, 2.0, -4.0], [0, 1, 0, 1], [1.0] * 4  # eps = 5: grow 0, prune 1, to eps = 1
+    found = by_hand(*start, PerRow(sparsity=0.5), Settings(max_cycles=1))
     assert found.mask.tolist() == [[True, False, False, True]]
     assert found.swaps.tolist() == [1]
-    assert (found.loss_before.tolist(), found.loss_after.tolist()) == ([52], [20])
+    assert (found.loss_before.tolist(), found.loss_after.tolist()) == ([104], [40])
+    again = by_hand(*start, PerRow(sparsity=0.5), Settings())  # then grow 2, prune 3, to -5; none is left to grow
+    assert again.mask.tolist() == [[True, False, True, False]]
+    assert again.swaps.tolist() == [2]
+    same = by_hand(*start, PerRow(sparsity=0.5), Settings(same_sign=True))
+    assert torch.equal(same.mask, found.mask)
+
+
+def test_a_row_returns_after_a_change_of_sign():
+    # eps = 1: grow 0 and prune 1, to eps = -8; then grow 3, the steadier, and prune 5, to eps = 1
+    weight, mask = [4.0, -5.0, -1.0, -2.0, -7.0, 7.0], [0, 1, 0, 0, 1, 1]
+    variance = [1.0, 1.0, 1.0, 0.1, 1.0, 1.0]
+    found = by_hand(weight, mask, variance, PerRow(sparsity=0.5), Settings(max_cycles=2))
+    assert found.mask.tolist() == [[True, False, False, True, True, False]]
+    assert found.swaps.tolist() == [2]
+
+
+def test_a_row_is_done_at_the_threshold():
+    start = [3.0, -1.0, 2.0, -4.0], [0, 1, 0, 1], [1.0] * 4, PerRow(sparsity=0.5)
+    assert by_hand(*start, Settings(update_threshold=5.0)).swaps.tolist() == [0]
+    assert by_hand(*start, Settings(update_threshold=4.9)).swaps.tolist() == [1]
+
+
+def test_the_threshold_is_of_the_sum_over_a_window():
+    p = problem(3, PATTERNS[1], rows=20, inputs=60, tokens=TOKENS)
+    mean = some_mean(p, 3)
+    start = errors(p, mean, p.mask).abs()
+    for factor, cycles in ((1.001, 0), (0.999, 1)):
+        found = refined(p, mean, Settings(update_threshold=factor * float(start.max()), max_cycles=1))
+        assert int(found.swaps.sum()) == cycles
 
 
 def test_of_two_equal_gains_the_steadier_input_grows():
-    weight, mask = torch.tensor([[1.0, 1.0, -1.0]]), torch.tensor([[False, False, True]])
-    gram, mean = torch.diag(torch.tensor([9.0, 4.0, 4.0])), torch.full((3,), 0.5)
-    found = refine(
-        weight, gram, mask, PerRow(sparsity=0.7), Settings(max_cycles=1), extra=ExtraInputs(input_mean=mean, tokens=4)
-    )
+    found = by_hand([1.0, 1.0, -1.0], [0, 0, 1], [8.0, 3.0, 3.0], PerRow(sparsity=0.7), Settings(max_cycles=1))
     assert found.mask.tolist() == [[False, True, False]]
 
 
-def test_n_of_m_passes_over_a_group_with_nothing_to_prune():
-    weight = torch.tensor([[9.0, 1.0, 2.0, -1.0]])  # 9 is best, but beside it stands no weight to prune
-    mask = torch.tensor([[False, True, False, True]])
-    gram, mean = 4 * torch.eye(4), torch.full((4,), 0.5)
-    found = refine(weight, gram, mask, NOfM(keep=1, group=2), extra=ExtraInputs(input_mean=mean, tokens=4))
-    assert found.mask.tolist() == [[False, True, True, False]]
+def test_n_of_m_prunes_the_lowest_of_the_group_whatever_its_sign():
+    # eps = 14.5: grow 0 and prune 1, though w_1 E[x_1] has the sign of eps
+    weight, mask = [10.0, 1.0, 2.0, -3.0, 3.0, 5.0, 0.5, -0.5], [0, 1, 0, 1, 0, 1, 1, 0]
+    found = by_hand(weight, mask, [1.0] * 8, NOfM(keep=2, group=4), Settings(max_cycles=1))
+    assert found.mask.tolist() == [[True, False, False, True, False, True, True, False]]
+
+
+def test_n_of_m_passes_over_a_group_with_nothing_left_to_prune():
+    # eps = 21.5: grow 0 and prune 3; 1 and 2 have no partner left, so that 4 is grown and 6 pruned
+    weight, mask = [9.0, 4.0, 5.0, 1.0, 2.0, 1.0, 1.0, 0.5], [0, 0, 0, 1, 0, 0, 1, 0]
+    found = by_hand(weight, mask, [1.0] * 8, NOfM(keep=1, group=4), Settings())
+    assert found.mask.tolist() == [[True, False, False, False, True, False, False, False]]
+    assert found.swaps.tolist() == [2]
+
+
+def test_n_of_m_may_raise_the_expected_error():
+    weight, mask = [1.0, 8.0, 0.5, 9.0], [0, 1, 0, 1]  # eps = 1.5: grow 0, prune 1, to 8.5
+    found = by_hand(weight, mask, [1.0] * 4, NOfM(keep=2, group=4), Settings(max_cycles=1))
+    assert found.mask.tolist() == [[True, False, False, True]]
+
+
+def test_layers_named_in_skip_stay_as_they_are():
+    p = problem(3, PATTERNS[1], rows=20, inputs=60, tokens=TOKENS)
+    mean, heard = some_mean(p, 3), []
+    skipping, plain = Settings(skip=("*.mlp.*", "*.k_proj")), refined(p, mean, Settings())
+    assert not torch.equal(plain.mask, p.mask)
+    for part, skipped in (("mlp.up_proj", True), ("self_attn.k_proj", True), ("self_attn.q_proj", False)):
+        known = of(mean, name=f"model.layers.0.{part}")
+        rest = (skipping, lambda *figures: heard.append(figures), known)
+        found = refine(p.weight, p.gram, p.mask, p.pattern, *rest)
+        assert torch.equal(found.mask, p.mask if skipped else plain.mask)
+        assert torch.equal(found.loss_after, found.loss_before if skipped else plain.loss_after)
+        assert bool(found.swaps.any()) != skipped
+    assert sum(rows for rows, _, _ in heard) == 60
 
 
 def test_per_layer_keeps_the_number_of_every_row_empty_and_full_ones_too():
@@ -130,7 +230,7 @@ def test_per_layer_keeps_the_number_of_every_row_empty_and_full_ones_too():
         torch.rand(6, 10, generator=torch.Generator().manual_seed(4)) + torch.tensor([9.0, 0, 0, 0, 0, -9])[:, None]
     )
     mask = select(scores, p.pattern)
-    found = refine(p.weight, p.gram, mask, p.pattern, extra=ExtraInputs(input_mean=some_mean(p, 4), tokens=TOKENS))
+    found = refine(p.weight, p.gram, mask, p.pattern, extra=of(some_mean(p, 4)))
     assert torch.equal(found.mask.sum(dim=1), mask.sum(dim=1))
     assert {0, 10} <= set(mask.sum(dim=1).tolist())
     assert found.swaps.sum() > 0
@@ -166,7 +266,7 @@ def test_the_number_of_threads_and_the_size_of_chunks_change_nothing(monkeypatch
             p.mask,
             p.pattern,
             progress=lambda *x: told.append(x),
-            extra=ExtraInputs(input_mean=mean, tokens=TOKENS),
+            extra=of(mean),
         )
     finally:
         torch.set_num_threads(threads)
@@ -182,14 +282,17 @@ def test_bad_input_is_refused_in_one_line():
     mean = some_mean(p, 8)
     with pytest.raises(NumericalError, match="input_mean: missing"):
         refine(p.weight, p.gram, p.mask, p.pattern)
-    with pytest.raises(NumericalError, match="tokens: missing"):
-        refine(p.weight, p.gram, p.mask, p.pattern, extra=ExtraInputs(input_mean=mean))
+    for missing in ("input_mean", "tokens", "windows"):
+        with pytest.raises(NumericalError, match=f"{missing}: missing"):
+            refine(p.weight, p.gram, p.mask, p.pattern, extra=of(mean)._replace(**{missing: None}))
+    with pytest.raises(NumericalError, match="name: missing"):
+        refined(p, mean, Settings(skip=("*.mlp.*",)))
     with pytest.raises(NumericalError, match=r"input_mean: shape \(4,\), expected \(8,\)"):
         refined(p, mean[:4], Settings())
     for wrong in (mean * torch.nan, mean + 1e6):
         with pytest.raises(NumericalError, match="not the mean of the Gram matrix's inputs over 50 tokens"):
             refined(p, wrong, Settings())
     with pytest.raises(PatternError, match="groups do not keep exactly 1 of 4"):
-        refine(p.weight, p.gram, ~p.mask, p.pattern, extra=ExtraInputs(input_mean=mean, tokens=TOKENS))
+        refine(p.weight, p.gram, ~p.mask, p.pattern, extra=of(mean))
     with pytest.raises(NumericalError, match="weight: NaN"):
-        refine(p.weight * torch.nan, p.gram, p.mask, p.pattern, extra=ExtraInputs(input_mean=mean, tokens=TOKENS))
+        refine(p.weight * torch.nan, p.gram, p.mask, p.pattern, extra=of(mean))
