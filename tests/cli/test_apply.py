@@ -1,5 +1,6 @@
 """Masks put on a dense model by one command."""
 
+import shutil
 import sys
 
 import pytest
@@ -8,6 +9,7 @@ from families import save, tiny_model
 from huggingface_hub import ModelCard
 
 from prunelib.cli import apply
+from prunelib.errors import ArtifactError
 from prunelib.masks.patterns import NOfM, select
 from prunelib.masks.pruned import Pruned, write_pruned
 from prunelib.model.structure import find_layers
@@ -57,6 +59,35 @@ def test_the_identity_of_a_folder_is_that_which_was_sealed(folders):
     before = computed_identity(folders[0])
     seal(folders[0], "model", {})
     assert model_identity(folders[0]) == computed_identity(folders[0]) == before
+
+
+@pytest.mark.parametrize("shard_size", ["1GB", "50KB"])
+@pytest.mark.parametrize("surplus", ["consolidated.safetensors", "model.fp16.safetensors", "masks.safetensors"])
+def test_files_that_are_not_the_models_change_no_identity(surplus, shard_size, tmp_path):
+    folder = save(tiny_model("llama"), tmp_path / "dense", shard_size)
+    shards = {path.name for path in folder.glob("*.safetensors")}
+    assert (len(shards) > 1) == (shard_size == "50KB")
+    before = computed_identity(folder)
+    shutil.copy(folder / min(shards), folder / surplus)
+    seal(folder, "model", {})
+    assert model_identity(folder) == computed_identity(folder) == before
+    for name in (*shards, "config.json"):
+        path = folder / name
+        content = path.read_bytes()
+        path.write_bytes(content[:-1])
+        assert computed_identity(folder) != before
+        path.unlink()
+        with pytest.raises(ArtifactError, match=name):
+            computed_identity(folder)
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("index", ["[]", "{}", '{"weight_map": {"a": 1}}', '{"weight_map": {"a": "elsewhere"}}', "{"])
+def test_a_folder_whose_index_is_damaged_has_no_identity(index, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(ArtifactError, match=r"model\.safetensors\.index\.json|elsewhere"):
+        computed_identity(tmp_path)
 
 
 def test_the_card_names_folder_and_licence_as_text(folders, tmp_path, monkeypatch):
