@@ -31,6 +31,7 @@ GONE = {
     "15_counts_of_rows",
     "16_markup_in_the_report",
     "18_limit_of_the_container",
+    "19_one_line_for_every_fault",
     "21_lines_that_mislead",
     "22_files_that_are_not_the_models",
     "23_tensors_as_users_have_them",

@@ -55,6 +55,28 @@ def test_masks_of_another_model_are_refused_in_one_line(folders, tmp_path, monke
     assert error.count("\n") == 1
 
 
+def test_masks_of_a_warm_start_are_refused_by_what_they_lack(folders, tmp_path, monkeypatch, capsys):
+    folder, cell, _, masks = folders
+    made_from = {"model": computed_identity(folder), "tokens": "t", "pattern": {}, "warmstart": {}}
+    write_pruned(cell, Pruned(masks, {}), made_from)
+    with pytest.raises(SystemExit, match="2"):
+        run(monkeypatch, "--model", folder, "--masks", cell, "--to", tmp_path / "pruned")
+    line = capsys.readouterr().err
+    assert "cell/masks.safetensors" in line
+    assert "refiner" in line
+
+
+@pytest.mark.parametrize("config", ["{", "[]", '{"model_type": "none"}', '{"model_type": "llama", "dtype": "int8"}'])
+def test_a_config_that_says_nothing_usable_is_one_line(config, folders, tmp_path, monkeypatch, capsys):
+    folder, cell, _, masks = folders
+    (folder / "config.json").write_text(config)
+    methods = {name: {"method": name, "kind": name} for name in ("pattern", "warmstart", "refiner")}
+    write_pruned(cell, Pruned(masks, {}), {"model": computed_identity(folder), "tokens": "t", **methods})
+    with pytest.raises(SystemExit, match="2"):
+        run(monkeypatch, "--model", folder, "--masks", cell, "--to", tmp_path / "pruned")
+    assert "config.json" in capsys.readouterr().err
+
+
 def test_the_identity_of_a_folder_is_that_which_was_sealed(folders):
     before = computed_identity(folders[0])
     seal(folders[0], "model", {})
