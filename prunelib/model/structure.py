@@ -26,6 +26,7 @@ from prunelib.model.probe import TOKENS, probe
 from prunelib.model.vocabulary import embedding_rows, limit_ids
 from prunelib.model.weights import check_stored_types, read_weight, tensor_files
 
+_PROBE = "A text, 1 \N{SNOWMAN}\n"  # a tokenizer without its token for unknown characters fails at the first of them
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -103,6 +104,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer(_PROBE)
     except Exception as error:  # the tokenizers library raises plain Exception for a damaged file
         raise ArtifactError(f"{folder}: no usable tokenizer, expected tokenizer.json ({_first_line(error)})") from None
     limit_ids(tokenizer, embedding_rows(folder))
