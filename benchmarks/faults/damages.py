@@ -24,7 +24,7 @@ from transformers import logging
 
 sys.path += [str(Path(__file__).parents[1] / "support"), str(Path(__file__).parents[2] / "tests" / "support")]
 from damaged_readers import Outcome, outcome, plain, readers
-from damages import damages
+from file_damages import damages
 from record import write_results
 
 OUTCOMES = get_args(Outcome)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from damaged_readers import ORIGIN, outcome, plain, readers
-from damages import Damage, damages, of_bytes, of_field
+from file_damages import Damage, damages, of_bytes, of_field
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_records import result

@@ -21,8 +21,8 @@ from unittest import mock
 import datasets
 import pyarrow
 import torch
-from damages import Damage
 from families import random_windows, save, tiny_model
+from file_damages import Damage
 from gguf_files import METADATA, gguf_tensors, tiny_llama, write_gguf
 from pipeline_project import PARAMS, character_tokenizer
 from report_records import layers, result
@@ -61,7 +61,7 @@ LONGEST = 20  # seconds
 
 @dataclass(frozen=True)
 class Reader:
-    """A file, its form (:func:`damages.damages`), a function that reads it, and whether what it holds is sealed."""
+    """A file, its form (:func:`file_damages.damages`), a function that reads it, and whether its content is sealed."""
 
     path: Path
     form: str
