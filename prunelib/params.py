@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BeforeValidator, Field, StringConstraints, ValidationError, model_validator
 from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from prunelib import refiners, warmstarts
 from prunelib.calibration.settings import CalibrationSettings
@@ -220,7 +219,9 @@ def load_params(path: Path = Path("params.yaml")) -> Params:
         raw = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParamsError(f"{path}: no such file; run from the folder that contains it") from None
-    except (YAMLError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ParamsError(f"{path}: cannot be read ({error.strerror})") from None
+    except Exception as error:  # ruamel raises more than its own: for dates, numbers and depths that cannot be
         raise ParamsError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, Mapping):
         found = "empty" if raw is None else "no mapping"

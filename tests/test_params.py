@@ -196,7 +196,18 @@ def test_a_missing_key_is_named(edited, key):
         edited(remove=key)
 
 
-@pytest.mark.parametrize("text", ["grid: [", "a: 1\na: 2", "\x00", "just text", ""])
+@pytest.mark.parametrize("key", ["calibration.length", "grid.seeds", "patterns.nm24.keep", "refiners.swaps.max_swaps"])
+@pytest.mark.parametrize("value", [10**30, -(2**63) - 1])
+def test_a_number_that_no_tensor_holds_is_one_line(edited, key, value):
+    with pytest.raises(ParamsError, match=key.split(".")[-1]) as caught:
+        edited(key, [value] if key == "grid.seeds" else value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["grid: [", "a: 1\na: 2", "\x00", "just text", "", "a: 2001-99-99", f"a: {'9' * 5000}", "[" * 5000, "? [a]\n: 1"],
+)
 def test_what_is_no_mapping_is_one_line(tmp_path, text):
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(ParamsError) as caught:

@@ -1,12 +1,15 @@
 """The pruning error and the output energy to which it is relative, from the Gram matrix alone."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from prunelib.algebra.linalg import product
+from prunelib.algebra.tensors import real, values
 from prunelib.errors import NumericalError
 
+_NOT_A_SUM = "gram: not symmetric and positive semidefinite, expected a sum of x x^T"
 _SLACK = 1e-3  # allowance for float32 rounding and for products that are not exactly symmetric
 _STRIP = 1024  # rows of a weight per chunk
 _GRAM_STRIP = 128  # rows of a Gram matrix per chunk
@@ -26,8 +29,18 @@ def row_losses(weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor) -> 
     -------
     torch.Tensor
         (rows,) float64, not negative.
+
+    Raises
+    ------
+    NumericalError
+        If a type or shape does not fit, or a number is NaN or infinite.
     """
-    return _quadratic_forms(gram, weight, lambda rows: weight[rows].double().masked_fill(mask[rows], 0))
+    weight, gram = checked_shapes(weight, gram)
+    mask = _checked_mask(mask, weight)
+    losses = _quadratic_forms(gram, weight, lambda rows: weight[rows].double().masked_fill(mask[rows], 0))
+    if losses.isnan().any():
+        raise NumericalError("weight or gram: NaN or infinity found, expected finite numbers")
+    return losses
 
 
 def pruning_error(weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor) -> float:
@@ -36,11 +49,8 @@ def pruning_error(weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor) 
     Raises
     ------
     NumericalError
-        If a type or shape does not fit.
+        As :func:`row_losses`.
     """
-    weight, gram = checked_shapes(weight, gram)
-    if mask.shape != weight.shape or mask.dtype != torch.bool:
-        raise NumericalError(f"mask: {mask.dtype} {tuple(mask.shape)}, expected torch.bool {tuple(weight.shape)}")
     return float(row_losses(weight, gram, mask).sum())
 
 
@@ -82,7 +92,8 @@ def damped(gram: torch.Tensor, share: float) -> torch.Tensor:
 
 
 def output_energy(weight: torch.Tensor, gram: torch.Tensor) -> float:
-    """Return ||W X||_F^2, to which pruning errors are relative."""
+    """Return ||W X||_F^2, to which pruning errors are relative; raises as :func:`row_losses`."""
+    weight, gram = checked_shapes(weight, gram)
     return pruning_error(weight, gram, torch.zeros_like(weight, dtype=torch.bool))
 
 
@@ -92,16 +103,28 @@ def checked_shapes(weight: torch.Tensor, gram: torch.Tensor) -> tuple[torch.Tens
     Raises
     ------
     NumericalError
-        If one is not of real floating point, or a shape does not fit.
+        If one is not of real floating point, a shape does not fit, or the Gram matrix has a negative diagonal.
     """
-    for name, tensor in (("weight", weight), ("gram", gram)):
-        if not tensor.is_floating_point():
-            raise NumericalError(f"{name}: {tensor.dtype}, expected real floating point")
+    weight, gram = real("weight", weight), real("gram", gram)
     if weight.ndim != 2 or gram.shape != (weight.shape[1],) * 2:
         raise NumericalError(
             f"gram: shape {tuple(gram.shape)} does not fit a weight of shape {tuple(weight.shape)} (rows, inputs)"
         )
-    return weight.detach(), gram.detach()
+    if weight.shape[1] == 0:
+        raise NumericalError(f"weight: shape {tuple(weight.shape)}, expected (rows, inputs) with at least one input")
+    if (gram.diagonal() < 0).any():
+        raise NumericalError(_NOT_A_SUM)
+    return weight, gram
+
+
+def _checked_mask(mask: Any, weight: torch.Tensor) -> torch.Tensor:
+    found = values("mask", mask)
+    if found.shape != weight.shape or found.dtype != torch.bool or found.device != weight.device:
+        raise NumericalError(
+            f"mask: {found.dtype} {tuple(found.shape)} on {found.device}, expected torch.bool {tuple(weight.shape)} on "
+            f"{weight.device}, as the weight"
+        )
+    return found
 
 
 def checked_layer(weight: torch.Tensor, gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -123,5 +146,5 @@ def checked_layer(weight: torch.Tensor, gram: torch.Tensor) -> tuple[torch.Tenso
         scale = inverse[strip, None]
         shares, mirrored = gram[strip] * scale * inverse, gram[:, strip].T * scale * inverse
         if ((shares - mirrored).abs() > _SLACK).any() or (shares.abs() > 1 + _SLACK).any():
-            raise NumericalError("gram: not symmetric and positive semidefinite, expected a sum of x x^T")
+            raise NumericalError(_NOT_A_SUM)
     return weight, gram

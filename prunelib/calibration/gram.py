@@ -3,6 +3,7 @@
 import torch
 
 from prunelib.algebra.linalg import true_float32
+from prunelib.algebra.tensors import real
 from prunelib.calibration.statistics import InputStatistics
 from prunelib.errors import ModelError, NumericalError
 from prunelib.model.layers import Layer
@@ -28,8 +29,12 @@ def gram_matrix(inputs: torch.Tensor) -> torch.Tensor:
     Raises
     ------
     NumericalError
-        If an input is NaN or infinite, or the sum overflows float32.
+        If the inputs are not of real floating point or have no dimension d, an input is NaN or infinite, or the sum
+        overflows float32.
     """
+    inputs = real("inputs", inputs)
+    if inputs.ndim == 0 or inputs.shape[-1] == 0:
+        raise NumericalError(f"inputs: shape {tuple(inputs.shape)}, expected (..., d) with at least one number a token")
     total = GramSum(inputs.shape[-1], inputs.device)
     total.add(inputs)
     return total.symmetric("inputs")

@@ -5,16 +5,18 @@ model. Only the folder of a cell has updated weights: an exported one provides m
 """
 
 from pathlib import Path
+from typing import Any
 
-from transformers import AutoConfig
-
+from prunelib.errors import ArtifactError
 from prunelib.export.card import model_card
 from prunelib.export.folder import export_model
 from prunelib.export.origin import origin_of
 from prunelib.masks.pruned import MASKS_FILE, read_pruned
-from prunelib.model.structure import find_layers, load_model
+from prunelib.model.structure import dtype_of, find_layers, load_model
 from prunelib.runtime import store
 from prunelib.sources.provenance import computed_identity
+
+_MADE_FROM = ("tokens", "pattern", "warmstart", "refiner")
 
 
 def apply(folder: Path, masks: Path, target: Path) -> None:
@@ -25,10 +27,20 @@ def apply(folder: Path, masks: Path, target: Path) -> None:
     ArtifactError, ModelError, PatternError
         If a folder is invalid, or the masks do not belong to this model.
     """
-    pruned = read_pruned(masks, {"model": computed_identity(folder)})
-    made_from = store.read_provenance(masks / MASKS_FILE, "mask")
-    dtype = AutoConfig.from_pretrained(folder, local_files_only=True).dtype
-    index = find_layers(load_model(folder, str(dtype or "float32").removeprefix("torch."), "cpu"), folder)
-    methods = {key: made_from[key] for key in ("model", "tokens", "pattern", "warmstart", "refiner")}
+    model, made_from = {"model": computed_identity(folder)}, _made_from(masks / MASKS_FILE)
+    pruned = read_pruned(masks, model if "model" in made_from else {})
+    methods = {**model, **made_from}
+    index = find_layers(load_model(folder, dtype_of(folder), "cpu"), folder)
     card = model_card(folder.absolute().name, methods, None, None, origin_of(folder))
     export_model(folder, target, index, pruned, methods, card)
+
+
+def _made_from(path: Path) -> dict[str, Any]:
+    """Return what masks were made from and by; those of a model in memory do not know the model's files."""
+    made_from = store.read_provenance(path, "mask")
+    if missing := [key for key in _MADE_FROM if key not in made_from]:
+        raise ArtifactError(
+            f"{path}: its provenance has no {', '.join(missing)}, expected the masks of a refined cell "
+            "(artifacts/refined/...), of an exported folder or of PruningResult.save"
+        )
+    return {key: made_from[key] for key in ("model", *_MADE_FROM) if key in made_from}

@@ -116,7 +116,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file, expected the config.json of a model") from None
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         raise ArtifactError(f"{path}: damaged or not JSON, expected the config.json of a model") from None
     if not isinstance(config, dict):
         raise ArtifactError(f"{path}: expected the config.json of a model")

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import yaml
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from prunelib.errors import ParamsError
 from prunelib.export.card import model_card
@@ -14,7 +14,7 @@ from prunelib.export.folder import check_groups, export_model
 from prunelib.export.origin import origin_of
 from prunelib.masks.patterns import parse_pattern
 from prunelib.masks.pruned import Pruned
-from prunelib.model.structure import load_model, load_tokenizer
+from prunelib.model.structure import dtype_of, load_model, load_tokenizer
 from prunelib.model.weights import weight_in
 from prunelib.pruning.arguments import refiner_of, warmstart_of
 from prunelib.pruning.in_memory import prune
@@ -66,7 +66,7 @@ def prune_folder(
     steps = refiner_of([_from_text("refiner", refiner) for refiner in refiners])
     documents = [document.text for document in plain_documents(texts, rows)]
     folder = Path(model) if Path(model).is_dir() else _fetched(model, revision)
-    loaded = load_model(folder, dtype or _own_dtype(folder), "cpu")
+    loaded = load_model(folder, dtype or dtype_of(folder), "cpu")
     result = prune(loaded, load_tokenizer(folder), documents, chosen, start, steps, folder=folder, **options)
     provenance = {"model": computed_identity(folder), **result.provenance}
     card = model_card(Path(model).absolute().name, provenance, None, None, origin_of(folder))
@@ -109,8 +109,3 @@ def _fetched(model: str, revision: str | None) -> Path:
     commit = hub.commit_of(model, revision)
     note(f"{model} at commit {commit}")
     return hub.snapshot(hub.Repository(id=model, revision=commit), (WEIGHTS, *SMALL_FILES, CARD))
-
-
-def _own_dtype(folder: Path) -> str:
-    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    return str(config.dtype or "float32").removeprefix("torch.")

@@ -24,9 +24,9 @@ from prunelib.model.weights import (
     tensor_files,
 )
 from prunelib.runtime.store import replacing_folder, require_new, write_json, write_text
-from prunelib.sources.model_files import CARD, is_small_file
+from prunelib.sources.model_files import CARD, SHARD_INDEX, is_small_file
 
-SHARD_INDEX, _PROVENANCE_FILE = "model.safetensors.index.json", "provenance.json"
+_PROVENANCE_FILE = "provenance.json"
 _KIND = "pruned model"
 
 

@@ -17,6 +17,7 @@ from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 import torch
 from pydantic import Field, model_validator
 
+from prunelib.algebra.tensors import values
 from prunelib.errors import NumericalError, PatternError
 from prunelib.masks.allocation import LABELS, Allocation, Owl, Table
 from prunelib.settings import Settings
@@ -252,7 +253,7 @@ def parse_pattern(text: str) -> Pattern:
         If the text is none of these, or a number in it is out of range.
     """
     try:
-        for example in EXAMPLES:
+        for example in EXAMPLES if isinstance(text, str) else ():
             if (pattern := example.from_text(text)) is not None:
                 return pattern
     except ValueError:  # a number out of range
@@ -296,20 +297,29 @@ def select(scores: torch.Tensor, pattern: Pattern) -> torch.Tensor:
     Raises
     ------
     NumericalError
-        If the scores are no matrix, or one is NaN (it would sort last and be kept).
+        If the scores are no matrix of real numbers, or one is NaN (it would sort last and be kept).
     PatternError
         If the pattern does not fit the number of inputs.
     """
-    if scores.ndim != 2:
+    scores = values("scores", scores)
+    if scores.ndim != 2 or scores.shape[1] == 0:
         raise NumericalError(f"scores: shape {tuple(scores.shape)}, expected (rows, inputs)")
+    if scores.is_complex() or scores.dtype == torch.bool:
+        raise NumericalError(f"scores: {scores.dtype}, expected real numbers")
     if scores.isnan().any():
         raise NumericalError("scores: NaN found, expected real numbers")
-    size, keep = pattern.groups(*scores.shape)
+    size, keep = _checked(pattern).groups(*scores.shape)
     groups = scores.reshape(-1, size)
     least = groups.topk(keep, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
     above, equal = groups > least, groups == least
     left = keep - above.sum(dim=1, keepdim=True)
     return (above | (equal & (equal.cumsum(dim=1) <= left))).reshape(scores.shape)
+
+
+def _checked(pattern: Pattern) -> Pattern:
+    if not isinstance(pattern, Pattern):
+        raise PatternError(f"pattern: {pattern!r}, expected a pattern such as PerRow or NOfM; parse_pattern reads text")
+    return pattern
 
 
 def swap_columns(pattern: Pattern, inputs: int) -> int:
@@ -322,14 +332,17 @@ def check_mask(mask: torch.Tensor, weight: torch.Tensor, pattern: Pattern) -> No
 
     Raises
     ------
+    NumericalError
+        If it is no dense tensor.
     PatternError
         If dtype, shape or counts differ; the message names which.
     """
+    mask = values("mask", mask)
     if mask.dtype != torch.bool or mask.shape != weight.shape:
         raise PatternError(
             f"mask: {mask.dtype} of shape {tuple(mask.shape)}, expected torch.bool of shape {tuple(weight.shape)}"
         )
-    size, keep = pattern.groups(*mask.shape)
+    size, keep = _checked(pattern).groups(*mask.shape)
     counts = mask.reshape(-1, size).sum(dim=-1)
     if off := (counts != keep).nonzero().flatten().tolist():
         row = off[0] * size // mask.shape[1]

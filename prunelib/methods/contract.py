@@ -84,7 +84,8 @@ class Refined:
     swaps, sweeps
         (rows,) int64: swaps made and scans over all pairs; None where the refiner makes no swaps.
     optimal
-        (rows,) bool: proven that no swap improves the row; None where the refiner proves nothing.
+        (rows,) bool: proven that no swap lowers the row's loss by more than the bound that the refiner states; None
+        where it proves nothing.
     bound
         Lower bound on the pruning error of the whole matrix, for any mask of the pattern on the model's weights; None:
         unknown.

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from prunelib.errors import ArtifactError, ModelError, ParamsError
@@ -26,6 +26,9 @@ from prunelib.model.names import name_in_files, renamed, stored_names
 from prunelib.model.probe import TOKENS, probe
 from prunelib.model.vocabulary import embedding_rows, limit_ids
 from prunelib.model.weights import check_stored_types, read_weight, stored_tensors, tensor_files
+
+_PROBE = "A text, 1 \N{SNOWMAN}\n"  # a tokenizer without its token for unknown characters fails at the first of them
+_DTYPES = ("float32", "bfloat16", "float16")
 
 
 def load_model(folder: Path, dtype: str, device: str) -> PreTrainedModel:
@@ -70,10 +73,28 @@ def load_model(folder: Path, dtype: str, device: str) -> PreTrainedModel:
             )
     except SafetensorError as error:
         raise ArtifactError(f"{folder}: truncated or damaged safetensors file ({error})") from None
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
+    except Exception as error:  # a family's own code, given numbers or types that it does not expect
         raise ModelError(f"{folder}: not a causal language model that can be loaded ({_first_line(error)})") from None
     check_names(folder, model, report, stored)
     return model.to(device).eval().requires_grad_(False)
+
+
+def dtype_of(folder: Path) -> str:
+    """Return the dtype in the config of a model folder, as :func:`load_model` takes it; ``float32`` if it names none.
+
+    Raises
+    ------
+    ModelError
+        If there is no readable config, or it names another dtype.
+    """
+    try:
+        dtype = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).dtype
+    except Exception as error:  # as in load_model
+        raise ModelError(f"{folder}: no usable config.json ({_first_line(error)})") from None
+    name = str(dtype or "float32").removeprefix("torch.")
+    if name not in _DTYPES:
+        raise ModelError(f"{folder}/config.json: dtype = {name}, expected one of {', '.join(_DTYPES)}")
+    return name
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -86,6 +107,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        tokenizer(_PROBE)
     except Exception as error:  # the tokenizers library raises plain Exception for a damaged file
         raise ArtifactError(f"{folder}: no usable tokenizer, expected tokenizer.json ({_first_line(error)})") from None
     limit_ids(tokenizer, embedding_rows(folder))

@@ -15,10 +15,8 @@ from torch import nn
 
 from prunelib.errors import ArtifactError, ModelError, NumericalError, PatternError
 from prunelib.model.layers import Layer
-from prunelib.runtime.store import read_json
+from prunelib.sources.model_files import SINGLE_FILE, weight_files, weight_map
 
-_SINGLE_FILE = "model.safetensors"
-_SHARD_INDEX = "model.safetensors.index.json"
 _FLOATS = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 _WHOLE = {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64"}  # buffers, such as masks and positions
 
@@ -44,20 +42,11 @@ def tensor_files(folder: Path) -> dict[str, Path]:
     ArtifactError
         If the folder has no safetensors weights, or they cannot be read.
     """
-    single = folder / _SINGLE_FILE
-    if single.is_file():
+    if weight_files(folder) == [SINGLE_FILE]:
+        single = folder / SINGLE_FILE
         with open_shard(single) as stream:
             return dict.fromkeys(stream.keys(), single)
-    if not (folder / _SHARD_INDEX).is_file():
-        raise ArtifactError(
-            f"{folder}: no {_SINGLE_FILE} or {_SHARD_INDEX}, expected a Hugging Face model in safetensors"
-        )
-    try:
-        return {name: folder / file for name, file in read_json(folder / _SHARD_INDEX)["weight_map"].items()}
-    except (KeyError, TypeError, AttributeError):
-        raise ArtifactError(
-            f"{folder / _SHARD_INDEX}: damaged, expected a weight_map of tensor names to files"
-        ) from None
+    return {name: folder / file for name, file in weight_map(folder).items()}
 
 
 @contextlib.contextmanager

@@ -37,7 +37,7 @@ from prunelib.pruning.arguments import (
     windows_of,
 )
 from prunelib.pruning.budgets import layer_patterns, outlier_share
-from prunelib.pruning.chains import steps_of
+from prunelib.pruning.chains import check_skipped, steps_of
 from prunelib.pruning.on_the_fly import OnTheFlyRefinement
 from prunelib.pruning.refinement import RefinedBlock
 from prunelib.pruning.result import PruningResult
@@ -155,6 +155,7 @@ def prune(
         index = find_layers(model, folder)
         if not allow_uncovered:
             require_coverage(index)
+        check_skipped(settings, [layer.name for layer in index.layers])
         for layer in index.layers:
             weight_in(model, layer)
         check_blockwise(model, index.block_list)

@@ -1,5 +1,6 @@
 """Block moves for N:M: each group of M columns is set to its best pattern given the rest of the row."""
 
+from dataclasses import replace
 from math import comb
 from typing import Literal
 
@@ -10,6 +11,7 @@ from prunelib.errors import PatternError
 from prunelib.kernels import backend
 from prunelib.kernels.results import refined, unscaled
 from prunelib.kernels.scaling import equilibrate
+from prunelib.kernels.verification import verified
 from prunelib.masks.patterns import Pattern, check_mask
 from prunelib.methods.contract import NOTHING_ELSE, ExtraInputs, MethodSettings, Progress, Refined, Refiner, silent
 from prunelib.runtime.compute import AUTO, Compute
@@ -59,7 +61,8 @@ def refine(
     finished = backend(weight.device, "block_moves", compute).move_to_optimum(
         scaled.weight, scaled.gram, mask, groups, compute.workers
     )
-    return refined(unscaled(finished, scaled.loss_scale), mask, progress)
+    found = refined(unscaled(finished, scaled.loss_scale), mask, progress)
+    return replace(found, optimal=verified(scaled, weight, found, groups.size))
 
 
 METHOD = Refiner(

@@ -8,6 +8,7 @@ without the interaction term of a swap (arXiv 2512.10922), so that the best exch
 Since rows are independent, each round makes many exchanges at once: the best one, and others between distinct rows.
 """
 
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ from prunelib.kernels import backend
 from prunelib.kernels.interface import LOSS_TOLERANCE, ROUNDING
 from prunelib.kernels.results import collect_rows
 from prunelib.kernels.scaling import Equilibrated, equilibrate
+from prunelib.kernels.verification import verified
 from prunelib.masks.patterns import Pattern, check_mask
 from prunelib.methods.contract import (
     NOTHING_ELSE,
@@ -67,10 +69,12 @@ def refine(
     if not pattern.spans_rows:
         raise PatternError(f"row_exchange: pattern {pattern.label}, expected one per layer")
     refined = mask.clone()
-    swaps, sweeps, optimal = _alternate(equilibrate(weight, gram), refined, compute)
+    scaled = equilibrate(weight, gram)
+    swaps, sweeps, optimal = _alternate(scaled, refined, compute)
     before, after = (row_losses(weight, gram, m).cpu() for m in (mask, refined))
     progress(len(mask), float(before.sum()), float(after.sum()))
-    return Refined(refined, before, after, swaps=swaps, sweeps=sweeps, optimal=optimal)
+    found = Refined(refined, before, after, swaps=swaps, sweeps=sweeps, optimal=optimal)
+    return replace(found, optimal=verified(scaled, weight, found, weight.shape[1]))
 
 
 METHOD = Refiner(

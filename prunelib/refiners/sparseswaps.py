@@ -16,6 +16,7 @@ from prunelib.kernels.early_stopping import swap_until_held_out_rises
 from prunelib.kernels.interface import RowResults
 from prunelib.kernels.results import Finished, collect_rows, refined, unscaled
 from prunelib.kernels.scaling import Equilibrated, equilibrate
+from prunelib.kernels.verification import verified
 from prunelib.masks.patterns import Pattern, check_mask, swap_columns
 from prunelib.methods.contract import NOTHING_ELSE, ExtraInputs, MethodSettings, Progress, Refined, Refiner, silent
 from prunelib.runtime.compute import AUTO, Compute
@@ -62,6 +63,12 @@ def refine(
     Takes a weight (rows, inputs) in any float dtype, its Gram matrix (inputs, inputs) float32 and a mask (rows, inputs)
     bool with the exact counts of the pattern; arguments and errors in full: :class:`prunelib.methods.contract.Refine`.
 
+    Returns
+    -------
+    Refined
+        ``optimal``: no swap lowers the row's error by more than the bound of :mod:`prunelib.kernels.verification`, a
+        millionth of it.
+
     Raises
     ------
     ParamsError
@@ -76,6 +83,7 @@ def refine(
     else:
         finished = _swap_until_held_out_rises(scaled, mask, group, settings, weight, extra.held_out_gram, compute)
     found = refined(unscaled(finished, scaled.loss_scale), mask, progress)
+    found = replace(found, optimal=verified(scaled, weight, found, group))
     return _measured(found, weight, gram, mask) if settings.damping else found
 
 

@@ -1,10 +1,13 @@
 """What a user sees of a fault: one line."""
 
 import contextlib
+import errno
 import os
 import sys
+import tempfile
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 
 from prunelib.errors import PruneError
 
@@ -35,6 +38,15 @@ def _line(error: BaseException) -> str:
             return "interrupted; a stage continues from its finished parts when it is run again"
         case OSError(filename=str() | bytes() as file, strerror=str() as reason):
             return f"{os.fsdecode(file)}: {reason}"
+        case OSError(errno=errno.ENOSPC | errno.EDQUOT, strerror=str() as reason):
+            return f"{reason}: the disk of {Path.cwd()}, or of temporary files (TMPDIR = {_temporary_folder()})"
         case OSError(strerror=str() as reason):
             return reason
     return " ".join(str(error).split())
+
+
+def _temporary_folder() -> str:
+    try:
+        return tempfile.gettempdir()
+    except OSError:
+        return os.environ.get("TMPDIR", "")

@@ -8,10 +8,8 @@ from safetensors import SafetensorError, safe_open
 
 from prunelib.errors import ArtifactError, SourceError
 from prunelib.model.block_counts import check_block_counts
-from prunelib.runtime import store
-from prunelib.sources.model_files import WEIGHTS
+from prunelib.sources.model_files import CONFIGURATION, SHARD_INDEX, WEIGHTS, weight_files, weight_map
 
-_INDEX = "model.safetensors.index.json"
 _TOKENIZERS = (
     "tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "vocab.json", "vocab.txt",
 )  # fmt: skip
@@ -51,22 +49,22 @@ def _lack(folder: Path, name: str) -> str:
     """Describe the first thing that is missing; empty: nothing is."""
     if not any(folder.glob(WEIGHTS)):
         return f"no {WEIGHTS} in it"
-    if not (folder / "config.json").is_file():
-        return "no config.json in it"
+    if not (folder / CONFIGURATION).is_file():
+        return f"no {CONFIGURATION} in it"
     if not any((folder / file).is_file() for file in _TOKENIZERS):
         return f"no tokenizer in it, expected one of {', '.join(_TOKENIZERS)}"
-    shards = _shards(folder / _INDEX, name) if (folder / _INDEX).is_file() else set()
-    missing = sorted(shards - {path.name for path in folder.glob(WEIGHTS)})
-    return f"{_INDEX} names files that are not there, or no {WEIGHTS}: {', '.join(missing)}" if missing else ""
+    missing = sorted(_shards(folder, name) - {path.name for path in folder.glob(WEIGHTS)})
+    named = f"{SHARD_INDEX} names files that are not there, or no {WEIGHTS}"
+    return f"{named}: {', '.join(missing)}" if missing else ""
 
 
-def _shards(index: Path, name: str) -> set[str]:
+def _shards(folder: Path, name: str) -> set[str]:
+    """Return the files that the model is in; those of an index also where a single file is read instead."""
     try:
-        return {str(shard) for shard in store.read_json(index)["weight_map"].values()}
+        indexed = weight_map(folder).values() if (folder / SHARD_INDEX).is_file() else ()
+        return {*indexed, *weight_files(folder)}
     except ArtifactError as error:
-        raise SourceError(f"{name}: {str(error).removeprefix(f'{index.parent}/')}") from None
-    except (KeyError, TypeError, AttributeError):
-        raise SourceError(f"{name}: {index.name} is damaged, expected a weight_map of tensor names to files") from None
+        raise SourceError(f"{name}: {str(error).removeprefix(str(folder)).lstrip('/: ')}") from None
 
 
 def _tensors(path: Path, name: str) -> int:

@@ -81,9 +81,7 @@ def write_documents(splits: Mapping[Split, Sequence[Document]], folder: Path) ->
     }
     for split, documents in filled.items():
         if not documents:
-            raise SourceError(
-                f"text: the {split} split is empty, expected at least one document with text in each split"
-            )
+            raise SourceError(f"the {split} split is empty, expected at least one document with text in each split")
     _refuse_overlap(filled["calibration"], filled["held_out"])
     for split, documents in filled.items():
         lines = (json.dumps({"id": document.id, "text": document.text}, ensure_ascii=False) for document in documents)
@@ -142,6 +140,6 @@ def _refuse_overlap(calibration: Sequence[Document], held_out: Sequence[Document
     if shared:
         document, twin = shared
         raise SourceError(
-            f"text: held-out document {document.id!r} has the same text as calibration document {twin.id!r}; "
+            f"held-out document {document.id!r} has the same text as calibration document {twin.id!r}; "
             "remove one, or nothing measured on it is held out"
         )

@@ -62,9 +62,12 @@ def _files(source: Path) -> list[Path]:
 
 def _matching(glob: str) -> list[Path]:
     pattern = Path(glob)
-    with _reading(pattern):
-        found = Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor)))
-        matches = [path for path in found if path.is_file()]
+    try:
+        with _reading(pattern):
+            found = Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))) if pattern.name else ()
+            matches = [path for path in found if path.is_file()]
+    except ValueError as error:  # "a**", or a byte that no path has
+        raise SourceError(f"{glob!r}: no path or glob of text files ({error})") from None
     if not matches:
         raise SourceError(f"{glob}: no such file, expected a path or glob of text files (relative to {Path.cwd()})")
     return matches

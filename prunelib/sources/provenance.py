@@ -5,8 +5,7 @@ contents that affect results (weights and configuration, documents, items of tas
 identity is asked for, these files are read once in each process and compared with their checksums.
 """
 
-from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -14,15 +13,11 @@ from typing import Any, Literal
 from prunelib.errors import ArtifactError
 from prunelib.runtime import store
 from prunelib.settings import Settings
+from prunelib.sources.model_files import CONFIGURATION, weight_files
 
 Kind = Literal["model", "text", "tasks"]
 
 _FILE = "provenance.json"
-_DECISIVE: Mapping[Kind, tuple[str, ...]] = {
-    "model": ("*.safetensors", "config.json"),
-    "text": ("*.jsonl",),
-    "tasks": ("*.jsonl",),
-}
 
 
 class Source(Settings):
@@ -47,8 +42,13 @@ def seal(folder: Path, kind: Kind, origin: Mapping[str, Any]) -> None:
     """
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _FILE)
     files = {path.relative_to(folder).as_posix(): store.sha256_file(path) for path in paths}
-    checksums = {name: store.checksum_file(folder / name) for name in _decisive(files, kind)}
-    value = {"source": dict(origin), "files": files, "checksums": checksums, "sha256": _over_decisive(files, kind)}
+    decisive = _decisive(folder, kind)
+    value = {
+        "source": dict(origin),
+        "files": files,
+        "checksums": {name: store.checksum_file(folder / name) for name in decisive},
+        "sha256": store.sha256_json({name: files[name] for name in decisive}),
+    }
     store.write_record(folder / _FILE, kind, value)
 
 
@@ -69,12 +69,9 @@ def computed_identity(folder: Path) -> str:
     Raises
     ------
     ArtifactError
-        If the folder has neither.
+        If a file of them is missing or cannot be read.
     """
-    paths = [path for glob in _DECISIVE["model"] for path in folder.glob(glob)]
-    if not paths:
-        raise ArtifactError(f"{folder}: no such folder, or no config.json and *.safetensors in it")
-    return _over_decisive({path.name: store.sha256_file(path) for path in paths}, "model")
+    return store.sha256_json({name: _sha256(folder / name) for name in _decisive(folder, "model")})
 
 
 def text_identity(folder: Path) -> str:
@@ -99,14 +96,18 @@ def tasks_identity(folder: Path) -> str:
     return _identity(folder, "tasks")
 
 
-def _over_decisive(files: Mapping[str, str], kind: Kind) -> str:
-    """Compute the identity of a folder from the hashes of its files."""
-    return store.sha256_json({name: files[name] for name in _decisive(files, kind)})
-
-
-def _decisive(names: Iterable[str], kind: Kind) -> list[str]:
+def _decisive(folder: Path, kind: Kind) -> list[str]:
     """Return the names of the files that affect results."""
-    return [name for name in names if any(fnmatchcase(name, glob) for glob in _DECISIVE[kind])]
+    if kind == "model":
+        return [CONFIGURATION, *weight_files(folder)]
+    return [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.jsonl"))]
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return store.sha256_file(path)
+    except OSError as error:
+        raise ArtifactError(f"{path}: cannot be read ({error.strerror}), though it is a part of the model") from None
 
 
 def _identity(folder: Path, kind: Kind) -> str:

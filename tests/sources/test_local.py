@@ -60,3 +60,11 @@ def test_a_folder_that_may_not_be_read_is_named(folder, tmp_path, monkeypatch):
 def test_a_target_that_cannot_be_written_is_not_the_sources_fault(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         copy_files(folder, ["*.txt"], tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("glob", [".", "..", "/", "**", "a**/b", "a\0b", "no\nsuch", "~nobody/x", "[", "*" * 5000])
+def test_a_glob_that_names_no_file_is_one_line(glob, folder, monkeypatch):
+    monkeypatch.chdir(folder / "..")
+    with pytest.raises(SourceError) as caught:
+        read_files([glob])
+    assert glob in str(caught.value) or repr(glob) in str(caught.value)

@@ -171,7 +171,15 @@ def test_a_missing_shard_is_refused(original, tmp_path):
         fetched(LocalModel(path=original), tmp_path / "out")
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", '{"weight_map": null}', '{"weight_map": ["a"]}', "{", "\xff"])
+def test_a_part_without_its_index_is_no_model(original, tmp_path):
+    (original / "model.safetensors").rename(original / "model-00001-of-00001.safetensors")
+    with pytest.raises(SourceError, match=rf"^{original}: no model\.safetensors or model\.safetensors\.index\.json"):
+        fetched(LocalModel(path=original), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "{}", '{"weight_map": null}', '{"weight_map": {"w": 1}}', '{"weight_map": ["a"]}', "{", "\xff"]
+)
 def test_a_damaged_index_is_refused(original, tmp_path, content):
     (original / "model.safetensors.index.json").write_text(content, encoding="latin-1")
     with pytest.raises(SourceError, match=rf"^{original}: model\.safetensors\.index\.json(:| is) damaged"):
