@@ -14,12 +14,12 @@ from rich.console import Console
 from rich.table import Table
 
 from prunelib.errors import ArtifactError, ModelError, ParamsError
-from prunelib.model.block_counts import MOST_BLOCKS, block_counts
 from prunelib.planning import tables
 from prunelib.planning.capacity import Free, free_disk, free_gpu_memory, free_memory
 from prunelib.planning.needs import Workload
 from prunelib.planning.shapes import Outline, outline
 from prunelib.runtime.machine import budgets
+from prunelib.sources.block_counts import MOST_BLOCKS, block_counts
 
 if TYPE_CHECKING:
     from prunelib.params import Params

@@ -16,8 +16,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.core_model_loading import revert_weight_conversion
 
 from prunelib.errors import ModelError
-from prunelib.model.block_counts import check_block_counts
 from prunelib.model.weights import StoredTensor
+from prunelib.sources.block_counts import check_block_counts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

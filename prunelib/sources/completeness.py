@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from prunelib.errors import ArtifactError, SourceError
-from prunelib.model.block_counts import check_block_counts
+from prunelib.sources.block_counts import check_block_counts
 from prunelib.sources.model_files import CONFIGURATION, SHARD_INDEX, WEIGHTS, weight_files, weight_map
 
 _TOKENIZERS = (
