@@ -8,6 +8,7 @@ import os
 import runpy
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -175,6 +176,9 @@ def _prepare(script: Script, folder: Path, kill: Kill | None, refuses: bool, cou
     def first_read() -> None:
         counts[1] = 1
 
+    temporary = folder / "temporary"  # where what is left is found
+    temporary.mkdir(exist_ok=True)
+    tempfile.tempdir = str(temporary)
     if script.saves:
         blockwise.SECONDS_BETWEEN_SAVES = 0.0
     if refuses:

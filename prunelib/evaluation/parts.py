@@ -130,7 +130,7 @@ class Evaluation:
 
     def _accuracy(self, name: str) -> dict[str, Any]:
         tokenizer, settings = load_tokenizer(self.folder), self.tasks.model_copy(update={"names": (name,)})
-        return zero_shot(_loaded(self).model, tokenizer, self.items, settings)[name].model_dump()
+        return zero_shot(_loaded(self).model, tokenizer, self.items, settings, self.scratch)[name].model_dump()
 
     def _zeros(self) -> dict[str, float]:
         model, layers, _ = _loaded(self)

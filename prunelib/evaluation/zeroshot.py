@@ -65,6 +65,7 @@ def zero_shot(
     tokenizer: "PreTrainedTokenizerBase",
     data: Path | None,
     settings: TasksSettings,
+    scratch: Path | None = None,
 ) -> dict[str, TaskResult]:
     """Measure zero-shot accuracy of a model on multiple-choice tasks, as Wanda and SparseSwaps report it.
 
@@ -77,6 +78,8 @@ def zero_shot(
         the hub, on its default splits.
     settings
         Tasks, item limit and batch size.
+    scratch
+        Existing folder for the harness's copy of the items, which is removed again; None: the system's.
 
     Returns
     -------
@@ -106,7 +109,7 @@ def zero_shot(
         _check_known(settings.names, sorted(known.tasks), known.groups)
         return {name: run_task(scorer, known.tasks[name], settings.limit) for name in settings.names}
     _check_known(settings.names, local_tasks(data))
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=scratch and scratch.absolute()) as folder:
         descriptions = {name: describe(name, data, settings.limit, Path(folder)) for name in settings.names}
         return {name: run_task(scorer, file, settings.limit) for name, file in descriptions.items()}
 

