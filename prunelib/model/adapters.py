@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
+from transformers import PreTrainedModel
+
+from prunelib.errors import ModelError
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel
 
 
 def adapted_modules(model: nn.Module) -> dict[str, Any]:
@@ -21,12 +23,22 @@ def adapted_modules(model: nn.Module) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def without_adapters(model: "PreTrainedModel | PeftModel") -> Iterator["PreTrainedModel"]:
+def without_adapters(model: "PreTrainedModel | PeftModel") -> Iterator[PreTrainedModel]:
     """Yield the model that adapters were added to, with its own layers and names; afterwards the adapters are back.
 
     A model without adapters is yielded as it is.
+
+    Raises
+    ------
+    ModelError
+        If it is another module, such as a wrapper of a model.
     """
-    base: PreTrainedModel = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if not isinstance(base, PreTrainedModel):
+        raise ModelError(
+            f"model: {type(base).__name__}, expected a transformers PreTrainedModel or a peft.PeftModel; of a compiled "
+            "or distributed model, give the model within it"
+        )
     adapted = adapted_modules(base)
     _exchange(base, {name: module.get_base_layer() for name, module in adapted.items()})
     try:

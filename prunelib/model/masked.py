@@ -31,6 +31,8 @@ def apply_masks(model: "PreTrainedModel | PeftModel", masks: Mapping[str, torch.
 
     Raises
     ------
+    ModelError
+        If it is no model of transformers.
     PatternError
         If a mask matches no layer or has another shape; nothing is changed then.
     """
@@ -76,7 +78,7 @@ def pruned_parameters(
     Raises
     ------
     ModelError
-        If a parameter is sharded or quantised.
+        If it is no model of transformers, or a parameter is sharded or quantised.
     PatternError
         If a mask matches no layer or has another shape.
     """

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 class KeepMasks(TrainerCallback):
     """Keep the pruned weights of a model at exactly +0.0 while it is trained.
 
-    The kept weights train as if the pruned ones were not there: the same steps as an optimiser over the kept weights
-    alone takes.
+    The kept weights train as if the pruned ones were not there: SGD, Adam and AdamW take the same steps as over the
+    kept weights alone. Optimisers that look at whole matrices (Muon, Adafactor) see zeros.
 
     - Momentum and AdamW's moments of pruned weights are zero from the first step on. Those of an optimiser that comes
       with a state from before the masks decay as in that optimiser; the weights stay +0.0.
@@ -75,7 +75,7 @@ class KeepMasks(TrainerCallback):
         Raises
         ------
         ModelError
-            If a masked parameter is sharded or quantised.
+            If it is no model of transformers, or a masked parameter is sharded or quantised.
         PatternError
             If a mask matches no layer of the model, or has another shape.
         """

@@ -10,7 +10,7 @@ from torch.optim.optimizer import _global_optimizer_post_hooks
 from training import ACCUMULATED, CLIP, DECAY, RATE, KeptAlone, batches, kept_positions, train, trainable
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from prunelib.errors import PatternError
+from prunelib.errors import ModelError, PatternError
 from prunelib.model.masked import apply_masks
 from prunelib.training.keep_masks import KeepMasks
 
@@ -203,6 +203,24 @@ def test_the_model_stays_in_its_modes_and_may_use_any_experts():
     check_zero(model, masks)
     assert [module.training for module in model.modules()] == before
     assert set(model.get_experts_implementation().values()) == {"batched_mm"}
+
+
+def test_a_wrapped_model_is_refused():
+    model, masks = trainable("llama")
+    for wrapped in (torch.nn.DataParallel(model), torch.compile(model, backend="eager")):
+        with pytest.raises(ModelError, match=type(wrapped).__name__), KeepMasks(masks).on(wrapped):
+            pass
+
+
+def test_sharded_and_quantised_parameters_are_refused():
+    class Other(torch.Tensor):
+        pass
+
+    model, masks = trainable("llama")
+    layer = model.model.layers[0].mlp.up_proj
+    layer.weight = torch.nn.Parameter(layer.weight.data.as_subclass(Other))
+    with pytest.raises(ModelError, match=r"up_proj\.weight.*Other"), KeepMasks(masks).on(model):
+        pass
 
 
 def test_masks_of_another_model_change_nothing():
