@@ -1,7 +1,9 @@
 """Whether a model, or a folder, is still pruned by its masks: after fine-tuning, quantisation, conversion."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,7 +127,8 @@ def verify(
         masks = read_masks(file, {})
     chosen = parse_pattern(pattern) if isinstance(pattern, str) else pattern
     weights = _in_memory(model, masks) if isinstance(model, PreTrainedModel) else _in_folder(_folder(model), masks)
-    return Verification(tuple(_check(name, weight, masks[name], chosen) for name, weight in weights), chosen)
+    checks = {name: _check(name, weight, masks[name], chosen) for name, weight in weights}
+    return Verification(tuple(checks[name] for name in masks), chosen)
 
 
 def _recorded_pattern(file: Path) -> Pattern | None:
@@ -172,19 +175,25 @@ def _in_memory(model: PreTrainedModel, masks: Mapping[str, torch.Tensor]) -> Ite
 
 
 def _in_folder(folder: Path, masks: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the weight (rows, inputs) of each masked layer, one at a time."""
+    """Yield the weight (rows, inputs) of each masked layer, one at a time, file by file."""
     stored = _Stored(folder)
+    shapes = {name: tuple(masks[name].shape) for name in masks}
     places = {name: stored.place(name) for name in masks}
-    turned = {place.shape == masks[name].shape[::-1] for name, place in places.items() if not place.square}
-    for name, place in places.items():
-        weight, shape = stored.read(place), masks[name].shape
-        transposed = turned == {True} if place.square else weight.shape == shape[::-1]
-        weight = weight.T if transposed else weight
-        if weight.shape != shape:
-            raise PatternError(
-                f"mask of {name}: {tuple(shape)}, but {place.tensor} of {folder} is {tuple(weight.shape)}"
-            )
-        yield name, weight
+    turned = {place.shape == shapes[name][::-1] for name, place in places.items() if not place.square}
+    by_file = sorted(places, key=lambda name: places[name].file)
+    for file, names in groupby(by_file, key=lambda name: places[name].file):
+        with open_shard(file) as stream:
+            for name in names:
+                place = places[name]
+                transposed = turned == {True} if place.square else place.shape == shapes[name][::-1]
+                if (place.shape[::-1] if transposed else place.shape) != shapes[name]:
+                    raise PatternError(
+                        f"mask of {name}: shape {shapes[name]}, but {place.tensor} of {folder} has {place.shape}"
+                    )
+                tensor = stream.get_slice(place.tensor)
+                weight = tensor[:] if place.expert is None else tensor[place.expert]
+                weight = _readable(f"{file}: {place.tensor}", weight)
+                yield name, weight.T if transposed else weight
 
 
 @dataclass(frozen=True)
@@ -194,10 +203,11 @@ class _Place:
     file: Path
     tensor: str
     expert: int | None
-    shape: torch.Size
+    shape: tuple[int, ...]
 
     @property
     def square(self) -> bool:
+        """Whether its shape does not show in which layout it is stored; then the other layers' do."""
         return self.shape[0] == self.shape[-1]
 
 
@@ -206,37 +216,38 @@ class _Stored:
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._files = folder, tensor_files(folder)
-        self._names: dict[str, str] = {}
-        shorter = [(_shorter(tensor), tensor) for tensor in self._files]
-        counts = [short for short, _ in shorter]
-        self._names = {short: tensor for short, tensor in shorter if counts.count(short) == 1}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+        for file in sorted(set(self._files.values())):
+            with open_shard(file) as stream:
+                self._shapes |= {name: tuple(stream.get_slice(name).get_shape()) for name in stream.keys()}  # noqa: SIM118 - no mapping
+        uses = Counter(_shorter(tensor) for tensor in self._files)
+        self._names = {_shorter(tensor): tensor for tensor in self._files if uses[_shorter(tensor)] == 1}
         self._names |= {tensor: tensor for tensor in self._files}
 
     def place(self, name: str) -> _Place:
-        """Return where the matrix of a mask is."""
+        """Return where the matrix of a mask is.
+
+        Raises
+        ------
+        ArtifactError
+            If the folder has no such tensor.
+        ModelError
+            If it is no matrix, or its zeros have an offset.
+        """
         stem, _, last = name.rpartition(".")
-        expert = int(last) if last.isdecimal() else None
-        for base, number in ((name, None), (stem, expert)) if expert is not None else ((name, None),):
+        wanted = [(name, None), (stem, int(last))] if last.isdecimal() else [(name, None)]
+        for base, expert in wanted:
             for tensor in (f"{base}.weight", base, _shorter(f"{base}.weight"), _shorter(base)):
                 if found := self._names.get(tensor):
-                    return self._described(found, number)
+                    return self._described(found, expert)
         raise ArtifactError(f"{self._folder}: no tensor {name}.weight{self._others(name)}")
 
-    def read(self, place: _Place) -> torch.Tensor:
-        """Read one matrix in its stored layout."""
-        with open_shard(place.file) as stream:
-            tensor = stream.get_slice(place.tensor)
-            weight = tensor[:] if place.expert is None else tensor[place.expert]
-        return _readable(f"{place.file}: {place.tensor}", weight)
-
     def _described(self, tensor: str, expert: int | None) -> _Place:
-        file = self._files[tensor]
-        with open_shard(file) as stream:
-            shape = torch.Size(stream.get_slice(tensor).get_shape())
-        if offset := [name for name in self._files if name == f"{tensor.removesuffix('.weight')}.weight_zero_point"]:
-            raise ModelError(f"{file}: {offset[0]}: zeros of asymmetric quantisation; dequantise the model first")
+        file, shape = self._files[tensor], self._shapes.get(tensor, ())
+        if (offset := f"{tensor.removesuffix('.weight')}.weight_zero_point") in self._files:
+            raise ModelError(f"{file}: {offset}: zeros of asymmetric quantisation; dequantise the model first")
         if len(shape) != (2 if expert is None else 3) or (expert is not None and expert >= shape[0]):
-            raise ModelError(f"{file}: {tensor} has shape {tuple(shape)}, expected a matrix; packed weights?")
+            raise ModelError(f"{file}: {tensor} has shape {shape}, expected a matrix; packed weights?")
         return _Place(file, tensor, expert, shape if expert is None else shape[1:])
 
     def _others(self, name: str) -> str:
