@@ -1,5 +1,7 @@
 """Every example runs through, as its first lines say."""
 
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,23 +16,31 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 
 
-def run(name, *arguments, folder):
-    words = [sys.executable, EXAMPLES / name, *arguments]
-    done = subprocess.run(words, cwd=folder, text=True, capture_output=True, check=False)
+def run(name, folder, *words):
+    """What an example prints, run in a folder of its own with the library of this checkout."""
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *map(str, words)],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 @pytest.mark.parametrize("name", ["prune_a_layer.py", "write_a_refiner.py"])
 def test_an_example_of_one_layer_runs(name, tmp_path):
-    assert "error" in run(name, folder=tmp_path)
+    assert "error" in run(name, tmp_path)
 
 
 def test_a_model_in_a_folder_is_pruned_and_saved(tmp_path):
     folder = save(tiny_model("llama"), tmp_path / "dense")
     character_tokenizer().save_pretrained(folder)
     (tmp_path / "text.txt").write_text("".join(LETTERS[i * i % len(LETTERS)] for i in range(600)))
-    assert "down_proj" in run("prune_a_model.py", "dense", "text.txt", "out", folder=tmp_path)
+    assert "down_proj" in run("prune_a_model.py", tmp_path, "dense", "text.txt", "out")
     with safe_open(tmp_path / "out" / "model" / "model.safetensors", framework="pt") as stream:
         weight = stream.get_tensor("model.layers.0.mlp.up_proj.weight")
     assert ((weight.view(-1, 4) != 0).sum(dim=1) <= 2).all()
@@ -54,3 +64,12 @@ def test_a_changed_grid_is_run(tmp_path):
     output = project.command(sys.executable, str(EXAMPLES / "run_a_grid.py"))
     assert "nm14-wanda-none" in output
     assert (project.folder / "reports" / "results.csv").is_file()
+
+
+@pytest.mark.slow
+def test_fine_tuning_regains_what_pruning_lost_and_keeps_the_zeros(tmp_path):
+    printed = run("fine_tune.py", tmp_path, "--to", tmp_path / "tuned")
+    losses = {stage: float(value) for stage, value in re.findall(r"^loss, (\S+) +([\d.]+)$", printed, re.MULTILINE)}
+    assert losses["fine-tuned"] < losses["pruned"]
+    assert len(re.findall(r"^0 of 14 layers", printed, re.MULTILINE)) == 2
+    assert (tmp_path / "tuned" / "masks" / "masks.safetensors").is_file()

@@ -9,7 +9,7 @@ ROOT = Path(prunelib.__file__).parent
 
 FLOORS = [  # from the roof down to the ground; a name is a folder or a module of prunelib
     {"__init__", "__main__", "api", "cli"},
-    {"planning", "reporting", "export"},
+    {"planning", "reporting", "export", "training"},
     {"params", "workflow"},
     {"evaluation"},
     {"pruning"},

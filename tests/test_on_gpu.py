@@ -4,6 +4,8 @@ import pytest
 import torch
 from families import random_windows, save, tiny_model
 from runs import Bar
+from torch import nn
+from training import RATE, train, trainable
 
 from prunelib.calibration import side_stream as beside
 from prunelib.calibration.artifact import read_grams
@@ -11,10 +13,12 @@ from prunelib.calibration.settings import CalibrationSettings
 from prunelib.calibration.shards import ShardCalibration, calibrate_in_shards
 from prunelib.calibration.side_stream import SideStreamReader
 from prunelib.evaluation.perplexity import perplexity
-from prunelib.export.semi_structured import has_sparse_units, unconvertible
+from prunelib.export.semi_structured import has_sparse_units, to_semi_structured, unconvertible
+from prunelib.export.verification import verify
 from prunelib.masks.patterns import NOfM, select
 from prunelib.model.structure import find_layers
 from prunelib.runtime.machine import machine
+from prunelib.training.keep_masks import KeepMasks
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
@@ -62,6 +66,33 @@ def test_sparse_units_take_two_of_four_and_nothing_denser():
     pruned = weight * select(weight.abs(), NOfM(keep=2, group=4))
     assert unconvertible(pruned.to("cuda", torch.bfloat16)) is None
     assert unconvertible(weight.to("cuda", torch.bfloat16)) is not None
+
+
+@pytest.mark.skipif(not has_sparse_units(), reason="no sparse units")
+def test_a_model_takes_sparse_weights_where_they_are_two_of_four():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(512, 256), nn.Linear(256, 512)).to("cuda", torch.bfloat16).requires_grad_(False)
+    model[0].weight.mul_(select(model[0].weight.abs(), NOfM(keep=2, group=4)))
+    inputs = torch.randn(64, 512, device="cuda", dtype=torch.bfloat16)
+    dense = model(inputs)
+    found = to_semi_structured(model)
+    assert found.converted == ("0",)
+    assert found.dense == {"1": "not 2:4"}
+    assert (model(inputs) - dense).norm() < 1e-2 * dense.norm()
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "mixtral"])
+def test_pruned_weights_stay_zero_in_training(family):
+    model, masks = trainable(family, torch.float32)
+    model.to("cuda")
+
+    def loss(tokens):
+        with torch.autocast("cuda", torch.bfloat16):
+            return model(input_ids=tokens.cuda(), labels=tokens.cuda(), use_cache=False).loss
+
+    with KeepMasks(masks).on(model):
+        train(list(model.parameters()), loss, torch.optim.AdamW(model.parameters(), lr=RATE, fused=True))
+    assert verify(model, masks, "2:4").intact
 
 
 @pytest.mark.parametrize("waiting_bytes", [3 * 1024**2, 1024**3])

@@ -256,6 +256,28 @@ def apply(
     command.apply(model, masks, to)
 
 
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="The pruned model, safetensors.")],
+    masks: Annotated[Path | None, typer.Option(metavar="FILE", help="Masks; default: those in the folder.")] = None,
+    pattern: Annotated[str | None, typer.Option(metavar="PATTERN", help="Such as 2:4; default: the masks'.")] = None,
+) -> None:
+    """Check that a model's folder is still pruned by its masks: after fine-tuning, quantisation or conversion.
+
+    Tensors are read one at a time. Exit status 0: every pruned weight is zero, and no group of the pattern has more
+    than it keeps. 2: some layers are broken, named with their counts, or the files do not fit.
+
+    ```
+    prunelib verify tuned --masks pruned/masks.safetensors
+    ```
+    """
+    from prunelib.export.verification import verify as verified
+
+    found = verified(folder, masks or folder, pattern)
+    typer.echo(found)
+    raise typer.Exit(0 if found.intact else 2)
+
+
 def main() -> None:
     """Run the command line."""
     app(prog_name="prunelib")

@@ -81,7 +81,13 @@ def _figures(dense: CellResult | None, pruned: CellResult | None) -> list[str]:
         rows.append(("relative error of a layer, mean", "0", f"{pruned.relative_error:.4f}"))
     for text, found in pruned.perplexity.items():
         of_dense = f"{dense.perplexity[text].value:.2f}" if dense and text in dense.perplexity else ""
-        rows.append((f"perplexity, {text} ({found.tokens:,} tokens)", of_dense, f"{found.value:.2f}"))
+        rows.append(
+            (
+                f"perplexity, {text} ({found.tokens:,} tokens in {found.windows:,} windows)",
+                of_dense,
+                f"{found.value:.2f}",
+            )
+        )
     for task, score in pruned.tasks.items():
         of_dense = f"{dense.tasks[task].acc:.3f}" if dense and task in dense.tasks else ""
         label = f"accuracy, {task} ({score.items_measured}, version {score.version})"

@@ -26,7 +26,7 @@ from prunelib.model.weights import (
 from prunelib.runtime.store import replacing_folder, require_new, write_json, write_text
 from prunelib.sources.model_files import CARD, SHARD_INDEX, is_small_file
 
-_PROVENANCE_FILE = "provenance.json"
+PROVENANCE_FILE = "provenance.json"
 _KIND = "pruned model"
 
 
@@ -73,7 +73,7 @@ def export_model(
             _write_index(scratch, files)
         write_masks(scratch / MASKS_FILE, pruned.masks, provenance)
         write_text(scratch / CARD, card)
-        write_json(scratch / _PROVENANCE_FILE, {**provenance, "kind": _KIND})
+        write_json(scratch / PROVENANCE_FILE, {**provenance, "kind": _KIND})
 
 
 def check_groups(folder: Path, layers: Sequence[Layer], pattern: Pattern) -> str:

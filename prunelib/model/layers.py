@@ -83,10 +83,13 @@ class Layer(Settings):
 
     def weight(self, model: nn.Module) -> torch.Tensor:
         """Return a view of its weight in a model, in the model's layout."""
-        held = model.get_parameter(self.parameter).data
+        return self.within(model.get_parameter(self.parameter).data)
+
+    def within(self, parameter: torch.Tensor) -> torch.Tensor:
+        """Return a view of its part of :attr:`parameter`, or of a tensor of that shape, in the model's layout."""
         if self.fused is None:
-            return held
-        return held[self.fused.expert, self.fused.first_row : self.fused.first_row + self.rows]
+            return parameter
+        return parameter[self.fused.expert, self.fused.first_row : self.fused.first_row + self.rows]
 
     @property
     def stored_shape(self) -> tuple[int, int]:

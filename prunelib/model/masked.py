@@ -4,33 +4,41 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
-from prunelib.errors import PatternError
+from prunelib.errors import ModelError, PatternError
 from prunelib.model import weights
+from prunelib.model.adapters import without_adapters
 from prunelib.model.layers import Layer
+from prunelib.model.modes import in_eval_mode
 from prunelib.model.structure import find_layers
+from prunelib.model.weights import check_masks, pruned_positions, shapes_of
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel
 
 
-def apply_masks(model: "PreTrainedModel", masks: Mapping[str, torch.Tensor]) -> None:
+def apply_masks(model: "PreTrainedModel | PeftModel", masks: Mapping[str, torch.Tensor]) -> None:
     """Set the pruned weights of a model to exactly +0.0, in place; layers without a mask are unchanged.
 
     Parameters
     ----------
     model
-        In any dtype, on any device.
+        In any dtype, on any device. Of a model with adapters, the weights that these were added to are set.
     masks
         Layer name to (rows, inputs) bool, True = kept: those of a result, or of :func:`prunelib.read_masks`.
 
     Raises
     ------
+    ModelError
+        If it is no model of transformers.
     PatternError
         If a mask matches no layer or has another shape; nothing is changed then.
     """
-    layers = masked_layers(model, masks)
-    weights.apply_masks(model, tuple(layers.values()), {layer.name: masks[name] for name, layer in layers.items()})
+    with without_adapters(model) as base:
+        layers = masked_layers(base, masks)
+        weights.apply_masks(base, tuple(layers.values()), {layer.name: masks[name] for name, layer in layers.items()})
 
 
 def masked_layers(model: "PreTrainedModel", masks: Mapping[str, torch.Tensor]) -> dict[str, Layer]:
@@ -44,7 +52,8 @@ def masked_layers(model: "PreTrainedModel", masks: Mapping[str, torch.Tensor]) -
     PatternError
         If a mask matches no layer.
     """
-    layers = {layer.name: layer for layer in find_layers(model).layers}
+    with in_eval_mode(model):
+        layers = {layer.name: layer for layer in find_layers(model).layers}
     prefix = f"{model.base_model_prefix}."
     known = {name.removeprefix(prefix): layer for name, layer in layers.items()} | layers
     if surplus := masks.keys() - known.keys():
@@ -53,3 +62,41 @@ def masked_layers(model: "PreTrainedModel", masks: Mapping[str, torch.Tensor]) -
             f"expected names like {min(layers)}"
         )
     return {name: known[name] for name in masks}
+
+
+def pruned_parameters(
+    model: "PreTrainedModel | PeftModel", masks: Mapping[str, torch.Tensor]
+) -> dict[nn.Parameter, torch.Tensor]:
+    """Return where the trainable parameters of a model are pruned.
+
+    Returns
+    -------
+    dict
+        Parameter to a bool tensor of its shape, on its device, True = pruned. A fused parameter of experts is False
+        outside of the masked matrices. Frozen parameters are left out.
+
+    Raises
+    ------
+    ModelError
+        If it is no model of transformers, or a parameter is sharded or quantised.
+    PatternError
+        If a mask matches no layer or has another shape.
+    """
+    found: dict[nn.Parameter, torch.Tensor] = {}
+    with without_adapters(model) as base:
+        layers = masked_layers(base, masks)
+        check_masks(shapes_of(layers.values()), {layer.name: masks[name] for name, layer in layers.items()})
+        for name, layer in layers.items():
+            parameter = base.get_parameter(layer.parameter)
+            if not parameter.requires_grad:
+                continue
+            if type(parameter.data) is not torch.Tensor:
+                raise ModelError(
+                    f"{layer.parameter}: a {type(parameter.data).__name__}, expected a plain tensor; sharded and "
+                    "quantised parameters are not supported"
+                )
+            if parameter not in found:
+                found[parameter] = torch.zeros(parameter.shape, dtype=torch.bool, device=parameter.device)
+            positions = pruned_positions(layer, masks[name]).to(parameter.device)
+            layer.within(found[parameter]).logical_or_(positions)
+    return found

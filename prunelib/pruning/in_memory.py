@@ -23,6 +23,7 @@ from prunelib.methods.contract import MethodSettings
 from prunelib.model.agreement import check_blockwise
 from prunelib.model.blockwise import BlockwiseForward
 from prunelib.model.layers import Layer, LayerIndex, require_coverage
+from prunelib.model.modes import in_eval_mode
 from prunelib.model.structure import find_layers
 from prunelib.model.weights import apply_masks, apply_weights, weight_in
 from prunelib.pruning.arguments import (
@@ -150,7 +151,7 @@ def prune(
     check_settings(wanted, start, settings, calibration)
     check_model(model)
     runs_on = device_of(device, model)
-    with _as_calibrated(model):
+    with in_eval_mode(model):
         windows = windows_of(model, tokenizer, texts, calibration, seed, bos_per_window=bos_per_window)
         index = find_layers(model, folder)
         if not allow_uncovered:
@@ -264,18 +265,3 @@ class _Latest:
     def read(self, part: int) -> RefinedBlock:  # noqa: ARG002 - as the protocol has it
         """Return the block."""
         return self._block
-
-
-@contextlib.contextmanager
-def _as_calibrated(model: PreTrainedModel) -> Iterator[None]:
-    """Put a model into eval mode, with experts whose inputs can be hooked; afterwards it is as it was."""
-    training = {module: module.training for module in model.modules()}
-    experts = model.get_experts_implementation()
-    model.eval()
-    model.set_experts_implementation("eager")
-    try:
-        yield
-    finally:
-        model.set_experts_implementation(experts)
-        for module, was in training.items():
-            module.training = was

@@ -29,7 +29,7 @@ def measured(perplexity, accuracy, **figures):
 def test_the_card_has_the_figures_and_the_settings():
     dense, pruned = measured(21.32, 0.7, sparsity=0.0), measured(102.84, 0.6, sparsity=0.5, relative_error=0.0444)
     card = ModelCard(model_card("tiny", MADE_FROM, dense, pruned))
-    assert "| perplexity, wikipedia (8,176 tokens) | 21.32 | 102.84 |" in card.text
+    assert "| perplexity, wikipedia (8,176 tokens in 16 windows) | 21.32 | 102.84 |" in card.text
     assert "| accuracy, piqa (50 items, version 1.0) | 0.700 | 0.600 ± 0.032 |" in card.text
     assert "| relative error of a layer, mean | 0 | 0.0444 |" in card.text
     assert '"method": "sparseswaps"' in card.text

@@ -17,7 +17,7 @@ FRAME = {
     "prunelib/methods/contract.py",
     "prunelib/methods/workspace.py",
     "prunelib/methods/registry.py",
-    "prunelib/model/block_counts.py",  # refuses to begin, or changes nothing
+    "prunelib/sources/block_counts.py",  # refuses to begin, or changes nothing
     "prunelib/model/fit.py",  # the same
     "prunelib/params.py",
     "prunelib/planning/checks.py",  # the same

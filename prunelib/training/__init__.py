@@ -1,0 +1,1 @@
+"""Training of pruned models: pruned weights stay +0.0, with full weights and with adapters."""
