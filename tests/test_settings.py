@@ -98,10 +98,12 @@ def test_numbers_that_nobody_means_are_refused(key, value, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["threads", "task_threads", "task_gpus"])
-def test_the_machine_has_bounds_too(name):
-    with pytest.raises(ValidationError):
-        Machine(**{name: 10**9})
+@pytest.mark.parametrize(
+    ("name", "value"), [("threads", 10**9), ("task_threads", 10**9), ("task_gpus", 10**9), ("task_gpus", 1.5)]
+)
+def test_the_machine_has_bounds_too(name, value):
+    with pytest.raises(ValidationError, match=name):
+        Machine(**{name: value})
 
 
 DAMPED = {

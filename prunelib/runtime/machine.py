@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import BeforeValidator, ByteSize, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ByteSize, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from prunelib.errors import ParamsError
@@ -76,6 +76,12 @@ def usable_device(value: str) -> str:
     return value
 
 
+def _whole_above_one(value: float) -> float:
+    if value > 1 and not value.is_integer():
+        raise ValueError("must be a whole number, or below 1 a share of one")
+    return value
+
+
 class Budgets(BaseSettings):
     """Memory budgets on the device that runs the model, in plain bytes or as ``2GiB``.
 
@@ -116,7 +122,7 @@ class Machine(Budgets):
     device: Annotated[str, BeforeValidator(usable_device)] = Field(default_factory=_default_device)
     backend: Literal["auto", "cpu", "reference"] = "auto"
     task_threads: int = Field(default=1, ge=1, le=MOST_THREADS)
-    task_gpus: Annotated[float, Field(ge=0, le=1000)] | None = None
+    task_gpus: Annotated[float, Field(ge=0, le=1000), AfterValidator(_whole_above_one)] | None = None
 
     @property
     def refining_device(self) -> str:

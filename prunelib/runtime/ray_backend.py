@@ -4,6 +4,8 @@ import contextlib
 import logging
 import os
 import socket
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -22,7 +24,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 ATTEMPTS = 3
-_CONNECTION = 60.0  # timeout of a connection attempt, seconds
+_CONNECTION = 30.0  # timeout of a connection attempt, and of a cluster's first answer, seconds
 _ANSWER = 600.0  # timeout of a node's answer, seconds; Ray's workers have low priority and start late on a busy machine
 
 
@@ -31,8 +33,10 @@ def run(
 ) -> list[R]:
     """Run tasks as :func:`prunelib.runtime.tasks.run_tasks` does, on Ray."""
     with _connected():
+        share = _share()
+        _require_resources(share["num_cpus"], share["num_gpus"])
         _require_shared(shared.absolute())
-        task = ray.remote(_call).options(**_share(), max_retries=ATTEMPTS - 1, retry_exceptions=True)
+        task = ray.remote(_call).options(**share, max_retries=ATTEMPTS - 1, retry_exceptions=True)
         project = Path.cwd()
         dearest_first = sorted(range(len(items)), key=lambda number: -cost(items[number]))
         numbers = {task.remote(function, items[number], project): number for number in dearest_first}
@@ -60,7 +64,7 @@ def _connected() -> Iterator[None]:
         yield
         return
     address = os.environ["RAY_ADDRESS"]
-    _require_listener(address)
+    _require_cluster(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     local = {"include_dashboard": False} if address == "local" else {}
     try:
@@ -83,14 +87,28 @@ def _why_not(error: Exception) -> str:
     return f"no Ray cluster ({_first_line(error)})"
 
 
-def _require_listener(address: str) -> None:
-    """Raise StageError if nothing listens at ``host:port``: Ray itself would retry for minutes."""
+def _require_cluster(address: str) -> None:
+    """Raise StageError if no Ray cluster answers at an address: Ray itself would retry for minutes or without an end.
+
+    ``auto`` may be the address of a cluster that is gone, and at ``host:port`` something else may listen: Ray's own
+    command asks, in a process that can be stopped. What it says of a cluster that answers, connecting says better.
+    """
+    if address == "local":
+        return
     host, _, port = address.rpartition(":")
     if host and port.isdecimal():
         try:
             socket.create_connection((host, int(port)), timeout=_CONNECTION).close()
         except OSError as error:
             raise StageError(f"RAY_ADDRESS={address}: no Ray cluster ({error.strerror or error})") from None
+    words = [sys.executable, "-m", "ray.scripts.scripts", "status", "--address", address]
+    try:
+        subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=_CONNECTION, check=False)
+    except subprocess.TimeoutExpired:
+        raise StageError(
+            f"RAY_ADDRESS={address}: no Ray cluster (nothing there answers as Ray does in {_CONNECTION:.0f} s); "
+            "expected the host and port of a head node, or local"
+        ) from None
 
 
 def _share() -> dict[str, Any]:
@@ -105,6 +123,18 @@ def _share() -> dict[str, Any]:
         "OMP_NUM_THREADS": str(threads),
     }
     return {"num_cpus": threads, "num_gpus": gpus, "runtime_env": {"env_vars": environment}}
+
+
+def _require_resources(threads: float, gpus: float) -> None:
+    """Raise StageError if no node has what a task asks for: Ray would wait for such a node without an end."""
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = [(node.get("GPU", 0.0), node.get("CPU", 0.0)) for node in resources]
+    if not any(node[0] >= gpus and node[1] >= threads for node in nodes):
+        most_gpus, most_threads = max(nodes, key=lambda node: (node[0] >= gpus, node[1]))
+        raise StageError(
+            f"PRUNELIB_TASK_THREADS={threads}, PRUNELIB_TASK_GPUS={gpus:g}: more than any node of the Ray cluster has, "
+            f"the largest has {most_threads:g} threads and {most_gpus:g} GPUs"
+        )
 
 
 def _require_shared(folder: Path) -> None:

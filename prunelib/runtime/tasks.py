@@ -48,7 +48,8 @@ def run_tasks(
     Raises
     ------
     StageError
-        If Ray is requested but not installed or not reachable, or a node cannot access the folder.
+        If Ray is requested but not installed or not reachable, no node has what a task asks for, or one cannot access
+        the folder.
     Exception
         Raised by the function; on Ray, after three attempts at one item. Finished tasks are kept.
     """

@@ -24,6 +24,7 @@ GONE = {
     "06_hub_text_from_a_folder_here",
     "07_stale_figures_in_the_card",
     "08_dense_folder_with_another_file",
+    "09_more_than_the_cluster_has",
     "10_no_place_for_compiled_code",
     "11_name_of_a_pattern",
     "13_pickle_named_by_the_index",

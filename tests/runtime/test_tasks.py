@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import signal
+import socket
 import sys
 import time
 from functools import partial
@@ -182,6 +183,71 @@ def test_an_address_without_ray_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(StageError, match=r"^RAY_ADDRESS=127\.0\.0\.1:1: no Ray cluster \([^\n]*\)$"):
         run_tasks(square, ITEMS, float, tmp_path)
+
+
+@pytest.fixture
+def no_cluster(monkeypatch, tmp_path):
+    """No connection to Ray, whatever ran before; one that is asked for is an error of its own."""
+    import ray
+
+    from prunelib.runtime import ray_backend
+
+    if ray.is_initialized():
+        ray.shutdown()
+    monkeypatch.setattr(ray_backend, "_CONNECTION", 5.0)
+    monkeypatch.setattr(ray, "init", None)
+
+
+@needs_ray
+@pytest.mark.usefixtures("no_cluster")
+def test_another_server_is_not_taken_for_ray(tmp_path, monkeypatch):
+    server = socket.create_server(("127.0.0.1", 0))  # its queue takes connections; nobody answers
+    address = f"127.0.0.1:{server.getsockname()[1]}"
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    with server, pytest.raises(StageError, match=rf"^RAY_ADDRESS={address}: no Ray cluster \([^\n]* 5 s\)[^\n]*$"):
+        run_tasks(square, ITEMS, float, tmp_path)
+
+
+@needs_ray
+@pytest.mark.usefixtures("no_cluster")
+def test_a_cluster_that_is_gone_is_not_waited_for(tmp_path, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text(f"127.0.0.1:{port}")  # as a killed head node leaves it
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setenv("RAY_ADDRESS", "auto")
+    with pytest.raises(StageError, match=r"^RAY_ADDRESS=auto: no Ray cluster \([^\n]*$"):
+        run_tasks(square, ITEMS, float, tmp_path)
+
+
+@pytest.mark.parametrize(("threads", "gpus"), [("4096", "0"), ("3", "0"), ("1", "1"), ("1", "0.5")])
+def test_what_no_node_has_is_not_waited_for(on_ray, tmp_path, monkeypatch, threads, gpus):
+    monkeypatch.setenv("PRUNELIB_TASK_THREADS", threads)
+    monkeypatch.setenv("PRUNELIB_TASK_GPUS", gpus)
+    facts = f"PRUNELIB_TASK_THREADS={threads}, PRUNELIB_TASK_GPUS={gpus}: "
+    with pytest.raises(StageError, match=rf"^{facts}.* 2 threads and 0 GPUs$"):
+        run_tasks(partial(fail_at, tmp_path, None), ITEMS, float, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("nodes", "largest"),
+    [
+        ([{"CPU": 8.0}, {"CPU": 2.0, "GPU": 1.0}], "2 threads and 1 GPUs"),  # neither has both
+        ([{"CPU": 8.0}, {"CPU": 2.0}, {}], "8 threads and 0 GPUs"),
+    ],
+)
+@needs_ray
+def test_the_largest_node_that_is_near_is_named(monkeypatch, nodes, largest):
+    from prunelib.runtime import ray_backend
+
+    gone = {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}}
+    known = [gone, *({"Alive": True, "Resources": node} for node in nodes)]
+    monkeypatch.setattr(ray_backend.ray, "nodes", lambda: known)
+    with pytest.raises(StageError, match=rf"=4, .*=1: .* {largest}$"):
+        ray_backend._require_resources(4, 1.0)
+    ray_backend._require_resources(2, 0.0)
 
 
 def test_only_the_address_decides(monkeypatch):
