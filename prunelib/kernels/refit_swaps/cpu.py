@@ -27,7 +27,7 @@ from prunelib.kernels.cpu_common import (
     lesser,
 )
 from prunelib.kernels.interface import MAX_SWEEPS, RowResults
-from prunelib.kernels.refit_swaps.reference import IMPROVEMENT, LEAST_SCHUR
+from prunelib.kernels.refit_swaps.reference import BOUND, IMPROVEMENT, LEAST_SCHUR, MOST_TRACE
 
 _PIVOTS = 32  # collected at most before they are subtracted; a multiple of 8
 
@@ -79,12 +79,14 @@ def _refine(weight, gram, group, x, figures):
         t = _tableau(w, gram, figures.mask[r], group)
         figures.loss_before[r] = _settle(t, w)
         threshold = IMPROVEMENT * (w * w).sum()
-        while sweeps[r] < MAX_SWEEPS and not optimal[r]:
+        ended = False
+        while sweeps[r] < MAX_SWEEPS and not ended:
             made = _sweep(t, threshold)
             sweeps[r] += 1
             swaps[r] += made
-            optimal[r] = made == 0
+            ended = made == 0
         figures.loss_after[r] = _settle(t, w)
+        optimal[r] = ended and _within_bound(t, w, figures.loss_after[r])
         for u in t.columns:
             x[r, u] = t.state[u]
 
@@ -276,3 +278,50 @@ def _best_swap(t, u, row):
         changes[j] = -(residual * residual) / (schur[j] + h * a[j] * a[j])
         least = lesser(changes[j], least)
     return step * t.state[u] + least, near.start + first_of(changes, least)
+
+
+@compiled
+def _within_bound(t, w, loss):
+    """Return whether no swap improves the loss without the ridge by more than the bound."""
+    ridge = np.float64(t.gram[0, 0]) - 1.0
+    allowed = BOUND * ridge * (w * w).sum()
+    e = w.copy()  # (inputs,)
+    for u in t.columns:
+        e[u] -= t.state[u]
+    squared = (e * e).sum()
+    if loss - ridge * squared <= allowed:
+        return True
+    # (inputs,): |H_u| of the kept and |A_j| of the pruned columns
+    length, trace = np.zeros(w.size), 0.0
+    for s in range(t.columns.size):
+        row = t.body[s]
+        trace -= row[t.columns[s]]
+        for i in range(w.size):
+            length[i] += row[i] * row[i]
+    largest = 0.0
+    for j in range(w.size):
+        largest = max(largest, 0.0 if t.mask[j] else (1.0 + length[j]) / t.schur[j])
+    if (trace + largest) * ridge > MOST_TRACE:
+        return False
+    length[:] = np.sqrt(length)
+    for s in range(t.columns.size):
+        if _largest_gain(t, t.columns[s], t.body[s], length, squared, ridge) > allowed:
+            return False
+    return True
+
+
+@compiled
+def _largest_gain(t, u, row, length, squared, ridge):
+    """Bound the gain of every swap that prunes u, whose row of T is given."""
+    near = group_columns(t.group, u)
+    h = -1.0 / row[u]
+    step = t.state[u] * h
+    begun = np.sqrt(squared) + abs(step) * length[u]
+    largest = 0.0
+    for j in range(near.start, near.stop):
+        if not t.mask[j]:
+            residual, below = t.state[j] + step * row[j], t.schur[j] + h * row[j] * row[j]
+            farthest = begun + abs(residual) / below * (1.0 + length[j] + abs(row[j]) * h * length[u])
+            change = step * t.state[u] - residual * residual / below
+            largest = max(largest, ridge * (2.0 * farthest * farthest - squared) - change)
+    return largest

@@ -12,6 +12,12 @@ IMPROVEMENT = 1e-8
 LEAST_SCHUR = 1e-7
 """Replaces a D_j that rounding has made smaller: D_j is a divisor."""
 
+BOUND = 2.0
+"""No swap lowers the loss of an optimal row by more than this multiple of the ridge times |w|^2."""
+
+MOST_TRACE = 0.5
+"""Largest trace of the inverse times the ridge for which the bound is proven."""
+
 _CHUNK_BYTES = 64 * 1024 * 1024  # of one float64 value for each pair of a chunk's rows
 
 
@@ -65,10 +71,33 @@ def _swap_rows(w: torch.Tensor, G: torch.Tensor, m: torch.Tensor, group: int) ->
         swaps += active
     x = least_squares(w, G, m)[1]
     losses = _losses(w, G, x)
+    optimal &= _within_bound(w, G, m, group)
     results = RowResults(
         mask=m, swaps=swaps, sweeps=sweeps, loss_before=loss_before, loss_after=losses, optimal=optimal
     )
     return results.cpu(), x
+
+
+def _within_bound(w: torch.Tensor, G: torch.Tensor, m: torch.Tensor, group: int) -> torch.Tensor:
+    """Return the rows of which no swap improves the loss without the ridge by more than the bound, (rows,) bool."""
+    ridge = G[0, 0] - 1
+    H, x = least_squares(w, G, m)
+    e, A = w - x, H @ G  # (rows, inputs), (rows, u, j)
+    D = (G.diagonal() - (A * G).sum(dim=1)).clamp(min=LEAST_SCHUR)  # (rows, j)
+    h = 1 / torch.where(m, H.diagonal(dim1=1, dim2=2), 1)
+    step, length = x * h, (H**2).sum(dim=1).sqrt()  # (rows, u)
+    reach = (A**2).sum(dim=1).sqrt()  # (rows, j)
+    restored = ((e @ G)[:, None, :] + A * step[:, :, None]) / (D[:, None, :] + A**2 * h[:, :, None])
+    to_prune = (step.abs() * length)[:, :, None]
+    to_restore = restored.abs() * (1 + reach[:, None, :] + A.abs() * (h * length)[:, :, None])
+    squared = (e**2).sum(dim=1)
+    farthest = squared.sqrt()[:, None, None] + to_prune + to_restore
+    changes = swap_changes(w, G, m, group)
+    gains = ridge * (2 * farthest**2 - squared[:, None, None]) - changes  # -inf where impossible
+    trace = H.diagonal(dim1=1, dim2=2).sum(dim=1) + ((1 + reach**2) / D).masked_fill(m, 0).amax(dim=1)
+    allowed = BOUND * ridge * (w**2).sum(dim=1)
+    proven = (trace * ridge <= MOST_TRACE) & (gains.flatten(1).amax(dim=1) <= allowed)
+    return proven | (_losses(w, G, x) - ridge * squared <= allowed)
 
 
 def _losses(w: torch.Tensor, G: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
