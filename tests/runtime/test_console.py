@@ -29,13 +29,17 @@ def test_it_names_the_file_and_the_reason(error, line, status, capsys):
 @pytest.mark.parametrize("error", [ValueError("no shape"), ArtifactError("damaged")])
 def test_an_interrupt_that_a_library_turned_into_its_own_error_is_one(error, interrupts, capsys):
     with pytest.raises(SystemExit) as ended, one_line():
-        try:
-            signal.raise_signal(signal.SIGINT)
-        except KeyboardInterrupt:
-            raise error from None
+        interrupted_in_a_library(error)
     assert ended.value.code == 130
     assert capsys.readouterr().err.startswith("error: interrupted")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def interrupted_in_a_library(error):
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        raise error from None
 
 
 @pytest.fixture
