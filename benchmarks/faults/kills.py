@@ -35,6 +35,7 @@ from rich.table import Table
 
 NAME = "kills"
 T = TypeVar("T")
+COUNTS = ("kills", "different", "stuck")
 KEYS = ("stage", "signal", "start", "moment", "removal")
 
 
@@ -107,10 +108,7 @@ def main() -> None:
     parser.add_argument("--dry", action="store_true", help="leave the results as they are")
     arguments = parser.parse_args()
     counts = run(arguments.kills, arguments.seed)
-    records = [
-        {**dict(zip(KEYS, key, strict=True)), **{name: counts[key, name] for name in ("kills", "different", "stuck")}}
-        for key in sorted({key for key, _ in counts})
-    ]
+    records = records_of(counts)
     Console(width=100).print(table(records))
     if not arguments.dry:
         add(arguments.seed, records)
@@ -122,7 +120,7 @@ def table(records: list[dict]) -> Table:
     result = Table("stage", "signal", "kills", "different", "stuck")
     for (stage, name), group in itertools.groupby(records, lambda record: (record["stage"], record["signal"])):
         of_group = list(group)
-        sums = (str(sum(record[key] for record in of_group)) for key in ("kills", "different", "stuck"))
+        sums = (str(sum(record[key] for record in of_group)) for key in COUNTS)
         result.add_row(stage, name, *sums)
     return result
 
@@ -131,11 +129,27 @@ def add(seed: int, records: list[dict]) -> None:
     """Add a run to the results, and renew the sums over all runs."""
     file = RESULTS / f"{NAME}.json"
     runs = json.loads(file.read_text(encoding="utf-8"))["runs"] if file.is_file() else []
-    runs.append({"measured": measured(None), "seed": seed, "records": records})
-    sums = {
-        key: sum(record[key] for each in runs for record in each["records"]) for key in ("kills", "different", "stuck")
-    }
+    runs = with_run(runs, measured(None), [seed], records)
+    sums = {count: sum(record[count] for each in runs for record in each["records"]) for count in COUNTS}
     write_results(NAME, {**sums, "runs": runs})
+
+
+def with_run(runs: list[dict], where: dict, seeds: list[int], records: list[dict]) -> list[dict]:
+    """Return the runs and one more, which is added to those of the same commit and machine."""
+    same = [each for each in runs if each["measured"] == where]
+    counts: Counter = Counter()
+    for record in itertools.chain(records, *(each["records"] for each in same)):
+        key = tuple(record[name] for name in KEYS)
+        counts.update({(key, count): record[count] for count in COUNTS})
+    seeds = [*(seed for each in same for seed in each["seeds"]), *seeds]
+    others = [each for each in runs if each not in same]
+    return [*others, {"measured": where, "seeds": seeds, "records": records_of(counts)}]
+
+
+def records_of(counts: Counter) -> list[dict]:
+    """Return a record for each kind of kill, in order."""
+    keys = sorted({key for key, _ in counts})
+    return [{**dict(zip(KEYS, key, strict=True)), **{count: counts[key, count] for count in COUNTS}} for key in keys]
 
 
 if __name__ == "__main__":

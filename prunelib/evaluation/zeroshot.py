@@ -109,7 +109,8 @@ def zero_shot(
         _check_known(settings.names, sorted(known.tasks), known.groups)
         return {name: run_task(scorer, known.tasks[name], settings.limit) for name in settings.names}
     _check_known(settings.names, local_tasks(data))
-    with tempfile.TemporaryDirectory(dir=scratch and scratch.absolute()) as folder:
+    within = scratch and scratch.absolute()
+    with tempfile.TemporaryDirectory(dir=within, ignore_cleanup_errors=True) as folder:  # datasets maps the items
         descriptions = {name: describe(name, data, settings.limit, Path(folder)) for name in settings.names}
         return {name: run_task(scorer, file, settings.limit) for name, file in descriptions.items()}
 

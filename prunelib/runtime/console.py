@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import signal
 import sys
 import tempfile
 import traceback
@@ -24,12 +25,39 @@ def one_line(*, show_traceback: bool = False) -> Iterator[None]:
         Whether to print the traceback first.
     """
     try:
-        yield
+        with _interruptible():
+            yield
     except (PruneError, OSError, KeyboardInterrupt) as error:
         if show_traceback:
             traceback.print_exc()
         print(f"error: {_line(error)}", file=sys.stderr)  # noqa: T201 - the message for the user
         sys.exit(130 if isinstance(error, KeyboardInterrupt) else 2)
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Raise KeyboardInterrupt in place of any error that follows an interrupt, which libraries may turn into their own.
+
+    torch does: an interrupt while safetensors reads a tensor came out as a file that is damaged.
+    """
+    interrupts = []
+
+    def interrupt(*_: object) -> None:
+        interrupts.append(True)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    except Exception:
+        if interrupts:
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _line(error: BaseException) -> str:

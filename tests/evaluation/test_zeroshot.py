@@ -3,6 +3,7 @@
 # ruff: noqa: S106 - the tokens of a vocabulary are no passwords
 
 import json
+import os
 import socket
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -214,6 +215,16 @@ def test_all_is_within_the_scratch_folder(
     Path("scratch").mkdir()
     assert zero_shot(model, tokenizer, data, tasks("piqa"), Path("scratch")) == expected
     assert not any(Path("scratch").iterdir())
+
+
+def test_what_cannot_be_removed_meanwhile_is_no_fault(
+    data: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str, *_: object, **__: object) -> None:
+        raise OSError(39, "Directory not empty", path)
+
+    monkeypatch.setattr(os, "rmdir", refuse)
+    assert zero_shot(tiny_model("llama"), tokenizer, data, tasks("piqa"), tmp_path)
 
 
 def test_no_tasks_cost_nothing(data: Path) -> None:

@@ -1,5 +1,6 @@
 """Stages that are killed at any moment and started again, with a tiny model: the end is that of an undisturbed run."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -78,6 +79,49 @@ def test_propagated_masks_are_others_after_the_first_block(finished, project):
     dense, block = (each.files(*OUTPUTS["refine"]) for each in (finished, project))
     assert dense.keys() == block.keys()
     assert all(dense[name] != block[name] for name in dense if name.endswith("masks.safetensors"))
+
+
+DECIDES = """
+import json, runpy, sys
+from prunelib.runtime import resume
+def stop(name, decides):
+    print(json.dumps(decides))
+    sys.exit()
+resume.resumable = stop
+sys.argv[0] = f"stages/{sys.argv.pop(1)}.py"
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Runs a stage until it looks for finished parts, and prints what decides whether they are its own."""
+
+
+def decides(project, stage):
+    return json.loads(project.command("python", "-c", DECIDES, stage, *ARGUMENTS[stage]).splitlines()[-1])
+
+
+def rewrite(file, change):
+    """Change a JSON file that may be a link into DVC's cache."""
+    value = json.loads(file.read_text())
+    change(value)
+    file.unlink()
+    file.write_text(json.dumps(value))
+
+
+def test_another_tokenizer_makes_another_evaluation(project):
+    before = decides(project, "evaluate")
+    vocabulary = {"a": 4, "b": 3}
+    rewrite(project.folder / "artifacts/models/tiny/tokenizer.json", lambda it: it["model"]["vocab"].update(vocabulary))
+    assert differing(before, decides(project, "evaluate")) == {"tokenizer"}
+
+
+def test_windows_with_bos_make_another_calibration(project):
+    rewrite(project.folder / "artifacts/models/tiny/tokenizer_config.json", lambda it: it.update(bos_token="a"))  # noqa: S106 - no password
+    before = decides(project, "calibrate")
+    project.edit("models.tiny.bos_per_window", True)
+    assert differing(before, decides(project, "calibrate")) == {"bos"}
+
+
+def differing(before, after):
+    return {key for key in before | after if before.get(key) != after.get(key)}
 
 
 def test_two_at_once_do_not_get_in_each_others_way(project):

@@ -1,8 +1,10 @@
 """Every fault of a user or of the system is one line."""
 
+import signal
+
 import pytest
 
-from prunelib.errors import ParamsError
+from prunelib.errors import ArtifactError, ParamsError
 from prunelib.runtime.console import one_line
 
 
@@ -23,6 +25,30 @@ def test_it_names_the_file_and_the_reason(error, line, status, capsys):
         raise error
     assert ended.value.code == status
     assert capsys.readouterr().err.startswith(line)
+
+
+@pytest.mark.parametrize("error", [ValueError("no shape"), ArtifactError("damaged")])
+def test_an_interrupt_that_a_library_turned_into_its_own_error_is_one(error, interrupts, capsys):
+    with pytest.raises(SystemExit) as ended, one_line():
+        interrupted_in_a_library(error)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err.startswith("error: interrupted")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def interrupted_in_a_library(error):
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        raise error from None
+
+
+@pytest.fixture
+def interrupts():
+    """Those of the terminal arrive, as they do not in workers of the tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_a_bug_keeps_its_traceback():
