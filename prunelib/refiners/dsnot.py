@@ -9,24 +9,28 @@ and prunes the kept j
     j = argmin  |w_j| ||x_j||_2    among those with sign(eps) w_j E[x_j] < 0
 
 and adds w_j E[x_j] - w_i E[x_i] to eps. No weight is grown or pruned twice. A row is done when |eps| is at most
-``update_threshold``. What happens if a cycle changes the sign of eps:
+``update_threshold``. What the equations leave open, as the script has it:
 
-- Rows, ``same_sign: false`` (the script's default): the cycle is made, and the row goes on with the other sign.
-- Rows, ``same_sign: true``: the cycle is not made, and the row is done.
-- N:M: as with ``same_sign: true``. Moreover j is the kept weight of lowest |w_j| ||x_j||_2 in i's group, whatever its
-  sign, so that a cycle may also raise |eps|.
+- Rows: a cycle may change the sign of eps, and the row goes on with the other sign. With ``same_sign``, for which the
+  script has an option, that cycle is not made, and the row is done.
+- Rows: if no weight of the sign that lowers |eps| is left to prune, j is that of the other sign with the *highest*
+  |w_j| ||x_j||_2, as if the two were one list that is read from either end. That is rare but matters: ending such rows
+  instead (11 of 155,520 of the default model at 60%) takes its perplexity from 158.0 to 186.7.
+- N:M: j is the kept weight of lowest |w_j| ||x_j||_2 in i's group, whatever its sign. A cycle that would change the
+  sign of eps is never made.
+- The script skips the MLPs by default: ``skip: ["*.mlp.*"]``.
 
-The script skips the MLPs by default: ``skip: ["*.mlp.*"]``. It prunes by the saliency of its warm start under N:M, and
-by Wanda's otherwise; here it is always Wanda's. What the script leaves open:
+Where we differ, or the script has no rule:
 
+- |w_j| ||x_j||_2 is the saliency whatever the warm start; under N:M the script takes the warm start's.
 - Var(x) is that of all tokens (the script: the mean of the variances within windows), and at least 1e-6 E[x^2] per
   token, for inputs that hardly vary.
-- Only weights with sign(eps) w_i E[x_i] > 0 are grown. A row with none left, or none to prune, is done. Under N:M,
-  groups with no weight left to prune are passed over.
+- Only weights with sign(eps) w_i E[x_i] > 0 are grown. A row with none left, or none to prune, is done; under N:M,
+  groups with none to prune are passed over.
 - Per layer, i and j are in the same row, so that every row's count is unchanged.
 - Ties go to the lower column.
 
-Candidates are sorted once: for either sign of eps, the k-th cycle with that sign always makes the k-th pair.
+Candidates are sorted once: for either sign of eps, the k-th cycle with that sign makes the k-th pair of that sign.
 """
 
 from fnmatch import fnmatchcase
@@ -38,7 +42,7 @@ from torch.nn.functional import pad
 
 from prunelib.algebra.objective import checked_layer, row_losses
 from prunelib.errors import NumericalError
-from prunelib.masks.patterns import Pattern, check_mask, swap_columns
+from prunelib.masks.patterns import Pattern, check_mask
 from prunelib.methods.contract import NOTHING_ELSE, ExtraInputs, MethodSettings, Progress, Refined, Refiner, silent
 from prunelib.runtime.compute import AUTO, Compute
 
@@ -182,55 +186,68 @@ def _refine_rows(
     share = w * inputs.total
     eps = share.masked_fill(m, 0).cumsum(dim=1)[:, -1:]  # cumsum is sequential; sum() splits a long row over threads
     share *= eps.sign()
-    saliency = w.abs() * inputs.norm
+    saliency, cycles = w.abs() * inputs.norm, settings.max_cycles
     one_sign = settings.same_sign or pattern.column_groups is not None
-    pairs = [
-        _pairs(signed, saliency, m, inputs.variance, pattern, settings.max_cycles)
-        for signed in ((share,) if one_sign else (share, -share))
-    ]
-    made = _made(eps.abs().squeeze(1), torch.stack([each.gain for each in pairs], dim=1), one_sign, settings)
+    if pattern.column_groups:
+        pairs = [_pairs_of_groups(share, saliency, m, inputs.variance, pattern.column_groups.size, cycles)]
+    else:
+        order, signs = _pruning_order(share, saliency, m), (1,) if one_sign else (1, -1)
+        pairs = [_pairs_of_rows(share, order, m, inputs.variance, sign, cycles) for sign in signs]
+    gain = torch.stack([each.gain for each in pairs], dim=1)
+    made = _made(eps.abs().squeeze(1), gain, m.sum(dim=1), one_sign, settings)
     after = m.clone()
-    for each, cycles in zip(pairs, made.unbind(dim=1), strict=True):
-        rows, cycle = (torch.arange(each.gain.shape[1], device=m.device) < cycles[:, None]).nonzero(as_tuple=True)
+    for each, number in zip(pairs, made.unbind(dim=1), strict=True):
+        rows, cycle = (torch.arange(each.gain.shape[1], device=m.device) < number[:, None]).nonzero(as_tuple=True)
         after[rows, each.grown[rows, cycle]] = True
         after[rows, each.pruned[rows, cycle]] = False
     return after, made.sum(dim=1)
 
 
-def _pairs(
-    share: torch.Tensor,
-    saliency: torch.Tensor,
-    m: torch.Tensor,
-    variance: torch.Tensor,
-    pattern: Pattern,
-    max_cycles: int,
+def _pairs_of_groups(
+    share: torch.Tensor, saliency: torch.Tensor, m: torch.Tensor, variance: torch.Tensor, group: int, cycles: int
 ) -> _Pairs:
-    """Pair the weights to grow with those to prune, in the order of the cycles.
+    """Pair weights within groups of ``group`` columns, in the order of the cycles, at most ``cycles`` pairs.
 
-    Parameters
-    ----------
-    share, saliency
-        (rows, inputs) float64: sign(eps) w_j E[x_j], and |w_j| ||x_j||_2.
-    max_cycles
-        Number of pairs returned, at most.
+    ``share`` and ``saliency`` (rows, inputs) float64 are sign(eps) w_j E[x_j], and |w_j| ||x_j||_2.
     """
-    group = swap_columns(pattern, share.shape[1])
     groups = (len(share), -1, group)
-    prunable = m if pattern.column_groups else m & (share < 0)
     growth = (share / variance).masked_fill(m, 0).view(groups).sort(descending=True, stable=True)
-    pruning = saliency.where(prunable, torch.inf).view(groups).sort(stable=True)
+    pruning = saliency.where(m, torch.inf).view(groups).sort(stable=True)
     paired = ((growth.values > 0) & (pruning.values < torch.inf)).flatten(1)
+    order = growth.values.flatten(1).where(paired, 0).argsort(descending=True, stable=True)[:, :cycles]
     first = torch.arange(0, share.shape[1], group, device=share.device)[:, None]
-    grown, pruned = ((found.indices + first).flatten(1) for found in (growth, pruning))
-    if pattern.column_groups:
-        order = growth.values.flatten(1).where(paired, 0).argsort(descending=True, stable=True)[:, :max_cycles]
-        grown, pruned, paired = (of_cycle.gather(1, order) for of_cycle in (grown, pruned, paired))
-    grown, pruned, paired = (of_cycle[:, :max_cycles] for of_cycle in (grown, pruned, paired))
-    gain = (share.gather(1, grown) - share.gather(1, pruned)).where(paired, torch.nan)
+    grown, pruned = ((found.indices + first).flatten(1).gather(1, order) for found in (growth, pruning))
+    gain = (share.gather(1, grown) - share.gather(1, pruned)).where(paired.gather(1, order), torch.nan)
     return _Pairs(grown, pruned, gain)
 
 
-def _made(eps: torch.Tensor, gain: torch.Tensor, one_sign: bool, settings: Settings) -> torch.Tensor:
+def _pruning_order(share: torch.Tensor, saliency: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
+    """Return the columns (rows, inputs) in the order in which they are pruned, from the left as long as eps > 0.
+
+    First those with share < 0 by rising saliency, last those with share > 0 by falling saliency, then the pruned ones.
+    """
+    inputs = share.shape[1]
+    columns = torch.arange(inputs, device=share.device).expand_as(m)
+    rank = torch.empty_like(columns).scatter_(1, saliency.argsort(stable=True), columns)
+    position = torch.where(share < 0, rank - inputs, torch.where(share > 0, 2 * inputs - rank, rank))
+    return position.masked_fill(~m, 3 * inputs).argsort(stable=True)
+
+
+def _pairs_of_rows(
+    share: torch.Tensor, order: torch.Tensor, m: torch.Tensor, variance: torch.Tensor, sign: int, cycles: int
+) -> _Pairs:
+    """Pair weights within rows for the cycles of one sign of eps, at most ``cycles`` pairs; ``order`` is of pruning."""
+    growth = (sign * share / variance).masked_fill(m, 0).sort(descending=True, stable=True)
+    grown, kept = growth.indices[:, :cycles], m.sum(dim=1, keepdim=True)
+    cycle = torch.arange(grown.shape[1], device=m.device).expand_as(grown)
+    pruned = order.gather(1, cycle if sign > 0 else (kept - 1 - cycle).clamp(min=0))
+    gain = sign * (share.gather(1, grown) - share.gather(1, pruned))
+    return _Pairs(grown, pruned, gain.where(growth.values[:, :cycles] > 0, torch.nan))
+
+
+def _made(
+    eps: torch.Tensor, gain: torch.Tensor, kept: torch.Tensor, one_sign: bool, settings: Settings
+) -> torch.Tensor:
     """Return how many pairs of each sign are made, (rows, signs) int64.
 
     Parameters
@@ -239,6 +256,8 @@ def _made(eps: torch.Tensor, gain: torch.Tensor, one_sign: bool, settings: Setti
         (rows,) float64, not negative: sign(eps) of the start is the first sign.
     gain
         (rows, signs, cycles) float64, as in :class:`_Pairs`.
+    kept
+        (rows,) int64: the weights that may be pruned.
     one_sign
         Whether the cycle that would change the sign is not made.
     """
@@ -248,7 +267,8 @@ def _made(eps: torch.Tensor, gain: torch.Tensor, one_sign: bool, settings: Setti
     for _ in range(settings.max_cycles):
         sign = (eps < 0).long()
         after = eps - eps.sign() * gain[rows, sign, made[rows, sign]]
-        going &= (eps.abs() > settings.update_threshold) & ((after > 0) if one_sign else after.isfinite())
+        going &= (eps.abs() > settings.update_threshold) & (made.sum(dim=1) < kept)
+        going &= (after > 0) if one_sign else after.isfinite()
         if not going.any():
             break
         eps = after.where(going, eps)

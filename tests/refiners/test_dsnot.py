@@ -19,30 +19,33 @@ SIGNS = [Settings(), Settings(same_sign=True)]
 def cycle_by_cycle(w, m, inputs, group, chosen):
     """DSnoT on one row, by the rule of the authors' script: (mask, cycles made). ``group`` is None but under N:M."""
     m, total, variance, norm = np.array(m), *inputs
-    share = [w[k] * total[k] for k in range(len(w))]
-    growable, prunable = set(np.flatnonzero(~m)), set(np.flatnonzero(m))
+    share, saliency = [w[k] * total[k] for k in range(len(w))], [abs(w[k]) * norm[k] for k in range(len(w))]
+    growable, prunable = set(np.flatnonzero(~m)), sorted(np.flatnonzero(m), key=lambda k: (saliency[k], k))
     eps = sum(share[k] for k in sorted(growable))
     first = np.sign(eps)
+    lowering = [k for k in prunable if first * share[k] < 0]
+    neutral = [k for k in prunable if share[k] == 0]
+    both_ends = lowering + neutral + [k for k in prunable if first * share[k] > 0][::-1]
     for cycle in range(chosen.max_cycles):
         if abs(eps) <= chosen.update_threshold:
             return m, cycle
         sign = np.sign(eps)
-
-        def partners(i, sign=sign):
-            """The weights that may be pruned when i is grown: of its group, or of the sign that lowers |eps|."""
-            return [j for j in prunable if (j // group == i // group if group else sign * share[j] < 0)]
-
-        grow = [i for i in growable if sign * share[i] > 0 and partners(i)]
+        partner = dict.fromkeys(growable, both_ends[0 if sign == first else -1] if both_ends else None)
+        if group:
+            beside = {i: [j for j in prunable if j // group == i // group] for i in growable}
+            partner = {i: js[0] if js else None for i, js in beside.items()}
+        grow = [i for i in growable if sign * share[i] > 0 and partner[i] is not None]
         if not grow:
             return m, cycle
         i = max(grow, key=lambda i: (sign * share[i] / variance[i], -i))
-        j = min(partners(i), key=lambda j: (abs(w[j]) * norm[j], j))
-        after = eps + share[j] - share[i]
+        j = partner[i]
+        after = eps - (share[i] - share[j])
         if (group or chosen.same_sign) and np.sign(after) != first:
             return m, cycle
         m[i], m[j], eps = True, False, after
         growable.remove(i)
         prunable.remove(j)
+        both_ends.remove(j)
     return m, chosen.max_cycles
 
 
@@ -166,6 +169,21 @@ def test_a_row_returns_after_a_change_of_sign():
     found = by_hand(weight, mask, variance, PerRow(sparsity=0.5), Settings(max_cycles=2))
     assert found.mask.tolist() == [[True, False, False, True, True, False]]
     assert found.swaps.tolist() == [2]
+
+
+def test_a_row_with_none_left_that_lowers_the_error_prunes_the_most_salient_of_the_others():
+    # eps = 20: grow 0 and prune 3; then grow 1 and prune 6, whose sign is that of eps; then grow 2 and prune 5
+    weight, mask = [9.0, 6.0, 5.0, -1.0, 2.0, 4.0, 8.0, 3.0], [0, 0, 0, 1, 1, 1, 1, 1]
+    for cycles, pruned in ((1, {3}), (2, {3, 6}), (3, {3, 6, 5})):
+        found = by_hand(weight, mask, [1.0] * 8, PerRow(sparsity=0.375), Settings(max_cycles=cycles))
+        assert set((~found.mask[0]).nonzero().flatten().tolist()) == {0, 1, 2} - set(range(cycles)) | pruned
+
+
+def test_no_weight_is_pruned_twice_from_the_two_ends():
+    # eps = 1: grow 0 and prune 1; eps = -10: grow 2, but no kept weight is left to prune
+    found = by_hand([6.0, -5.0, -5.0], [0, 1, 0], [1.0, 1.0, 1.0], PerRow(sparsity=0.67), Settings())
+    assert found.mask.tolist() == [[True, False, False]]
+    assert found.swaps.tolist() == [1]
 
 
 def test_a_row_is_done_at_the_threshold():
