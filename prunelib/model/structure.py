@@ -105,7 +105,7 @@ def check_length(model: PreTrainedModel, length: int, key: str) -> None:
 def decoder_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     """Return the decoder blocks: the module list with ``num_hidden_layers`` entries that the head follows.
 
-    If several lists have that length, as in a model with a vision tower, it is the one whose blocks all run on text
+    If there is none, it is one with ``num_layers`` entries: blocks of LongCat-Flash count as two layers each. If several lists have that length, as in a model with a vision tower, it is the one whose blocks all run on text
     alone, and the last of these to finish.
 
     Returns
@@ -118,14 +118,19 @@ def decoder_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     ModelError
         If there is no such list, several take turns, or the model cannot be run over token ids alone.
     """
-    count = getattr(_text_config(model), "num_hidden_layers", None)
-    lists = {
+    found = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == count and any(w.ndim > 1 for w in module.parameters())
+        if isinstance(module, nn.ModuleList) and any(w.ndim > 1 for w in module.parameters())
     }
-    if not lists:
-        raise ModelError(f"{type(model).__name__}: found no ModuleList of num_hidden_layers = {count} decoder blocks")
+    counts = {key: getattr(_text_config(model), key, None) for key in ("num_hidden_layers", "num_layers")}
+    of_counts = ({name: each for name, each in found.items() if len(each) == count} for count in counts.values())
+    if not (lists := next(filter(None, of_counts), {})):
+        there = ", ".join(f"{name} of {len(module)}" for name, module in found.items())
+        raise ModelError(
+            f"{type(model).__name__}: found no ModuleList of num_hidden_layers = {counts['num_hidden_layers']} decoder "
+            f"blocks among {there or 'none'}"
+        )
     name = next(iter(lists)) if len(lists) == 1 else _last_to_finish(model, lists)
     return name, lists[name]
 
