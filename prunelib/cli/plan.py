@@ -31,7 +31,7 @@ def main() -> None:
     """Run the command line; a user error prints one line and exits with status 2."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--config", metavar="FILE", type=Path, help="the config.json of a model; needs no torch")
+    which.add_argument("--config", metavar="FILE", type=Path, help="the config.json of a model")
     which.add_argument("--model", metavar="NAME", help="a name under models in params.yaml")
     which.add_argument("--comparison", metavar="NAME", help="a name under comparisons in params.yaml")
     parser.add_argument("--measure", action="store_true", help="also the time of each stage, from a short measurement")

@@ -54,8 +54,10 @@ def _converted(model: "PreTrainedModel", name: str, rows: torch.Tensor) -> dict[
     return converted
 
 
-def name_in_files(tensor: str, prefix: str, stored: Mapping[str, Path]) -> str:
+def name_in_files(tensor: str, prefix: str, stored: Mapping[str, Path] | None) -> str:
     """Return the name in the folder's files: as saved, or without the base model's prefix (GPT-2 on the hub).
+
+    Without files (None) it is the name as saved.
 
     Raises
     ------
@@ -63,7 +65,7 @@ def name_in_files(tensor: str, prefix: str, stored: Mapping[str, Path]) -> str:
         If the files have neither.
     """
     for candidate in (tensor, tensor.removeprefix(f"{prefix}.")):
-        if candidate in stored:
+        if stored is None or candidate in stored:
             return candidate
     raise ModelError(f"{tensor}: no tensor of that name in the model's safetensors files")
 

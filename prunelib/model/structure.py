@@ -54,7 +54,7 @@ def load_model(folder: Path, dtype: str, device: str) -> PreTrainedModel:
         raise ArtifactError(f"{folder}: no config.json, expected a Hugging Face model folder")
     check_stored_types(folder)
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             model, report = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=getattr(torch, dtype),
@@ -171,21 +171,40 @@ def find_layers(model: PreTrainedModel, folder: Path) -> LayerIndex:
     ArtifactError, NumericalError
         As :func:`prunelib.model.weights.read_weight`.
     """
+    index = locate_layers(model, tensor_files(folder))
+    for layer in index.layers:
+        _check_stored(model, folder, layer)
+    return index
+
+
+def locate_layers(model: PreTrainedModel, stored: Mapping[str, Path] | None = None) -> LayerIndex:
+    """Find the prunable matrices of a model, and which of them share an input.
+
+    Parameters
+    ----------
+    model
+        On any device, the meta device included.
+    stored
+        The file of each tensor by name (:func:`prunelib.model.weights.tensor_files`). None: there are no files; names
+        are those under which transformers saves the model.
+
+    Raises
+    ------
+    ModelError
+        If no decoder blocks or prunable layers are found, or a weight is not in the files.
+    """
     block_list, blocks = decoder_blocks(model)
     parameters, fused = dict(blocks.named_parameters(block_list)), fused_parameters(model, block_list)
     matrices = [each for number, block in enumerate(blocks) for each in block_matrices(block_list, number, block)]
     inputs = Inputs(model, matrices)
     gates = find_gates(model, parameters, lambda: inputs.watch(lambda: probe(model)))
     reasons = unprunable(matrices, gates, inputs, TOKENS)
-    stored = tensor_files(folder)
     layers, of_files = _modules(
         model, [matrix for matrix in matrices if matrix.parameter not in reasons], inputs, stored
     )
     experts, of_experts = _experts(model, block_list, fused, stored)
     layers = sorted([*layers, *experts], key=lambda layer: layer.block)
     reasons |= of_files | of_experts
-    for layer in layers:
-        _check_stored(model, folder, layer)
     covered = coverage(parameters, layers, reasons)
     if not layers:
         first = covered["uncovered"][0]
@@ -194,7 +213,7 @@ def find_layers(model: PreTrainedModel, folder: Path) -> LayerIndex:
 
 
 @contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Suppress the progress bar and the report table of loading; their findings are raised as errors."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
@@ -224,7 +243,7 @@ def _text_config(model: PreTrainedModel) -> Any:
 
 
 def _modules(
-    model: PreTrainedModel, matrices: Sequence[Matrix], inputs: Inputs, stored: Mapping[str, Path]
+    model: PreTrainedModel, matrices: Sequence[Matrix], inputs: Inputs, stored: Mapping[str, Path] | None
 ) -> tuple[list[Layer], dict[str, str]]:
     """Return the layers that are modules, named as in the files, and reasons for those that no tensor holds."""
     names: dict[str, str | None] = {}
@@ -238,7 +257,7 @@ def _modules(
 
 
 def _experts(
-    model: PreTrainedModel, block_list: str, fused: Mapping[str, nn.Parameter], stored: Mapping[str, Path]
+    model: PreTrainedModel, block_list: str, fused: Mapping[str, nn.Parameter], stored: Mapping[str, Path] | None
 ) -> tuple[list[Layer], dict[str, str]]:
     """Return the layers that are slices of fused parameters, and reasons for parameters that have none."""
     layers: list[Layer] = []
