@@ -4,6 +4,7 @@ Brute force runs transformers' own model in float32, watches every product of to
 of the files, sums x x^T in float64, sets weights to zero in the files, and computes perplexities from the logits.
 """
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 from prunelib.calibration.accumulation import calibrate_model
 from prunelib.calibration.settings import CalibrationSettings
 from prunelib.calibration.statistics import BlockStatistics, InputStatistics
+from prunelib.errors import ModelError
 from prunelib.evaluation.perplexity import perplexity
 from prunelib.evaluation.pruned import prune
 from prunelib.export.folder import export_model
@@ -27,6 +29,7 @@ from prunelib.masks.pruned import Pruned
 from prunelib.model.agreement import check_blockwise
 from prunelib.model.layers import DenseMatrix, Layer, LayerIndex
 from prunelib.model.structure import find_layers, load_model
+from prunelib.planning.shapes import outline
 from prunelib.runtime.machine import machine
 from prunelib.sources.models import LocalModel, fetch_model
 from prunelib.sources.provenance import computed_identity, model_identity
@@ -60,9 +63,9 @@ def save_random(model: PreTrainedModel, folder: Path, words: int) -> PreTrainedM
             for name, weight in model.named_parameters():
                 weight.copy_(start[name])
     model.save_pretrained(folder)
-    tokenizer = Tokenizer(models.WordLevel({f"w{number}": number for number in range(words)}, unk_token="w0"))
+    tokenizer = Tokenizer(models.WordLevel({f"w{number}": number for number in range(words)}))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="w0").save_pretrained(folder)
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
     again = plain_model(folder)
     expected, found = (plain_perplexity(each, random_windows(words)) for each in (model, again))
     if not math.isclose(expected, found, rel_tol=TOLERANCE):
@@ -88,7 +91,7 @@ def plain_perplexity(model: PreTrainedModel, windows: torch.Tensor) -> float:
 
 
 def check_model(folder: Path, scratch: Path, words: int) -> dict[str, Any]:
-    """Download, calibrate, prune, evaluate and export a model, and compare each with brute force.
+    """Download, plan, calibrate, prune, evaluate and export a model, and compare each with brute force.
 
     Returns
     -------
@@ -112,6 +115,7 @@ def check_model(folder: Path, scratch: Path, words: int) -> dict[str, Any]:
     check_blockwise(model, index.block_list)
     windows, held_out = random_windows(words), random_windows(words, seed=1)
     _check_coverage(model, index)
+    _check_plan(folder, model, index)
     statistics = _calibrate(model, index, windows, scratch)
     difference = _compare_grams(plain_model(folder), folder, index, windows, statistics)
     tensors = load_file(folder / "model.safetensors")
@@ -133,6 +137,7 @@ def check_model(folder: Path, scratch: Path, words: int) -> dict[str, Any]:
         "blocks": index.blocks,
         "layers": len(index.layers),
         "coverage": round(index.coverage, 4),
+        "allow_uncovered": bool(left),
         "stays_dense": sorted({f"{_kind(matrix)}: {matrix.reason}" for matrix in left}),
         "gram_difference": difference,
         "perplexity": dense,
@@ -234,6 +239,21 @@ def _check_coverage(model: PreTrainedModel, index: LayerIndex) -> None:
     for name, weight in blocks.named_parameters():
         if sum(size > 1 for size in weight.shape) > 1 and id(weight) not in counted:
             raise WrongError(f"{name} is neither pruned nor said to stay dense")
+
+
+def _check_plan(folder: Path, model: PreTrainedModel, index: LayerIndex) -> None:
+    """The plan, from the configuration alone, has the sizes of the model itself."""
+    try:
+        planned = outline(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    except ModelError as error:
+        raise WrongError(f"plan refuses it: {error}") from None
+    _equal("planned parameters", planned.weights, model.num_parameters())
+    _equal("planned blocks", len(planned.blocks), index.blocks)
+    for number, block in enumerate(planned.blocks):
+        matrices = [(matrix.kind, matrix.rows, matrix.inputs) for matrix in block.matrices]
+        layers = [(layer.kind, layer.rows, layer.inputs) for layer in index.of_block(number)]
+        _equal(f"planned matrices of block {number}", matrices, layers)
+        _equal(f"planned inputs of block {number}", block.inputs, [each.inputs for each in index.readers(number)])
 
 
 def _check_counts(index: LayerIndex, masks: Mapping[str, torch.Tensor]) -> None:

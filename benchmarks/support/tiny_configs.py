@@ -15,7 +15,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 WORDS, LENGTH = 64, 64
 FAMILIES = tuple(sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES))
 
-_LAYERS = re.compile(r"^(num_hidden_layers|n_layers?|num_layers|(en|de)coder_layers|num_(en|de)coder_layers|num_blocks)$")
+_LAYERS = re.compile(
+    r"^(num_hidden_layers|n_layers?|num_layers|(en|de)coder_layers|num_(en|de)coder_layers|num_blocks)$"
+)
 _SIZES = [  # the first pattern that a name contains gives the number, if that makes it smaller
     (r"codebook|audio_vocab", 32),
     (r"vocab|unpadded", WORDS),
@@ -39,7 +41,10 @@ _SIZES = [  # the first pattern that a name contains gives the number, if that m
     (r"mamba_d_ssm", 64),
     (r"intermediate|ffn|dim_ff|d_?ff$|d_inner|feed_forward_size|mlp_dim", 48),
     (r"hidden_size_per_layer|ple_embed_dim|router_hidden", 16),
-    (r"hidden_size|d_model|n_embd|emb_dim|embedding_(dim|size)|embed_(proj_)?dim|lru_width|attention_hidden|out_dim", 32),
+    (
+        r"hidden_size|d_model|n_embd|emb_dim|embedding_(dim|size)|embed_(proj_)?dim|lru_width|attention_hidden|out_dim",
+        32,
+    ),
     (r"(layer_period|window_pattern|group_size|layer_step|attn_res_block)$", 2),
     (r"first_k_dense|max_window_layers|num_dense_layers|dense_layers|kv_shared_layers|layer_start", 1),
     (r"num_layers_per_stack", 2),
@@ -54,7 +59,10 @@ BY_HAND: dict[str, dict[str, Any]] = {
     "bigbird_pegasus": {"attention_type": "original_full"},
     "big_bird": {"attention_type": "original_full"},
     "cohere_compass_text": {"rope_parameters": {"full_attention": _ROPE, "sliding_attention": _ROPE}},
-    "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0}, "ffn_config": {"ffn_hidden_size": 48, "hidden_size": 32}},
+    "dbrx": {
+        "attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0},
+        "ffn_config": {"ffn_hidden_size": 48, "hidden_size": 32},
+    },
     "deepseek_v2": {"num_experts_per_tok": 2, "n_group": 2, "topk_group": 1, "first_k_dense_replace": 1},
     "dots1": {"n_routed_experts": 4, "n_shared_experts": 1, "num_experts_per_tok": 2, "first_k_dense_replace": 1},
     "dots3_note_text": {"per_layer_config": {}, "head_dim": 16},
@@ -86,7 +94,12 @@ BY_HAND: dict[str, dict[str, Any]] = {
     "reformer": {"axial_pos_shape": [8, 8], "axial_pos_embds_dim": [16, 16], "attn_layers": ["local"] * 2},
     "xlnet": {"d_head": 8},
     "xmod": {"default_language": "en_XX"},
-    "zamba": {"num_hidden_layers": 4, "layers_block_type": ["linear_attention", "hybrid"] * 2, "attention_hidden_size": 64, "attention_head_dim": 16},
+    "zamba": {
+        "num_hidden_layers": 4,
+        "layers_block_type": ["linear_attention", "hybrid"] * 2,
+        "attention_hidden_size": 64,
+        "attention_head_dim": 16,
+    },
 }
 
 
@@ -147,7 +160,9 @@ def _kept_layers(values: Mapping[str, Any]) -> list[int]:
     """Return the numbers of the layers that stay: the first of each kind, and at least two."""
     count = _layers(values)
     lists = [
-        value for key, value in values.items() if key in _BY_LAYER and isinstance(value, Sequence) and len(value) == count
+        value
+        for key, value in values.items()
+        if key in _BY_LAYER and isinstance(value, Sequence) and len(value) == count
     ]
     numbered = [values[key] for key in _NUMBERED if isinstance(values.get(key), Sequence)]
     first: dict[Any, int] = {}

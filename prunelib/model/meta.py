@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch.distributions import Distribution
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
@@ -31,8 +32,19 @@ def address(tensor: torch.Tensor) -> object:
 @contextlib.contextmanager
 def without_values() -> Iterator[None]:
     """Let a model on the meta device run in this context; tensors are made there unless their device is named."""
-    with torch.device("meta"), _Lists(), _Values():
+    with torch.device("meta"), _Lists(), _Values(), _without_checks_of_distributions():
         yield
+
+
+@contextlib.contextmanager
+def _without_checks_of_distributions() -> Iterator[None]:
+    """Make distributions without checking their parameters, which have no values."""
+    checked = Distribution._validate_args
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(checked)
 
 
 class _Lists(TorchFunctionMode):
@@ -69,20 +81,15 @@ def _positions(tensor: torch.Tensor) -> torch.Tensor:
 
 def _indexed(tensor: torch.Tensor, indices: Sequence[torch.Tensor | None]) -> torch.Tensor:
     """Index a tensor; a mask selects one position."""
-    return _ATEN.index.Tensor(tensor, _without_masks(indices))
-
-
-def _put(
-    tensor: torch.Tensor, indices: Sequence[torch.Tensor | None], values: torch.Tensor, accumulate: bool = False
-) -> torch.Tensor:
-    """Change nothing: there is no value to change."""
-    return tensor
+    found: torch.Tensor = _ATEN.index.Tensor(tensor, _without_masks(indices))
+    return found
 
 
 def _split(tensor: torch.Tensor, sizes: Sequence[int], dim: int = 0) -> tuple[torch.Tensor, ...]:
     """Split a tensor; what the sizes leave over is the last one's."""
-    *others, _ = sizes
-    return _ATEN.split_with_sizes.default(tensor, [*others, tensor.shape[dim] - sum(others)], dim)
+    sizes = [*sizes[:-1], tensor.shape[dim] - sum(sizes[:-1])]
+    parts: tuple[torch.Tensor, ...] = _ATEN.split_with_sizes.default(tensor, sizes, dim)
+    return parts
 
 
 def _without_masks(indices: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
@@ -104,7 +111,7 @@ _ANSWERS: dict[Any, Callable[..., Any]] = {
     _ATEN.masked_select.default: lambda tensor, _mask: torch.empty(1, dtype=tensor.dtype, device="meta"),
     _ATEN.index.Tensor: _indexed,
     _ATEN.split_with_sizes.default: _split,
-    _ATEN.index_put_.default: _put,
+    _ATEN.index_put_.default: lambda tensor, *_: tensor,
     _ATEN.index_put.default: lambda tensor, *_: torch.empty_like(tensor),
     _ATEN.bincount.default: lambda _tensor, _weights=None, minlength=0: torch.empty(
         max(1, minlength), dtype=torch.long, device="meta"

@@ -105,8 +105,9 @@ def check_length(model: PreTrainedModel, length: int, key: str) -> None:
 def decoder_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     """Return the decoder blocks: the module list with ``num_hidden_layers`` entries that the head follows.
 
-    If there is none, it is one with ``num_layers`` entries: blocks of LongCat-Flash count as two layers each. If several lists have that length, as in a model with a vision tower, it is the one whose blocks all run on text
-    alone, and the last of these to finish.
+    If there is none, it is one with ``decoder_layers`` entries (Blenderbot's other number counts its encoder's), or
+    with ``num_layers`` (blocks of LongCat-Flash are two layers each). If several lists have that length, as in a model
+    with a vision tower, it is the one whose blocks all run on text alone, and the last of these to finish.
 
     Returns
     -------
@@ -123,12 +124,12 @@ def decoder_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
         for name, module in model.named_modules()
         if isinstance(module, nn.ModuleList) and any(w.ndim > 1 for w in module.parameters())
     }
-    counts = {key: getattr(_text_config(model), key, None) for key in ("num_hidden_layers", "num_layers")}
-    of_counts = ({name: each for name, each in found.items() if len(each) == count} for count in counts.values())
+    counts = [getattr(_text_config(model), key, None) for key in ("num_hidden_layers", "decoder_layers", "num_layers")]
+    of_counts = ({name: each for name, each in found.items() if len(each) == count} for count in counts)
     if not (lists := next(filter(None, of_counts), {})):
         there = ", ".join(f"{name} of {len(module)}" for name, module in found.items())
         raise ModelError(
-            f"{type(model).__name__}: found no ModuleList of num_hidden_layers = {counts['num_hidden_layers']} decoder "
+            f"{type(model).__name__}: found no ModuleList of num_hidden_layers = {counts[0]} decoder "
             f"blocks among {there or 'none'}"
         )
     name = next(iter(lists)) if len(lists) == 1 else _last_to_finish(model, lists)

@@ -5,11 +5,11 @@ the code that calibration uses (:mod:`prunelib.model.structure`).
 """
 
 import contextlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from torch import nn
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 
 from prunelib.errors import ModelError
@@ -19,6 +19,7 @@ from prunelib.model.probe import probe
 from prunelib.model.structure import locate_layers, quiet_transformers
 
 if TYPE_CHECKING:
+    from torch import nn
     from transformers import PreTrainedModel
 
 WEIGHT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -154,9 +155,15 @@ def _config(values: Mapping[str, Any]) -> PreTrainedConfig:
     if family not in CONFIG_MAPPING:
         raise ModelError(f"config.json: model_type = {family!r}, expected one that transformers knows, such as 'llama'")
     try:
-        return CONFIG_MAPPING[family].from_dict({k: v for k, v in values.items() if k != "quantization_config"})
+        plain = {key: value for key, value in values.items() if key != "quantization_config"}
+        return CONFIG_MAPPING[family].from_dict(json.loads(json.dumps(plain), object_hook=_special_float))
     except Exception as error:  # whatever the family's checks raise
         raise ModelError(f"config.json: no configuration of {family} ({_one_line(error)})") from None
+
+
+def _special_float(value: dict[str, Any]) -> Any:
+    """Decode an infinity or NaN as transformers writes it in JSON."""
+    return float(value["__float__"]) if value.keys() == {"__float__"} else value
 
 
 def _built(config: PreTrainedConfig) -> "PreTrainedModel":
