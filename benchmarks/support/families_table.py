@@ -19,10 +19,14 @@ def names(results: Mapping[str, Any]) -> str:
     whole, partly = (_right(families, uncovered) for uncovered in (False, True))
     refused = [each["family"] for each in families if each["outcome"] == "refused"]
     unbuilt = [each["family"] for each in families if each["outcome"] == "not built"]
+    version, right = results["transformers"], len(whole) + len(partly)
+    summary = (
+        f"Of the {len(families)} model types that `AutoModelForCausalLM` of transformers {version} maps,\n"
+        f"{right} are pruned as by brute force, tiny and with random weights\n"
+        "(`python benchmarks/correctness/families.py`)."
+    )
     paragraphs = (
-        f"Of the {len(families)} model types that `AutoModelForCausalLM` of transformers {results['transformers']} maps,\n"
-        f"{len(whole) + len(partly)} are pruned as by brute force, tiny and with random weights\n"
-        "(`python benchmarks/correctness/families.py`).",
+        summary,
         f"All matrices but gates ({len(whole)}): {_listed(whole)}.",
         f"With `allow_uncovered: true`, as other matrices stay dense ({len(partly)}): {_listed(partly)}.",
         f"Refused in one line ({len(refused)}): {_listed(refused)}.",

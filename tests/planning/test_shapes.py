@@ -45,12 +45,18 @@ def test_experts_are_merged_where_files_hold_each_for_itself(tmp_path, family):
 
 
 @pytest.mark.parametrize("family", [*DENSE, *MIXTURE])
-def test_what_a_config_leaves_out_or_sets_to_null_is_what_transformers_takes(family):
+def test_what_a_config_leaves_out_is_what_transformers_takes(family):
     whole = json.loads(AutoConfig.for_model(family, num_hidden_layers=2).to_json_string())
     optional = ("num_key_value_heads", "head_dim", "tie_word_embeddings", "n_inner", "decoder_sparse_step")
     planned = outline(whole)
     assert outline({key: value for key, value in whole.items() if key not in optional}) == planned
-    assert outline({**dict.fromkeys(optional[:2]), **whole}) == planned
+
+
+def test_explicit_nulls_are_what_transformers_takes():
+    small = {**LLAMA_8B, "num_hidden_layers": 1}
+    without = {key: value for key, value in small.items() if key != "num_key_value_heads"}
+    nulls = {"num_key_value_heads": None, "head_dim": None, "rope_scaling": None, "pad_token_id": None}
+    assert outline({**small, **nulls}) == outline(without) == outline({**small, "num_key_value_heads": 32})
 
 
 def published(folder):
