@@ -8,8 +8,10 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
+import families_table
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +32,7 @@ def test_a_result_file_says_what_it_was_measured_on(name):
 def test_the_index_names_every_script_and_no_other():
     scripts = {
         script.relative_to(ROOT).as_posix()
-        for folder in ("speed", "experiments", "faults")
+        for folder in ("speed", "experiments", "faults", "correctness")
         for script in (BENCHMARKS / folder).glob("*.py")
     }
     assert set(re.findall(r"python (benchmarks/\S+\.py)", INDEX)) == scripts
@@ -38,6 +40,15 @@ def test_the_index_names_every_script_and_no_other():
 
 def test_the_index_names_every_result_file():
     assert set(RESULTS) <= set(re.findall(r"`([\w-]+\.json)`", INDEX))
+
+
+def test_the_families_are_those_of_the_benchmark():
+    results = json.loads((BENCHMARKS / "results" / "families.json").read_text(encoding="utf-8"))
+    assert families_table.shown_in((ROOT / "README.md").read_text(encoding="utf-8")) == families_table.names(results)
+    assert families_table.shown_in(INDEX) == families_table.table(results)
+    outcomes = Counter(record["outcome"] for record in results["families"])
+    assert outcomes["right"] >= 120
+    assert outcomes.keys() <= {"right", "refused", "not built"}
 
 
 @pytest.mark.slow

@@ -287,8 +287,8 @@ def test_what_is_said_of_the_stages_is_what_the_benchmarks_found():
     assert large < 6
     assert f"No stage of the default model takes more than {default:.1f} GB" in said
     weights = f"{found['weights'] / 1e9:.2f} billion random weights"
-    assert f"a Llama of {weights} is planned in {found['plan_seconds']:.1f} s" in said
-    assert f"and goes through all of them with at most {large:.1f} GB" in said
+    assert f"a Llama of {weights} goes" in said
+    assert f"through all of them with at most {large:.1f} GB" in said
     assert kills["different"] == kills["stuck"] == 0
     assert {record["signal"] for each in kills["runs"] for record in each["records"]} == {
         "SIGKILL",

@@ -80,14 +80,14 @@ def _slices(model: "PreTrainedModel", name: str, parameter: nn.Parameter) -> Ite
     The expert index is None if the tensor contains one matrix.
     """
     experts, rows, _ = parameter.shape
-    numbers = torch.arange(experts * rows).view(experts, rows, 1)
+    numbers = torch.arange(experts * rows).view(experts, rows, 1).repeat(1, 1, 2)  # some conversions squeeze
     try:
         tensors = revert_weight_conversion(model, {name: numbers})
     except Exception:  # a conversion that takes whole matrices
         raise ModelError(f"{name}: its files hold it in another layout") from None
     for tensor, found in tensors.items():
         for stored_expert, matrix in enumerate(found) if found.ndim == 3 else [(None, found)]:
-            first, count = int(matrix[0]), len(matrix)
+            first, count = int(matrix[0, 0]), len(matrix)
             if first // rows != (first + count - 1) // rows or not torch.equal(
                 matrix[:, 0], torch.arange(first, first + count)
             ):

@@ -12,6 +12,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from prunelib.errors import ArtifactError, ModelError
+from prunelib.model.meta import address
 from prunelib.runtime.store import expect_provenance, read_record, write_record
 from prunelib.settings import Settings
 
@@ -243,7 +244,7 @@ def watch_slices(
     """Pass the inputs multiplied by slices of parameters to ``receive(key, inputs)`` in this context.
 
     Transformers' plain implementation of experts (``experts_implementation="eager"``) calls ``linear(inputs,
-    parameter[expert])``. Slices are recognised by their data pointer.
+    parameter[expert])``. Slices are recognised by their address.
     """
     return _WatchLinear(slices, receive) if slices else contextlib.nullcontext()
 
@@ -251,11 +252,11 @@ def watch_slices(
 class _WatchLinear(TorchFunctionMode):
     def __init__(self, slices: Mapping[Any, torch.Tensor], receive: Callable[[Any, torch.Tensor], None]) -> None:
         super().__init__()
-        self._keys, self._receive = {weight.data_ptr(): key for key, weight in slices.items()}, receive
+        self._keys, self._receive = {address(weight): key for key, weight in slices.items()}, receive
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is nn.functional.linear and (key := self._keys.get(args[1].data_ptr())) is not None:
+        if func is nn.functional.linear and (key := self._keys.get(address(args[1]))) is not None:
             self._receive(key, args[0])
         return func(*args, **(kwargs or {}))

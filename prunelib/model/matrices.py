@@ -9,6 +9,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from prunelib.model.layers import DenseMatrix, Layer, watch_modules
+from prunelib.model.meta import address
 
 
 class Matrix(NamedTuple):
@@ -69,7 +70,7 @@ class Inputs:
 
     def __init__(self, model: nn.Module, matrices: Iterable[Matrix]) -> None:
         self._model, self._widths = model, {matrix.name: matrix.inputs for matrix in matrices}
-        self.seen: dict[str, tuple[int, ...]] = dict.fromkeys(self._widths, ())
+        self.seen: dict[str, tuple[object, ...]] = dict.fromkeys(self._widths, ())
         self.tokens = dict.fromkeys(self._widths, 0)
 
     def watch(self, forward: Callable[[], object]) -> None:
@@ -78,7 +79,7 @@ class Inputs:
 
         def note(name: str, inputs: torch.Tensor) -> None:
             alive.append(inputs)
-            self.seen[name] += (inputs.data_ptr(), inputs.numel(), inputs._version)  # an in-place write increments it
+            self.seen[name] += (address(inputs), inputs.numel(), inputs._version)  # an in-place write increments it
             self.tokens[name] += inputs.numel() // self._widths[name]
 
         with watch_modules(self._model, self._widths, note):

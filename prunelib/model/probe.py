@@ -1,10 +1,12 @@
 """A forward pass over two tokens, in which hooks see what a model does."""
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import torch
 
 from prunelib.errors import ModelError
+from prunelib.model.meta import without_values
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -14,7 +16,7 @@ TOKENS = 2
 
 @torch.no_grad()
 def probe(model: "PreTrainedModel") -> None:
-    """Run a model over the tokens 0 and 1.
+    """Run a model, which may be on the meta device, over the tokens 0 and 1.
 
     Raises
     ------
@@ -22,7 +24,8 @@ def probe(model: "PreTrainedModel") -> None:
         If the model cannot be run over token ids alone.
     """
     try:
-        model(input_ids=torch.arange(TOKENS, device=model.device)[None], use_cache=False)
+        with without_values() if model.device.type == "meta" else contextlib.nullcontext():
+            model(input_ids=torch.arange(TOKENS, device=model.device)[None], use_cache=False)
     except Exception as error:  # whatever the model's code raises
         reason = str(error).strip().partition("\n")[0]
         raise ModelError(

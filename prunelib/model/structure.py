@@ -59,7 +59,7 @@ def load_model(folder: Path, dtype: str, device: str) -> PreTrainedModel:
     stored = stored_tensors(folder)
     check_stored_types(stored)
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             check_size(folder, stored)
             model, report = AutoModelForCausalLM.from_pretrained(
                 folder,
@@ -130,8 +130,9 @@ def check_length(model: PreTrainedModel, length: int, key: str) -> None:
 def decoder_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     """Return the decoder blocks: the module list with ``num_hidden_layers`` entries that the head follows.
 
-    If several lists have that length, as in a model with a vision tower, it is the one whose blocks all run on text
-    alone, and the last of these to finish.
+    If there is none, it is one with ``decoder_layers`` entries (Blenderbot's other number counts its encoder's), or
+    with ``num_layers`` (blocks of LongCat-Flash are two layers each). If several lists have that length, as in a model
+    with a vision tower, it is the one whose blocks all run on text alone, and the last of these to finish.
 
     Returns
     -------
@@ -143,14 +144,19 @@ def decoder_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:
     ModelError
         If there is no such list, several take turns, or the model cannot be run over token ids alone.
     """
-    count = getattr(_text_config(model), "num_hidden_layers", None)
-    lists = {
+    found = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == count and any(w.ndim > 1 for w in module.parameters())
+        if isinstance(module, nn.ModuleList) and any(w.ndim > 1 for w in module.parameters())
     }
-    if not lists:
-        raise ModelError(f"{type(model).__name__}: found no ModuleList of num_hidden_layers = {count} decoder blocks")
+    counts = [getattr(_text_config(model), key, None) for key in ("num_hidden_layers", "decoder_layers", "num_layers")]
+    of_counts = ({name: each for name, each in found.items() if len(each) == count} for count in counts)
+    if not (lists := next(filter(None, of_counts), {})):
+        there = ", ".join(f"{name} of {len(module)}" for name, module in found.items())
+        raise ModelError(
+            f"{type(model).__name__}: found no ModuleList of num_hidden_layers = {counts[0]} decoder "
+            f"blocks among {there or 'none'}"
+        )
     name = next(iter(lists)) if len(lists) == 1 else _last_to_finish(model, lists)
     return name, lists[name]
 
@@ -176,15 +182,13 @@ def _last_to_finish(model: PreTrainedModel, lists: Mapping[str, nn.ModuleList]) 
     return last
 
 
-def find_layers(model: PreTrainedModel, folder: Path | None = None) -> LayerIndex:
+def find_layers(model: PreTrainedModel, folder: Path) -> LayerIndex:
     """Find the prunable matrices of a model, which of them share an input, and their weights in its folder.
 
     Parameters
     ----------
     model
-        In any dtype.
-    folder
-        The folder that it was loaded from; None: layers and tensors are named as transformers would save them.
+        As loaded from ``folder``, in any dtype.
 
     Raises
     ------
@@ -193,22 +197,40 @@ def find_layers(model: PreTrainedModel, folder: Path | None = None) -> LayerInde
     ArtifactError, NumericalError
         As :func:`prunelib.model.weights.read_weight`.
     """
+    index = locate_layers(model, tensor_files(folder))
+    for layer in index.layers:
+        _check_stored(model, folder, layer)
+    return index
+
+
+def locate_layers(model: PreTrainedModel, stored: Container[str] | None = None) -> LayerIndex:
+    """Find the prunable matrices of a model, and which of them share an input.
+
+    Parameters
+    ----------
+    model
+        On any device, the meta device included.
+    stored
+        The names of the tensors in the model's files. None: there are no files; names are those under which
+        transformers saves the model.
+
+    Raises
+    ------
+    ModelError
+        If no decoder blocks or prunable layers are found, or a weight is not in the files.
+    """
     block_list, blocks = decoder_blocks(model)
     parameters, fused = dict(blocks.named_parameters(block_list)), fused_parameters(model, block_list)
     matrices = [each for number, block in enumerate(blocks) for each in block_matrices(block_list, number, block)]
     inputs = Inputs(model, matrices)
     gates = find_gates(model, parameters, lambda: inputs.watch(lambda: probe(model)))
     reasons = unprunable(matrices, gates, inputs, TOKENS)
-    stored = tensor_files(folder) if folder else None
     layers, of_files = _modules(
         model, [matrix for matrix in matrices if matrix.parameter not in reasons], inputs, stored
     )
     experts, of_experts = _experts(model, block_list, fused, stored)
     layers = sorted([*layers, *experts], key=lambda layer: layer.block)
     reasons |= of_files | of_experts
-    if folder:
-        for layer in layers:
-            _check_stored(model, folder, layer)
     covered = coverage(parameters, layers, reasons)
     if not layers:
         first = covered["uncovered"][0]
@@ -217,7 +239,7 @@ def find_layers(model: PreTrainedModel, folder: Path | None = None) -> LayerInde
 
 
 @contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Suppress the progress bar and the report table of loading; their findings are raised as errors."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

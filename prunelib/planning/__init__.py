@@ -1,12 +1,10 @@
 """Resource planning: what a model needs, from its config.json, before anything runs.
 
-Only the modules marked (torch) import torch.
-
-shapes   the matrices of every block, from a config.json, by one rule per model family
+shapes   the matrices of every block, from a config.json: the model built without values
 needs    bytes that the stages need on disk and in memory
 capacity free disk and memory, and an error if that is too little
-checks   pre-flight checks of the stages (torch)
-grid     the workload of one model in the grid of params.yaml (torch)
-speed    measured speed of this machine, and the estimated time of every stage (torch)
+checks   pre-flight checks of the stages
+grid     the workload of one model in the grid of params.yaml
+speed    measured speed of this machine, and the estimated time of every stage
 tables   the plan as tables for a terminal
 """

@@ -19,7 +19,7 @@ from prunelib.model.layers import LayerIndex
 from prunelib.model.weights import weight_count
 from prunelib.planning.capacity import require_disk, require_memory
 from prunelib.planning.needs import accumulating_bytes, calibration_disk, masks_disk, refining_bytes, shards_disk
-from prunelib.planning.shapes import WEIGHT_BYTES, Block, Matrix
+from prunelib.planning.shapes import WEIGHT_BYTES, Block
 from prunelib.pruning.budgets import patterns_by_shape
 from prunelib.pruning.chains import steps_of
 from prunelib.runtime.tasks import distributed
@@ -124,7 +124,4 @@ def require_capacity_to_evaluate(folder: Path, dtype: str, device: str) -> None:
 
 
 def _blocks(index: LayerIndex) -> list[Block]:
-    return [
-        Block(tuple(Matrix(layer.name, layer.rows, layer.inputs, layer.gram) for layer in index.of_block(block)))
-        for block in range(index.blocks)
-    ]
+    return [Block.of(index.of_block(block)) for block in range(index.blocks)]

@@ -1,6 +1,6 @@
 """Bytes that the stages need on disk and in memory.
 
-Small files (tokens, figures, reports), norms and biases are not counted.
+Small files (tokens, figures, reports) are not counted.
 """
 
 from collections.abc import Iterable, Sequence
@@ -108,7 +108,7 @@ def states_bytes(outline: Outline, work: Workload) -> int:
 
 def masks_disk(blocks: Sequence[Block]) -> int:
     """Return the bytes of a mask file: one bit per weight, rows padded to whole bytes."""
-    return sum(matrix.copies * matrix.rows * -(-matrix.inputs // 8) for matrix in _matrices(blocks))
+    return sum(matrix.rows * -(-matrix.inputs // 8) for matrix in _matrices(blocks))
 
 
 def updated_disk(outline: Outline, kept: Fraction) -> int:

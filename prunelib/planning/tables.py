@@ -10,7 +10,7 @@ from rich.table import Table
 
 from prunelib.planning.capacity import Free
 from prunelib.planning.needs import Requirement, StageMemory, Workload, disk, gram_bytes, memory, passes
-from prunelib.planning.shapes import FAMILIES, Outline
+from prunelib.planning.shapes import Outline
 from prunelib.runtime.machine import Budgets
 
 if TYPE_CHECKING:
@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 def plan(outline: Outline, work: Workload, budgets: Budgets, free: Free) -> Iterator[str | Table]:
     """Yield the lines and tables of a model's needs, and whether they fit on this machine."""
     needs, stages = disk(outline, work), memory(outline, work, budgets.gram_bytes, budgets.state_bytes)
+    of_text = outline.weights - outline.beside
     yield (
-        f"{outline.family}: {len(outline.blocks)} blocks; {outline.prunable / 1e9:.3g} of {outline.weights / 1e9:.3g} "
+        f"{outline.family}: {len(outline.blocks)} blocks; {outline.prunable / 1e9:.3g} of {of_text / 1e9:.3g} "
         f"billion weights prunable; stored in {outline.dtype}"
     )
-    if not outline.known:
-        yield f"unknown family: the shapes of a Llama are assumed; known are {', '.join(FAMILIES)}"
+    if outline.beside:
+        yield f"{outline.beside / 1e9:.3g} billion weights beside the language model stay dense"
+    yield from outline.stays_dense
     yield _table(("matrix", "rows x inputs", "how many"), _shapes(outline))
     yield _table(("Gram matrices", ""), _grams(outline, work, budgets))
     yield _table(("disk", "size"), ((need.what, decimal(need.size)) for need in needs))
@@ -56,7 +58,7 @@ def _shapes(outline: Outline) -> Iterator[tuple[str, str, str]]:
     for block in outline.blocks:
         for matrix in block.matrices:
             of_shape = names.setdefault((matrix.rows, matrix.inputs), {})
-            of_shape[matrix.name] = of_shape.get(matrix.name, 0) + matrix.copies
+            of_shape[matrix.kind] = of_shape.get(matrix.kind, 0) + 1
     for (rows, inputs), found in names.items():
         yield ", ".join(found), f"{rows:,} x {inputs:,}", f"{sum(found.values()):,}"
 

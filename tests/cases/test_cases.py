@@ -52,6 +52,8 @@ GONE = {
     "39_blocks_that_return_a_tuple",
     "40_matrix_never_called",
     "41_float8_tensors",
+    "42_plan_of_a_short_text_config",
+    "43_plan_of_unknown_experts",
     "44_gguf",
     "50_widths_known_late",
     "51_part_of_a_snapshot",

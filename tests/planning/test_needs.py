@@ -41,7 +41,7 @@ BUDGETS = {"gram_budget": 2 * GIB, "state_budget": 4 * GIB}
 
 @given(st.lists(st.integers(1, 64), min_size=1, max_size=6), st.integers(1, 60_000))
 def test_passes_are_those_of_the_calibration(widths, budget):
-    block = Block(tuple(Matrix(str(i), 2, width, str(i)) for i, width in enumerate(widths)))
+    block = Block(tuple(Matrix("m", 2, width) for width in widths))
     layers = [SimpleNamespace(inputs=width) for width in widths]
     assert passes(block, budget) == len(plan_passes(layers, budget))
 
@@ -58,10 +58,10 @@ def test_the_disk_of_a_calibration_is_the_size_of_its_files(tmp_path, gram_sets)
 
 
 def test_the_disk_of_masks_is_the_size_of_their_file(tmp_path):
-    block = Block((Matrix("a", 3, 9, "a"), Matrix("b", 500, 160, "b"), Matrix("c", 7, 8, "c", copies=2)))
-    masks = {f"{m.name}{copy}": torch.ones(m.rows, m.inputs).bool() for m in block.matrices for copy in range(m.copies)}
+    block = Block((Matrix("a", 3, 9), Matrix("b", 500, 160), Matrix("c", 7, 8)))
+    masks = {m.kind: torch.ones(m.rows, m.inputs).bool() for m in block.matrices}
     write_masks(tmp_path / "masks", masks, {})
-    assert masks_disk([block]) == 3 * 2 + 500 * 20 + 2 * 7
+    assert masks_disk([block]) == 3 * 2 + 500 * 20 + 7
     assert 0 < (tmp_path / "masks").stat().st_size - masks_disk([block]) < 2000
 
 
@@ -86,7 +86,8 @@ def test_the_memory_of_the_stages_is_what_they_hold():
     planned, work = outline(LLAMA_8B), Workload()
     calibrate, refine, evaluate = memory(planned, work, **BUDGETS)
     grams, largest, states = gram_bytes(planned.blocks[0]), 4 * 14336**2, 128 * 2048 * 4096 * 2
-    batch, block = 2048 * (14336 * 12 + 6 * 128256), 2 * planned.blocks[0].prunable
+    norms = 2 * 4096
+    batch, block = 2048 * (14336 * 12 + 6 * 128256), 2 * (planned.blocks[0].prunable + norms)
     assert calibrate.gpu == 2 * planned.other + block + grams + largest + states + batch + WAITING_BYTES
     assert calibrate.beside_gpu == grams + states + RUNTIME
     assert calibrate.without_gpu == block + grams + largest + states + batch + RUNTIME
@@ -128,7 +129,8 @@ def test_a_model_that_runs_in_another_dtype_is_held_as_a_whole():
 
 def test_experts_that_are_merged_are_held_as_a_whole():
     planned = outline(written("mixtral"))
-    merged, paged = (memory(replace(planned, family=of), Workload(), **BUDGETS) for of in ("mixtral", "granitemoe"))
+    merged, paged = (memory(replace(planned, merged=count), Workload(), **BUDGETS) for count in (planned.merged, 0))
+    assert planned.merged > 0
     held = [one.beside_gpu - other.beside_gpu for one, other in zip(merged, paged, strict=True)]
     assert held == [4 * planned.merged, 0, 4 * planned.merged]
 
