@@ -1,27 +1,60 @@
 """The public names of :mod:`prunelib`, which imports this module when one of them is first used."""
 
-# ruff: noqa: F401 - re-exports
+# ruff: noqa: PLC0414 - the form of a re-export that type checkers know
 
-from prunelib.algebra.objective import output_energy, pruning_error, row_losses
-from prunelib.calibration.gram import gram_matrix
-from prunelib.export.hub import push_to_hub
-from prunelib.export.semi_structured import SemiStructured, to_semi_structured
-from prunelib.export.verification import Verification, verify
-from prunelib.masks.allocation import Owl as OwlAllocation
-from prunelib.masks.allocation import Table as TableAllocation
-from prunelib.masks.packed import read_masks, write_masks
-from prunelib.masks.patterns import NOfM, PerLayer, PerRow, parse_pattern, select
-from prunelib.methods.contract import ExtraInputs, Refined
-from prunelib.model.masked import apply_masks
-from prunelib.pruning.in_memory import prune
-from prunelib.pruning.result import PruningResult
-from prunelib.refiners.sparsefw import Settings as SparseFW
-from prunelib.refiners.sparsefw import refine as sparsefw
-from prunelib.refiners.sparseswaps import Settings as SparseSwaps
-from prunelib.refiners.sparseswaps import refine as sparseswaps
-from prunelib.training.keep_masks import KeepMasks
-from prunelib.training.lora import merge
-from prunelib.warmstarts.magnitude import saliency as magnitude
-from prunelib.warmstarts.ria import Settings as RiaSettings
-from prunelib.warmstarts.ria import saliency as ria
-from prunelib.warmstarts.wanda import saliency as wanda
+from prunelib.algebra.objective import output_energy as output_energy
+from prunelib.algebra.objective import pruning_error as pruning_error
+from prunelib.algebra.objective import row_losses as row_losses
+from prunelib.calibration.gram import gram_matrix as gram_matrix
+from prunelib.export.hub import push_to_hub as push_to_hub
+from prunelib.export.semi_structured import SemiStructured as SemiStructured
+from prunelib.export.semi_structured import to_semi_structured as to_semi_structured
+from prunelib.export.verification import Verification as Verification
+from prunelib.export.verification import verify as verify
+from prunelib.masks.allocation import Owl as Owl
+from prunelib.masks.allocation import SparsityTable as SparsityTable
+from prunelib.masks.packed import read_masks as read_masks
+from prunelib.masks.packed import write_masks as write_masks
+from prunelib.masks.patterns import NOfM as NOfM
+from prunelib.masks.patterns import PerLayer as PerLayer
+from prunelib.masks.patterns import PerRow as PerRow
+from prunelib.masks.patterns import parse_pattern as parse_pattern
+from prunelib.masks.patterns import select as select
+from prunelib.methods.contract import ExtraInputs as ExtraInputs
+from prunelib.methods.contract import Refined as Refined
+from prunelib.model.masked import apply_masks as apply_masks
+from prunelib.pruning.chains import Chain as Chain
+from prunelib.pruning.in_memory import prune as prune
+from prunelib.pruning.result import PruningResult as PruningResult
+from prunelib.refiners.admm import ADMM as ADMM
+from prunelib.refiners.admm import admm as admm
+from prunelib.refiners.block_moves import BlockMoves as BlockMoves
+from prunelib.refiners.block_moves import block_moves as block_moves
+from prunelib.refiners.dsnot import DSnoT as DSnoT
+from prunelib.refiners.dsnot import dsnot as dsnot
+from prunelib.refiners.least_squares import LeastSquares as LeastSquares
+from prunelib.refiners.least_squares import least_squares as least_squares
+from prunelib.refiners.none import NoRefinement as NoRefinement
+from prunelib.refiners.refit_swaps import RefitSwaps as RefitSwaps
+from prunelib.refiners.refit_swaps import refit_swaps as refit_swaps
+from prunelib.refiners.row_exchange import RowExchange as RowExchange
+from prunelib.refiners.row_exchange import row_exchange as row_exchange
+from prunelib.refiners.sparsefw import SparseFW as SparseFW
+from prunelib.refiners.sparsefw import sparsefw as sparsefw
+from prunelib.refiners.sparsegpt_update import SparseGPTUpdate as SparseGPTUpdate
+from prunelib.refiners.sparsegpt_update import sparsegpt_update as sparsegpt_update
+from prunelib.refiners.sparseswaps import SparseSwaps as SparseSwaps
+from prunelib.refiners.sparseswaps import sparseswaps as sparseswaps
+from prunelib.training.keep_masks import KeepMasks as KeepMasks
+from prunelib.training.lora import merge as merge
+from prunelib.warmstarts.given import GivenMasks as GivenMasks
+from prunelib.warmstarts.magnitude import Magnitude as Magnitude
+from prunelib.warmstarts.magnitude import magnitude as magnitude
+from prunelib.warmstarts.random import RandomScores as RandomScores
+from prunelib.warmstarts.random import random_scores as random_scores
+from prunelib.warmstarts.ria import RIA as RIA
+from prunelib.warmstarts.ria import ria as ria
+from prunelib.warmstarts.sparsegpt import SparseGPT as SparseGPT
+from prunelib.warmstarts.sparsegpt import sparsegpt as sparsegpt
+from prunelib.warmstarts.wanda import Wanda as Wanda
+from prunelib.warmstarts.wanda import wanda as wanda

@@ -34,9 +34,9 @@ PATTERNS = {"60% per row": PerRow(sparsity=0.6), "2:4": NOfM(keep=2, group=4)}
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 0.9)
 WAYS = {
     **{
-        f"alpha = {alpha:g}": sparsefw.Settings(relaxation="plain", rounding="largest", alpha=alpha) for alpha in ALPHAS
+        f"alpha = {alpha:g}": sparsefw.SparseFW(relaxation="plain", rounding="largest", alpha=alpha) for alpha in ALPHAS
     },
-    "tighter, led to a mask": sparsefw.Settings(),
+    "tighter, led to a mask": sparsefw.SparseFW(),
 }
 
 
@@ -54,7 +54,7 @@ def main() -> None:
     for label, pattern in PATTERNS.items():
         for way, settings in WAYS.items():
             found = [
-                sparsefw.refine(weight, gram, select(wanda(weight, gram), pattern), pattern, settings)
+                sparsefw.sparsefw(weight, gram, select(wanda(weight, gram), pattern), pattern, settings)
                 for weight, gram in layers
             ]
             error = fmean(float(each.loss_after.sum() / each.loss_before.sum()) for each in found)

@@ -81,12 +81,12 @@ def from_wanda(problem: Problem) -> torch.Tensor:
 
 def from_magnitude(problem: Problem) -> torch.Tensor:
     """The mask of the largest weights."""
-    return select(magnitude.saliency(problem.weight, problem.gram), problem.pattern)
+    return select(magnitude.magnitude(problem.weight, problem.gram), problem.pattern)
 
 
 def from_sparsegpt(problem: Problem) -> torch.Tensor:
     """SparseGPT's mask."""
-    return sparsegpt.choose(*problem)
+    return sparsegpt.sparsegpt(*problem)
 
 
 def best_of(ways: list[Way]) -> Way:
@@ -116,7 +116,7 @@ def perturbed(way: Way, rounds: int) -> Way:
         for _ in range(rounds):
             noise = SPREAD * torch.randn(best.mask.shape, generator=generator)
             near = select(best.mask + noise, problem.pattern)
-            end = refit_swaps.refine(problem.weight, problem.gram, near, problem.pattern)
+            end = refit_swaps.refit_swaps(problem.weight, problem.gram, near, problem.pattern)
             best = lower(best, Found(end.mask, end.loss_after))
         return best
 

@@ -52,13 +52,13 @@ from synthetic import Layer, random_gram, random_layer  # noqa: E402
 DEVICE = torch.device("cpu" if DRY else "cuda")
 PATTERNS = {"60% per row": PerRow(sparsity=0.6), "2:4": NOfM(keep=2, group=4)}
 REFINERS = {
-    "block moves": (block_moves.refine, block_moves.Settings(), "2:4"),
-    "refit swaps": (refit_swaps.refine, refit_swaps.Settings(), "60% per row"),
-    "SparseFW": (sparsefw.refine, sparsefw.Settings(), "60% per row"),
-    "SparseFW at 2:4": (sparsefw.refine, sparsefw.Settings(), "2:4"),
+    "block moves": (block_moves.block_moves, block_moves.BlockMoves(), "2:4"),
+    "refit swaps": (refit_swaps.refit_swaps, refit_swaps.RefitSwaps(), "60% per row"),
+    "SparseFW": (sparsefw.sparsefw, sparsefw.SparseFW(), "60% per row"),
+    "SparseFW at 2:4": (sparsefw.sparsefw, sparsefw.SparseFW(), "2:4"),
     "line search, 100 steps": (
-        sparsefw.refine,
-        sparsefw.Settings(step="line_search", relaxation="plain", rounding="largest", alpha=0.9, iterations=100),
+        sparsefw.sparsefw,
+        sparsefw.SparseFW(step="line_search", relaxation="plain", rounding="largest", alpha=0.9, iterations=100),
         "60% per row",
     ),
 }

@@ -120,7 +120,7 @@ def check_model(folder: Path, scratch: Path, words: int) -> dict[str, Any]:
     difference = _compare_grams(plain_model(folder), folder, index, windows, statistics)
     tensors = load_file(folder / "model.safetensors")
     masks = {
-        layer.name: select(wanda.saliency(layer_weight(tensors, layer), statistics[layer.gram].gram), PATTERN)
+        layer.name: select(wanda.wanda(layer_weight(tensors, layer), statistics[layer.gram].gram), PATTERN)
         for layer in index.layers
     }
     _check_counts(index, masks)

@@ -26,7 +26,7 @@ class Owl(Settings):
     spread: Annotated[float, Field(ge=0, lt=0.5)] = 0.08
 
 
-class Table(Settings):
+class SparsityTable(Settings):
     """Sparsities set by the user.
 
     Attributes
@@ -40,6 +40,6 @@ class Table(Settings):
     sparsities: Annotated[dict[str, Annotated[float, Field(gt=0, lt=1)]], Field(min_length=1)]
 
 
-Allocation = Annotated[Owl | Table, Field(discriminator="method")]
+Allocation = Annotated[Owl | SparsityTable, Field(discriminator="method")]
 
 LABELS = {"owl": ", OWL", "table": ", by table"}

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 
 from prunelib.algebra.tensors import values
 from prunelib.errors import NumericalError, PatternError
-from prunelib.masks.allocation import LABELS, Allocation, Owl, Table
+from prunelib.masks.allocation import LABELS, Allocation, Owl, SparsityTable
 from prunelib.settings import Settings
 
 _PERCENT = r"([0-9]{1,2}(?:\.[0-9]+)?(?:e-[0-9]{1,3})?)%"
@@ -87,7 +87,7 @@ class Pattern(Settings, ABC):
         return self.column_groups == Groups(size=4, keep=2)
 
     @property
-    def layer_allocation(self) -> Owl | Table | None:
+    def layer_allocation(self) -> Owl | SparsityTable | None:
         """The allocation of kept weights to layers; None: the same share of each layer."""
         return None
 
@@ -128,7 +128,7 @@ class _BySparsity(Pattern):
         return 1 - Fraction(str(self.sparsity))
 
     @property
-    def layer_allocation(self) -> Owl | Table | None:
+    def layer_allocation(self) -> Owl | SparsityTable | None:
         """The allocation of params.yaml."""
         return self.allocation
 
@@ -262,7 +262,7 @@ def parse_pattern(text: str) -> Pattern:
     raise PatternError(f"pattern {text!r}: expected {', '.join(forms)}, or {last}")
 
 
-def _allocated(allocation: Owl | Table | None) -> str:
+def _allocated(allocation: Owl | SparsityTable | None) -> str:
     return LABELS[allocation.method] if allocation else ""
 
 

@@ -12,7 +12,7 @@ from prunelib import refiners, warmstarts
 from prunelib.calibration.settings import CalibrationSettings
 from prunelib.calibration.windows import bos_of, draw_in_documents, draw_windows, tokenize
 from prunelib.errors import ModelError, ParamsError
-from prunelib.masks.allocation import Owl, Table
+from prunelib.masks.allocation import Owl, SparsityTable
 from prunelib.masks.patterns import Pattern, parse_pattern
 from prunelib.methods import registry
 from prunelib.methods.contract import Method, MethodSettings
@@ -30,7 +30,7 @@ Chosen = MethodSettings | Mapping[str, Any] | str
 """A method: its settings, their mapping as in params.yaml, or its name."""
 
 
-def pattern_of(pattern: Pattern | str, allocation: Owl | Table | None) -> Pattern:
+def pattern_of(pattern: Pattern | str, allocation: Owl | SparsityTable | None) -> Pattern:
     """Return the pattern of an argument, with its allocation."""
     wanted = parse_pattern(pattern) if isinstance(pattern, str) else pattern
     if not isinstance(wanted, Pattern):

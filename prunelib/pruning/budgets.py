@@ -15,11 +15,11 @@ import torch
 
 from prunelib.calibration.artifact import Calibration
 from prunelib.errors import PatternError
-from prunelib.masks.allocation import Owl, Table
+from prunelib.masks.allocation import Owl, SparsityTable
 from prunelib.masks.patterns import Pattern
 from prunelib.model.layers import Layer
 from prunelib.model.weights import read_weight
-from prunelib.warmstarts.wanda import saliency
+from prunelib.warmstarts.wanda import wanda
 
 Shares = Mapping[str, float]
 """The share of its weights that each layer keeps, by layer name."""
@@ -75,7 +75,7 @@ def patterns_by_shape(layers: Sequence[Layer], pattern: Pattern) -> dict[str, Pa
             pattern.groups(layer.rows, layer.inputs)
         except PatternError as error:
             raise PatternError(f"{layer.name}: {error}") from None
-    if isinstance(pattern.layer_allocation, Table):
+    if isinstance(pattern.layer_allocation, SparsityTable):
         return tabled(layers, pattern, pattern.layer_allocation)
     return {layer.name: pattern for layer in layers}
 
@@ -95,7 +95,7 @@ def outlier_share(
     weight, gram
         Return the weight (rows, inputs) and the Gram matrix (inputs, inputs) of a layer.
     """
-    of_block = torch.cat([saliency(weight(layer), gram(layer)).flatten() for layer in layers])
+    of_block = torch.cat([wanda(weight(layer), gram(layer)).flatten() for layer in layers])
     return float((of_block > settings.outlier * of_block.double().mean()).double().mean())
 
 
@@ -106,7 +106,7 @@ def owl_shares(layers: Iterable[Layer], outliers: Sequence[float], sparsity: flo
     return {layer.name: 1 - sparsity + raised[layer.block] - fmean(raised) for layer in layers}
 
 
-def tabled(layers: Sequence[Layer], pattern: Pattern, table: Table) -> dict[str, Pattern]:
+def tabled(layers: Sequence[Layer], pattern: Pattern, table: SparsityTable) -> dict[str, Pattern]:
     """Return the layers' patterns with the sparsities of a table; layers not in it share the remaining budget.
 
     Raises

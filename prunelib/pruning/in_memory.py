@@ -15,7 +15,7 @@ from prunelib.calibration.settings import CalibrationSettings
 from prunelib.calibration.statistics import supported
 from prunelib.calibration.whole_model import accumulate_grams
 from prunelib.calibration.windows import in_batches
-from prunelib.masks.allocation import Owl, Table
+from prunelib.masks.allocation import Owl, SparsityTable
 from prunelib.masks.packed import PackedMasks
 from prunelib.masks.patterns import Pattern, check_counts
 from prunelib.masks.pruned import Pruned
@@ -69,7 +69,7 @@ def prune(
     bos_per_window: bool = False,
     calibration_inputs: Literal["dense", "sequential", "true_sequential"] = "dense",
     min_tokens: int = 64,
-    allocation: Owl | Table | None = None,
+    allocation: Owl | SparsityTable | None = None,
     allow_uncovered: bool = False,
     device: torch.device | str | None = None,
     folder: Path | None = None,

@@ -34,7 +34,7 @@ from prunelib.runtime.compute import AUTO, Compute
 from prunelib.settings import MOST_DAMPING, Damping, Iterations
 
 
-class Settings(MethodSettings):
+class ADMM(MethodSettings):
     """Settings of ADMM; the defaults are those of the paper and its script.
 
     Attributes
@@ -62,15 +62,15 @@ class Settings(MethodSettings):
         return self
 
 
-_DEFAULT = Settings()
+_DEFAULT = ADMM()
 
 
-def refine(
+def admm(
     weight: torch.Tensor,
     gram: torch.Tensor,
     mask: torch.Tensor,
     pattern: Pattern,
-    settings: Settings = _DEFAULT,
+    settings: ADMM = _DEFAULT,
     progress: Progress = silent,
     extra: ExtraInputs = NOTHING_ELSE,
     compute: Compute = AUTO,
@@ -93,8 +93,8 @@ def refine(
 
 
 METHOD = Refiner(
-    settings=Settings,
-    refine=refine,
+    settings=ADMM,
+    refine=admm,
     summary="choose mask and weights anew by the alternating direction method of multipliers",
     source="Boza, [2401.02938](https://arxiv.org/abs/2401.02938)",
     updates_weights=True,
@@ -103,7 +103,7 @@ METHOD = Refiner(
 )
 
 
-def _alternate(W: torch.Tensor, G: torch.Tensor, pattern: Pattern, settings: Settings) -> tuple[torch.Tensor, ...]:
+def _alternate(W: torch.Tensor, G: torch.Tensor, pattern: Pattern, settings: ADMM) -> tuple[torch.Tensor, ...]:
     """Return mask (rows, inputs) bool and weights Z (rows, inputs) float32, scaled by their inputs' norms.
 
     W, G and the inverse are computed in float64, the products of the iterations in float32.

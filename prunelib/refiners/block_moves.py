@@ -23,21 +23,21 @@ def _has_few_patterns(pattern: Pattern) -> bool:
     return pattern.column_groups is not None and comb(*pattern.column_groups) <= _MOST_PATTERNS
 
 
-class Settings(MethodSettings):
+class BlockMoves(MethodSettings):
     """No settings besides the method's name."""
 
     method: Literal["block_moves"] = "block_moves"
 
 
-_DEFAULT = Settings()
+_DEFAULT = BlockMoves()
 
 
-def refine(
+def block_moves(
     weight: torch.Tensor,
     gram: torch.Tensor,
     mask: torch.Tensor,
     pattern: Pattern,
-    settings: Settings = _DEFAULT,
+    settings: BlockMoves = _DEFAULT,
     progress: Progress = silent,
     extra: ExtraInputs = NOTHING_ELSE,
     compute: Compute = AUTO,
@@ -66,8 +66,8 @@ def refine(
 
 
 METHOD = Refiner(
-    settings=Settings,
-    refine=refine,
+    settings=BlockMoves,
+    refine=block_moves,
     summary=(
         "set each group of M to the best of all its patterns, one group after another, until none improves; the "
         "result is also a 1-swap optimum"

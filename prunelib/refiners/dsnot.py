@@ -52,7 +52,7 @@ _LEAST = torch.finfo(torch.float32).tiny
 _CHUNK = 256  # rows at a time: memory
 
 
-class Settings(MethodSettings):
+class DSnoT(MethodSettings):
     """Settings of DSnoT; the defaults are the authors', on all layers.
 
     Attributes
@@ -74,7 +74,7 @@ class Settings(MethodSettings):
     skip: tuple[str, ...] = ()
 
 
-_DEFAULT = Settings()
+_DEFAULT = DSnoT()
 
 
 class _Inputs(NamedTuple):
@@ -99,12 +99,12 @@ class _Pairs(NamedTuple):
     gain: torch.Tensor
 
 
-def refine(
+def dsnot(
     weight: torch.Tensor,
     gram: torch.Tensor,
     mask: torch.Tensor,
     pattern: Pattern,
-    settings: Settings = _DEFAULT,
+    settings: DSnoT = _DEFAULT,
     progress: Progress = silent,
     extra: ExtraInputs = NOTHING_ELSE,
     compute: Compute = AUTO,
@@ -138,8 +138,8 @@ def refine(
 
 
 METHOD = Refiner(
-    settings=Settings,
-    refine=refine,
+    settings=DSnoT,
+    refine=dsnot,
     summary=(
         "grow and prune weights until a row's mean output error is at most `update_threshold`, at most `max_cycles` "
         "each, as the authors' script does: a row goes on after its error has changed its sign, or with `same_sign` "
@@ -180,7 +180,7 @@ def _unchanged(m: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _refine_rows(
-    w: torch.Tensor, m: torch.Tensor, inputs: _Inputs, pattern: Pattern, settings: Settings
+    w: torch.Tensor, m: torch.Tensor, inputs: _Inputs, pattern: Pattern, settings: DSnoT
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the masks of rows w (rows, inputs) float64 after their last cycle, and the cycle counts (rows,) int64."""
     share = w * inputs.total
@@ -245,9 +245,7 @@ def _pairs_of_rows(
     return _Pairs(grown, pruned, gain.where(growth.values[:, :cycles] > 0, torch.nan))
 
 
-def _made(
-    eps: torch.Tensor, gain: torch.Tensor, kept: torch.Tensor, one_sign: bool, settings: Settings
-) -> torch.Tensor:
+def _made(eps: torch.Tensor, gain: torch.Tensor, kept: torch.Tensor, one_sign: bool, settings: DSnoT) -> torch.Tensor:
     """Return how many pairs of each sign are made, (rows, signs) int64.
 
     Parameters

@@ -23,7 +23,7 @@ from prunelib.runtime.compute import AUTO, Compute
 from prunelib.settings import Damping, Iterations
 
 
-class Settings(MethodSettings):
+class LeastSquares(MethodSettings):
     """Settings of least squares.
 
     Attributes
@@ -44,15 +44,15 @@ class Settings(MethodSettings):
     damping: Damping = 0.0
 
 
-_DEFAULT = Settings()
+_DEFAULT = LeastSquares()
 
 
-def refine(
+def least_squares(
     weight: torch.Tensor,
     gram: torch.Tensor,
     mask: torch.Tensor,
     pattern: Pattern,
-    settings: Settings = _DEFAULT,
+    settings: LeastSquares = _DEFAULT,
     progress: Progress = silent,
     extra: ExtraInputs = NOTHING_ELSE,
     compute: Compute = AUTO,
@@ -73,8 +73,8 @@ def refine(
 
 
 METHOD = Refiner(
-    settings=Settings,
-    refine=refine,
+    settings=LeastSquares,
+    refine=least_squares,
     summary="keep the mask, minimise the error over the kept weights by conjugate gradients",
     source="Meng et al., [2406.07831](https://arxiv.org/abs/2406.07831), section 3.3",
     updates_weights=True,

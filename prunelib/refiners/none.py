@@ -10,21 +10,21 @@ from prunelib.methods.contract import NOTHING_ELSE, ExtraInputs, MethodSettings,
 from prunelib.runtime.compute import AUTO, Compute
 
 
-class Settings(MethodSettings):
+class NoRefinement(MethodSettings):
     """No settings besides the method's name."""
 
     method: Literal["none"] = "none"
 
 
-_DEFAULT = Settings()
+_DEFAULT = NoRefinement()
 
 
-def refine(
+def none(
     weight: torch.Tensor,
     gram: torch.Tensor,
     mask: torch.Tensor,
     pattern: Pattern,
-    settings: Settings = _DEFAULT,
+    settings: NoRefinement = _DEFAULT,
     progress: Progress = silent,
     extra: ExtraInputs = NOTHING_ELSE,
     compute: Compute = AUTO,
@@ -38,7 +38,7 @@ def refine(
 
 
 METHOD = Refiner(
-    settings=Settings,
-    refine=refine,
+    settings=NoRefinement,
+    refine=none,
     summary="the warm start as it is",
 )

@@ -35,7 +35,7 @@ from prunelib.runtime.compute import AUTO, Compute
 from prunelib.settings import Damping
 
 
-class Settings(MethodSettings):
+class RefitSwaps(MethodSettings):
     """Settings of refit swaps.
 
     Attributes
@@ -53,7 +53,7 @@ class Settings(MethodSettings):
     damping: Damping = 0.0
 
 
-_DEFAULT = Settings()
+_DEFAULT = RefitSwaps()
 _EPSILON = torch.finfo(torch.float32).eps
 _ITERATIONS, _TOLERANCE = 60, 1e-4  # of the final least squares
 
@@ -72,12 +72,12 @@ class Standardised(NamedTuple):
     alive: torch.Tensor
 
 
-def refine(
+def refit_swaps(
     weight: torch.Tensor,
     gram: torch.Tensor,
     mask: torch.Tensor,
     pattern: Pattern,
-    settings: Settings = _DEFAULT,
+    settings: RefitSwaps = _DEFAULT,
     progress: Progress = silent,
     extra: ExtraInputs = NOTHING_ELSE,
     compute: Compute = AUTO,
@@ -111,8 +111,8 @@ def refine(
 
 
 METHOD = Refiner(
-    settings=Settings,
-    refine=refine,
+    settings=RefitSwaps,
+    refine=refit_swaps,
     summary=(
         "swap a kept for a pruned weight as long as that lowers the error with re-estimated kept weights: the restored "
         "one at each swap, the others between sweeps; with `refit: all`, all of them at each swap, which is slower and "

@@ -35,21 +35,21 @@ from prunelib.methods.workspace import Workspace
 from prunelib.runtime.compute import AUTO, Compute
 
 
-class Settings(MethodSettings):
+class RowExchange(MethodSettings):
     """No settings besides the method's name."""
 
     method: Literal["row_exchange"] = "row_exchange"
 
 
-_DEFAULT = Settings()
+_DEFAULT = RowExchange()
 
 
-def refine(
+def row_exchange(
     weight: torch.Tensor,
     gram: torch.Tensor,
     mask: torch.Tensor,
     pattern: Pattern,
-    settings: Settings = _DEFAULT,
+    settings: RowExchange = _DEFAULT,
     progress: Progress = silent,
     extra: ExtraInputs = NOTHING_ELSE,
     compute: Compute = AUTO,
@@ -78,8 +78,8 @@ def refine(
 
 
 METHOD = Refiner(
-    settings=Settings,
-    refine=refine,
+    settings=RowExchange,
+    refine=row_exchange,
     summary=(
         "1-swaps within rows and exchanges between rows, in turn, until neither lowers the error of the whole matrix; "
         "the error of a single row may rise"

@@ -33,7 +33,7 @@ from prunelib.settings import Damping, Iterations
 _BLOCK_ROWS = 1024  # per chunk, if rows do not compete
 
 
-class Settings(MethodSettings):
+class SparseFW(MethodSettings):
     """Settings of SparseFW.
 
     Attributes
@@ -66,15 +66,15 @@ class Settings(MethodSettings):
     damping: Damping = 0.0
 
 
-_DEFAULT = Settings()
+_DEFAULT = SparseFW()
 
 
-def refine(
+def sparsefw(
     weight: torch.Tensor,
     gram: torch.Tensor,
     mask: torch.Tensor,
     pattern: Pattern,
-    settings: Settings = _DEFAULT,
+    settings: SparseFW = _DEFAULT,
     progress: Progress = silent,
     extra: ExtraInputs = NOTHING_ELSE,
     compute: Compute = AUTO,
@@ -114,8 +114,8 @@ def refine(
 
 
 METHOD = Refiner(
-    settings=Settings,
-    refine=refine,
+    settings=SparseFW,
+    refine=sparsefw,
     summary="minimise a convex relaxation, whose optimum bounds the error of every mask from below, and round it",
     source="Roux et al., [2510.13713](https://arxiv.org/abs/2510.13713)",
     workspace=Workspace(squares=9, weight_bytes=32),
@@ -165,7 +165,7 @@ class _Best:
         self.bound = torch.maximum(self.bound, lower_bound(self._problem, mass))
 
 
-def _search(best: _Best, problem: Relaxation, settings: Settings) -> None:
+def _search(best: _Best, problem: Relaxation, settings: SparseFW) -> None:
     """Round every iterate of the relaxation and certify its bound; then follow the path from the last iterate."""
     last = best.mask.double()
     for mass in _iterates(problem, last, settings):
@@ -176,7 +176,7 @@ def _search(best: _Best, problem: Relaxation, settings: Settings) -> None:
         best.offer(pairwise.followed(problem, last))
 
 
-def _iterates(problem: Relaxation, mass: torch.Tensor, settings: Settings) -> Iterator[torch.Tensor]:
+def _iterates(problem: Relaxation, mass: torch.Tensor, settings: SparseFW) -> Iterator[torch.Tensor]:
     if settings.step == "pairwise":
         return pairwise.relaxed(problem, mass, settings.iterations, settings.tolerance)
     rule = frankwolfe.open_loop if settings.step == "open_loop" else frankwolfe.line_search

@@ -27,22 +27,22 @@ from prunelib.runtime.compute import AUTO, Compute
 from prunelib.settings import MOST_DAMPING
 
 
-class Settings(MethodSettings):
+class SparseGPTUpdate(MethodSettings):
     """``damping``: added to the diagonal of the Hessian, relative to its mean; the paper's 0.01."""
 
     method: Literal["sparsegpt_update"] = "sparsegpt_update"
     damping: Annotated[float, Field(gt=0, le=MOST_DAMPING)] = obs.DAMPING
 
 
-_DEFAULT = Settings()
+_DEFAULT = SparseGPTUpdate()
 
 
-def refine(
+def sparsegpt_update(
     weight: torch.Tensor,
     gram: torch.Tensor,
     mask: torch.Tensor,
     pattern: Pattern,
-    settings: Settings = _DEFAULT,
+    settings: SparseGPTUpdate = _DEFAULT,
     progress: Progress = silent,
     extra: ExtraInputs = NOTHING_ELSE,
     compute: Compute = AUTO,
@@ -68,8 +68,8 @@ def refine(
 
 
 METHOD = Refiner(
-    settings=Settings,
-    refine=refine,
+    settings=SparseGPTUpdate,
+    refine=sparsegpt_update,
     summary="keep the mask; column by column, update the weights to the right to compensate for what is pruned",
     source="Frantar & Alistarh, [2301.00774](https://arxiv.org/abs/2301.00774)",
     updates_weights=True,

@@ -23,7 +23,7 @@ from prunelib.runtime.compute import AUTO, Compute
 from prunelib.settings import Count, Damping
 
 
-class Settings(MethodSettings):
+class SparseSwaps(MethodSettings):
     """Settings of SparseSwaps.
 
     Attributes
@@ -45,15 +45,15 @@ class Settings(MethodSettings):
     early_stopping_interval: Count | None = None
 
 
-_DEFAULT = Settings()
+_DEFAULT = SparseSwaps()
 
 
-def refine(
+def sparseswaps(
     weight: torch.Tensor,
     gram: torch.Tensor,
     mask: torch.Tensor,
     pattern: Pattern,
-    settings: Settings = _DEFAULT,
+    settings: SparseSwaps = _DEFAULT,
     progress: Progress = silent,
     extra: ExtraInputs = NOTHING_ELSE,
     compute: Compute = AUTO,
@@ -88,8 +88,8 @@ def refine(
 
 
 METHOD = Refiner(
-    settings=Settings,
-    refine=refine,
+    settings=SparseSwaps,
+    refine=sparseswaps,
     summary=(
         "swap a kept for a pruned weight as long as that lowers the error: at most `max_swaps` best ones a row, or to "
         "the 1-swap optimum; `damping` and `early_stopping_interval` guard against overfitting"
@@ -118,7 +118,7 @@ def _swap_until_held_out_rises(
     scaled: Equilibrated,
     mask: torch.Tensor,
     group: int,
-    settings: Settings,
+    settings: SparseSwaps,
     weight: torch.Tensor,
     held_out_gram: torch.Tensor | None,
     compute: Compute,

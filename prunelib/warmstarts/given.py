@@ -15,7 +15,7 @@ from prunelib.model.weights import check_masks, open_shard
 from prunelib.runtime import store
 
 
-class Settings(MethodSettings):
+class GivenMasks(MethodSettings):
     """Settings of given masks.
 
     Attributes
@@ -33,8 +33,8 @@ class Settings(MethodSettings):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-def masks(
-    settings: Settings, shapes: Mapping[str, tuple[int, int]], patterns: Mapping[str, Pattern], model: str | None
+def given_masks(
+    settings: GivenMasks, shapes: Mapping[str, tuple[int, int]], patterns: Mapping[str, Pattern], model: str | None
 ) -> Mapping[str, torch.Tensor]:
     """Read the masks (rows, inputs) bool of all layers, by layer name.
 
@@ -58,8 +58,8 @@ def masks(
 
 
 METHOD = WarmStart(
-    settings=Settings,
-    read=masks,
+    settings=GivenMasks,
+    read=given_masks,
     summary="the masks in the safetensors file `path`, from another run or another tool",
 )
 

@@ -8,22 +8,22 @@ from prunelib.algebra.tensors import real_matrix
 from prunelib.methods.contract import MethodSettings, WarmStart
 
 
-class Settings(MethodSettings):
+class Magnitude(MethodSettings):
     """No settings besides the method's name."""
 
     method: Literal["magnitude"] = "magnitude"
 
 
-_DEFAULT = Settings()
+_DEFAULT = Magnitude()
 
 
-def saliency(weight: torch.Tensor, gram: torch.Tensor | None = None, settings: Settings = _DEFAULT) -> torch.Tensor:
+def magnitude(weight: torch.Tensor, gram: torch.Tensor | None = None, settings: Magnitude = _DEFAULT) -> torch.Tensor:
     """Return |W_ij|, (rows, inputs) float32; the Gram matrix is not used."""
     return real_matrix("weight", weight).float().abs()
 
 
 METHOD = WarmStart(
-    settings=Settings,
-    saliency=saliency,
+    settings=Magnitude,
+    saliency=magnitude,
     summary="keep the largest weights",
 )

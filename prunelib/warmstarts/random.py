@@ -11,17 +11,19 @@ from prunelib.methods.contract import MethodSettings, WarmStart
 from prunelib.settings import Seed
 
 
-class Settings(MethodSettings):
+class RandomScores(MethodSettings):
     """Settings of the random draw: its ``seed``."""
 
     method: Literal["random"] = "random"
     seed: Seed = 0
 
 
-_DEFAULT = Settings()
+_DEFAULT = RandomScores()
 
 
-def saliency(weight: torch.Tensor, gram: torch.Tensor | None = None, settings: Settings = _DEFAULT) -> torch.Tensor:
+def random_scores(
+    weight: torch.Tensor, gram: torch.Tensor | None = None, settings: RandomScores = _DEFAULT
+) -> torch.Tensor:
     """Return scores uniform in [0, 1), (rows, inputs) float32; the Gram matrix is not used.
 
     They are the raw output of NumPy's Philox generator, which is the same on every platform and in every version. Its
@@ -35,8 +37,8 @@ def saliency(weight: torch.Tensor, gram: torch.Tensor | None = None, settings: S
 
 
 METHOD = WarmStart(
-    settings=Settings,
-    saliency=saliency,
+    settings=RandomScores,
+    saliency=random_scores,
     summary="keep weights drawn at random",
 )
 

@@ -9,17 +9,17 @@ from prunelib.algebra.objective import checked_shapes
 from prunelib.methods.contract import MethodSettings, WarmStart
 
 
-class Settings(MethodSettings):
+class RIA(MethodSettings):
     """Settings of RIA: ``exponent`` is the power a of the input's norm, 0.5 in the paper."""
 
     method: Literal["ria"] = "ria"
     exponent: Annotated[float, Field(ge=0, le=4)] = 0.5  # a norm's higher powers leave float32's range
 
 
-_DEFAULT = Settings()
+_DEFAULT = RIA()
 
 
-def saliency(weight: torch.Tensor, gram: torch.Tensor, settings: Settings = _DEFAULT) -> torch.Tensor:
+def ria(weight: torch.Tensor, gram: torch.Tensor, settings: RIA = _DEFAULT) -> torch.Tensor:
     """Return (|W_ij| / sum_j |W_ij| + |W_ij| / sum_i |W_ij|) sqrt(G_jj)^a, (rows, inputs) float32.
 
     The sums run over all rows and columns, without the sampling of the authors' script. The share of a weight in a row
@@ -32,8 +32,8 @@ def saliency(weight: torch.Tensor, gram: torch.Tensor, settings: Settings = _DEF
 
 
 METHOD = WarmStart(
-    settings=Settings,
-    saliency=saliency,
+    settings=RIA,
+    saliency=ria,
     summary="share of its row and column sums, times the norm of its input to the power `exponent`",
     source="Zhang et al., ICLR 2024",
 )

@@ -23,7 +23,7 @@ from prunelib.methods.contract import MethodSettings, WarmStart
 from prunelib.settings import MOST_DAMPING, Count
 
 
-class Settings(MethodSettings):
+class SparseGPT(MethodSettings):
     """Settings of SparseGPT's mask; the defaults are the paper's.
 
     Attributes
@@ -39,10 +39,12 @@ class Settings(MethodSettings):
     damping: Annotated[float, Field(gt=0, le=MOST_DAMPING)] = obs.DAMPING
 
 
-_DEFAULT = Settings()
+_DEFAULT = SparseGPT()
 
 
-def choose(weight: torch.Tensor, gram: torch.Tensor, pattern: Pattern, settings: Settings = _DEFAULT) -> torch.Tensor:
+def sparsegpt(
+    weight: torch.Tensor, gram: torch.Tensor, pattern: Pattern, settings: SparseGPT = _DEFAULT
+) -> torch.Tensor:
     """Choose a mask (rows, inputs) bool for weight (rows, inputs) and gram (inputs, inputs); prune dead inputs first.
 
     Raises
@@ -60,8 +62,8 @@ def choose(weight: torch.Tensor, gram: torch.Tensor, pattern: Pattern, settings:
 
 
 METHOD = WarmStart(
-    settings=Settings,
-    choose=choose,
+    settings=SparseGPT,
+    choose=sparsegpt,
     summary="keep the weights whose pruning raises the error most after the columns to the right are updated",
     source="Frantar & Alistarh, [2301.00774](https://arxiv.org/abs/2301.00774)",
 )

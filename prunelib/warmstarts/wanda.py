@@ -8,24 +8,24 @@ from prunelib.algebra.objective import checked_shapes
 from prunelib.methods.contract import MethodSettings, WarmStart
 
 
-class Settings(MethodSettings):
+class Wanda(MethodSettings):
     """No settings besides the method's name."""
 
     method: Literal["wanda"] = "wanda"
 
 
-_DEFAULT = Settings()
+_DEFAULT = Wanda()
 
 
-def saliency(weight: torch.Tensor, gram: torch.Tensor, settings: Settings = _DEFAULT) -> torch.Tensor:
+def wanda(weight: torch.Tensor, gram: torch.Tensor, settings: Wanda = _DEFAULT) -> torch.Tensor:
     """Return |W_ij| sqrt(G_jj), (rows, inputs) float32, for weight (rows, inputs) and gram (inputs, inputs)."""
     weight, gram = checked_shapes(weight, gram)
     return weight.float().abs() * gram.diagonal().float().sqrt()
 
 
 METHOD = WarmStart(
-    settings=Settings,
-    saliency=saliency,
+    settings=Wanda,
+    saliency=wanda,
     summary="weight times the norm of its input",
     source="Sun et al., [2306.11695](https://arxiv.org/abs/2306.11695)",
 )

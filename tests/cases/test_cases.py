@@ -63,6 +63,8 @@ GONE = {
     "64_means_of_some_rows",
     "65_mode_of_exported_files",
     "66_masks_taken_for_weights",
+    "67_types_for_users",
+    "68_front_door",
 }
 
 

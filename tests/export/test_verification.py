@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from prunelib.errors import ArtifactError, ModelError, PatternError
 from prunelib.export.folder import export_model
 from prunelib.export.verification import verify
-from prunelib.masks.allocation import Table
+from prunelib.masks.allocation import SparsityTable
 from prunelib.masks.packed import write_masks
 from prunelib.masks.patterns import NOfM, PerLayer, PerRow, select
 from prunelib.masks.pruned import Pruned
@@ -121,7 +121,7 @@ def test_each_layer_has_its_own_count_under_an_allocation():
         for layer in layers
     }
     apply_masks(model, masks)
-    pattern = PerRow(sparsity=0.5, allocation=Table(sparsities={"*.layers.0.*": 0.75}))
+    pattern = PerRow(sparsity=0.5, allocation=SparsityTable(sparsities={"*.layers.0.*": 0.75}))
     assert verify(model, masks, pattern).intact
 
 

@@ -150,7 +150,7 @@ def test_the_refiner_takes_what_it_gives(monkeypatch):
     results = []
     for each in (cuda, reference):
         monkeypatch.setattr(refit_swaps, "backend", lambda *_, each=each: each)
-        results.append(refit_swaps.refine(*operands, p.pattern))
+        results.append(refit_swaps.refit_swaps(*operands, p.pattern))
     found, expected = results
     torch.testing.assert_close(found.mask, expected.mask)
     torch.testing.assert_close(found.weight, expected.weight, rtol=1e-3, atol=1e-3)

@@ -17,7 +17,7 @@ from prunelib.refiners.refit_swaps import standardise
 from prunelib.runtime.compute import Compute
 
 BACKENDS = [cpu, reference]
-ALL = refit_swaps.Settings(refit="all")
+ALL = refit_swaps.RefitSwaps(refit="all")
 
 
 def least_squares(w, G, m):
@@ -217,7 +217,7 @@ def exact_loss(w, G, m):
 @settings(max_examples=150)
 @given(nearly_singular())
 def test_no_swap_improves_an_optimal_row_beyond_the_bound_whatever_the_inputs(plain, p):
-    found = refit_swaps.refine(p.weight, p.gram, p.mask, p.pattern, ALL, compute=Compute(reference=plain))
+    found = refit_swaps.refit_swaps(p.weight, p.gram, p.mask, p.pattern, ALL, compute=Compute(reference=plain))
     G, ridge = p.gram.double().numpy(), 4 * torch.finfo(torch.float32).eps * len(p.gram) ** 0.5
     for r in found.optimal.nonzero()[:, 0].tolist():
         w, m = p.weight[r].double().numpy(), found.mask[r].numpy()
@@ -229,4 +229,6 @@ def test_no_swap_improves_an_optimal_row_beyond_the_bound_whatever_the_inputs(pl
 @pytest.mark.parametrize("plain", [False, True])
 def test_every_row_of_an_ordinary_layer_is_proven(plain):
     p = problem(5, PATTERNS[1], rows=8, inputs=48, tokens=400)
-    assert refit_swaps.refine(p.weight, p.gram, p.mask, p.pattern, ALL, compute=Compute(reference=plain)).optimal.all()
+    assert refit_swaps.refit_swaps(
+        p.weight, p.gram, p.mask, p.pattern, ALL, compute=Compute(reference=plain)
+    ).optimal.all()

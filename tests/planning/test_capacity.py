@@ -10,12 +10,12 @@ from families import save, tiny_model
 from prunelib import NOfM, PerLayer, PerRow
 from prunelib.calibration.settings import CalibrationSettings
 from prunelib.errors import PatternError, StageError
-from prunelib.masks.allocation import Owl, Table
+from prunelib.masks.allocation import Owl, SparsityTable
 from prunelib.model.layers import Layer, LayerIndex
 from prunelib.planning import capacity
 from prunelib.planning import checks as refusals
 from prunelib.pruning.chains import Chain
-from prunelib.refiners.sparseswaps import Settings as Swaps
+from prunelib.refiners.sparseswaps import SparseSwaps as Swaps
 
 GB = 10**9
 CPU = torch.device("cpu")
@@ -192,8 +192,8 @@ WITH_EXPERT = INDEX.model_copy(
     [
         (NOfM(keep=2, group=4), r"b\.2\.up.* 50 "),
         (NOfM(keep=1, group=10**9), r"b\.0\.m.* 2000 "),
-        (PerRow(sparsity=0.5, allocation=Table(sparsities={"b.3.*": 0.4})), r"'b\.3\.\*'.*b\.0\.m"),
-        (PerLayer(sparsity=0.9, allocation=Table(sparsities={"b.2.*": 0.1})), r"leaves -"),
+        (PerRow(sparsity=0.5, allocation=SparsityTable(sparsities={"b.3.*": 0.4})), r"'b\.3\.\*'.*b\.0\.m"),
+        (PerLayer(sparsity=0.9, allocation=SparsityTable(sparsities={"b.2.*": 0.1})), r"leaves -"),
     ],
 )
 def test_a_pattern_that_does_not_fit_the_layers_is_refused(pattern, facts):

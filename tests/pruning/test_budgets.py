@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from prunelib import NOfM, PerLayer, PerRow, gram_matrix, warmstarts
 from prunelib.calibration.settings import CalibrationInputs
 from prunelib.errors import ParamsError, PatternError
-from prunelib.masks.allocation import Owl, Table
+from prunelib.masks.allocation import Owl, SparsityTable
 from prunelib.masks.patterns import patterns_of
 from prunelib.model.layers import Layer
 from prunelib.params import load_params
@@ -132,7 +132,7 @@ def test_outliers_are_counted_over_a_whole_block(model):
 def test_blocks_with_more_outliers_keep_more(model, kind):
     folder, calibration, *_ = model
     pattern = KINDS[kind](sparsity=0.6, allocation=Owl(spread=0.15))
-    masks = warmstart_masks(folder, calibration, pattern, warmstarts.wanda.Settings(), torch.device("cpu"))
+    masks = warmstart_masks(folder, calibration, pattern, warmstarts.wanda.Wanda(), torch.device("cpu"))
     shares = [
         sum(int(masks[each.name].sum()) for each in LAYERS[3 * block : 3 * block + 3]) / (8 * 16 + 4 * 16 + 8 * 40)
         for block in range(4)
@@ -151,7 +151,7 @@ def test_a_layers_pattern_keeps_exactly_its_number(size, data):
 
 
 def test_a_table_is_followed_and_the_others_make_up_for_it():
-    table = Table(sparsities={"*.layers.0.*": 0.25, "*.down": 0.75})
+    table = SparsityTable(sparsities={"*.layers.0.*": 0.25, "*.down": 0.75})
     patterns = of(index_of(LAYERS), PerRow(sparsity=0.6, allocation=table))
     assert {patterns[each.name].sparsity for each in LAYERS if each.block == 0} == {0.25}
     assert {patterns[f"model.layers.{block}.down"].sparsity for block in (1, 2, 3)} == {0.75}
@@ -172,7 +172,7 @@ def test_a_table_is_followed_and_the_others_make_up_for_it():
 )
 def test_a_table_that_cannot_be_is_refused(sparsities, line):
     with pytest.raises(PatternError, match=line):
-        of(index_of(LAYERS), PerRow(sparsity=0.6, allocation=Table(sparsities=sparsities)))
+        of(index_of(LAYERS), PerRow(sparsity=0.6, allocation=SparsityTable(sparsities=sparsities)))
 
 
 def test_rows_that_make_up_no_total_are_refused():

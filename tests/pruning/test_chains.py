@@ -10,8 +10,8 @@ from prunelib.errors import ParamsError
 from prunelib.methods import registry
 from prunelib.methods.contract import NOTHING_ELSE, silent
 from prunelib.pruning.chains import Chain, check_skipped, outcome, run_chain, steps_of
-from prunelib.refiners.dsnot import Settings as DSnoT
-from prunelib.refiners.sparseswaps import Settings as SparseSwaps
+from prunelib.refiners.dsnot import DSnoT
+from prunelib.refiners.sparseswaps import SparseSwaps
 
 
 def chain(*steps):

@@ -32,7 +32,7 @@ from prunelib.runtime.machine import machine
 
 WINDOWS = random_windows(samples=6, length=12)
 DRAWN_FROM = {"model": "abc"}
-WANDA, SWAPS = warmstarts.wanda.Settings(), refiners.sparseswaps.Settings()
+WANDA, SWAPS = warmstarts.wanda.Wanda(), refiners.sparseswaps.SparseSwaps()
 ROW50, NM24 = PerRow(sparsity=0.5), NOfM(keep=2, group=4)
 # a family of each shape: dense, stored transposed, experts, blocks that return tuples or share keys, names of files,
 # recurrences
@@ -108,8 +108,8 @@ def test_masks_are_those_of_the_stages(tmp_path, family, inputs):
     ("pattern", "settings"),
     [
         (NM24, Chain(chain=("sparseswaps", "refit_swaps"))),
-        (PerLayer(sparsity=0.6), refiners.none.Settings()),
-        (ROW50, refiners.sparsefw.Settings(iterations=20)),
+        (PerLayer(sparsity=0.6), refiners.none.NoRefinement()),
+        (ROW50, refiners.sparsefw.SparseFW(iterations=20)),
     ],
     ids=["chain", "per layer", "Frank-Wolfe"],
 )
@@ -122,7 +122,7 @@ def test_an_allocation_by_outliers_is_that_of_the_stages(tmp_path):
 
 
 def test_windows_are_held_out(tmp_path):
-    settings = refiners.sparseswaps.Settings(early_stopping_interval=1)
+    settings = refiners.sparseswaps.SparseSwaps(early_stopping_interval=1)
     check_equal(tmp_path, "llama", ROW50, settings, held_out=2)
 
 

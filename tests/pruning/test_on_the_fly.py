@@ -20,7 +20,7 @@ from prunelib.pruning import refinement as refining
 from prunelib.pruning.on_the_fly import OnTheFlyRefinement
 from prunelib.pruning.refinement import FinishedBlocks
 from prunelib.refiners import least_squares, sparseswaps
-from prunelib.warmstarts.wanda import saliency
+from prunelib.warmstarts.wanda import wanda
 
 CPU = torch.device("cpu")
 PATTERN = PerRow(sparsity=0.5)
@@ -28,8 +28,8 @@ PROVENANCE = {"model": "abc"}
 WINDOWS, HELD_OUT = random_windows(samples=5, length=16), random_windows(samples=2, length=16, seed=1)
 
 
-def wanda(_layer, weight, gram):
-    return select(saliency(weight, gram), PATTERN)
+def chosen(_layer, weight, gram):
+    return select(wanda(weight, gram), PATTERN)
 
 
 def refinement(folder, model, index, inputs, settings=None, gram_bytes=2**30):
@@ -39,9 +39,9 @@ def refinement(folder, model, index, inputs, settings=None, gram_bytes=2**30):
         index=index,
         weight=partial(read_weight, folder),
         parts=parts,
-        choose=wanda,
+        choose=chosen,
         patterns={layer.name: PATTERN for layer in index.layers},
-        settings=settings or sparseswaps.Settings(),
+        settings=settings or sparseswaps.SparseSwaps(),
         inputs=CalibrationInputs(inputs),
         gram_bytes=gram_bytes,
         min_tokens=1,
@@ -101,7 +101,7 @@ def plain(model, index, inputs, method=sparseswaps):
                 x, stored = seen[layer.gram], layer.weight(model)
                 stored = stored.T if layer.transposed else stored
                 weight, gram = stored.clone(), (x.T @ x).float() if len(x) else torch.eye(layer.inputs)
-                refined = method.refine(weight, gram, wanda(layer, weight, gram), PATTERN)
+                refined = method.refine(weight, gram, chosen(layer, weight, gram), PATTERN)
                 stored.copy_(weight * refined.mask if refined.weight is None else refined.weight)
                 pruned[layer.name] = refined.mask
     return pruned
@@ -139,11 +139,11 @@ def test_refiners_know_the_windows_and_the_name_of_their_layer(tmp_path, monkeyp
 @pytest.mark.parametrize("inputs", ["sequential", "true_sequential"])
 def test_updated_weights_are_what_later_layers_see(tmp_path, inputs):
     folder, model, index = saved(tmp_path)
-    well_posed = least_squares.Settings(damping=0.1, tolerance=1e-6)
+    well_posed = least_squares.LeastSquares(damping=0.1, tolerance=1e-6)
     blocks = refine(tmp_path, folder, model, index, inputs, settings=well_posed)
     updated = merge_pruned([block.pruned for block in blocks]).weights
     expected = tiny_model("llama")
-    plain(expected, index, inputs, SimpleNamespace(refine=partial(least_squares.refine, settings=well_posed)))
+    plain(expected, index, inputs, SimpleNamespace(refine=partial(least_squares.least_squares, settings=well_posed)))
     for name, weight in updated.items():
         torch.testing.assert_close(weight, expected.get_submodule(name).weight.data, rtol=1e-3, atol=1e-5)
 
@@ -188,6 +188,6 @@ def test_little_memory_for_gram_matrices_changes_nothing(tmp_path):
 def test_held_out_windows_reach_the_refiners_that_ask_for_them(tmp_path):
     folder, model, index = saved(tmp_path)
     stopped = refine(
-        tmp_path, folder, model, index, "sequential", settings=sparseswaps.Settings(early_stopping_interval=1)
+        tmp_path, folder, model, index, "sequential", settings=sparseswaps.SparseSwaps(early_stopping_interval=1)
     )
     assert sum(layer.swaps for block in stopped for layer in block.records) > 0

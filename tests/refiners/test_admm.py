@@ -14,8 +14,8 @@ from prunelib.algebra.objective import refit_losses
 from prunelib.masks.patterns import check_mask
 from prunelib.methods.contract import ExtraInputs
 from prunelib.methods.kept_weights import kept_weights
-from prunelib.refiners.admm import Settings, refine
-from prunelib.refiners.least_squares import refine as least_squares
+from prunelib.refiners.admm import ADMM, admm
+from prunelib.refiners.least_squares import admm as least_squares
 
 
 def keep_largest(scores, group, count):
@@ -42,7 +42,7 @@ def gradual(scores, pattern, share):
     return final if share == 1 else keep_largest(np.where(final, np.inf, scores), scores.size, kept)
 
 
-def admm(W, G, pattern, iterations=20, schedule=15, rho=1.0, damping=0.1):
+def by_the_paper(W, G, pattern, iterations=20, schedule=15, rho=1.0, damping=0.1):
     """The paper's equations, in the order of the authors' script."""
     W, G = np.asarray(W, np.float64), np.asarray(G, np.float64)
     norms = np.sqrt(np.diag(G))
@@ -69,8 +69,8 @@ def poor(p):
 @pytest.mark.parametrize("values", [{}, {"iterations": 7, "schedule": 3, "rho": 2.0, "damping": 0.0}, {"schedule": 1}])
 def test_mask_and_weights_are_those_of_the_equations(pattern, values):
     p = problem(1, pattern, rows=6, inputs=24, tokens=80)
-    mask, weight = admm(p.weight, p.gram, pattern, **values)
-    refined = refine(p.weight, p.gram, p.mask, pattern, Settings(**values), extra=ExtraInputs(updated_weight=poor(p)))
+    mask, weight = by_the_paper(p.weight, p.gram, pattern, **values)
+    refined = admm(p.weight, p.gram, p.mask, pattern, ADMM(**values), extra=ExtraInputs(updated_weight=poor(p)))
     np.testing.assert_array_equal(refined.mask, mask)
     np.testing.assert_allclose(refined.weight, weight, rtol=1e-5, atol=1e-6)
 
@@ -79,8 +79,8 @@ def test_mask_and_weights_are_those_of_the_equations(pattern, values):
 @pytest.mark.parametrize("rows", [1, 5])
 def test_one_kept_or_one_pruned(pattern, rows):
     p = problem(2, pattern, rows, inputs=20, tokens=8)
-    mask, weight = admm(p.weight, p.gram, pattern)
-    refined = refine(p.weight, p.gram, p.mask, pattern, extra=ExtraInputs(updated_weight=poor(p)))
+    mask, weight = by_the_paper(p.weight, p.gram, pattern)
+    refined = admm(p.weight, p.gram, p.mask, pattern, extra=ExtraInputs(updated_weight=poor(p)))
     np.testing.assert_array_equal(refined.mask, mask)
     np.testing.assert_allclose(refined.weight, weight, rtol=1e-5, atol=1e-6)
 
@@ -88,7 +88,7 @@ def test_one_kept_or_one_pruned(pattern, rows):
 @settings(max_examples=150)
 @given(problems(patterns=PATTERNS + PER_LAYER))
 def test_counts_are_exact_weights_finite_and_the_error_no_higher(p):
-    refined = refine(p.weight, p.gram, p.mask, p.pattern)
+    refined = admm(p.weight, p.gram, p.mask, p.pattern)
     check_mask(refined.mask, p.weight, p.pattern)
     assert refined.weight.dtype == torch.float32
     assert refined.weight.isfinite().all()
@@ -102,7 +102,7 @@ def test_counts_are_exact_weights_finite_and_the_error_no_higher(p):
 
 def test_dead_inputs_are_pruned_first_and_else_keep_their_weights():
     p = problem(3, PerRow(sparsity=0.1), rows=5, inputs=30, tokens=100, degenerate="dead inputs")
-    refined = refine(p.weight, p.gram, p.mask, p.pattern, extra=ExtraInputs(updated_weight=poor(p)))
+    refined = admm(p.weight, p.gram, p.mask, p.pattern, extra=ExtraInputs(updated_weight=poor(p)))
     dead = (p.gram.diagonal() == 0).expand_as(p.mask)
     assert refined.mask[~dead].all()
     kept = dead & refined.mask
@@ -113,9 +113,9 @@ def test_dead_inputs_are_pruned_first_and_else_keep_their_weights():
 @pytest.mark.parametrize("pattern", [PATTERNS[2], PATTERNS[5], PER_LAYER[1]], ids=lambda pattern: pattern.label)
 def test_what_is_better_stays(pattern):
     p = problem(4, pattern, rows=6, inputs=40, tokens=300)
-    first = refine(p.weight, p.gram, p.mask, pattern)
+    first = admm(p.weight, p.gram, p.mask, pattern)
     best = least_squares(p.weight, p.gram, first.mask, pattern, extra=ExtraInputs(updated_weight=first.weight))
-    again = refine(p.weight, p.gram, best.mask, pattern, extra=ExtraInputs(updated_weight=best.weight))
+    again = admm(p.weight, p.gram, best.mask, pattern, extra=ExtraInputs(updated_weight=best.weight))
     assert (first.loss_after < first.loss_before).all()
     assert (best.loss_after < first.loss_after).all()
     torch.testing.assert_close(again.loss_before, best.loss_after)
@@ -127,7 +127,7 @@ def test_what_is_better_stays(pattern):
 def test_the_weight_and_gram_are_not_changed(degenerate):
     p = problem(5, PATTERNS[1], rows=5, inputs=24, tokens=100, degenerate=degenerate)
     weight, gram = p.weight.double(), p.gram.double()
-    refine(weight, gram, p.mask, p.pattern)
+    admm(weight, gram, p.mask, p.pattern)
     assert torch.equal(weight, p.weight.double())
     assert torch.equal(gram, p.gram.double())
 
@@ -137,11 +137,11 @@ def test_the_number_of_threads_changes_no_bit():
     before, weights = torch.get_num_threads(), []
     for threads in (1, 3):
         torch.set_num_threads(threads)
-        weights.append(refine(p.weight, p.gram, p.mask, p.pattern).weight)
+        weights.append(admm(p.weight, p.gram, p.mask, p.pattern).weight)
     torch.set_num_threads(before)
     assert torch.equal(*weights)
 
 
 def test_a_schedule_that_does_not_end_is_refused():
     with pytest.raises(ValidationError, match="schedule must be at most iterations: 15 of 10"):
-        Settings(iterations=10)
+        ADMM(iterations=10)

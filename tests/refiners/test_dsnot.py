@@ -9,11 +9,10 @@ from strategies import DEGENERATE, PATTERNS, PER_LAYER, problem, problems
 from prunelib import NOfM, PerLayer, PerRow, select
 from prunelib.errors import NumericalError, PatternError
 from prunelib.methods.contract import ExtraInputs
-from prunelib.refiners import dsnot
-from prunelib.refiners.dsnot import Settings, refine
+from prunelib.refiners.dsnot import DSnoT, dsnot
 
 TOKENS, WINDOWS = 50, 5
-SIGNS = [Settings(), Settings(same_sign=True)]
+SIGNS = [DSnoT(), DSnoT(same_sign=True)]
 
 
 def cycle_by_cycle(w, m, inputs, group, chosen):
@@ -71,7 +70,7 @@ def of(mean, tokens=TOKENS, windows=WINDOWS, name=None):
 
 
 def refined(p, mean, chosen):
-    return refine(p.weight, p.gram, p.mask, p.pattern, chosen, extra=of(mean))
+    return dsnot(p.weight, p.gram, p.mask, p.pattern, chosen, extra=of(mean))
 
 
 @settings(max_examples=300)
@@ -83,7 +82,7 @@ def refined(p, mean, chosen):
     st.booleans(),
 )
 def test_it_makes_the_cycles_of_the_rule(p, seed, max_cycles, threshold, same_sign):
-    chosen = Settings(max_cycles=max_cycles, update_threshold=threshold, same_sign=same_sign)
+    chosen = DSnoT(max_cycles=max_cycles, update_threshold=threshold, same_sign=same_sign)
     mean = some_mean(p, seed)
     found = refined(p, mean, chosen)
     masks, cycles = expected(p, mean, chosen)
@@ -107,7 +106,7 @@ def test_it_makes_the_cycles_of_the_rule_on_wide_rows(pattern, chosen):
 @given(problems(), st.integers(0, 1000))
 def test_every_row_and_group_keeps_its_number_and_the_losses_are_true(p, seed):
     weight, mask = p.weight.clone(), p.mask.clone()
-    found = refined(p, some_mean(p, seed), Settings())
+    found = refined(p, some_mean(p, seed), DSnoT())
     assert torch.equal(p.weight, weight)
     assert torch.equal(p.mask, mask)
     groups = (len(p.mask), -1, p.group)
@@ -127,7 +126,7 @@ def test_with_the_same_sign_no_expected_error_changes_its_sign(pattern):
     p = problem(3, pattern, rows=20, inputs=60, tokens=TOKENS)
     mean = some_mean(p, 3)
     sign = errors(p, mean, p.mask).sign()
-    path = [sign * errors(p, mean, refined(p, mean, Settings(max_cycles=n, same_sign=True)).mask) for n in range(1, 30)]
+    path = [sign * errors(p, mean, refined(p, mean, DSnoT(max_cycles=n, same_sign=True)).mask) for n in range(1, 30)]
     assert (torch.stack(path) > 0).all()
 
 
@@ -146,19 +145,19 @@ def by_hand(weight, mask, variance, pattern, chosen):
     weight, mask = torch.tensor([weight]), torch.tensor([mask]).bool()
     count = weight.shape[1]
     gram = 4.0 * torch.diag(1 + torch.tensor(variance))
-    return refine(weight, gram, mask, pattern, chosen, extra=of(torch.ones(count), tokens=4, windows=4))
+    return dsnot(weight, gram, mask, pattern, chosen, extra=of(torch.ones(count), tokens=4, windows=4))
 
 
 def test_a_row_of_four_by_hand():
     start = [3.0, -1.0, 2.0, -4.0], [0, 1, 0, 1], [1.0] * 4  # eps = 5: grow 0, prune 1, to eps = 1
-    found = by_hand(*start, PerRow(sparsity=0.5), Settings(max_cycles=1))
+    found = by_hand(*start, PerRow(sparsity=0.5), DSnoT(max_cycles=1))
     assert found.mask.tolist() == [[True, False, False, True]]
     assert found.swaps.tolist() == [1]
     assert (found.loss_before.tolist(), found.loss_after.tolist()) == ([104], [40])
-    again = by_hand(*start, PerRow(sparsity=0.5), Settings())  # then grow 2, prune 3, to -5; none is left to grow
+    again = by_hand(*start, PerRow(sparsity=0.5), DSnoT())  # then grow 2, prune 3, to -5; none is left to grow
     assert again.mask.tolist() == [[True, False, True, False]]
     assert again.swaps.tolist() == [2]
-    same = by_hand(*start, PerRow(sparsity=0.5), Settings(same_sign=True))
+    same = by_hand(*start, PerRow(sparsity=0.5), DSnoT(same_sign=True))
     assert torch.equal(same.mask, found.mask)
 
 
@@ -166,7 +165,7 @@ def test_a_row_returns_after_a_change_of_sign():
     # eps = 1: grow 0 and prune 1, to eps = -8; then grow 3, the steadier, and prune 5, to eps = 1
     weight, mask = [4.0, -5.0, -1.0, -2.0, -7.0, 7.0], [0, 1, 0, 0, 1, 1]
     variance = [1.0, 1.0, 1.0, 0.1, 1.0, 1.0]
-    found = by_hand(weight, mask, variance, PerRow(sparsity=0.5), Settings(max_cycles=2))
+    found = by_hand(weight, mask, variance, PerRow(sparsity=0.5), DSnoT(max_cycles=2))
     assert found.mask.tolist() == [[True, False, False, True, True, False]]
     assert found.swaps.tolist() == [2]
 
@@ -175,21 +174,21 @@ def test_a_row_with_none_left_that_lowers_the_error_prunes_the_most_salient_of_t
     # eps = 20: grow 0 and prune 3; then grow 1 and prune 6, whose sign is that of eps; then grow 2 and prune 5
     weight, mask = [9.0, 6.0, 5.0, -1.0, 2.0, 4.0, 8.0, 3.0], [0, 0, 0, 1, 1, 1, 1, 1]
     for cycles, pruned in ((1, {3}), (2, {3, 6}), (3, {3, 6, 5})):
-        found = by_hand(weight, mask, [1.0] * 8, PerRow(sparsity=0.375), Settings(max_cycles=cycles))
+        found = by_hand(weight, mask, [1.0] * 8, PerRow(sparsity=0.375), DSnoT(max_cycles=cycles))
         assert set((~found.mask[0]).nonzero().flatten().tolist()) == {0, 1, 2} - set(range(cycles)) | pruned
 
 
 def test_no_weight_is_pruned_twice_from_the_two_ends():
     # eps = 1: grow 0 and prune 1; eps = -10: grow 2, but no kept weight is left to prune
-    found = by_hand([6.0, -5.0, -5.0], [0, 1, 0], [1.0, 1.0, 1.0], PerRow(sparsity=0.67), Settings())
+    found = by_hand([6.0, -5.0, -5.0], [0, 1, 0], [1.0, 1.0, 1.0], PerRow(sparsity=0.67), DSnoT())
     assert found.mask.tolist() == [[True, False, False]]
     assert found.swaps.tolist() == [1]
 
 
 def test_a_row_is_done_at_the_threshold():
     start = [3.0, -1.0, 2.0, -4.0], [0, 1, 0, 1], [1.0] * 4, PerRow(sparsity=0.5)
-    assert by_hand(*start, Settings(update_threshold=5.0)).swaps.tolist() == [0]
-    assert by_hand(*start, Settings(update_threshold=4.9)).swaps.tolist() == [1]
+    assert by_hand(*start, DSnoT(update_threshold=5.0)).swaps.tolist() == [0]
+    assert by_hand(*start, DSnoT(update_threshold=4.9)).swaps.tolist() == [1]
 
 
 def test_the_threshold_is_of_the_sum_over_a_window():
@@ -197,45 +196,45 @@ def test_the_threshold_is_of_the_sum_over_a_window():
     mean = some_mean(p, 3)
     start = errors(p, mean, p.mask).abs()
     for factor, cycles in ((1.001, 0), (0.999, 1)):
-        found = refined(p, mean, Settings(update_threshold=factor * float(start.max()), max_cycles=1))
+        found = refined(p, mean, DSnoT(update_threshold=factor * float(start.max()), max_cycles=1))
         assert int(found.swaps.sum()) == cycles
 
 
 def test_of_two_equal_gains_the_steadier_input_grows():
-    found = by_hand([1.0, 1.0, -1.0], [0, 0, 1], [8.0, 3.0, 3.0], PerRow(sparsity=0.7), Settings(max_cycles=1))
+    found = by_hand([1.0, 1.0, -1.0], [0, 0, 1], [8.0, 3.0, 3.0], PerRow(sparsity=0.7), DSnoT(max_cycles=1))
     assert found.mask.tolist() == [[False, True, False]]
 
 
 def test_n_of_m_prunes_the_lowest_of_the_group_whatever_its_sign():
     # eps = 14.5: grow 0 and prune 1, though w_1 E[x_1] has the sign of eps
     weight, mask = [10.0, 1.0, 2.0, -3.0, 3.0, 5.0, 0.5, -0.5], [0, 1, 0, 1, 0, 1, 1, 0]
-    found = by_hand(weight, mask, [1.0] * 8, NOfM(keep=2, group=4), Settings(max_cycles=1))
+    found = by_hand(weight, mask, [1.0] * 8, NOfM(keep=2, group=4), DSnoT(max_cycles=1))
     assert found.mask.tolist() == [[True, False, False, True, False, True, True, False]]
 
 
 def test_n_of_m_passes_over_a_group_with_nothing_left_to_prune():
     # eps = 21.5: grow 0 and prune 3; 1 and 2 have no partner left, so that 4 is grown and 6 pruned
     weight, mask = [9.0, 4.0, 5.0, 1.0, 2.0, 1.0, 1.0, 0.5], [0, 0, 0, 1, 0, 0, 1, 0]
-    found = by_hand(weight, mask, [1.0] * 8, NOfM(keep=1, group=4), Settings())
+    found = by_hand(weight, mask, [1.0] * 8, NOfM(keep=1, group=4), DSnoT())
     assert found.mask.tolist() == [[True, False, False, False, True, False, False, False]]
     assert found.swaps.tolist() == [2]
 
 
 def test_n_of_m_may_raise_the_expected_error():
     weight, mask = [1.0, 8.0, 0.5, 9.0], [0, 1, 0, 1]  # eps = 1.5: grow 0, prune 1, to 8.5
-    found = by_hand(weight, mask, [1.0] * 4, NOfM(keep=2, group=4), Settings(max_cycles=1))
+    found = by_hand(weight, mask, [1.0] * 4, NOfM(keep=2, group=4), DSnoT(max_cycles=1))
     assert found.mask.tolist() == [[True, False, False, True]]
 
 
 def test_layers_named_in_skip_stay_as_they_are():
     p = problem(3, PATTERNS[1], rows=20, inputs=60, tokens=TOKENS)
     mean, heard = some_mean(p, 3), []
-    skipping, plain = Settings(skip=("*.mlp.*", "*.k_proj")), refined(p, mean, Settings())
+    skipping, plain = DSnoT(skip=("*.mlp.*", "*.k_proj")), refined(p, mean, DSnoT())
     assert not torch.equal(plain.mask, p.mask)
     for part, skipped in (("mlp.up_proj", True), ("self_attn.k_proj", True), ("self_attn.q_proj", False)):
         known = of(mean, name=f"model.layers.0.{part}")
         rest = (skipping, lambda *figures: heard.append(figures), known)
-        found = refine(p.weight, p.gram, p.mask, p.pattern, *rest)
+        found = dsnot(p.weight, p.gram, p.mask, p.pattern, *rest)
         assert torch.equal(found.mask, p.mask if skipped else plain.mask)
         assert torch.equal(found.loss_after, found.loss_before if skipped else plain.loss_after)
         assert bool(found.swaps.any()) != skipped
@@ -248,7 +247,7 @@ def test_per_layer_keeps_the_number_of_every_row_empty_and_full_ones_too():
         torch.rand(6, 10, generator=torch.Generator().manual_seed(4)) + torch.tensor([9.0, 0, 0, 0, 0, -9])[:, None]
     )
     mask = select(scores, p.pattern)
-    found = refine(p.weight, p.gram, mask, p.pattern, extra=of(some_mean(p, 4)))
+    found = dsnot(p.weight, p.gram, mask, p.pattern, extra=of(some_mean(p, 4)))
     assert torch.equal(found.mask.sum(dim=1), mask.sum(dim=1))
     assert {0, 10} <= set(mask.sum(dim=1).tolist())
     assert found.swaps.sum() > 0
@@ -256,7 +255,7 @@ def test_per_layer_keeps_the_number_of_every_row_empty_and_full_ones_too():
 
 def test_inputs_of_zero_mean_leave_the_mask_as_it_is():
     p = problem(5, PATTERNS[2], rows=4, inputs=20, tokens=TOKENS)
-    found = refined(p, torch.zeros(20), Settings())
+    found = refined(p, torch.zeros(20), DSnoT())
     assert torch.equal(found.mask, p.mask)
     assert torch.equal(found.loss_after, found.loss_before)
 
@@ -265,7 +264,7 @@ def test_inputs_of_zero_mean_leave_the_mask_as_it_is():
 def test_constant_inputs_without_variance_end_finite(degenerate):
     p = problem(6, PATTERNS[1], rows=5, inputs=18, tokens=TOKENS, degenerate=degenerate)
     constant = (p.gram.diagonal().double() / TOKENS).sqrt().float()
-    found = refined(p, constant, Settings())
+    found = refined(p, constant, DSnoT())
     assert found.loss_after.isfinite().all()
     assert torch.equal(found.mask.sum(dim=1), p.mask.sum(dim=1))
 
@@ -273,12 +272,12 @@ def test_constant_inputs_without_variance_end_finite(degenerate):
 def test_the_number_of_threads_and_the_size_of_chunks_change_nothing(monkeypatch):
     p = problem(7, PATTERNS[2], rows=30, inputs=64, tokens=TOKENS)
     mean, threads = some_mean(p, 7), torch.get_num_threads()
-    one = refined(p, mean, Settings())
+    one = refined(p, mean, DSnoT())
     try:
         torch.set_num_threads(3)
-        monkeypatch.setattr(dsnot, "_CHUNK", 7)
+        monkeypatch.setattr("prunelib.refiners.dsnot._CHUNK", 7)
         told = []
-        other = refine(
+        other = dsnot(
             p.weight,
             p.gram,
             p.mask,
@@ -299,18 +298,18 @@ def test_bad_input_is_refused_in_one_line():
     p = problem(8, PATTERNS[4], rows=4, inputs=8, tokens=TOKENS)
     mean = some_mean(p, 8)
     with pytest.raises(NumericalError, match="input_mean: missing"):
-        refine(p.weight, p.gram, p.mask, p.pattern)
+        dsnot(p.weight, p.gram, p.mask, p.pattern)
     for missing in ("input_mean", "tokens", "windows"):
         with pytest.raises(NumericalError, match=f"{missing}: missing"):
-            refine(p.weight, p.gram, p.mask, p.pattern, extra=of(mean)._replace(**{missing: None}))
+            dsnot(p.weight, p.gram, p.mask, p.pattern, extra=of(mean)._replace(**{missing: None}))
     with pytest.raises(NumericalError, match="name: missing"):
-        refined(p, mean, Settings(skip=("*.mlp.*",)))
+        refined(p, mean, DSnoT(skip=("*.mlp.*",)))
     with pytest.raises(NumericalError, match=r"input_mean: shape \(4,\), expected \(8,\)"):
-        refined(p, mean[:4], Settings())
+        refined(p, mean[:4], DSnoT())
     for wrong in (mean * torch.nan, mean + 1e6):
         with pytest.raises(NumericalError, match="not the mean of the Gram matrix's inputs over 50 tokens"):
-            refined(p, wrong, Settings())
+            refined(p, wrong, DSnoT())
     with pytest.raises(PatternError, match="groups do not keep exactly 1 of 4"):
-        refine(p.weight, p.gram, ~p.mask, p.pattern, extra=of(mean))
+        dsnot(p.weight, p.gram, ~p.mask, p.pattern, extra=of(mean))
     with pytest.raises(NumericalError, match="weight: NaN"):
-        refine(p.weight * torch.nan, p.gram, p.mask, p.pattern, extra=of(mean))
+        dsnot(p.weight * torch.nan, p.gram, p.mask, p.pattern, extra=of(mean))

@@ -11,7 +11,7 @@ from prunelib.algebra.objective import damped, refit_losses, row_losses
 from prunelib.algebra.reconstruction import reconstruct
 from prunelib.methods.contract import ExtraInputs, silent
 from prunelib.methods.kept_weights import KeptWeights, kept_weights, the_better
-from prunelib.refiners.least_squares import Settings, refine
+from prunelib.refiners.least_squares import LeastSquares, least_squares
 
 
 def least_loss(w, G, m):
@@ -47,7 +47,7 @@ def exactly_zero_where_pruned(weight, mask):
 @settings(max_examples=200)
 @given(problems(patterns=PATTERNS + PER_LAYER))
 def test_the_minimum_is_reached_on_degenerate_layers_too(p):
-    refined = refine(p.weight, p.gram, p.mask, p.pattern, Settings(tolerance=1e-6))
+    refined = least_squares(p.weight, p.gram, p.mask, p.pattern, LeastSquares(tolerance=1e-6))
     assert_least(p, refined)
     assert (refined.loss_after <= refined.loss_before).all()
     assert torch.equal(refined.mask, p.mask)
@@ -61,7 +61,7 @@ def test_the_minimum_is_reached_on_degenerate_layers_too(p):
 @pytest.mark.parametrize("rows", [1, 9])
 def test_the_weights_are_those_of_numpy(rows, sparsity):
     p = problem(1, PerRow(sparsity=sparsity), rows, inputs=20, tokens=100)
-    refined = refine(p.weight, p.gram, p.mask, p.pattern, Settings(tolerance=1e-7))
+    refined = least_squares(p.weight, p.gram, p.mask, p.pattern, LeastSquares(tolerance=1e-7))
     W, G = p.weight.double().numpy(), p.gram.double().numpy()
     for w, m, x in zip(W, p.mask.numpy(), refined.weight.numpy(), strict=True):
         np.testing.assert_allclose(x[m], np.linalg.solve(G[m][:, m], G[m] @ w), rtol=1e-3, atol=1e-3)
@@ -80,8 +80,8 @@ def test_the_error_falls_with_every_iteration():
 def test_a_finished_row_stops_while_others_go_on():
     p = problem(3, PATTERNS[1], rows=2, inputs=40, tokens=100)
     p.weight[0] = p.weight[0].masked_fill(~p.mask[0], 0)  # prunes nothing: finished before it began
-    together = refine(p.weight, p.gram, p.mask, p.pattern)
-    alone = refine(p.weight[1:], p.gram, p.mask[1:], p.pattern)
+    together = least_squares(p.weight, p.gram, p.mask, p.pattern)
+    alone = least_squares(p.weight[1:], p.gram, p.mask[1:], p.pattern)
     assert torch.equal(together.weight[0], p.weight[0])
     torch.testing.assert_close(together.weight[1], alone.weight[0], rtol=1e-3, atol=1e-3)
 
@@ -100,10 +100,15 @@ def test_the_residual_is_as_low_as_asked(tolerance):
 
 def test_updated_weights_are_the_start_and_the_minimum_stays_the_minimum():
     p = problem(5, PATTERNS[2], rows=8, inputs=30, tokens=200)
-    first = refine(p.weight, p.gram, p.mask, p.pattern, Settings(iterations=3))
-    second = refine(p.weight, p.gram, p.mask, p.pattern, extra=ExtraInputs(updated_weight=first.weight))
-    third = refine(
-        p.weight, p.gram, p.mask, p.pattern, Settings(tolerance=1e-12), extra=ExtraInputs(updated_weight=second.weight)
+    first = least_squares(p.weight, p.gram, p.mask, p.pattern, LeastSquares(iterations=3))
+    second = least_squares(p.weight, p.gram, p.mask, p.pattern, extra=ExtraInputs(updated_weight=first.weight))
+    third = least_squares(
+        p.weight,
+        p.gram,
+        p.mask,
+        p.pattern,
+        LeastSquares(tolerance=1e-12),
+        extra=ExtraInputs(updated_weight=second.weight),
     )
     torch.testing.assert_close(second.loss_before, first.loss_after)
     assert (second.loss_after < first.loss_after).all()
@@ -114,8 +119,8 @@ def test_updated_weights_are_the_start_and_the_minimum_stays_the_minimum():
 
 def test_damping_is_least_squares_of_the_error_and_holds_weights_near_the_models():
     p = problem(6, PATTERNS[1], rows=5, inputs=20, tokens=15)
-    plain = refine(p.weight, p.gram, p.mask, p.pattern)
-    refined = refine(p.weight, p.gram, p.mask, p.pattern, Settings(damping=0.5, tolerance=1e-7))
+    plain = least_squares(p.weight, p.gram, p.mask, p.pattern)
+    refined = least_squares(p.weight, p.gram, p.mask, p.pattern, LeastSquares(damping=0.5, tolerance=1e-7))
     W, G = p.weight.double().numpy(), damped(p.gram, 0.5).double().numpy()
     for w, m, x in zip(W, p.mask.numpy(), refined.weight.numpy(), strict=True):
         np.testing.assert_allclose(x[m], np.linalg.solve(G[m][:, m], G[m] @ w), rtol=1e-3, atol=1e-3)
@@ -128,7 +133,7 @@ def test_damping_is_least_squares_of_the_error_and_holds_weights_near_the_models
 def test_kept_weights_of_dead_inputs_stay(damping):
     p = problem(7, PATTERNS[1], rows=5, inputs=24, tokens=100, degenerate="dead inputs")
     dead = (p.gram.diagonal() == 0) & p.mask
-    refined = refine(p.weight, p.gram, p.mask, p.pattern, Settings(damping=damping))
+    refined = least_squares(p.weight, p.gram, p.mask, p.pattern, LeastSquares(damping=damping))
     assert dead.any()
     assert torch.equal(refined.weight[dead], p.weight[dead])
 
@@ -136,7 +141,7 @@ def test_kept_weights_of_dead_inputs_stay(damping):
 def test_rows_may_keep_all_or_nothing():
     p = problem(8, PerLayer(sparsity=0.5), rows=4, inputs=12, tokens=60)
     mask = torch.tensor([[True] * 12, [False] * 12] * 2)
-    refined = refine(p.weight, p.gram, mask, p.pattern)
+    refined = least_squares(p.weight, p.gram, mask, p.pattern)
     assert torch.equal(refined.weight[::2], p.weight[::2])
     assert not refined.weight[1::2].any()
     torch.testing.assert_close(refined.loss_after, refined.loss_before)
@@ -145,7 +150,7 @@ def test_rows_may_keep_all_or_nothing():
 @pytest.mark.parametrize("degenerate", DEGENERATE)
 def test_few_tokens_and_many_inputs_stay_tame(degenerate):
     p = problem(9, PATTERNS[1], rows=6, inputs=200, tokens=20, degenerate=degenerate)
-    refined = refine(p.weight, p.gram, p.mask, p.pattern)
+    refined = least_squares(p.weight, p.gram, p.mask, p.pattern)
     norms = p.gram.diagonal().double().sqrt()
     largest = (p.weight * norms).abs().amax()
     assert (refined.loss_after <= 1e-3 * refined.loss_before + unknown(p)).all()
@@ -155,7 +160,7 @@ def test_few_tokens_and_many_inputs_stay_tame(degenerate):
 def test_half_precision_weights_are_those_they_stand_for():
     p = problem(10, PATTERNS[2], rows=4, inputs=20, tokens=60)
     half = p.weight.bfloat16()
-    from_half, from_float = (refine(w, p.gram, p.mask, p.pattern) for w in (half, half.float()))
+    from_half, from_float = (least_squares(w, p.gram, p.mask, p.pattern) for w in (half, half.float()))
     assert torch.equal(from_half.weight, from_float.weight)
 
 
@@ -164,7 +169,7 @@ def test_the_number_of_threads_changes_no_bit():
     before, weights = torch.get_num_threads(), []
     for threads in (1, 3):
         torch.set_num_threads(threads)
-        weights.append(refine(p.weight, p.gram, p.mask, p.pattern).weight)
+        weights.append(least_squares(p.weight, p.gram, p.mask, p.pattern).weight)
     torch.set_num_threads(before)
     assert torch.equal(*weights)
 

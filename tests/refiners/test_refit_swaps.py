@@ -18,13 +18,13 @@ from prunelib.runtime.compute import Compute
 HALF = PATTERNS[1]
 
 
-ALL = refit_swaps.Settings(refit="all")
-WAYS = [refit_swaps.Settings(), ALL]
+ALL = refit_swaps.RefitSwaps(refit="all")
+WAYS = [refit_swaps.RefitSwaps(), ALL]
 both_ways = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.refit)
 
 
 def refine(p, way=ALL, **extras):
-    return refit_swaps.refine(p.weight, p.gram, p.mask, p.pattern, way, **extras)
+    return refit_swaps.refit_swaps(p.weight, p.gram, p.mask, p.pattern, way, **extras)
 
 
 def least_loss(w, G, m):
@@ -72,13 +72,13 @@ def test_error_is_below_that_of_every_other_way_to_move_weights(pattern):
     start = (p.weight, p.gram, select(wanda(p.weight, p.gram), pattern), pattern)
     swapped = sparseswaps(*start)
     others = [
-        least_squares.refine(*start),
-        least_squares.refine(p.weight, p.gram, swapped.mask, pattern),
-        sparsegpt_update.refine(*start),
-        admm.refine(*start),
+        least_squares.least_squares(*start),
+        least_squares.least_squares(p.weight, p.gram, swapped.mask, pattern),
+        sparsegpt_update.sparsegpt_update(*start),
+        admm.admm(*start),
     ]
     least = min(other.loss_after.sum() for other in others)
-    restored, exact = (refit_swaps.refine(*start, way).loss_after.sum() for way in WAYS)
+    restored, exact = (refit_swaps.refit_swaps(*start, way).loss_after.sum() for way in WAYS)
     assert exact < 0.97 * least
     assert exact < restored < 1.1 * least
 
@@ -118,7 +118,7 @@ def test_the_optimum_lies_between_the_best_of_all_masks_and_least_squares_on_the
 def test_per_layer_every_row_keeps_its_number(pattern, way):
     p = problem(3, pattern, rows=9, inputs=20, tokens=60)
     mask = select(magnitude(p.weight * torch.logspace(-1, 1, 9)[:, None], p.gram), pattern)
-    refined = refit_swaps.refine(p.weight, p.gram, mask, pattern, way)
+    refined = refit_swaps.refit_swaps(p.weight, p.gram, mask, pattern, way)
     torch.testing.assert_close(refined.mask.sum(dim=1), mask.sum(dim=1))
     assert refined.optimal is None if way.refit == "restored" else refined.optimal.all()
 
@@ -135,7 +135,7 @@ def test_what_came_in_is_what_the_error_is_compared_with():
 def test_a_second_time_changes_nothing():
     p = problem(5, HALF, rows=40, inputs=24, tokens=80)
     once = refine(p)
-    twice = refit_swaps.refine(
+    twice = refit_swaps.refit_swaps(
         p.weight, p.gram, once.mask, p.pattern, ALL, extra=ExtraInputs(updated_weight=once.weight)
     )
     torch.testing.assert_close(twice.mask, once.mask)
@@ -148,7 +148,7 @@ def test_a_second_time_changes_nothing():
 def test_rows_without_an_error_stay_as_they_are(way):
     p = problem(6, HALF, rows=4, inputs=12, tokens=30)
     perfect = p.weight.masked_fill(~p.mask, 0)
-    refined = refit_swaps.refine(perfect, p.gram, p.mask, p.pattern, way)
+    refined = refit_swaps.refit_swaps(perfect, p.gram, p.mask, p.pattern, way)
     assert (refined.loss_before == 0).all()
     torch.testing.assert_close(refined.weight, perfect, rtol=0, atol=0)
 
@@ -169,7 +169,7 @@ def test_dead_inputs_are_given_up_and_keep_their_weights_where_they_must_stay(wa
     p = problem(8, PerRow(sparsity=0.25), rows=6, inputs=12, tokens=50, degenerate="dead inputs")
     mask = (torch.arange(12) < 9).repeat(6, 1)
     dead = torch.arange(12) % 3 == 0
-    refined = refit_swaps.refine(p.weight, p.gram, mask, p.pattern, way)
+    refined = refit_swaps.refit_swaps(p.weight, p.gram, mask, p.pattern, way)
     assert refined.mask[:, ~dead].all()
     torch.testing.assert_close(refined.weight[:, dead], (p.weight * refined.mask)[:, dead], rtol=0, atol=0)
     assert (refined.loss_after <= 1e-6 * refined.loss_before).all()
@@ -188,7 +188,7 @@ def test_bfloat16_weights_are_refined_as_the_float32_they_stand_for():
     p = problem(10, PATTERNS[2], rows=4, inputs=20, tokens=60)
     half = p.weight.bfloat16()
     for way in WAYS:
-        found, expected = (refit_swaps.refine(w, p.gram, p.mask, p.pattern, way) for w in (half, half.float()))
+        found, expected = (refit_swaps.refit_swaps(w, p.gram, p.mask, p.pattern, way) for w in (half, half.float()))
         torch.testing.assert_close(found.mask, expected.mask)
         torch.testing.assert_close(found.weight, expected.weight)
 
@@ -206,7 +206,7 @@ def test_progress_counts_every_row_and_sums_the_losses(way):
 
 def test_the_restored_weights_start_from_those_that_came_in():
     p = problem(14, HALF, rows=12, inputs=24, tokens=80)
-    fitted = least_squares.refine(p.weight, p.gram, p.mask, p.pattern).weight
+    fitted = least_squares.least_squares(p.weight, p.gram, p.mask, p.pattern).weight
     plain, after_update = (
         refine(p, WAYS[0], **extras) for extras in ({}, {"extra": ExtraInputs(updated_weight=fitted)})
     )
@@ -219,12 +219,12 @@ def test_the_reference_ends_in_an_optimum_too():
     p = problem(12, PATTERNS[2], rows=4, inputs=20, tokens=60)
     plain = refine(p, compute=Compute(reference=True))
     assert plain.optimal.all()
-    assert refit_swaps.refine(p.weight, p.gram, plain.mask, p.pattern, ALL).swaps.sum() == 0
+    assert refit_swaps.refit_swaps(p.weight, p.gram, plain.mask, p.pattern, ALL).swaps.sum() == 0
 
 
 def test_bad_input_is_refused_in_one_line():
     p = problem(13, PATTERNS[4], rows=4, inputs=8, tokens=60)
     with pytest.raises(PatternError, match="groups do not keep exactly 1 of 4"):
-        refit_swaps.refine(p.weight, p.gram, ~p.mask, p.pattern)
+        refit_swaps.refit_swaps(p.weight, p.gram, ~p.mask, p.pattern)
     with pytest.raises(NumericalError, match="weight: NaN"):
-        refit_swaps.refine(p.weight * torch.nan, p.gram, p.mask, p.pattern)
+        refit_swaps.refit_swaps(p.weight * torch.nan, p.gram, p.mask, p.pattern)

@@ -15,12 +15,12 @@ from strategies import DEGENERATE, PATTERNS, PER_LAYER, problem, problems
 from prunelib import NOfM, PerLayer, PerRow, pruning_error
 from prunelib.algebra.objective import row_losses
 from prunelib.errors import NumericalError, PatternError
-from prunelib.refiners.sparsefw import Settings, refine, rounded, salient
+from prunelib.refiners.sparsefw import SparseFW, rounded, salient, sparsefw
 from prunelib.runtime.compute import Compute
 
-PAPER = Settings(step="open_loop", relaxation="plain", rounding="largest", alpha=0.5, iterations=40, tolerance=0)
+PAPER = SparseFW(step="open_loop", relaxation="plain", rounding="largest", alpha=0.5, iterations=40, tolerance=0)
 METHODS = [
-    Settings(step=step, relaxation=relaxation, rounding=rounding, iterations=60)
+    SparseFW(step=step, relaxation=relaxation, rounding=rounding, iterations=60)
     for step, relaxation, rounding in product(
         ("open_loop", "line_search", "pairwise"), ("plain", "tight"), ("largest", "path")
     )
@@ -61,7 +61,7 @@ def least_losses(p):
 @settings(max_examples=25)
 @given(problems(patterns=PATTERNS + PER_LAYER))
 def test_no_row_or_matrix_gets_worse_and_counts_stay(method, p):
-    result = refine(p.weight, p.gram, p.mask, p.pattern, method)
+    result = sparsefw(p.weight, p.gram, p.mask, p.pattern, method)
     size, keep = p.pattern.groups(*p.mask.shape)
     assert (result.mask.reshape(-1, size).sum(dim=1) == keep).all()
     torch.testing.assert_close(result.loss_before, row_losses(p.weight, p.gram, p.mask))
@@ -74,7 +74,7 @@ def test_no_row_or_matrix_gets_worse_and_counts_stay(method, p):
 @pytest.mark.parametrize("pattern", [PATTERNS[2], PATTERNS[4], PATTERNS[6]], ids=lambda pattern: pattern.label)
 def test_the_papers_settings_give_the_papers_mask(pattern):
     p = problem(1, pattern, rows=6, inputs=16, tokens=80)
-    result = refine(p.weight, p.gram, p.mask, pattern, PAPER)
+    result = sparsefw(p.weight, p.gram, p.mask, pattern, PAPER)
     size, keep = pattern.groups(6, 16)
     improved = 0
     for r in range(6):
@@ -95,7 +95,7 @@ def test_the_papers_settings_give_the_papers_mask(pattern):
 def test_the_bound_lies_below_the_best_of_all_masks(method, pattern):
     for seed in range(4):
         p = problem(seed, pattern, rows=3, inputs=8, tokens=30)
-        result = refine(p.weight, p.gram, p.mask, pattern, method)
+        result = sparsefw(p.weight, p.gram, p.mask, pattern, method)
         least = least_losses(p)
         assert result.bound <= least.sum() * (1 + 1e-9)
         assert (result.loss_after.numpy() >= least * (1 - 1e-9)).all()
@@ -108,14 +108,14 @@ def test_the_bound_of_a_matrix_lies_below_the_best_of_all_its_masks():
         W, G = p.weight.numpy(), p.gram.double().numpy()
         masks = (np.array(bits).reshape(2, 6) for bits in product([False, True], repeat=12) if sum(bits) == 6)
         least = min(oracles.losses(W, G, mask).sum() for mask in masks)
-        result = refine(p.weight, p.gram, p.mask, pattern)
+        result = sparsefw(p.weight, p.gram, p.mask, pattern)
         assert result.bound <= least * (1 + 1e-9)
         assert result.loss_after.sum() >= least * (1 - 1e-9)
 
 
 def test_the_bound_says_something_and_the_default_beats_the_paper():
     p = problem(2, PATTERNS[2], rows=24, inputs=64, tokens=400)
-    best, paper = (refine(p.weight, p.gram, p.mask, p.pattern, s) for s in (Settings(), PAPER))
+    best, paper = (sparsefw(p.weight, p.gram, p.mask, p.pattern, s) for s in (SparseFW(), PAPER))
     assert best.loss_after.sum() < paper.loss_after.sum()
     assert best.bound > 0.3 * best.loss_after.sum()
 
@@ -133,7 +133,7 @@ def test_the_most_salient_kept_weights_are_fixed_and_stay(pattern, alpha):
     others = saliency.masked_fill(fixed | ~p.mask, 0).reshape(-1, size).amax(dim=1)
     assert (least >= others).all()
     for step in ("open_loop", "line_search", "pairwise"):
-        result = refine(p.weight, p.gram, p.mask, pattern, Settings(alpha=alpha, step=step, iterations=10))
+        result = sparsefw(p.weight, p.gram, p.mask, pattern, SparseFW(alpha=alpha, step=step, iterations=10))
         assert (result.mask[fixed]).all()
         assert (result.mask.reshape(-1, size).sum(dim=1) == keep).all()
 
@@ -170,7 +170,7 @@ def test_the_number_of_threads_changes_nothing(pattern, step):
     for count in (1, 3):
         torch.set_num_threads(count)
         results.append(
-            refine(p.weight, p.gram, p.mask, pattern, Settings(step=step, iterations=50), compute=Compute(count))
+            sparsefw(p.weight, p.gram, p.mask, pattern, SparseFW(step=step, iterations=50), compute=Compute(count))
         )
     torch.set_num_threads(threads)
     torch.testing.assert_close(results[0].mask, results[1].mask)
@@ -178,10 +178,10 @@ def test_the_number_of_threads_changes_nothing(pattern, step):
 
 def test_blocks_of_rows_change_nothing(monkeypatch):
     p = problem(5, PATTERNS[2], rows=9, inputs=24, tokens=100)
-    whole = refine(p.weight, p.gram, p.mask, p.pattern)
+    whole = sparsefw(p.weight, p.gram, p.mask, p.pattern)
     monkeypatch.setattr("prunelib.refiners.sparsefw._BLOCK_ROWS", 4)
     told = []
-    parts = refine(p.weight, p.gram, p.mask, p.pattern, progress=lambda *figures: told.append(figures))
+    parts = sparsefw(p.weight, p.gram, p.mask, p.pattern, progress=lambda *figures: told.append(figures))
     torch.testing.assert_close(parts.mask, whole.mask)
     assert parts.bound == pytest.approx(whole.bound)
     rows, before, after = map(sum, zip(*told, strict=True))
@@ -194,14 +194,14 @@ def test_blocks_of_rows_change_nothing(monkeypatch):
 @pytest.mark.parametrize("pattern", [PATTERNS[2], PATTERNS[5], PER_LAYER[1]], ids=lambda pattern: pattern.label)
 def test_degenerate_layers_end_finite(degenerate, pattern):
     p = problem(6, pattern, rows=9, inputs=32, tokens=7, degenerate=degenerate)
-    result = refine(p.weight, p.gram, p.mask, pattern)
+    result = sparsefw(p.weight, p.gram, p.mask, pattern)
     assert result.loss_after.isfinite().all()
     assert 0 <= result.bound <= result.loss_after.sum()
 
 
 def test_damping_optimises_another_objective_and_reports_the_true_one():
     p = problem(7, PATTERNS[2], rows=8, inputs=32, tokens=40)
-    plain, noisy = (refine(p.weight, p.gram, p.mask, p.pattern, Settings(damping=d)) for d in (0.0, 1.0))
+    plain, noisy = (sparsefw(p.weight, p.gram, p.mask, p.pattern, SparseFW(damping=d)) for d in (0.0, 1.0))
     assert (plain.mask != noisy.mask).any()
     assert pruning_error(p.weight, p.gram, noisy.mask) == pytest.approx(noisy.loss_after.sum().item())
     assert noisy.bound <= plain.loss_after.sum()
@@ -210,15 +210,15 @@ def test_damping_optimises_another_objective_and_reports_the_true_one():
 @settings(max_examples=20)
 @given(st.sampled_from([torch.bfloat16, torch.float64]), problems())
 def test_weights_of_any_float_type_are_refined(dtype, p):
-    result = refine(p.weight.to(dtype), p.gram, p.mask, p.pattern)
+    result = sparsefw(p.weight.to(dtype), p.gram, p.mask, p.pattern)
     assert (result.loss_after <= result.loss_before).all()
 
 
 def test_bad_input_is_refused_in_one_line():
     p = problem(8, PATTERNS[4], rows=4, inputs=8, tokens=60)
     with pytest.raises(PatternError, match="groups do not keep exactly 1 of 4"):
-        refine(p.weight, p.gram, ~p.mask, p.pattern)
+        sparsefw(p.weight, p.gram, ~p.mask, p.pattern)
     with pytest.raises(NumericalError, match="weight: NaN"):
-        refine(p.weight * torch.nan, p.gram, p.mask, p.pattern)
+        sparsefw(p.weight * torch.nan, p.gram, p.mask, p.pattern)
     with pytest.raises(ValidationError, match="alpha"):
-        Settings(alpha=1.0)
+        SparseFW(alpha=1.0)

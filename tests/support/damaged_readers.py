@@ -303,8 +303,8 @@ def _members(path: Path) -> list[str]:
 
 
 def _masks(path: Path) -> Any:
-    settings = given.Settings(path=str(path), sha256=store.sha256_file(path))
-    return plain(given.masks(settings, {"a": (4, 4)}, {"a": PerRow(sparsity=0.75)}, "m"))
+    settings = given.GivenMasks(path=str(path), sha256=store.sha256_file(path))
+    return plain(given.given_masks(settings, {"a": (4, 4)}, {"a": PerRow(sparsity=0.75)}, "m"))
 
 
 def _arrow(items: list[dict[str, Any]]) -> bytes:

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from strategies import problems
 
-from prunelib import RiaSettings, magnitude, ria, select, wanda, warmstarts
+from prunelib import RIA, magnitude, ria, select, wanda, warmstarts
 from prunelib.methods import registry
 
 
@@ -16,7 +16,7 @@ def test_saliencies_are_those_of_the_papers(p):
     np.testing.assert_allclose(magnitude(p.weight).numpy(), W, rtol=1e-6)
     np.testing.assert_allclose(wanda(p.weight, p.gram).numpy(), W * norms, rtol=1e-6)
     np.testing.assert_allclose(ria(p.weight, p.gram).numpy(), shares * norms**0.5, rtol=1e-5)
-    np.testing.assert_allclose(ria(p.weight, p.gram, RiaSettings(exponent=1)).numpy(), shares * norms, rtol=1e-5)
+    np.testing.assert_allclose(ria(p.weight, p.gram, RIA(exponent=1)).numpy(), shares * norms, rtol=1e-5)
 
 
 @given(problems())

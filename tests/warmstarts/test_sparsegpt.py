@@ -12,10 +12,10 @@ from prunelib.algebra.obs import prune_columns
 from prunelib.errors import NumericalError, PatternError
 from prunelib.masks.patterns import check_mask
 from prunelib.methods.contract import ExtraInputs
-from prunelib.refiners.least_squares import refine as least_squares
-from prunelib.refiners.sparsegpt_update import Settings as UpdateSettings
-from prunelib.refiners.sparsegpt_update import refine
-from prunelib.warmstarts.sparsegpt import Settings, choose
+from prunelib.refiners.least_squares import least_squares
+from prunelib.refiners.sparsegpt_update import SparseGPTUpdate as UpdateSettings
+from prunelib.refiners.sparsegpt_update import sparsegpt_update
+from prunelib.warmstarts.sparsegpt import SparseGPT, sparsegpt
 
 
 def hessian(gram, damping=0.01):
@@ -99,7 +99,7 @@ def expected(p, block, damping=0.01):
 def test_mask_and_update_are_those_of_the_surgeon(pattern, block):
     p = problem(1, pattern, rows=6, inputs=24, tokens=80)
     mask, weight = expected(p, block)
-    chosen = choose(p.weight, p.gram, pattern, Settings(block=block))
+    chosen = sparsegpt(p.weight, p.gram, pattern, SparseGPT(block=block))
     np.testing.assert_array_equal(chosen, mask)
     updated = prune_columns(p.weight, p.gram, lambda columns, _: chosen[:, columns], block=block)
     np.testing.assert_allclose(updated[1], weight, rtol=1e-5, atol=1e-6)
@@ -109,7 +109,7 @@ def test_mask_and_update_are_those_of_the_surgeon(pattern, block):
 @pytest.mark.parametrize("pattern", [PATTERNS[1], PATTERNS[5], PER_LAYER[1]], ids=lambda pattern: pattern.label)
 def test_degenerate_layers_agree_with_the_surgeon(pattern, degenerate):
     p = problem(2, pattern, rows=5, inputs=16, tokens=10, degenerate=degenerate)
-    np.testing.assert_array_equal(choose(p.weight, p.gram, pattern, Settings(block=6)), expected(p, 6)[0])
+    np.testing.assert_array_equal(sparsegpt(p.weight, p.gram, pattern, SparseGPT(block=6)), expected(p, 6)[0])
 
 
 @pytest.mark.parametrize(("rows", "inputs", "sparsity"), [(1, 20, 0.95), (1, 20, 0.05), (7, 20, 0.95), (7, 20, 0.05)])
@@ -117,7 +117,7 @@ def test_one_kept_or_one_pruned(rows, inputs, sparsity):
     p = problem(3, PerRow(sparsity=sparsity), rows, inputs, tokens=60)
     mask, weight = expected(p, 128)
     assert mask.sum() in {rows, rows * (inputs - 1)}
-    chosen = choose(p.weight, p.gram, p.pattern)
+    chosen = sparsegpt(p.weight, p.gram, p.pattern)
     np.testing.assert_array_equal(chosen, mask)
     updated = prune_columns(p.weight, p.gram, lambda columns, _: chosen[:, columns])
     np.testing.assert_allclose(updated[1], weight, rtol=1e-5, atol=1e-6)
@@ -127,7 +127,7 @@ def test_one_kept_or_one_pruned(rows, inputs, sparsity):
 @given(problems(patterns=PATTERNS + PER_LAYER))
 def test_counts_are_exact_and_dead_inputs_go_first(p):
     for block in (3, 128):
-        mask = choose(p.weight, p.gram, p.pattern, Settings(block=block))
+        mask = sparsegpt(p.weight, p.gram, p.pattern, SparseGPT(block=block))
         check_mask(mask, p.weight, p.pattern)
     if isinstance(p.pattern, PerRow) and (p.weight != 0).all():
         dead = p.gram.diagonal() == 0
@@ -138,7 +138,7 @@ def test_counts_are_exact_and_dead_inputs_go_first(p):
 @settings(max_examples=100)
 @given(problems(patterns=PATTERNS + PER_LAYER))
 def test_the_update_is_finite_and_leaves_no_row_worse(p):
-    refined = refine(p.weight, p.gram, p.mask, p.pattern)
+    refined = sparsegpt_update(p.weight, p.gram, p.mask, p.pattern)
     assert torch.equal(refined.mask, p.mask)
     assert refined.weight.isfinite().all()
     assert (refined.weight[~p.mask] == 0).all()
@@ -157,9 +157,9 @@ def test_start_and_refiner_together_are_sparsegpt(pattern):
         seen.append(costs.clone())
         return mask[:, columns]
 
-    mask = choose(p.weight, p.gram, pattern)
+    mask = sparsegpt(p.weight, p.gram, pattern)
     _, weight = prune_columns(p.weight, p.gram, spy)
-    refined = refine(p.weight, p.gram, mask, pattern)
+    refined = sparsegpt_update(p.weight, p.gram, mask, pattern)
     assert torch.equal(refined.weight, weight)
     assert (refined.loss_after < refined.loss_before).all()
     if isinstance(pattern, NOfM):
@@ -182,10 +182,12 @@ def test_blocks_change_how_columns_learn_but_not_what():
 
 def test_the_update_starts_from_the_models_weights_and_moved_is_what_it_must_beat():
     p = problem(6, PATTERNS[1], rows=6, inputs=40, tokens=200)
-    plain = refine(p.weight, p.gram, p.mask, p.pattern)
+    plain = sparsegpt_update(p.weight, p.gram, p.mask, p.pattern)
     best = least_squares(p.weight, p.gram, p.mask, p.pattern)
-    kept = refine(p.weight, p.gram, p.mask, p.pattern, extra=ExtraInputs(updated_weight=best.weight))
-    worst = refine(p.weight, p.gram, p.mask, p.pattern, extra=ExtraInputs(updated_weight=torch.zeros_like(p.weight)))
+    kept = sparsegpt_update(p.weight, p.gram, p.mask, p.pattern, extra=ExtraInputs(updated_weight=best.weight))
+    worst = sparsegpt_update(
+        p.weight, p.gram, p.mask, p.pattern, extra=ExtraInputs(updated_weight=torch.zeros_like(p.weight))
+    )
     assert torch.equal(kept.weight, best.weight)
     torch.testing.assert_close(kept.loss_before, best.loss_after)
     assert torch.equal(worst.weight, plain.weight)
@@ -194,15 +196,15 @@ def test_the_update_starts_from_the_models_weights_and_moved_is_what_it_must_bea
 def test_kept_weights_of_dead_inputs_stay():
     p = problem(7, PATTERNS[1], rows=5, inputs=24, tokens=100, degenerate="dead inputs")
     dead = (p.gram.diagonal() == 0) & p.mask
-    assert torch.equal(refine(p.weight, p.gram, p.mask, p.pattern).weight[dead], p.weight[dead])
+    assert torch.equal(sparsegpt_update(p.weight, p.gram, p.mask, p.pattern).weight[dead], p.weight[dead])
 
 
 @pytest.mark.parametrize("degenerate", DEGENERATE)
 def test_the_weight_and_gram_are_not_changed(degenerate):
     p = problem(8, PATTERNS[1], rows=5, inputs=24, tokens=100, degenerate=degenerate)
     weight, gram = p.weight.double(), p.gram.clone()
-    choose(weight, gram, p.pattern)
-    refine(weight, gram, p.mask, p.pattern)
+    sparsegpt(weight, gram, p.pattern)
+    sparsegpt_update(weight, gram, p.mask, p.pattern)
     assert torch.equal(weight, p.weight.double())
     assert torch.equal(gram, p.gram)
 
@@ -212,7 +214,9 @@ def test_the_number_of_threads_changes_no_bit():
     before, results = torch.get_num_threads(), []
     for threads in (1, 3):
         torch.set_num_threads(threads)
-        results.append((choose(p.weight, p.gram, p.pattern), refine(p.weight, p.gram, p.mask, p.pattern).weight))
+        results.append(
+            (sparsegpt(p.weight, p.gram, p.pattern), sparsegpt_update(p.weight, p.gram, p.mask, p.pattern).weight)
+        )
     torch.set_num_threads(before)
     assert all(torch.equal(one, other) for one, other in zip(*results, strict=True))
 
@@ -220,10 +224,10 @@ def test_the_number_of_threads_changes_no_bit():
 def test_bad_input_is_refused_in_one_line():
     p = problem(10, PATTERNS[5], rows=2, inputs=8, tokens=4)
     with pytest.raises(PatternError, match="does not divide"):
-        choose(p.weight[:, :7], p.gram[:7, :7], p.pattern)
+        sparsegpt(p.weight[:, :7], p.gram[:7, :7], p.pattern)
     with pytest.raises(NumericalError, match="weight: NaN"):
-        choose(p.weight * torch.nan, p.gram, p.pattern)
+        sparsegpt(p.weight * torch.nan, p.gram, p.pattern)
     indefinite = torch.tensor([[1.0, 0.9, -0.9], [0.9, 1.0, 0.9], [-0.9, 0.9, 1.0]])
     with pytest.raises(NumericalError, match="gram: not positive definite when damped"):
-        choose(torch.ones(1, 3), indefinite, PATTERNS[1], Settings(damping=1e-6))
-    assert UpdateSettings().damping == Settings().damping
+        sparsegpt(torch.ones(1, 3), indefinite, PATTERNS[1], SparseGPT(damping=1e-6))
+    assert UpdateSettings().damping == SparseGPT().damping
