@@ -17,21 +17,21 @@ from prunelib.methods.contract import NOTHING_ELSE, ExtraInputs, MethodSettings,
 from prunelib.runtime.compute import AUTO, Compute
 
 
-class Settings(MethodSettings):
+class FirstSwap(MethodSettings):
     """Settings of first swap; each is a key in params.yaml."""
 
     method: Literal["first_swap"] = "first_swap"
 
 
-DEFAULT = Settings()
+DEFAULT = FirstSwap()
 
 
-def refine(
+def first_swap(
     weight: torch.Tensor,
     gram: torch.Tensor,
     mask: torch.Tensor,
     pattern: Pattern,
-    settings: Settings = DEFAULT,
+    settings: FirstSwap = DEFAULT,
     progress: Progress = silent,
     extra: ExtraInputs = NOTHING_ELSE,
     compute: Compute = AUTO,
@@ -51,8 +51,8 @@ def refine(
 
 
 METHOD = Refiner(
-    settings=Settings,
-    refine=refine,
+    settings=FirstSwap,
+    refine=first_swap,
     summary="one swap a row, if it helps",
     supports=lambda pattern: pattern.column_groups is None,  # a swap across groups would change their counts
     limits="swaps within rows only",
