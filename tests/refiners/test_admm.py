@@ -15,7 +15,7 @@ from prunelib.masks.patterns import check_mask
 from prunelib.methods.contract import ExtraInputs
 from prunelib.methods.kept_weights import kept_weights
 from prunelib.refiners.admm import ADMM, admm
-from prunelib.refiners.least_squares import admm as least_squares
+from prunelib.refiners.least_squares import least_squares
 
 
 def keep_largest(scores, group, count):

@@ -13,7 +13,7 @@ from prunelib.masks.packed import write_masks
 from prunelib.model.layers import Layer
 from prunelib.model.weights import shapes_of
 from prunelib.runtime import store
-from prunelib.warmstarts.given import Settings, masks
+from prunelib.warmstarts.given import GivenMasks, given_masks
 
 PATTERN = NOfM(keep=2, group=4)
 SHAPES = {"blocks.0.q": (4, 8), "blocks.0.up": (12, 8)}
@@ -28,8 +28,8 @@ GIVEN = {
 
 
 def read(path, model="m", pattern=PATTERN):
-    settings = Settings(path=str(path), sha256=store.sha256_file(path))
-    return masks(settings, shapes_of(LAYERS), {layer.name: pattern for layer in LAYERS}, model)
+    settings = GivenMasks(path=str(path), sha256=store.sha256_file(path))
+    return given_masks(settings, shapes_of(LAYERS), {layer.name: pattern for layer in LAYERS}, model)
 
 
 @pytest.fixture
@@ -75,13 +75,13 @@ def test_another_artifact_is_refused(tmp_path):
 def test_another_file_is_refused_with_its_hash(plain):
     path = plain(GIVEN)
     with pytest.raises(ArtifactError, match=rf"sha256 is {store.sha256_file(path)}, params.yaml expects {'0' * 64}"):
-        masks(Settings(path=str(path), sha256="0" * 64), shapes_of(LAYERS), {}, "m")
+        given_masks(GivenMasks(path=str(path), sha256="0" * 64), shapes_of(LAYERS), {}, "m")
 
 
 def test_a_file_that_is_missing_or_no_safetensors_is_refused(tmp_path):
     for path in (tmp_path / "none", tmp_path):
         with pytest.raises(ArtifactError, match="no such file"):
-            masks(Settings(path=str(path), sha256="0" * 64), shapes_of(LAYERS), {}, "m")
+            given_masks(GivenMasks(path=str(path), sha256="0" * 64), shapes_of(LAYERS), {}, "m")
     torch.save(GIVEN, tmp_path / "pickle")
     with pytest.raises(ArtifactError, match="not a safetensors file"):
         read(tmp_path / "pickle")
@@ -128,11 +128,11 @@ def test_the_same_file_fits_one_pattern_and_not_another(plain):
 
 
 def test_provenance_holds_the_hash_and_no_path_of_this_machine():
-    settings = Settings(path="/home/someone/masks.safetensors", sha256="a" * 64)
+    settings = GivenMasks(path="/home/someone/masks.safetensors", sha256="a" * 64)
     assert json.loads(json.dumps(settings.model_dump())) == {"method": "given", "sha256": "a" * 64}
 
 
 @pytest.mark.parametrize("missing", [{"path": "x"}, {"sha256": "a" * 64}, {"path": "", "sha256": "a" * 64}])
 def test_path_and_hash_are_required(missing):
     with pytest.raises(ValidationError):
-        Settings(**missing)
+        GivenMasks(**missing)
