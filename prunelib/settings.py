@@ -29,8 +29,6 @@ Length = Annotated[int, Field(ge=2, le=10**7)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """The seed of a draw: 32 bits, as every generator takes."""
 
-_BEYOND = 2**63  # the first number that tensors, generators and file formats do not hold
-
 
 class Settings(BaseModel):
     """One section of params.yaml; subclasses are defined next to the code that they configure."""
@@ -55,15 +53,6 @@ class Settings(BaseModel):
                 and _is_numeric(cls.model_fields[key].annotation)
             ):
                 raise ValueError(f"{key} = {value!r}: Input should be a number, without quotes")
-        return data
-
-    @model_validator(mode="before")
-    @classmethod
-    def _numbers_fit_64_bits(cls, data: Any) -> Any:
-        for key, value in data.items() if isinstance(data, Mapping) else ():
-            for number in value if isinstance(value, list | tuple) else [value]:
-                if isinstance(number, int) and not -_BEYOND < number < _BEYOND:
-                    raise ValueError(f"{key}: a number of {number.bit_length()} bits, expected one below 2^63")
         return data
 
 

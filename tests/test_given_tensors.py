@@ -1,12 +1,14 @@
 """Every public function that takes tensors: as users have them, they are taken; what has no meaning is refused."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import prunelib
-from prunelib import PerRow, SparseSwaps, gram_matrix, select, wanda
+from prunelib import ExtraInputs, NOfM, PerLayer, PerRow, SparseSwaps, gram_matrix, select, wanda
 from prunelib.errors import NumericalError, PatternError, PruneError
 
 PATTERN = PerRow(sparsity=0.5)
@@ -16,7 +18,7 @@ def tensors():
     generator = torch.Generator().manual_seed(0)
     inputs, weight = torch.randn(100, 8, generator=generator), torch.randn(4, 8, generator=generator)
     gram = gram_matrix(inputs)
-    return {"weight": weight, "gram": gram, "mask": select(wanda(weight, gram), PATTERN)}
+    return {"mean": inputs.mean(dim=0), "weight": weight, "gram": gram, "mask": select(wanda(weight, gram), PATTERN)}
 
 
 CALLS = {  # each public function of tensors, and the arguments that it takes
@@ -33,6 +35,30 @@ CALLS = {  # each public function of tensors, and the arguments that it takes
         lambda t: prunelib.sparseswaps(t["weight"], t["gram"], t["mask"], PATTERN),
     ),
     "sparsefw": (("weight", "gram", "mask"), lambda t: prunelib.sparsefw(t["weight"], t["gram"], t["mask"], PATTERN)),
+}
+PATTERNS = dict.fromkeys(("admm", "least_squares", "refit_swaps", "sparsegpt_update", "dsnot"), PATTERN)
+PATTERNS |= {"block_moves": NOfM(keep=4, group=8), "row_exchange": PerLayer(sparsity=0.5)}  # the mask fits these, too
+
+
+def refined(name, t):
+    extra = ExtraInputs(input_mean=tensors()["mean"], tokens=100, windows=4)
+    return getattr(prunelib, name)(t["weight"], t["gram"], t["mask"], PATTERNS[name], extra=extra)
+
+
+CALLS |= {name: (("weight", "gram", "mask"), partial(refined, name)) for name in PATTERNS}
+CALLS |= {
+    "sparsegpt": (("weight", "gram"), lambda t: prunelib.sparsegpt(t["weight"], t["gram"], PATTERN)),
+    "random_scores": (("weight",), lambda t: prunelib.random_scores(t["weight"])),
+}
+OF_MODELS = {
+    "apply_masks",
+    "merge",
+    "prune",
+    "push_to_hub",
+    "read_masks",
+    "to_semi_structured",
+    "verify",
+    "write_masks",
 }
 NO_TENSORS = {"numpy": lambda t: t.numpy(), "list": lambda t: t.tolist(), "nothing": lambda _: None}
 NOT_DENSE = {"sparse": lambda t: t.to_sparse(), "without data": lambda t: t.to("meta")}
@@ -99,7 +125,7 @@ def test_what_has_no_meaning_is_refused_in_one_line(function, name, change):
 
 
 @pytest.mark.parametrize("form", TAKEN)
-@pytest.mark.parametrize("function", CALLS)
+@pytest.mark.parametrize("function", sorted(CALLS.keys() - {"random_scores"}))  # each weight has a draw of its own
 def test_tensors_are_taken_as_their_values(function, form):
     names, call = CALLS[function]
     plain, given = tensors(), tensors()
@@ -148,4 +174,4 @@ def test_numbers_that_are_none_have_no_error():
 
 def test_no_public_function_is_left_out():
     functions = {name for name in prunelib.__all__ if name[0].islower()}
-    assert functions == {*CALLS, "parse_pattern"}
+    assert functions == {*CALLS, *OF_MODELS, "parse_pattern"}

@@ -16,7 +16,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from prunelib.errors import ArtifactError, ModelError, ParamsError
+from prunelib.errors import ArtifactError, ModelError, ParamsError, PruneError
 from prunelib.model.experts import expert_layers, fused_parameters
 from prunelib.model.fit import check_names, check_size
 from prunelib.model.gates import find_gates
@@ -71,6 +71,8 @@ def load_model(folder: Path, dtype: str, device: str) -> PreTrainedModel:
                 ignore_mismatched_sizes=True,  # they are refused below, by name
                 output_loading_info=True,
             )
+    except PruneError:
+        raise
     except SafetensorError as error:
         raise ArtifactError(f"{folder}: truncated or damaged safetensors file ({error})") from None
     except Exception as error:  # a family's own code, given numbers or types that it does not expect

@@ -1,7 +1,6 @@
 """Refinement block by block, against a plain reimplementation with whole forwards."""
 
 from functools import partial
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -89,7 +88,7 @@ def inputs_of(model, index, block):
 
 
 @torch.no_grad()
-def plain(model, index, inputs, method=sparseswaps):
+def plain(model, index, inputs, refine=sparseswaps.sparseswaps):
     """Whole forwards, over and over: Gram matrices of what has been pruned so far, group after group of layers."""
     pruned = {}
     for block in range(index.blocks):
@@ -101,7 +100,7 @@ def plain(model, index, inputs, method=sparseswaps):
                 x, stored = seen[layer.gram], layer.weight(model)
                 stored = stored.T if layer.transposed else stored
                 weight, gram = stored.clone(), (x.T @ x).float() if len(x) else torch.eye(layer.inputs)
-                refined = method.refine(weight, gram, chosen(layer, weight, gram), PATTERN)
+                refined = refine(weight, gram, chosen(layer, weight, gram), PATTERN)
                 stored.copy_(weight * refined.mask if refined.weight is None else refined.weight)
                 pruned[layer.name] = refined.mask
     return pruned
@@ -143,7 +142,7 @@ def test_updated_weights_are_what_later_layers_see(tmp_path, inputs):
     blocks = refine(tmp_path, folder, model, index, inputs, settings=well_posed)
     updated = merge_pruned([block.pruned for block in blocks]).weights
     expected = tiny_model("llama")
-    plain(expected, index, inputs, SimpleNamespace(refine=partial(least_squares.least_squares, settings=well_posed)))
+    plain(expected, index, inputs, partial(least_squares.least_squares, settings=well_posed))
     for name, weight in updated.items():
         torch.testing.assert_close(weight, expected.get_submodule(name).weight.data, rtol=1e-3, atol=1e-5)
 
