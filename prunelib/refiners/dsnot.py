@@ -28,7 +28,7 @@ Where we differ, or the script has no rule:
 - Only weights with sign(eps) w_i E[x_i] > 0 are grown. A row with none left, or none to prune, is done; under N:M,
   groups with none to prune are passed over.
 - Per layer, i and j are in the same row, so that every row's count is unchanged.
-- Ties go to the lower column.
+- Ties go to the lower column, but those of i to the higher while eps has not the sign that it began with.
 
 Candidates are sorted once: for either sign of eps, the k-th cycle with that sign makes the k-th pair of that sign.
 """
@@ -191,8 +191,9 @@ def _refine_rows(
     if pattern.column_groups:
         pairs = [_pairs_of_groups(share, saliency, m, inputs.variance, pattern.column_groups.size, cycles)]
     else:
-        order, signs = _pruning_order(share, saliency, m), (1,) if one_sign else (1, -1)
-        pairs = [_pairs_of_rows(share, order, m, inputs.variance, sign, cycles) for sign in signs]
+        growth = (share / inputs.variance).masked_fill(m, 0).sort(descending=True, stable=True)
+        pruning, kept, signs = _pruning_order(share, saliency, m), m.sum(dim=1, keepdim=True), (1, -1)
+        pairs = [_pairs_of_rows(share, growth, pruning, kept, sign, cycles) for sign in signs[: 1 if one_sign else 2]]
     gain = torch.stack([each.gain for each in pairs], dim=1)
     made = _made(eps.abs().squeeze(1), gain, m.sum(dim=1), one_sign, settings)
     after = m.clone()
@@ -222,27 +223,44 @@ def _pairs_of_groups(
 
 
 def _pruning_order(share: torch.Tensor, saliency: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
-    """Return the columns (rows, inputs) in the order in which they are pruned, from the left as long as eps > 0.
+    """Return the columns (rows, inputs) in the order in which they are pruned: from the left while eps > 0.
 
     First those with share < 0 by rising saliency, last those with share > 0 by falling saliency, then the pruned ones.
     """
-    inputs = share.shape[1]
-    columns = torch.arange(inputs, device=share.device).expand_as(m)
-    rank = torch.empty_like(columns).scatter_(1, saliency.argsort(stable=True), columns)
-    position = torch.where(share < 0, rank - inputs, torch.where(share > 0, 2 * inputs - rank, rank))
-    return position.masked_fill(~m, 3 * inputs).argsort(stable=True)
+    order = saliency.where(m, torch.inf).argsort(stable=True)
+    kept, sign = m.gather(1, order), share.gather(1, order).sign()
+    lowering, neutral, raising = ((sign == each) & kept for each in (-1, 0, 1))
+    left, middle, right = (of_sign.cumsum(dim=1) for of_sign in (lowering, neutral, raising))
+    position = torch.arange(share.shape[1], device=share.device).expand_as(order)  # of the pruned ones
+    position = (m.sum(dim=1, keepdim=True) - right).where(raising, position)
+    position = (left[:, -1:] + middle - 1).where(neutral, position)
+    position = (left - 1).where(lowering, position)
+    return torch.empty_like(order).scatter_(1, position, order)
 
 
 def _pairs_of_rows(
-    share: torch.Tensor, order: torch.Tensor, m: torch.Tensor, variance: torch.Tensor, sign: int, cycles: int
+    share: torch.Tensor,
+    growth: torch.return_types.sort,
+    pruning: torch.Tensor,
+    kept: torch.Tensor,
+    sign: int,
+    cycles: int,
 ) -> _Pairs:
-    """Pair weights within rows for the cycles of one sign of eps, at most ``cycles`` pairs; ``order`` is of pruning."""
-    growth = (sign * share / variance).masked_fill(m, 0).sort(descending=True, stable=True)
-    grown, kept = growth.indices[:, :cycles], m.sum(dim=1, keepdim=True)
-    cycle = torch.arange(grown.shape[1], device=m.device).expand_as(grown)
-    pruned = order.gather(1, cycle if sign > 0 else (kept - 1 - cycle).clamp(min=0))
+    """Pair weights within rows for the cycles of one sign of eps, at most ``cycles`` pairs.
+
+    Parameters
+    ----------
+    growth, pruning
+        Both orders, read from the left while eps > 0, else from the right.
+    kept
+        (rows, 1) int64: how many weights may be pruned.
+    """
+    inputs = share.shape[1]
+    cycle = torch.arange(min(cycles, inputs), device=share.device).expand(len(share), -1)
+    at = (cycle, cycle) if sign > 0 else (inputs - 1 - cycle, (kept - 1 - cycle).clamp(min=0))
+    grown, pruned = growth.indices.gather(1, at[0]), pruning.gather(1, at[1])
     gain = sign * (share.gather(1, grown) - share.gather(1, pruned))
-    return _Pairs(grown, pruned, gain.where(growth.values[:, :cycles] > 0, torch.nan))
+    return _Pairs(grown, pruned, gain.where(sign * growth.values.gather(1, at[0]) > 0, torch.nan))
 
 
 def _made(eps: torch.Tensor, gain: torch.Tensor, kept: torch.Tensor, one_sign: bool, settings: DSnoT) -> torch.Tensor:

@@ -36,7 +36,7 @@ def cycle_by_cycle(w, m, inputs, group, chosen):
         grow = [i for i in growable if sign * share[i] > 0 and partner[i] is not None]
         if not grow:
             return m, cycle
-        i = max(grow, key=lambda i: (sign * share[i] / variance[i], -i))
+        i = max(grow, key=lambda i: (sign * share[i] / variance[i], -first * sign * i))
         j = partner[i]
         after = eps - (share[i] - share[j])
         if (group or chosen.same_sign) and np.sign(after) != first:
