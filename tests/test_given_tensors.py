@@ -18,7 +18,7 @@ def tensors():
     generator = torch.Generator().manual_seed(0)
     inputs, weight = torch.randn(100, 8, generator=generator), torch.randn(4, 8, generator=generator)
     gram = gram_matrix(inputs)
-    return {"mean": inputs.mean(dim=0), "weight": weight, "gram": gram, "mask": select(wanda(weight, gram), PATTERN)}
+    return {"weight": weight, "gram": gram, "mask": select(wanda(weight, gram), PATTERN)}
 
 
 CALLS = {  # each public function of tensors, and the arguments that it takes
@@ -41,7 +41,8 @@ PATTERNS |= {"block_moves": NOfM(keep=4, group=8), "row_exchange": PerLayer(spar
 
 
 def refined(name, t):
-    extra = ExtraInputs(input_mean=tensors()["mean"], tokens=100, windows=4)
+    inputs = torch.randn(100, 8, generator=torch.Generator().manual_seed(0))  # those of the Gram matrix
+    extra = ExtraInputs(input_mean=inputs.mean(dim=0), tokens=100, windows=4)
     return getattr(prunelib, name)(t["weight"], t["gram"], t["mask"], PATTERNS[name], extra=extra)
 
 
