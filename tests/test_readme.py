@@ -11,7 +11,10 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from configs import LLAMA_70B
+from families import save, tiny_model
+from pipeline_project import LETTERS, character_tokenizer
 
+from prunelib.masks.patterns import NOfM
 from prunelib.planning.needs import Workload, disk, memory
 from prunelib.planning.shapes import outline
 from prunelib.reporting.tables import significant
@@ -29,8 +32,21 @@ def reported(name):
     )
 
 
+PYTHON = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_example_of_a_model_prunes_it_and_saves_the_masks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    character_tokenizer().save_pretrained(save(tiny_model("llama"), tmp_path / "model"))
+    example = PYTHON[0].replace("samples=64", "samples=4").replace("length=512", "length=12")
+    made = {"texts": ["".join(LETTERS[i * i % len(LETTERS)] for i in range(200))]}
+    exec(compile(example, "README.md", "exec"), made)  # noqa: S102 - our own example
+    assert NOfM(keep=2, group=4).holds_in(made["model"].model.layers[0].mlp.up_proj.weight)
+    assert (tmp_path / "masks" / "masks.safetensors").is_file()
+
+
 def test_the_library_example_runs_and_lowers_the_error(capsys):
-    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    _, example = PYTHON
     exec(compile(example, "README.md", "exec"), {})  # noqa: S102 - our own example
     before, after, optimal = re.match(r"([\d.e+]+) ([\d.e+]+) tensor\((\w+)\)", capsys.readouterr().out).groups()
     assert float(after) < float(before)
@@ -186,7 +202,7 @@ MASKS = {
     "Wanda": ("wanda", "none"),
     "RIA": ("ria", "none"),
     "SparseGPT's mask": ("sparsegpt", "none"),
-    "DSnoT as in its authors' script, all layers": ("wanda", "dsnot"),
+    "DSnoT, by the rule that this project had before": ("wanda", "dsnot"),
     "SparseSwaps, T = 1": ("wanda", "swaps_t1"),
     "SparseSwaps, T = 10": ("wanda", "swaps_t10"),
     "SparseSwaps, T = 100": ("wanda", "swaps_t100"),
