@@ -42,7 +42,7 @@ def model(tmp_path):
         )
         for name, w in WEIGHTS.items()
     )
-    index = SimpleNamespace(layers=layers)
+    index = SimpleNamespace(layers=layers, blocks=2)
     calibration = SimpleNamespace(
         index=index, inputs=CalibrationInputs.DENSE, gram=lambda layer: GRAMS[layer.name], provenance={"model": "m"}
     )
