@@ -10,8 +10,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from families import save, tiny_model
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from pipeline_project import LETTERS, character_tokenizer
 
 import prunelib
 
@@ -97,7 +99,7 @@ def test_the_wheel_says_what_it_is(wheel):
     assert "\nLicense-Expression: Apache-2.0\n" in metadata
     assert "\nAuthor: The prunelib authors\n" in metadata
     assert "Project-URL" not in metadata
-    assert "prunelib = prunelib.__main__:main" in commands
+    assert "prunelib = prunelib.cli.app:main" in commands
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +141,7 @@ ABSENT = {"triton"} - {canonicalize_name(each.name) for each in importlib.metada
 
 @pytest.mark.slow
 def test_the_bare_wheel_runs_the_example_of_the_readme(bare, tmp_path):
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), flags=re.DOTALL)
+    _, example = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), flags=re.DOTALL)
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     found, status = run(bare, "-W", "error", "-c", example, cwd=tmp_path, env=environment)
     assert status == 0, found
@@ -151,9 +153,26 @@ def test_the_bare_wheel_runs_the_example_of_the_readme(bare, tmp_path):
 @pytest.mark.slow
 def test_a_command_without_its_packages_names_them_in_one_line(bare, tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    found, status = run(bare.parent / "prunelib", "compare", "--help", cwd=tmp_path, env=environment)
+    environment["COLUMNS"] = "200"
+    found, status = run(bare.parent / "prunelib", "run", cwd=tmp_path, env=environment)
     assert status == 2
-    assert re.fullmatch(r"error: compare needs \w+, .*: pip install 'prunelib\[workflow,evaluate\]'\n", found)
+    assert "prunelib[workflow,evaluate]" in found
+    assert re.search(r"\bdvc\b", found), found
+    assert "Traceback" not in found
+
+
+@pytest.mark.slow
+def test_the_bare_wheel_prunes_a_model_in_a_folder(bare, tmp_path):
+    folder = save(tiny_model("llama"), tmp_path / "model")
+    character_tokenizer().save_pretrained(folder)
+    (tmp_path / "text.txt").write_text("".join(LETTERS[i * i % len(LETTERS)] for i in range(200)))
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    few = ("--samples", "4", "--length", "12")
+    words = ("prune", "model", "--text", "text.txt", "--pattern", "2:4", *few, "--out", "pruned")
+    found, status = run(bare.parent / "prunelib", *words, cwd=tmp_path, env=environment)
+    assert status == 0, found
+    found, status = run(bare.parent / "prunelib", "verify", "pruned", cwd=tmp_path, env=environment)
+    assert status == 0, found
 
 
 def make(folder, *words, **environment):

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 from transformers import PreTrainedModel
 
 from prunelib.errors import ParamsError
@@ -99,8 +100,8 @@ def _from_text(key: str, text: str) -> Any:
     if not text.lstrip().startswith("{"):
         return text
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        return YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
         raise ParamsError(f"{key} = {text}: not YAML: {' '.join(str(error).split())}") from None
 
 
