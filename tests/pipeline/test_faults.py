@@ -162,7 +162,7 @@ def test_a_comparison_reports_several_grids_together_and_leaves_the_own_results_
     project.edit("comparisons", {"both": {"grids": grids}})
     project.commit("a comparison")
     before = project.files("artifacts", "results")
-    command = ("prunelib", "compare", "--comparison", "both")
+    command = ("prunelib", "compare", "both")
     assert "is cached - skipping run" in project.command(*command)
     table = (project.folder / "reports" / "both" / "results.csv").read_text()
     assert len(table.splitlines()) == 1 + 1 + 2 + 2
