@@ -10,7 +10,8 @@ mask        (rows, inputs) bool: True = kept; "n of m" means *keep n*
 pattern     :class:`PerRow`, :class:`PerLayer` or :class:`NOfM`; from text by :func:`parse_pattern`
 loss        pruning error ||W X - (M*W) X||_F^2 = sum over rows of p^T G p, with p = (1 - m) * w
 
-The names in ``__all__`` are imported on first use, so that code without torch (the command ``plan``) starts fast.
+The names in ``__all__`` are imported on first use, so that code without torch, such as the help of
+the command ``prunelib``, starts fast.
 """
 
 # ruff: noqa: F403, F405 - the names are those of prunelib.api

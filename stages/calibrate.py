@@ -2,14 +2,7 @@
 
 from prunelib import workflow
 from prunelib.calibration.shards import ShardCalibration, calibrate_in_shards
-from prunelib.calibration.windows import (
-    bos_of,
-    check_texts,
-    draw_in_documents,
-    draw_windows,
-    tokenize,
-    tokenizer_identity,
-)
+from prunelib.calibration.windows import bos_of, check_texts, draw, tokenizer_identity
 from prunelib.cell import Cell
 from prunelib.model.agreement import check_blockwise
 from prunelib.model.layers import LayerIndex, dense_by_reason, require_coverage
@@ -34,10 +27,7 @@ def calibrate(params: Params, model: str, seed: int) -> None:
         check_texts(documents, tokenizer)
     bos = bos_of(tokenizer) if source.bos_per_window else None
     samples = settings.samples + settings.held_out_samples
-    if settings.draw == "stream":
-        windows = draw_windows(tokenize(documents, tokenizer), samples, settings.length, seed, bos)
-    else:
-        windows = draw_in_documents(documents, tokenizer, samples, settings.length, seed, bos)
+    windows = draw(settings.draw, documents, tokenizer, samples, settings.length, seed, bos)
     index, token_bytes = _layers(params, model)
     if not source.allow_uncovered:
         require_coverage(index)

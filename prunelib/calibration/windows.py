@@ -3,7 +3,7 @@
 import json
 import random
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -41,6 +41,24 @@ def check_texts(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase") -> N
     """Tokenise texts only if the tokenizer has ids beyond the model's embedding; raise as :func:`tokenize`."""
     if may_exceed(tokenizer):
         tokenize(texts, tokenizer)
+
+
+def draw(
+    how: Literal["stream", "documents"],
+    documents: Sequence[str],
+    tokenizer: "PreTrainedTokenizerBase",
+    samples: int,
+    length: int,
+    seed: int,
+    bos: int | None = None,
+) -> torch.Tensor:
+    """Draw windows (samples, length) int32 of the joined documents, or within documents.
+
+    Parameters and errors: :func:`draw_windows` and :func:`draw_in_documents`.
+    """
+    if how == "documents":
+        return draw_in_documents(documents, tokenizer, samples, length, seed, bos)
+    return draw_windows(tokenize(documents, tokenizer), samples, length, seed, bos)
 
 
 def draw_windows(tokens: torch.Tensor, samples: int, length: int, seed: int, bos: int | None = None) -> torch.Tensor:

@@ -1,7 +1,8 @@
 """Apply masks, and updated weights if there are any, to a dense model and write a pruned Hugging Face folder.
 
-The masks are those of a refined cell (artifacts/refined/...) or of an exported folder, and must belong to this exact
-model. Only the folder of a cell has updated weights: an exported one provides masks alone.
+The masks are those of a refined cell (artifacts/refined/...), of an exported folder or of ``PruningResult.save``, and
+must belong to this exact model; those of a model in memory do not know its files. Only the folder of a cell has updated
+weights: the others provide masks alone.
 """
 
 from pathlib import Path

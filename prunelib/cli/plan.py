@@ -8,22 +8,23 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from prunelib import workflow
 from prunelib.errors import ArtifactError, ModelError, ParamsError
-from prunelib.planning import tables
+from prunelib.params import Params, known_name, load_params
+from prunelib.planning import speed, tables
 from prunelib.planning.capacity import Free, free_disk, free_gpu_memory, free_memory
+from prunelib.planning.grid import workload
 from prunelib.planning.needs import Workload
 from prunelib.planning.shapes import Outline, outline
-from prunelib.runtime.machine import budgets
+from prunelib.runtime.machine import budgets, machine
+from prunelib.sources import ModelSource, hub
 from prunelib.sources.block_counts import MOST_BLOCKS, block_counts
-
-if TYPE_CHECKING:
-    from prunelib.params import Params
-    from prunelib.sources import ModelSource
+from prunelib.sources.models import HubModel, LocalModel
 
 
 def plan(config: Path | None, model: str | None, comparison: str | None, *, measure: bool) -> None:
@@ -54,7 +55,6 @@ def _asked(
     """Return the configuration and the workload of each requested model."""
     if config:
         return [(_read(config), Workload())]
-    from prunelib.params import known_name, load_params  # noqa: PLC0415 - imports torch
 
     params = load_params()
     if model:
@@ -72,11 +72,8 @@ def _free() -> Free:
 
 
 def _times(planned: Outline, work: Workload) -> Iterable[str | Table]:
-    from prunelib.planning.speed import estimates, measure  # noqa: PLC0415
-    from prunelib.runtime.machine import machine  # noqa: PLC0415 - machine() imports torch
-
-    speed = measure(work.dtype or planned.dtype, machine().device, machine().threads)
-    return tables.times(estimates(planned, work, speed))
+    measured = speed.measure(work.dtype or planned.dtype, machine().device, machine().threads)
+    return tables.times(speed.estimates(planned, work, measured))
 
 
 def _print(parts: Iterable[str | Table]) -> None:
@@ -85,20 +82,14 @@ def _print(parts: Iterable[str | Table]) -> None:
         console.print(part, soft_wrap=isinstance(part, str))
 
 
-def _of_params(runs: Sequence["Params"], model: str) -> tuple[Mapping[str, Any], Workload]:
-    from prunelib import workflow  # noqa: PLC0415 - both import torch
-    from prunelib.planning.grid import workload  # noqa: PLC0415
-
+def _of_params(runs: Sequence[Params], model: str) -> tuple[Mapping[str, Any], Workload]:
     downloaded = workflow.model_folder(model) / "config.json"
     file = downloaded if downloaded.is_file() else _config_file(runs[0].models[model], model)
     return _read(file), workload(runs, model)
 
 
-def _config_file(source: "ModelSource", name: str) -> Path:
+def _config_file(source: ModelSource, name: str) -> Path:
     """Fetch the config.json, without the weights, of a model that is not downloaded yet."""
-    from prunelib.sources import hub  # noqa: PLC0415 - imports torch
-    from prunelib.sources.models import HubModel, LocalModel  # noqa: PLC0415
-
     match source:
         case LocalModel():
             return source.path / "config.json"

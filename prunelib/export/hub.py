@@ -9,6 +9,7 @@ from prunelib.errors import ArtifactError
 from prunelib.export.folder import PROVENANCE_FILE
 from prunelib.masks.pruned import MASKS_FILE
 from prunelib.model.weights import tensor_files
+from prunelib.sources.hub import faults
 from prunelib.sources.model_files import CARD, is_small_file
 
 if TYPE_CHECKING:
@@ -52,7 +53,6 @@ def push_to_hub(
         If the folder is no exported model, its card names no base model or licence, or the upload fails.
     """
     from huggingface_hub import HfApi  # noqa: PLC0415 - as a test replaces it
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # noqa: PLC0415 - as above
 
     folder = Path(folder)
     files = _files(folder)
@@ -68,7 +68,7 @@ def push_to_hub(
             commit_message=commit_message or "Upload pruned model",
             allow_patterns=files,
         )
-    except (HTTPError, OSError, ValueError) as error:
+    except faults() as error:
         raise ArtifactError(f"{folder}: could not be uploaded to {repo_id}: {' '.join(str(error).split())}") from None
     return str(commit.commit_url)
 

@@ -17,7 +17,7 @@ from prunelib.masks.patterns import AnyPattern, Pattern, parse_pattern, patterns
 from prunelib.masks.pruned import MASKS_FILE
 from prunelib.model.adapters import adapted_modules
 from prunelib.model.masked import masked_layers
-from prunelib.model.weights import check_masks, open_shard, shapes_of, tensor_files
+from prunelib.model.weights import open_shard, stored_tensors
 from prunelib.runtime import store
 
 if TYPE_CHECKING:
@@ -167,9 +167,7 @@ def _in_memory(model: PreTrainedModel, masks: Mapping[str, torch.Tensor]) -> Ite
         raise ModelError(f"model: {type(model).__name__} is quantised, expected float weights; call its dequantize()")
     if adapted := adapted_modules(model):
         raise ModelError(f"model: {len(adapted)} layers have adapters, first {min(adapted)}; merge them first")
-    layers = masked_layers(model, masks)
-    check_masks(shapes_of(layers.values()), {layer.name: masks[name] for name, layer in layers.items()})
-    for name, layer in layers.items():
+    for name, layer in masked_layers(model, masks).items():
         weight = _readable(f"model: {name}", layer.weight(model))
         yield name, weight.T if layer.transposed else weight
 
@@ -215,14 +213,10 @@ class _Stored:
     """The tensors of a folder by the names of masks, which may have one component more or less in front."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._files = folder, tensor_files(folder)
-        self._shapes: dict[str, tuple[int, ...]] = {}
-        for file in sorted(set(self._files.values())):
-            with open_shard(file) as stream:
-                self._shapes |= {name: tuple(stream.get_slice(name).get_shape()) for name in stream.keys()}  # noqa: SIM118 - no mapping
-        uses = Counter(_shorter(tensor) for tensor in self._files)
-        self._names = {_shorter(tensor): tensor for tensor in self._files if uses[_shorter(tensor)] == 1}
-        self._names |= {tensor: tensor for tensor in self._files}
+        self._folder, self._tensors = folder, stored_tensors(folder)
+        uses = Counter(_shorter(tensor) for tensor in self._tensors)
+        self._names = {_shorter(tensor): tensor for tensor in self._tensors if uses[_shorter(tensor)] == 1}
+        self._names |= {tensor: tensor for tensor in self._tensors}
 
     def place(self, name: str) -> _Place:
         """Return where the matrix of a mask is.
@@ -243,15 +237,15 @@ class _Stored:
         raise ArtifactError(f"{self._folder}: no tensor {name}.weight{self._others(name)}")
 
     def _described(self, tensor: str, expert: int | None) -> _Place:
-        file, shape = self._files[tensor], self._shapes.get(tensor, ())
-        if (offset := f"{tensor.removesuffix('.weight')}.weight_zero_point") in self._files:
+        file, shape, _ = self._tensors[tensor]
+        if (offset := f"{tensor.removesuffix('.weight')}.weight_zero_point") in self._tensors:
             raise ModelError(f"{file}: {offset}: zeros of asymmetric quantisation; dequantise the model first")
         if len(shape) != (2 if expert is None else 3) or (expert is not None and expert >= shape[0]):
             raise ModelError(f"{file}: {tensor} has shape {shape}, expected a matrix; packed weights?")
         return _Place(file, tensor, expert, shape if expert is None else shape[1:])
 
     def _others(self, name: str) -> str:
-        others = sorted(tensor for tensor in self._files if tensor.startswith(f"{name}."))
+        others = sorted(tensor for tensor in self._tensors if tensor.startswith(f"{name}."))
         return f", but {others[0]}; packed weights? dequantise the model first" if others else ", which a mask is for"
 
 

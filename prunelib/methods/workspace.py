@@ -1,4 +1,4 @@
-"""Memory that a refiner declares; importable without torch, so that planning does not load it."""
+"""Memory that a refiner declares."""
 
 from typing import NamedTuple
 

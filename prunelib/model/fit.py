@@ -11,11 +11,12 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 from transformers.core_model_loading import revert_weight_conversion
 
 from prunelib.errors import ModelError
+from prunelib.model.meta import build_without_values
+from prunelib.model.names import found_in_files
 from prunelib.model.weights import StoredTensor
 from prunelib.sources.block_counts import check_block_counts
 
@@ -47,8 +48,7 @@ def check_size(folder: Path, stored: Stored) -> None:
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if getattr(config, "quantization_config", None) is not None:
         return  # several weights in one element; transformers asks for the packages that unpack them
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    model = build_without_values(config)
     described, held = _weights(model), sum(prod(tensor.shape) for tensor in stored.values())
     if described > held:
         raise ModelError(
@@ -123,8 +123,8 @@ def _mismatched(where: Path, name: str, found: Iterable[int], expected: Iterable
 
 
 def _stored_as(name: str, model: "PreTrainedModel", stored: Stored) -> StoredTensor | None:
-    """Return the tensor of a name in the files, or of the name without the base model's prefix (GPT-2 on the hub)."""
-    return stored.get(name) or stored.get(name.removeprefix(f"{model.base_model_prefix}."))
+    found = found_in_files(name, model.base_model_prefix, stored)
+    return None if found is None else stored[found]
 
 
 def _holds_weights(tensor: StoredTensor) -> bool:

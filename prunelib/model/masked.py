@@ -12,7 +12,7 @@ from prunelib.model.adapters import without_adapters
 from prunelib.model.layers import Layer
 from prunelib.model.modes import in_eval_mode
 from prunelib.model.structure import locate_layers
-from prunelib.model.weights import check_masks, pruned_positions, shapes_of
+from prunelib.model.weights import check_masks, pruned_positions
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -50,7 +50,7 @@ def masked_layers(model: "PreTrainedModel", masks: Mapping[str, torch.Tensor]) -
     Raises
     ------
     PatternError
-        If a mask matches no layer.
+        If a mask matches no layer or has another shape.
     """
     with in_eval_mode(model):
         layers = {layer.name: layer for layer in locate_layers(model).layers}
@@ -61,7 +61,9 @@ def masked_layers(model: "PreTrainedModel", masks: Mapping[str, torch.Tensor]) -
             f"masks: {len(surplus)} match no layer of the {type(model).__name__}, first {min(surplus)}, "
             f"expected names like {min(layers)}"
         )
-    return {name: known[name] for name in masks}
+    found = {name: known[name] for name in masks}
+    check_masks({name: (layer.rows, layer.inputs) for name, layer in found.items()}, masks)
+    return found
 
 
 def pruned_parameters(
@@ -84,9 +86,7 @@ def pruned_parameters(
     """
     found: dict[nn.Parameter, torch.Tensor] = {}
     with without_adapters(model) as base:
-        layers = masked_layers(base, masks)
-        check_masks(shapes_of(layers.values()), {layer.name: masks[name] for name, layer in layers.items()})
-        for name, layer in layers.items():
+        for name, layer in masked_layers(base, masks).items():
             parameter = base.get_parameter(layer.parameter)
             if not parameter.requires_grad:
                 continue

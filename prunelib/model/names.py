@@ -53,24 +53,36 @@ def _converted(model: "PreTrainedModel", name: str, rows: torch.Tensor) -> dict[
     return converted
 
 
-def name_in_files(tensor: str, prefix: str, stored: Container[str] | None) -> str:
-    """Return the name in the folder's files: as saved, or without the base model's prefix (GPT-2 on the hub).
+def found_in_files(tensor: str, prefix: str, stored: Container[str]) -> str | None:
+    """Return the name in a folder's files: as saved, or without the base model's prefix (GPT-2 on the hub).
 
     Parameters
     ----------
     tensor, prefix
         The name under which transformers saves it, and the base model's prefix.
     stored
-        The names in the files; None: as saved.
+        The names in the files.
+
+    Returns
+    -------
+    str or None
+        None if the files have neither.
+    """
+    return next((name for name in (tensor, tensor.removeprefix(f"{prefix}.")) if name in stored), None)
+
+
+def name_in_files(tensor: str, prefix: str, stored: Container[str] | None) -> str:
+    """Return :func:`found_in_files`; without files (None) the name as saved.
 
     Raises
     ------
     ModelError
-        If the files have neither.
+        If the files have neither name.
     """
-    for candidate in (tensor, tensor.removeprefix(f"{prefix}.")):
-        if stored is None or candidate in stored:
-            return candidate
+    if stored is None:
+        return tensor
+    if (found := found_in_files(tensor, prefix, stored)) is not None:
+        return found
     raise ModelError(f"{tensor}: no tensor of that name in the model's safetensors files")
 
 

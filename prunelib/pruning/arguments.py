@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from prunelib import refiners, warmstarts
 from prunelib.calibration.settings import CalibrationSettings
-from prunelib.calibration.windows import bos_of, draw_in_documents, draw_windows, tokenize
+from prunelib.calibration.windows import bos_of, draw
 from prunelib.errors import ModelError, ParamsError
 from prunelib.masks.allocation import Owl, SparsityTable
 from prunelib.masks.patterns import Pattern, parse_pattern
@@ -150,19 +150,12 @@ def windows_of(
     elif tokenizer is None:
         raise ParamsError("tokenizer = None: expected the tokenizer of the model, or texts that are token windows")
     else:
-        documents = _documents(texts)
-        bos = bos_of(tokenizer) if bos_per_window else None
+        documents, bos = _documents(texts), bos_of(tokenizer) if bos_per_window else None
         samples = settings.samples + settings.held_out_samples
-        if settings.draw == "stream":
-            windows = draw_windows(tokenize(documents, tokenizer), samples, settings.length, seed, bos)
-        else:
-            windows = draw_in_documents(documents, tokenizer, samples, settings.length, seed, bos)
+        windows = draw(settings.draw, documents, tokenizer, samples, settings.length, seed, bos)
     rows = model.get_input_embeddings().weight.shape[0]
-    least, highest = int(windows.min()), int(windows.max())
-    if least < 0 or highest >= rows:
-        raise ParamsError(
-            f"texts: token id {least if least < 0 else highest}, but the model's embedding has {rows} rows"
-        )
+    if wrong := [int(each) for each in (windows.min(), windows.max()) if not 0 <= each < rows]:
+        raise ParamsError(f"texts: token id {wrong[0]}, but the model's embedding has {rows} rows")
     held_out = len(windows) - settings.held_out_samples
     return windows[:held_out], windows[held_out:]
 

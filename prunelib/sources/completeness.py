@@ -42,7 +42,7 @@ def check_complete(folder: Path, name: str, offered: Callable[[], list[str]]) ->
         advice = f"; pickled weights ({pickles[0]}) are never read, convert them to safetensors" if converts else ""
         raise SourceError(f"{name}: {lack}{advice}")
     tensors = sum(_tensors(path, name) for path in sorted(folder.glob(WEIGHTS)))
-    check_block_counts(folder / "config.json", f"{name}: config.json", tensors)
+    check_block_counts(folder / CONFIGURATION, f"{name}: {CONFIGURATION}", tensors)
 
 
 def _lack(folder: Path, name: str) -> str:

@@ -62,7 +62,7 @@ def snapshot(repository: Repository, globs: Iterable[str]) -> Path:
         path = snapshot_download(
             repository.id, revision=repository.revision, allow_patterns=wanted, ignore_patterns=unwanted
         )
-    except _faults() as error:
+    except faults() as error:
         raise _refusal(_at(repository), error) from None
     return Path(path)
 
@@ -79,7 +79,7 @@ def commit_of(name: str, revision: str | None) -> str:
 
     try:
         return str(HfApi().model_info(name, revision=revision).sha)
-    except _faults() as error:
+    except faults() as error:
         raise _refusal(f"{name}: no folder of that name here, and as a repository it", error) from None
 
 
@@ -95,7 +95,7 @@ def file_names(repository: Repository, had: Sequence[str]) -> list[str]:
 
     try:
         names = HfApi().list_repo_files(repository.id, revision=repository.revision)
-    except _faults() as error:
+    except faults() as error:
         part = f"only a part of it is in the hub's cache here ({', '.join(had) or 'no file'})"
         raise SourceError(f"{_refusal(_at(repository), error)}; {part}") from None
     return [name for name in names if "/" not in name]
@@ -121,7 +121,7 @@ def rows(dataset: Dataset, split: str) -> list[str]:
     selection = {"data_files": dataset.data_files, "split": split, "revision": dataset.revision}
     try:
         table: Any = load_dataset(dataset.id, dataset.config, **selection)
-    except (DatasetsError, *_faults()) as error:
+    except (DatasetsError, *faults()) as error:
         raise _refusal(_at(dataset), error) from None
     if dataset.column not in table.column_names:
         raise SourceError(
@@ -133,7 +133,7 @@ def rows(dataset: Dataset, split: str) -> list[str]:
     return values
 
 
-def _faults() -> tuple[type[Exception], ...]:
+def faults() -> tuple[type[Exception], ...]:
     """Return the exceptions of the hub's libraries; a dropped connection raises one of their HTTP library."""
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # noqa: PLC0415 - as above
 

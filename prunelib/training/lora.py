@@ -8,7 +8,6 @@ import torch
 from prunelib.errors import ModelError, NumericalError
 from prunelib.model.adapters import without_adapters
 from prunelib.model.masked import apply_masks, masked_layers
-from prunelib.model.weights import check_masks, shapes_of
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -47,8 +46,7 @@ def merge(model: "PeftModel", masks: Mapping[str, torch.Tensor]) -> "PreTrainedM
             f"model: {type(model).__name__}, expected a peft.PeftModel with adapters that can be merged, such as LoRA"
         )
     with without_adapters(model) as base:
-        layers = masked_layers(base, masks)
-        check_masks(shapes_of(layers.values()), {layer.name: masks[name] for name, layer in layers.items()})
+        masked_layers(base, masks)  # refuses masks that do not fit, while nothing is merged yet
     try:
         merged: PreTrainedModel = model.merge_and_unload(safe_merge=True)
     except ValueError as error:
