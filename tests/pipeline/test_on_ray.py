@@ -109,22 +109,22 @@ def test_a_cluster_that_demands_a_token(sharded, tmp_path, monkeypatch, guarded)
 
 ENDLESS = """
 
-_refine_as_it_is = refine
+_as_it_is = sparseswaps
 
 
-def refine(*arguments, **more):
+def sparseswaps(*arguments, **more):
     from pathlib import Path
 
     import ray
 
     if not ray.is_initialized():  # the stage compiles kernels before there are tasks
-        return _refine_as_it_is(*arguments, **more)
+        return _as_it_is(*arguments, **more)
     Path("at-work").touch()
     while True:
         pass
 
 
-METHOD = replace(METHOD, refine=refine)
+METHOD = replace(METHOD, refine=sparseswaps)
 """
 """A refiner that says when a task is at work, and is never through: an interrupt cannot come too late."""
 
