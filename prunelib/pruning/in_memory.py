@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from prunelib.calibration.artifact import tokens_identity
-from prunelib.calibration.settings import CalibrationSettings
+from prunelib.calibration.settings import ACCUMULATION, CalibrationSettings
 from prunelib.calibration.statistics import supported
 from prunelib.calibration.whole_model import accumulate_grams
 from prunelib.calibration.windows import in_batches
@@ -164,6 +164,7 @@ def prune(
         blocks = list(work.run(quiet=not progress))
     provenance = {
         "tokens": tokens_identity(*windows),
+        "calibration": calibration.model_dump(mode="json", include=set(ACCUMULATION)),
         "pattern": wanted.model_dump(mode="json"),
         "warmstart": start.model_dump(mode="json"),
         "refiner": settings.model_dump(mode="json"),
