@@ -78,7 +78,7 @@ def eigen(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     try:
         with _one_thread():
             values, vectors = torch.linalg.eigh(matrix)
-    except torch.linalg.LinAlgError as error:
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
         raise NumericalError("gram: its eigenvalues are not found, expected a sum of x x^T") from error
     return values, vectors
 

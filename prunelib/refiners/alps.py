@@ -107,7 +107,7 @@ METHOD = Refiner(
     source="Meng et al., [2406.07831](https://arxiv.org/abs/2406.07831)",
     updates_weights=True,
     extra_inputs=("updated_weight",),
-    workspace=Workspace(squares=9, weight_bytes=80),
+    workspace=Workspace(squares=20, weight_bytes=96),
 )
 
 
