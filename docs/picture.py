@@ -29,10 +29,10 @@ def svg() -> str:
     scale = (WIDTH - LEFT - 60) / max(max(values) for values in groups.values())
     height = 40 + len(groups) * (30 + len(BARS) * STEP)
     line = LEFT + dense * scale
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif"'
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif" '
-            f'font-size="14" role="img" aria-label="Perplexity on Wikipedia">',
+            f'{head} font-size="14" role="img" aria-label="Perplexity on Wikipedia">',
             f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
             f'<text x="{line + 6:.0f}" y="20">dense model: perplexity {dense:.1f} on Wikipedia</text>',
             *_bars(groups, scale),

@@ -2,13 +2,12 @@
 
     python docs/tables.py        # puts them between the markers of README.md
 
-A block NAME stands in README.md between ``<!-- NAME -->`` and ``<!-- /NAME -->``; a page of the site has ``{{ NAME }}``.
+A block NAME is between ``<!-- NAME -->`` and ``<!-- /NAME -->`` in README.md; a page of the site has ``{{ NAME }}``.
 Figures of reports/ are read from git, since a run on this machine may have changed the files.
 """
 
 import csv
 import json
-import re
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -96,7 +95,7 @@ def cell(row: Mapping[str, str]) -> tuple[str, str, str]:
 def shown(label: str, pattern: str, column: str) -> str:
     """Return an entry of a table of methods."""
     values = of_method(label, pattern, column)
-    large = column == "seconds" or bool(values) and fmean(values) >= 1000
+    large = column == "seconds" or (bool(values) and fmean(values) >= 1000)
     return mean(values, 3 if column == "error_vs_wanda" else 0 if large else 1)
 
 
@@ -381,7 +380,9 @@ def filled(text: str) -> str:
     """Return a text with the present figures between its markers."""
     for name, block in BLOCKS.items():
         start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-        text = re.sub(f"(?s){start}.*?{end}", lambda _, made=start + block() + end: made, text)
+        before, _, rest = text.partition(start)
+        _, _, after = rest.partition(end)
+        text = f"{before}{start}{block()}{end}{after}"
     return text
 
 

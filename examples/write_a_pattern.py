@@ -4,7 +4,7 @@
 
 Every row keeps a multiple of `multiple` weights, as kernels that read kept weights in vectors need it. Put into
 prunelib/masks/patterns.py, and into `AnyPattern` and `EXAMPLES` there, it can be named in params.yaml and has a column
-in the table of methods. A pattern whose groups are a fixed number of columns also states `column_groups`, as `NOfM` does.
+in the table of methods. A pattern whose groups are a fixed number of columns also states `column_groups`, as `NOfM`.
 
 Prints:
 

@@ -1,4 +1,4 @@
-"""What docs/pages/how-to/model.md and benchmarks/README.md say of the families, from benchmarks/results/families.json."""
+"""What the page on models and benchmarks/README.md say of the families, from benchmarks/results/families.json."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
