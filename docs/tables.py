@@ -1,8 +1,8 @@
 """Tables and sentences of README.md and of the site, from the figures that git has.
 
-    python docs/tables.py        # puts them between the markers of README.md
+    python docs/tables.py        # puts them between the markers of README.md and of three pages
 
-A block NAME is between ``<!-- NAME -->`` and ``<!-- /NAME -->`` in README.md; a page of the site has ``{{ NAME }}``.
+A block NAME is between ``<!-- NAME -->`` and ``<!-- /NAME -->`` there; other pages of the site have ``{{ NAME }}``.
 Figures of reports/ are read from git, since a run on this machine may have changed the files.
 """
 
@@ -354,14 +354,10 @@ def _figure(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-BLOCKS = {
+TABLES = {
     "headline": headline,
     "cost": cost,
     "families": families,
-}
-"""What README.md has between markers."""
-
-TABLES = BLOCKS | {
     "default_grid": default_grid,
     "methods_compared": methods,
     "other_patterns": other_patterns,
@@ -374,18 +370,22 @@ TABLES = BLOCKS | {
     "damages": damages,
     "benchmarks": benchmarks,
 }
+FILLED = tuple(
+    ROOT / name for name in ("README.md", *(f"docs/pages/{page}.md" for page in ("results", "choose", "reliability")))
+)
+"""Files with tables between markers, so that they can be read without the site."""
 
 
 def filled(text: str) -> str:
     """Return a text with the present figures between its markers."""
-    for name, block in BLOCKS.items():
-        start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
-        before, _, rest = text.partition(start)
-        _, _, after = rest.partition(end)
-        text = f"{before}{start}{block()}{end}{after}"
+    for name, block in TABLES.items():
+        before, start, rest = text.partition(f"<!-- {name} -->\n")
+        if start:
+            _, end, after = rest.partition(f"<!-- /{name} -->")
+            text = f"{before}{start}{block()}{end}{after}"
     return text
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
-    readme.write_text(filled(readme.read_text(encoding="utf-8")), encoding="utf-8")
+    for path in FILLED:
+        path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
