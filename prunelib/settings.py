@@ -57,9 +57,13 @@ class Settings(BaseModel):
 
 
 def among(name: str, known: Iterable[str]) -> str:
-    """Return the known names, for an error message about an unknown one: ``a, b, c; did you mean c?``."""
+    """Return the known names, for an error message about an unknown one: ``a, b, c; did you mean c?``.
+
+    A name that contains the unknown one is nearer than any other.
+    """
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=1)
+    longer = [other for other in known if name and name in other]
+    near = difflib.get_close_matches(name, longer, n=1, cutoff=0) or difflib.get_close_matches(name, known, n=1)
     return ", ".join(known) + "".join(f"; did you mean {other}?" for other in near)
 
 

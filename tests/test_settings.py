@@ -16,7 +16,7 @@ from prunelib.errors import NumericalError, ParamsError
 from prunelib.methods import registry
 from prunelib.params import Params, load_params
 from prunelib.runtime.machine import Machine
-from prunelib.settings import MOST_DAMPING
+from prunelib.settings import MOST_DAMPING, among
 
 BOUNDED_BY_THE_DATA = {
     ("NOfM", "keep"),  # the layers' inputs, before calibration
@@ -133,3 +133,11 @@ def test_damping_that_float32_cannot_hold_is_refused(name):
     settings = DAMPED[name].settings(damping=MOST_DAMPING)
     with pytest.raises(NumericalError, match=r"^damping = "):
         DAMPED[name].refine(weight, gram, mask, pattern, settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("swaps", "sparseswaps"), ("apls", "alps"), ("sparse", "sparseswaps"), ("zzz", None), ("", None)],
+)
+def test_a_name_that_contains_the_unknown_one_is_nearest(name, near):
+    assert among(name, ["alps", "sparseswaps"]) == "alps, sparseswaps" + (f"; did you mean {near}?" if near else "")

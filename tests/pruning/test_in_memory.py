@@ -244,7 +244,7 @@ REFUSED = {
     "no pattern": ({"pattern": 0.5}, ["pattern", "0.5"]),
     "a pattern that does not fit": ({"pattern": "2:5"}, ["2:5", "layers.0"]),
     "warm start": ({"warmstart": "wandaa"}, ["warmstart", "did you mean wanda"]),
-    "refiner": ({"refiner": "sparseswap"}, ["refiner", "did you mean sparseswaps"]),
+    "refiner": ({"refiner": "swaps"}, ["refiner", "did you mean sparseswaps"]),
     "settings": ({"refiner": {"method": "sparsefw", "iterations": 0}}, ["iterations", "0"]),
     "order of a chain": ({"refiner": ["refit_swaps", "sparseswaps"]}, ["sparseswaps after refit_swaps"]),
     "samples": ({"samples": 0}, ["samples", "0"]),
