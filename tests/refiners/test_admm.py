@@ -3,28 +3,19 @@
 from fractions import Fraction
 
 import numpy as np
+import oracles
 import pytest
 import torch
 from hypothesis import given, settings
 from pydantic import ValidationError
-from strategies import DEGENERATE, PATTERNS, PER_LAYER, problem, problems
+from strategies import DEGENERATE, PATTERNS, PER_LAYER, poor, problem, problems
 
 from prunelib import NOfM, PerLayer, PerRow
 from prunelib.algebra.objective import refit_losses
 from prunelib.masks.patterns import check_mask
 from prunelib.methods.contract import ExtraInputs
-from prunelib.methods.kept_weights import kept_weights
 from prunelib.refiners.admm import ADMM, admm
 from prunelib.refiners.least_squares import least_squares
-
-
-def keep_largest(scores, group, count):
-    """The ``count`` highest of each ``group`` consecutive scores, ties to the left."""
-    flat = scores.reshape(-1, group)
-    kept = np.zeros(flat.shape, bool)
-    for row, values in zip(kept, flat, strict=True):
-        row[sorted(range(group), key=lambda c: (-values[c], c))[:count]] = True
-    return kept.reshape(scores.shape)
 
 
 def share_of(share, count):
@@ -36,10 +27,10 @@ def gradual(scores, pattern, share):
     """Where ``share`` of the final sparsity is reached: N:M keeps its N in each group and prunes the lowest others."""
     size, keep = pattern.groups(*scores.shape)
     if not isinstance(pattern, NOfM):
-        return keep_largest(scores, size, size - share_of(share * pattern.sparsity, size))
-    final = keep_largest(scores, size, keep)
+        return oracles.select(scores, size, size - share_of(share * pattern.sparsity, size))
+    final = oracles.select(scores, size, keep)
     kept = scores.size - share_of(share * (1 - keep / size), scores.size)
-    return final if share == 1 else keep_largest(np.where(final, np.inf, scores), scores.size, kept)
+    return final if share == 1 else oracles.select(np.where(final, np.inf, scores), scores.size, kept)
 
 
 def by_the_paper(W, G, pattern, iterations=20, schedule=15, rho=1.0, damping=0.1):
@@ -58,11 +49,6 @@ def by_the_paper(W, G, pattern, iterations=20, schedule=15, rho=1.0, damping=0.1
         U = U + X - Z
         X = (w0 @ A + rho * (Z - U)) @ np.linalg.inv(A + rho * np.eye(len(A)))
     return mask, np.where(mask, np.where(norms > 0, (X + U) / units, W), 0)
-
-
-def poor(p):
-    """Weights that any method improves on: -10 times the kept."""
-    return -10 * kept_weights(p.weight, p.mask).weight
 
 
 @pytest.mark.parametrize("pattern", PATTERNS + PER_LAYER, ids=lambda pattern: pattern.label)

@@ -1,27 +1,22 @@
 """ALPS against its equations, written out in numpy."""
 
 import numpy as np
+import oracles
 import pytest
 import torch
 from hypothesis import given, settings
-from strategies import DEGENERATE, PATTERNS, PER_LAYER, problem, problems
+from strategies import DEGENERATE, PATTERNS, PER_LAYER, poor, problem, problems
 
 from prunelib import PerLayer, PerRow
 from prunelib.algebra.objective import refit_losses
 from prunelib.masks.patterns import check_mask
 from prunelib.methods.contract import ExtraInputs
-from prunelib.methods.kept_weights import kept_weights
 from prunelib.refiners.alps import ALPS, alps
 
 
 def keep_largest(X, pattern):
-    """The largest of each group of the pattern, ties to the left."""
-    size, keep = pattern.groups(*X.shape)
-    scores = np.abs(X).reshape(-1, size)
-    kept = np.zeros(scores.shape, bool)
-    for row, values in zip(kept, scores, strict=True):
-        row[sorted(range(size), key=lambda c: (-values[c], c))[:keep]] = True
-    return kept.reshape(X.shape)
+    """The largest of each group of the pattern."""
+    return oracles.select(np.abs(X), *pattern.groups(*X.shape))
 
 
 def next_penalty(rho, grown, changed, kept):
@@ -60,11 +55,6 @@ def by_the_paper(W, G, pattern, iterations=300, rho=0.1, damping=0.01):
     for row, kept, target in zip(weight, mask, dense @ A, strict=True):
         row[kept] = np.linalg.solve(A[np.ix_(kept, kept)], target[kept]) / units[kept]
     return mask, weight
-
-
-def poor(p):
-    """Weights that any method improves on: -10 times the kept."""
-    return -10 * kept_weights(p.weight, p.mask).weight
 
 
 @pytest.mark.parametrize("pattern", PATTERNS + PER_LAYER, ids=lambda pattern: pattern.label)

@@ -101,13 +101,12 @@ def global_optimum(w, G, group, keep):
 
 
 def select(scores, group, keep):
-    """Keep the highest scores of each group; ties to the lower column."""
-    mask = np.zeros(np.shape(scores), bool)
-    for r, row in enumerate(scores):
-        for start in range(0, len(row), group):
-            columns = sorted(range(start, start + group), key=lambda c: (-row[c], c))
-            mask[r, columns[:keep]] = True
-    return mask
+    """Keep the highest scores of each ``group`` consecutive ones, row after row; ties to the lower column."""
+    groups = np.asarray(scores).reshape(-1, group)
+    mask = np.zeros(groups.shape, bool)
+    for kept, values in zip(mask, groups, strict=True):
+        kept[sorted(range(group), key=lambda c: (-values[c], c))[:keep]] = True
+    return mask.reshape(np.shape(scores))
 
 
 def gram(inputs):

@@ -74,6 +74,11 @@ DEGENERATE = [
 ]
 
 
+def poor(p):
+    """Weights that any method improves on: -10 times the kept."""
+    return -10 * p.weight.float().masked_fill(~p.mask, 0)
+
+
 @st.composite
 def problems(draw, max_inputs=16, patterns=PATTERNS):
     pattern = draw(st.sampled_from(patterns))
