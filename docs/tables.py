@@ -18,7 +18,9 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 TEXTS = ("perplexity_wikipedia", "perplexity_sotu")
 PATTERNS = {"row50": "50% per row", "row60": "60% per row", "row70": "70% per row", "nm24": "2:4", "nm48": "4:8"}
-METHODS = {  # label: warm start and refiner in params.yaml
+MAIN = ("row60", "nm24")
+FIGURES = {"error_vs_wanda": "error / Wanda's", "perplexity_wikipedia": "perplexity", "seconds": "seconds"}
+MASKS = {  # label: warm start and refiner in params.yaml
     "random": ("random", "none"),
     "magnitude": ("magnitude", "none"),
     "Wanda": ("wanda", "none"),
@@ -33,6 +35,8 @@ METHODS = {  # label: warm start and refiner in params.yaml
     "Frank-Wolfe's relaxation solved, 90% fixed": ("wanda", "fw_alpha"),
     "the same, nothing fixed": ("wanda", "fw_free"),
     "SparseFW, then swaps": ("wanda", "fw_swaps"),
+}
+UPDATED = {
     "Wanda, least squares": ("wanda", "least_squares"),
     "SparseGPT": ("sparsegpt", "sparsegpt_update"),
     "swaps, least squares": ("wanda", "swaps_least_squares"),
@@ -40,7 +44,8 @@ METHODS = {  # label: warm start and refiner in params.yaml
     "swaps, refit swaps": ("wanda", "swaps_refit"),
     "ADMM, refit swaps": ("wanda", "admm_refit"),
 }
-UPDATED = tuple(METHODS)[14:]
+METHODS = MASKS | UPDATED
+"""The methods that keep the model's weights, and those that update them."""
 
 Rows = list[dict[str, str]]
 
@@ -99,6 +104,18 @@ def shown(label: str, pattern: str, column: str) -> str:
     return mean(values, 3 if column == "error_vs_wanda" else 0 if large else 1)
 
 
+def compared(labels: Iterable[str], patterns: Sequence[str], columns: Mapping[str, str]) -> list[list[str]]:
+    """Return a table of methods: the headings, then a row for each; ``columns`` have their names in the headings."""
+    headings = ["", *(f"{PATTERNS[pattern]}: {name}" for pattern in patterns for name in columns.values())]
+    rows = ([label, *(shown(label, pattern, each) for pattern in patterns for each in columns)] for label in labels)
+    return [headings, *rows]
+
+
+def times() -> str:
+    """Return the line below a table with seconds."""
+    return f"\nSeconds: 210 matrices, {measured(benchmarked('method_times'))}.\n"
+
+
 def dense(name: str, column: str) -> float:
     """Return a perplexity of the dense model."""
     return next(float(row[column]) for row in reported(name) if not row["pattern"])
@@ -141,7 +158,7 @@ def default_grid() -> str:
     cells = {cell(row): row for row in reported("results.csv")}
     wikipedia, speeches = (f"{dense('results.csv', text):.2f}" for text in TEXTS)
     rows = [["", "dense", "", "", wikipedia, "", speeches, ""]]
-    for pattern in ("row60", "nm24"):
+    for pattern in MAIN:
         for name, start in (("magnitude", "magnitude"), ("Wanda", "wanda"), ("RIA", "ria")):
             pair = [cells[pattern, start, refiner] for refiner in ("none", "swaps")]
             errors = [f"{100 * float(each['relative_error']):.3g}" for each in pair]
@@ -164,28 +181,19 @@ def default_grid() -> str:
 
 def methods() -> str:
     """Return the comparison of all methods."""
-    columns = ("error_vs_wanda", *TEXTS, "seconds")
     names = ("error / Wanda's", "Wikipedia", "speeches", "seconds")
-    headings = ("", *(f"{PATTERNS[pattern]}: {name}" for pattern in ("row60", "nm24") for name in names))
-    rows = [
-        [label, *(shown(label, pattern, column) for pattern in ("row60", "nm24") for column in columns)]
-        for label in METHODS
-    ]
-    split = len(METHODS) - len(UPDATED)
-    rows.insert(split, ["*kept weights updated:*", *[""] * 8])
-    return table(headings, rows) + f"\nSeconds: 210 matrices, {measured(benchmarked('method_times'))}.\n"
+    columns = dict(zip(("error_vs_wanda", *TEXTS, "seconds"), names, strict=True))
+    headings, *rows = compared(METHODS, MAIN, columns)
+    rows.insert(len(MASKS), ["*kept weights updated:*", *[""] * (len(headings) - 1)])
+    return table(headings, rows) + times()
 
 
 def other_patterns() -> str:
     """Return the main methods at further patterns."""
-    patterns, columns = ("row50", "row70", "nm48"), ("error_vs_wanda", "perplexity_wikipedia")
     labels = ("Wanda", "SparseSwaps, optimum", "SparseGPT", "ADMM, least squares", "swaps, refit swaps")
-    names = ("error / Wanda's", "Wikipedia")
-    headings = ("", *(f"{PATTERNS[pattern]}: {name}" for pattern in patterns for name in names))
-    return table(
-        headings,
-        ([label, *(shown(label, pattern, column) for pattern in patterns for column in columns)] for label in labels),
-    )
+    columns = {"error_vs_wanda": "error / Wanda's", "perplexity_wikipedia": "Wikipedia"}
+    headings, *rows = compared(labels, ("row50", "row70", "nm48"), columns)
+    return table(headings, rows)
 
 
 def choose() -> str:
@@ -201,26 +209,15 @@ def choose() -> str:
         "updated weights, lower error": ("swaps, least squares", "`--refiner sparseswaps --refiner least_squares`"),
         "updated weights, lowest error": ("swaps, refit swaps", "`--refiner sparseswaps --refiner refit_swaps`"),
     }
-    headings = ["you want", "options of `prunelib prune`"]
-    for pattern in ("row60", "nm24"):
-        headings += [f"{PATTERNS[pattern]}: {name}" for name in ("error / Wanda's", "perplexity", "seconds")]
-    columns = ("error_vs_wanda", "perplexity_wikipedia", "seconds")
-    rows = [
-        [wish, words, *(shown(label, pattern, column) for pattern in ("row60", "nm24") for column in columns)]
-        for wish, (label, words) in wishes.items()
-    ]
-    return table(headings, rows) + f"\nSeconds: 210 matrices, {measured(benchmarked('method_times'))}.\n"
+    headings, *rows = compared((label for label, _ in wishes.values()), MAIN, FIGURES)
+    options = [[wish, words, *row[1:]] for (wish, (_, words)), row in zip(wishes.items(), rows, strict=True)]
+    return table(["you want", "options of `prunelib prune`", *headings[1:]], options) + times()
 
 
 def figures(labels: str) -> str:
     """Return the measured rows of some methods, separated by semicolons, beside Wanda's."""
-    columns = {"error_vs_wanda": "error / Wanda's", "perplexity_wikipedia": "perplexity", "seconds": "seconds"}
-    headings = ("", *(f"{PATTERNS[pattern]}: {name}" for pattern in ("row60", "nm24") for name in columns.values()))
-    rows = [
-        [label, *(shown(label, pattern, column) for pattern in ("row60", "nm24") for column in columns)]
-        for label in dict.fromkeys(["Wanda", *map(str.strip, labels.split(";"))])
-    ]
-    return table(headings, rows) + f"\nSeconds: 210 matrices, {measured(benchmarked('method_times'))}.\n"
+    headings, *rows = compared(dict.fromkeys(["Wanda", *map(str.strip, labels.split(";"))]), MAIN, FIGURES)
+    return table(headings, rows) + times()
 
 
 def overfitting() -> str:
