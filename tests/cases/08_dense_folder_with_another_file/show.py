@@ -27,7 +27,8 @@ with tempfile.TemporaryDirectory() as folder:
     fetch_model(LocalModel(path=dense), taken)
     masks = {layer.name: select(read_weight(dense, layer).abs(), NOfM(keep=2, group=4)) for layer in find_layers(model, dense).layers}
     methods = {"pattern": {"kind": "n_of_m"}, "warmstart": {"method": "wanda"}, "refiner": {"method": "none"}}
-    write_pruned(Path(folder) / "cell", Pruned(masks, {}), {"model": model_identity(taken), "tokens": "t", **methods})
+    made_from = {"model": model_identity(taken), "tokens": "t", "calibration": {}}
+    write_pruned(Path(folder) / "cell", Pruned(masks, {}), {**made_from, **methods})
     try:
         apply(dense, Path(folder) / "cell", Path(folder) / "pruned")
         print("applied")
