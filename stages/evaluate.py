@@ -11,7 +11,7 @@ from prunelib.masks.pruned import pruned_identity
 from prunelib.model.structure import load_tokenizer
 from prunelib.params import Params
 from prunelib.planning.checks import require_capacity_to_evaluate
-from prunelib.results import CellResult, read_layers, write_cell
+from prunelib.records import CellResult, read_layers, write_cell
 from prunelib.runtime.machine import machine
 from prunelib.runtime.progress import meter
 from prunelib.runtime.resume import resumable

@@ -15,7 +15,7 @@ from prunelib.pruning.chains import steps_of
 from prunelib.pruning.refinement import FinishedBlocks, cost_of
 from prunelib.pruning.warm_up import warm_up
 from prunelib.pruning.whole_model import ModelRefinement
-from prunelib.results import Timing, write_layers, write_timing
+from prunelib.records import Timing, write_layers, write_timing
 from prunelib.runtime.machine import machine
 from prunelib.runtime.progress import meter, note
 from prunelib.runtime.resume import resumable

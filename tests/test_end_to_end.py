@@ -11,7 +11,7 @@ from prunelib.calibration.windows import tokenize
 from prunelib.evaluation.held_out import held_out_texts, held_out_windows
 from prunelib.model.structure import load_tokenizer
 from prunelib.params import load_params
-from prunelib.results import read_layers
+from prunelib.records import read_layers
 from prunelib.runtime.machine import available_cores
 from prunelib.sources.documents import read_documents
 
