@@ -60,6 +60,7 @@ GONE = {
     "53_line_endings",
     "54_a_group_of_tasks",
     "60_pinned_triton",
+    "63_eight_decades",
     "64_means_of_some_rows",
     "65_mode_of_exported_files",
     "66_masks_taken_for_weights",
