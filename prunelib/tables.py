@@ -61,7 +61,7 @@ def _read(path: Path) -> "pd.DataFrame":
     import pandas as pd  # noqa: PLC0415 - a second that only users of tables need
 
     try:
-        return pd.read_csv(path, dtype=_TYPES, keep_default_na=False, na_values=[""], float_precision="round_trip")
+        return pd.read_csv(path, dtype=_TYPES, keep_default_na=False, na_values=[""])
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file; the report stage or `prunelib compare` writes it") from None
     except (OSError, ValueError) as error:

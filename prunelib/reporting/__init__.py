@@ -26,13 +26,18 @@ def render(report: Report) -> dict[str, str]:
     drawn = draw(report)
     return {
         "results.csv": results_csv(report),
-        "layers.csv": layers_csv(report),
+        **({} if _layers_unknown(report) else {"layers.csv": layers_csv(report)}),
         "metrics.json": metrics_json(report),
         "results.md": results_markdown(report),
         _TIMING: timing_csv(report),
         PAGE: html(report, drawn),
         **{f"{_FIGURES}/{figure.name}.svg": figure.svg for figure in drawn},
     }
+
+
+def _layers_unknown(report: Report) -> bool:
+    """Return whether cells are pruned, but no figures of their layers are there: the report was read from its tables."""
+    return not report.layers and any(cell["pattern"] is not None for cell in report.cells)
 
 
 def update_costs(report: Report, folder: Path) -> None:

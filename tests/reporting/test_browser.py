@@ -1,4 +1,4 @@
-"""The page in a real browser: on a phone and a wide screen, in light and dark, in print, without and with its script."""
+"""The page in a real browser: on a phone and a wide screen, light, dark and printed, with its script and without."""
 
 import shutil
 
@@ -72,7 +72,7 @@ def test_scrolling_tables_take_the_keyboards_focus(opened):
 def test_a_heading_sorts_and_sorts_back(opened):
     column = opened.locator(".results").first.locator("thead th", has_text="Perplexity wiki")
     at = column.evaluate("head => head.cellIndex")
-    values = f"""[...document.querySelector('.results').tBodies].at(-1).querySelectorAll('tr[id]')"""
+    values = """[...document.querySelector('.results').tBodies].at(-1).querySelectorAll('tr[id]')"""
     shown = f"[...{values}].map(row => parseFloat(row.cells[{at}].textContent))"
     for state, backwards in (("ascending", False), ("descending", True)):
         column.locator("button").click()
