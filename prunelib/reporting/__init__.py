@@ -36,7 +36,7 @@ def render(report: Report) -> dict[str, str]:
 
 
 def _layers_unknown(report: Report) -> bool:
-    """Return whether cells are pruned, but no figures of their layers are there: the report was read from its tables."""
+    """Return whether cells are pruned, but figures of their layers are missing: it was read from its tables."""
     return not report.layers and any(cell["pattern"] is not None for cell in report.cells)
 
 

@@ -10,7 +10,7 @@ from prunelib.cell import Cell
 from prunelib.errors import ArtifactError
 from prunelib.params import load_params
 from prunelib.records import write_cell, write_layers
-from prunelib.reporting.collect import collect
+from prunelib.reporting.collect import collect, collect_finished
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,3 +70,21 @@ def test_records_of_one_cell_in_the_place_of_another_are_refused(params):
         with pytest.raises(ArtifactError, match="its warmstart is"):
             collect(params)
         file(cell).write_bytes(before)
+
+
+def test_what_is_finished_is_reported_and_the_rest_is_named(params):
+    dense, cell = params.grid.cells()
+    write(params, dense)
+    found, missing = collect_finished(params)
+    assert [row["cell"] for row in found.cells] == ["smollm2_135m-dense"]
+    assert missing == [cell]
+
+
+def test_records_of_cells_outside_the_grid_are_removed(params):
+    dense, cell = params.grid.cells()
+    other = Cell(**{**cell.model_dump(), "warmstart": "ria"})
+    for each in (dense, cell, other):
+        write(params, each)
+    workflow.remove_other_results(params)
+    assert [workflow.result_file(each).is_file() for each in (dense, cell, other)] == [True, True, False]
+    assert [workflow.layers_file(each).is_file() for each in (cell, other)] == [True, False]
