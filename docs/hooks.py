@@ -1,14 +1,45 @@
-"""What `mkdocs build` does beside its plugins: help of the command line as a page, roles of docstrings as code."""
+"""What `mkdocs build` does beside its plugins: generated parts of pages, the page of the command line, roles as code.
+
+A page has ``{{ NAME }}`` for a table of :mod:`tables`, or ``{{ NAME arguments }}`` for a part made here.
+"""
 
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+import settings
+import tables
+
+from prunelib.cli import methods
+
 _COMMANDS = "reference/commands.md"
 _ROLE = re.compile(r":(?:class|func|meth|mod|attr|data):<code>~?([^<]+)</code>")
+_PART = re.compile(r"^\{\{ (\w+) ?(.*?) \}\}$", re.MULTILINE)
+
+
+def _example(name: str) -> str:
+    """Show a file of examples/."""
+    return f'```python title="examples/{name}"\n{(tables.ROOT / "examples" / name).read_text(encoding="utf-8")}```\n'
+
+
+def _method(words: str) -> str:
+    return settings.method(*words.split())
+
+
+PARTS = {
+    "example": _example,
+    "figures": tables.figures,
+    "machine": lambda _: settings.machine(),
+    "method": _method,
+    "methods": lambda _: methods.table(),
+    "params": lambda _: settings.params(),
+} | {name: lambda _, made=made: made() for name, made in tables.TABLES.items()}
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -17,6 +48,11 @@ def on_files(files: Files, config: Any) -> Files:
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     files.append(File.generated(config, _COMMANDS, content=done.stdout))
     return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Put the generated parts into a page; an unknown name ends the build."""
+    return _PART.sub(lambda part: PARTS[part[1]](part[2]), markdown)
 
 
 def on_page_content(html: str, **_: Any) -> str:

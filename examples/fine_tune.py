@@ -5,6 +5,14 @@
 
 Without a model it makes a tiny random one, which runs on any CPU in seconds. A model is a folder or a name on the hub;
 the text is one file, whose last tenth is held out. Needs accelerate, as transformers' Trainer does.
+
+Prints, on the tiny model, beside the Trainer's own lines:
+
+    loss, dense       0.788
+    loss, pruned      0.800
+    loss, fine-tuned  0.718
+    0 of 14 layers broken; 40,960 pruned weights, 20,480 groups of 2:4
+    0 of 14 layers broken; 40,960 pruned weights, 20,480 groups of 2:4
 """
 
 import argparse

@@ -1,6 +1,11 @@
 """Prune one matrix: a warm start, the refinement of its mask, and what each costs in output error.
 
-python examples/prune_a_layer.py
+    python examples/prune_a_layer.py
+
+Prints:
+
+    2:4: error 4.338e+06 by Wanda, 2.562e+06 after 3,538 swaps
+    128 of 128 rows are at a 1-swap optimum
 """
 
 import torch

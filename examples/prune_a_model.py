@@ -3,6 +3,21 @@
     python examples/prune_a_model.py MODEL TEXT OUT
 
 MODEL is a folder or a name on the hub, TEXT a UTF-8 file to calibrate on, OUT a new folder.
+
+Prints, on a tiny random model:
+
+    14 layers
+              weights  kept  error_before  error_after seconds reduction
+    kind
+    q_proj      2,048 1,024          1017        92.76     0.0     90.9%
+    k_proj      1,024   512         506.3        51.53     0.0     89.8%
+    v_proj      1,024   512         539.2        52.71     0.0     90.2%
+    o_proj      2,048 1,024         268.9        15.36     0.0     94.3%
+    gate_proj   3,072 1,536          1965        255.5     0.0     87.0%
+    up_proj     3,072 1,536          1804        202.1     0.0     88.8%
+    down_proj   3,072 1,536         212.2        52.59     0.0     75.2%
+    all        15,360 7,680          6312        722.5     0.1     88.6%
+    most of its output is lost in model.layers.1.mlp.gate_proj, model.layers.1.self_attn.k_proj, ...
 """
 
 import sys

@@ -1,6 +1,8 @@
 """Change the grid of a project and run it: what is up to date is not run again.
 
-python examples/run_a_grid.py          in the folder of params.yaml
+    python examples/run_a_grid.py          # in the folder of params.yaml
+
+Prints the stages as they run, then the main figures: a line for the dense model, and one for each cell at 1:4.
 """
 
 import subprocess

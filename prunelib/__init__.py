@@ -23,6 +23,7 @@ __version__ = "0.2.0.dev0"
 
 __all__ = [
     "ADMM",
+    "ALPS",
     "RIA",
     "BlockMoves",
     "Chain",
@@ -51,6 +52,7 @@ __all__ = [
     "Verification",
     "Wanda",
     "admm",
+    "alps",
     "apply_masks",
     "block_moves",
     "dsnot",

@@ -28,6 +28,8 @@ from prunelib.pruning.in_memory import prune as prune
 from prunelib.pruning.result import PruningResult as PruningResult
 from prunelib.refiners.admm import ADMM as ADMM
 from prunelib.refiners.admm import admm as admm
+from prunelib.refiners.alps import ALPS as ALPS
+from prunelib.refiners.alps import alps as alps
 from prunelib.refiners.block_moves import BlockMoves as BlockMoves
 from prunelib.refiners.block_moves import block_moves as block_moves
 from prunelib.refiners.dsnot import DSnoT as DSnoT

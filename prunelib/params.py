@@ -45,7 +45,14 @@ if TYPE_CHECKING:
 class Grid(Settings):
     """The cells to run: the product of models, calibration seeds, patterns, warm starts and refiners.
 
-    ``texts`` are fetched, and perplexity is measured on them.
+    Attributes
+    ----------
+    models, patterns, warmstarts, refiners
+        Names of entries in the sections of the same names.
+    seeds
+        Seeds of the draw of calibration windows; with several, reports show mean and spread.
+    texts
+        Names of the texts that are fetched, and that perplexity is measured on.
     """
 
     models: Names

@@ -11,10 +11,10 @@ import torch
 from ruamel.yaml import YAML
 
 import prunelib
+from prunelib.calibration.artifact import read_origin
 from prunelib.cell import Cell
 from prunelib.errors import ParamsError
 from prunelib.params import Params, known_name, load_params
-from prunelib.runtime import store
 from prunelib.runtime.code import code_identity
 from prunelib.runtime.console import one_line
 from prunelib.runtime.machine import machine
@@ -102,16 +102,15 @@ def methods(params: Params, cell: Cell) -> dict[str, Any]:
 
 
 def made_from(params: Params, cell: Cell) -> dict[str, Any]:
-    """Return the expected provenance of a cell's refined masks: the model, the calibration tokens and the methods.
+    """Return the expected provenance of a cell's refined masks: the model, its calibration and the methods.
 
     Raises
     ------
     ArtifactError
         If the model or its calibration tokens are missing or damaged.
     """
-    tokens = store.read_provenance(calibration_folder(cell) / "tokens.safetensors", "tokens")
-    origin = {"model": model_identity(model_folder(cell.model)), "tokens": tokens["sha256"]}
-    return {**origin, **methods(params, cell)}
+    origin = read_origin(calibration_folder(cell))
+    return {**origin, "model": model_identity(model_folder(cell.model)), **methods(params, cell)}
 
 
 def evaluated(params: Params, cell: Cell) -> dict[str, Any]:

@@ -1,19 +1,22 @@
 """Draw the calibration windows of a model and accumulate the Gram matrices of its layers over them."""
 
-from prunelib import workflow
-from prunelib.calibration.shards import ShardCalibration, calibrate_in_shards
-from prunelib.calibration.windows import bos_of, check_texts, draw, tokenizer_identity
-from prunelib.cell import Cell
-from prunelib.model.agreement import check_blockwise
-from prunelib.model.layers import LayerIndex, dense_by_reason, require_coverage
-from prunelib.model.structure import check_length, find_layers, load_model, load_tokenizer
-from prunelib.params import Params
-from prunelib.planning.checks import require_capacity_to_calibrate, require_patterns_that_fit
-from prunelib.runtime.progress import meter, note
-from prunelib.runtime.resume import resumable
-from prunelib.runtime.store import publish
-from prunelib.sources.documents import read_documents
-from prunelib.sources.provenance import model_identity, text_identity
+from prunelib.runtime.console import one_line
+
+with one_line():  # an interrupt of the imports, which take seconds
+    from prunelib import workflow
+    from prunelib.calibration.shards import ShardCalibration, calibrate_in_shards
+    from prunelib.calibration.windows import bos_of, check_texts, draw, tokenizer_identity
+    from prunelib.cell import Cell
+    from prunelib.model.agreement import check_blockwise
+    from prunelib.model.layers import LayerIndex, dense_by_reason, require_coverage
+    from prunelib.model.structure import check_length, find_layers, load_model, load_tokenizer
+    from prunelib.params import Params
+    from prunelib.planning.checks import require_capacity_to_calibrate, require_patterns_that_fit
+    from prunelib.runtime.progress import meter, note
+    from prunelib.runtime.resume import resumable
+    from prunelib.runtime.store import publish
+    from prunelib.sources.documents import read_documents
+    from prunelib.sources.provenance import model_identity, text_identity
 
 
 def calibrate(params: Params, model: str, seed: int) -> None:

@@ -4,9 +4,12 @@ Every other stage depends on this one: DVC puts names of params.yaml into comman
 outputs before the stage itself could refuse. What is written is always the same, so that no other stage reruns for it.
 """
 
-from prunelib import workflow
-from prunelib.params import Params
-from prunelib.runtime import store
+from prunelib.runtime.console import one_line
+
+with one_line():  # an interrupt of the imports, which take seconds
+    from prunelib import workflow
+    from prunelib.params import Params
+    from prunelib.runtime import store
 
 
 def check(params: Params) -> None:

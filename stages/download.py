@@ -1,10 +1,13 @@
 """Fetch an input of the grid: a model, a text, or, without a name, the items of the zero-shot tasks."""
 
-from prunelib import workflow
-from prunelib.errors import ParamsError
-from prunelib.params import Params
-from prunelib.runtime import store
-from prunelib.sources import fetch_model, fetch_tasks, fetch_text
+from prunelib.runtime.console import one_line
+
+with one_line():  # an interrupt of the imports, which take seconds
+    from prunelib import workflow
+    from prunelib.errors import ParamsError
+    from prunelib.params import Params
+    from prunelib.runtime import store
+    from prunelib.sources import fetch_model, fetch_tasks, fetch_text
 
 
 def download(params: Params, model: str | None = None, text: str | None = None) -> None:

@@ -1,20 +1,23 @@
 """Evaluate a pruned model, or the dense one with only --model: perplexity, zero-shot tasks, sparsity, pruning error."""
 
-from prunelib import workflow
-from prunelib.calibration.windows import bos_of, tokenizer_identity
-from prunelib.cell import Cell
-from prunelib.evaluation.held_out import held_out_texts, held_out_windows
-from prunelib.evaluation.parts import Evaluation, evaluate_parts
-from prunelib.evaluation.pruned import mean_errors
-from prunelib.evaluation.zeroshot import check_tasks
-from prunelib.masks.pruned import pruned_identity
-from prunelib.model.structure import load_tokenizer
-from prunelib.params import Params
-from prunelib.planning.checks import require_capacity_to_evaluate
-from prunelib.records import CellResult, read_layers, write_cell
-from prunelib.runtime.machine import machine
-from prunelib.runtime.progress import meter
-from prunelib.runtime.resume import resumable
+from prunelib.runtime.console import one_line
+
+with one_line():  # an interrupt of the imports, which take seconds
+    from prunelib import workflow
+    from prunelib.calibration.windows import bos_of, tokenizer_identity
+    from prunelib.cell import Cell
+    from prunelib.evaluation.held_out import held_out_texts, held_out_windows
+    from prunelib.evaluation.parts import Evaluation, evaluate_parts
+    from prunelib.evaluation.pruned import mean_errors
+    from prunelib.evaluation.zeroshot import check_tasks
+    from prunelib.masks.pruned import pruned_identity
+    from prunelib.model.structure import load_tokenizer
+    from prunelib.params import Params
+    from prunelib.planning.checks import require_capacity_to_evaluate
+    from prunelib.records import CellResult, read_layers, write_cell
+    from prunelib.runtime.machine import machine
+    from prunelib.runtime.progress import meter
+    from prunelib.runtime.resume import resumable
 
 
 def evaluate(

@@ -2,25 +2,28 @@
 
 from functools import partial
 
-import torch
+from prunelib.runtime.console import one_line
 
-from prunelib import workflow
-from prunelib.calibration.artifact import Calibration
-from prunelib.cell import Cell
-from prunelib.masks.pruned import merge_pruned, write_pruned
-from prunelib.model.weights import read_weight
-from prunelib.params import Params
-from prunelib.planning.checks import require_capacity_to_refine
-from prunelib.pruning.chains import steps_of
-from prunelib.pruning.refinement import FinishedBlocks, cost_of
-from prunelib.pruning.warm_up import warm_up
-from prunelib.pruning.whole_model import ModelRefinement
-from prunelib.records import Timing, write_layers, write_timing
-from prunelib.runtime.machine import machine
-from prunelib.runtime.progress import meter, note
-from prunelib.runtime.resume import resumable
-from prunelib.runtime.store import sha256_file
-from prunelib.sources.provenance import model_identity
+with one_line():  # an interrupt of the imports, which take seconds
+    import torch
+
+    from prunelib import workflow
+    from prunelib.calibration.artifact import Calibration
+    from prunelib.cell import Cell
+    from prunelib.masks.pruned import merge_pruned, write_pruned
+    from prunelib.model.weights import read_weight
+    from prunelib.params import Params
+    from prunelib.planning.checks import require_capacity_to_refine
+    from prunelib.pruning.chains import steps_of
+    from prunelib.pruning.refinement import FinishedBlocks, cost_of
+    from prunelib.pruning.warm_up import warm_up
+    from prunelib.pruning.whole_model import ModelRefinement
+    from prunelib.records import Timing, write_layers, write_timing
+    from prunelib.runtime.machine import machine
+    from prunelib.runtime.progress import meter, note
+    from prunelib.runtime.resume import resumable
+    from prunelib.runtime.store import sha256_file
+    from prunelib.sources.provenance import model_identity
 
 
 def refine(params: Params, model: str, seed: int, pattern: str, warmstart: str, refiner: str) -> None:

@@ -4,10 +4,13 @@ Methods and origins are read from params.yaml but are not params of this stage, 
 rerun it. A changed method changes results and so reruns it; a changed attribution alone appears in the next report.
 """
 
-from prunelib import workflow
-from prunelib.params import Params
-from prunelib.reporting import write_report
-from prunelib.reporting.collect import collect
+from prunelib.runtime.console import one_line
+
+with one_line():  # an interrupt of the imports, which take seconds
+    from prunelib import workflow
+    from prunelib.params import Params
+    from prunelib.reporting import write_report
+    from prunelib.reporting.collect import collect
 
 
 def report(params: Params, comparison: str | None = None) -> None:

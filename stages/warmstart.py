@@ -1,15 +1,18 @@
 """Choose the weights to keep: score every weight of a model and keep the highest in each group of the pattern."""
 
-import torch
+from prunelib.runtime.console import one_line
 
-from prunelib import workflow
-from prunelib.calibration.artifact import Calibration
-from prunelib.cell import Cell
-from prunelib.masks.packed import write_masks
-from prunelib.params import Params
-from prunelib.pruning.warmstart import warmstart_masks
-from prunelib.runtime.machine import machine
-from prunelib.sources.provenance import model_identity
+with one_line():  # an interrupt of the imports, which take seconds
+    import torch
+
+    from prunelib import workflow
+    from prunelib.calibration.artifact import Calibration
+    from prunelib.cell import Cell
+    from prunelib.masks.packed import write_masks
+    from prunelib.params import Params
+    from prunelib.pruning.warmstart import warmstart_masks
+    from prunelib.runtime.machine import machine
+    from prunelib.sources.provenance import model_identity
 
 
 def choose(params: Params, model: str, seed: int, pattern: str, warmstart: str) -> None:

@@ -4,15 +4,19 @@ import json
 import shutil
 
 import pytest
+import torch
 from pipeline_project import ROOT, Project
 from ruamel.yaml import YAML
 
+from prunelib import read_masks
 from prunelib.calibration.windows import tokenize
 from prunelib.evaluation.held_out import held_out_texts, held_out_windows
-from prunelib.model.structure import load_tokenizer
+from prunelib.model.structure import load_model, load_tokenizer
 from prunelib.params import load_params
+from prunelib.pruning.in_memory import prune
 from prunelib.records import read_layers
 from prunelib.runtime.machine import available_cores
+from prunelib.runtime.store import read_provenance
 from prunelib.sources.documents import read_documents
 
 pytestmark = pytest.mark.e2e
@@ -79,6 +83,30 @@ def test_every_row_of_every_matrix_is_at_its_optimum(finished):
         assert layer.optimal_rows == layer.rows
         assert layer.loss_after < layer.loss_before < layer.energy
         assert layer.kept == layer.rows * (layer.inputs - int(layer.inputs * 3 / 5))
+
+
+def test_the_call_gives_the_masks_of_the_stages(finished):
+    params, artifacts = load_params(finished.folder / "params.yaml"), finished.folder / "artifacts"
+    folder, calibration = artifacts / "models" / "smollm2_135m", params.calibration
+    documents = [document.text for document in read_documents(artifacts / "texts" / calibration.text, "calibration")]
+    result = prune(
+        load_model(folder, params.models["smollm2_135m"].dtype, "cpu"),
+        load_tokenizer(folder),
+        documents,
+        params.patterns["row60"],
+        params.warmstarts["wanda"],
+        params.refiners["swaps"],
+        samples=calibration.samples,
+        length=calibration.length,
+        batch=calibration.batch,
+        progress=False,
+    )
+    refined = artifacts / "refined" / "smollm2_135m" / "0" / "row60-wanda-swaps" / "masks.safetensors"
+    expected = read_masks(refined)
+    assert result.masks.keys() == expected.keys()
+    assert all(torch.equal(mask, expected[layer]) for layer, mask in result.masks.items())
+    made_from = read_provenance(refined, "mask")
+    assert result.provenance.items() <= made_from.items()
 
 
 def test_the_text_that_is_evaluated_shares_no_passage_with_any_calibration_document(finished):

@@ -1,10 +1,12 @@
 """Every example runs through, as its first lines say."""
 
+import ast
 import os
 import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -31,9 +33,20 @@ def run(name, folder, *words):
     return done.stdout
 
 
-@pytest.mark.parametrize("name", ["prune_a_layer.py", "write_a_refiner.py"])
-def test_an_example_of_one_layer_runs(name, tmp_path):
-    assert "error" in run(name, tmp_path)
+ALONE = ["prune_a_layer.py", *sorted(path.name for path in EXAMPLES.glob("write_a_*.py"))]
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_an_example_prints_what_its_head_shows(name, tmp_path):
+    head = ast.get_docstring(ast.parse((EXAMPLES / name).read_text(encoding="utf-8")))
+    shown = textwrap.dedent(head.partition("Prints:\n\n")[2]).strip()
+    assert shown
+    assert but_for_numbers(run(name, tmp_path).strip()) == but_for_numbers(shown)
+
+
+def but_for_numbers(text):
+    """A text without its numbers, whose last digits depend on the machine."""
+    return re.sub(r"\d[\d.,]*(e[+-]\d+)?", "#", text)
 
 
 def test_a_model_in_a_folder_is_pruned_and_saved(tmp_path):
@@ -47,12 +60,16 @@ def test_a_model_in_a_folder_is_pruned_and_saved(tmp_path):
     assert (tmp_path / "out" / "masks" / "masks.safetensors").is_file()
 
 
-def test_the_example_of_a_refiner_is_found_in_the_folder_of_refiners(tmp_path):
+@pytest.mark.parametrize(
+    ("example", "module"),
+    [("write_a_refiner.py", "refiners/first_swap.py"), ("write_a_warmstart.py", "warmstarts/tempered.py")],
+)
+def test_the_example_of_a_method_is_found_in_the_folder_of_methods(example, module, tmp_path):
     shutil.copytree(ROOT / "prunelib", tmp_path / "prunelib", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(EXAMPLES / "write_a_refiner.py", tmp_path / "prunelib" / "refiners" / "first_swap.py")
+    shutil.copy(EXAMPLES / example, tmp_path / "prunelib" / module)
     words = [sys.executable, "-m", "prunelib", "methods"]
     done = subprocess.run(words, cwd=tmp_path, text=True, capture_output=True, check=True)
-    assert "`first_swap`" in done.stdout
+    assert f"`{Path(module).stem}`" in done.stdout
 
 
 @pytest.mark.slow

@@ -36,7 +36,7 @@ CALLS = {  # each public function of tensors, and the arguments that it takes
     ),
     "sparsefw": (("weight", "gram", "mask"), lambda t: prunelib.sparsefw(t["weight"], t["gram"], t["mask"], PATTERN)),
 }
-PATTERNS = dict.fromkeys(("admm", "least_squares", "refit_swaps", "sparsegpt_update", "dsnot"), PATTERN)
+PATTERNS = dict.fromkeys(("admm", "alps", "least_squares", "refit_swaps", "sparsegpt_update", "dsnot"), PATTERN)
 PATTERNS |= {"block_moves": NOfM(keep=4, group=8), "row_exchange": PerLayer(sparsity=0.5)}  # the mask fits these, too
 
 

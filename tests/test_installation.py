@@ -140,8 +140,8 @@ ABSENT = {"triton"} - {canonicalize_name(each.name) for each in importlib.metada
 
 
 @pytest.mark.slow
-def test_the_bare_wheel_runs_the_example_of_the_readme(bare, tmp_path):
-    _, example = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), flags=re.DOTALL)
+def test_the_bare_wheel_runs_the_example_of_a_layer(bare, tmp_path):
+    example = (ROOT / "examples" / "prune_a_layer.py").read_text("utf-8")
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     found, status = run(bare, "-W", "error", "-c", example, cwd=tmp_path, env=environment)
     assert status == 0, found

@@ -70,6 +70,7 @@ def test_every_whole_number_has_an_upper_bound():
         *(f"refiners.sparseswaps.{name}" for name in ("max_swaps", "damping", "early_stopping_interval")),
         *(f"refiners.sparsefw.{name}" for name in ("iterations", "damping")),
         *(f"refiners.admm.{name}" for name in ("iterations", "schedule", "rho", "damping")),
+        *(f"refiners.alps.{name}" for name in ("iterations", "rho", "damping", "refit_iterations")),
         *(f"refiners.least_squares.{name}" for name in ("iterations", "damping")),
         "refiners.refit_swaps.damping",
         "refiners.sparsegpt_update.damping",
@@ -125,7 +126,7 @@ def test_refiners_end_at_the_highest_damping(name):
     assert refined.loss_after.isfinite().all()
 
 
-@pytest.mark.parametrize("name", sorted(set(DAMPED) - {"admm", "sparsegpt_update"}))  # both in float64
+@pytest.mark.parametrize("name", sorted(set(DAMPED) - {"admm", "alps", "sparsegpt_update"}))  # all in float64
 def test_damping_that_float32_cannot_hold_is_refused(name):
     weight, gram, pattern = problem()
     mask, gram = select(wanda(weight, gram), pattern), gram * (1e33 / gram.diagonal().mean())

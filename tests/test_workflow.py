@@ -82,7 +82,8 @@ def calibrated(tmp_path, monkeypatch):
     model = {"checksums": {}, "sha256": "of the model"}
     store.write_record(workflow.model_folder("smollm2_135m") / "provenance.json", "model", model)
     tokens = torch.tensor([[1, 2]], dtype=torch.int32)
-    return write_tokens(workflow.calibration_folder(CELL), tokens, tokens[:0], {"model": "of the model"})
+    drawn_from = {"model": "of the model", "settings": load_params(ROOT / "params.yaml").calibration.model_dump()}
+    return write_tokens(workflow.calibration_folder(CELL), tokens, tokens[:0], drawn_from)
 
 
 def test_masks_of_other_calibration_tokens_are_refused(calibrated):
@@ -91,6 +92,7 @@ def test_masks_of_other_calibration_tokens_are_refused(calibrated):
     assert expected == {
         "model": "of the model",
         "tokens": calibrated,
+        "calibration": {"inputs": "dense", "batch": 4, "shards": 1, "min_tokens": 64},
         "pattern": {"kind": "n_of_m", "keep": 2, "group": 4},
         "warmstart": {"method": "ria", "exponent": 0.5},
         "refiner": params.refiners["swaps"].model_dump(mode="json"),

@@ -69,7 +69,7 @@ def main() -> None:
     def calibrate() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             parts, folder = (windows, windows[:0]), Path(scratch, "calibration")
-            write_tokens(folder, *parts, {"model": ""})
+            write_tokens(folder, *parts, {"model": "", "settings": settings.model_dump()})
             assembly = Assembly(folder, arguments.model, index, settings)
             calibrate_model(model, index, parts, settings, assembly, Path(scratch))
             assembly.finish()

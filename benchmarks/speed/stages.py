@@ -1,7 +1,8 @@
-"""Seconds and peak memory of every stage: for the default model, and for one of 1B shape with random weights.
+"""Seconds, those spent on checksums, and peak memory of every stage.
 
     python benchmarks/speed/stages.py [--hidden 2048] [--blocks 16]
 
+For the default model, and for one of 1B shape with random weights.
 Needs ``dvc repro`` to have run: texts, tasks and the tokenizer are what it fetched. Works in scratch/stages, on one
 cell: the default settings and swaps to the optimum for the default model; for the large one, a Llama with SmolLM2's
 vocabulary in bfloat16, 16 windows of 512 tokens and one best swap a row. Also the seconds that ``plan`` takes for the
@@ -31,6 +32,7 @@ from record import write_results
 
 PROJECT = Path.cwd()
 COPY = PROJECT / "scratch" / "stages"
+TIMED = Path(__file__).resolve().parents[1] / "support" / "timed_checksums.py"
 DEFAULT, LARGE = "smollm2_135m", "large"
 REFINERS = {DEFAULT: "swaps", LARGE: "swaps_t1"}
 
@@ -55,6 +57,7 @@ def prepare(hidden: int, blocks: int) -> int:
     shutil.rmtree(COPY, ignore_errors=True)
     for name in ("stages", "prunelib"):
         shutil.copytree(PROJECT / name, COPY / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(PROJECT / "dvc.yaml", COPY)
     for name in ("texts", "tasks"):
         shutil.copytree(PROJECT / "artifacts" / name, COPY / "artifacts" / name, copy_function=os.link)
     with ProcessPoolExecutor(1, get_context("spawn")) as apart:  # a process passes its own peak on to its children
@@ -101,6 +104,13 @@ def run(*words: str) -> dict[str, float]:
     return {"seconds": time.perf_counter() - started, "peak_bytes": 1024 * usage.ru_maxrss}
 
 
+def run_stage(*words: str) -> dict[str, float]:
+    """As :func:`run`, and the seconds spent on checksums."""
+    spent = COPY / "checksums.txt"
+    figures = run(str(TIMED), str(spent), *words)
+    return {**figures, "checksum_seconds": float(spent.read_text())}
+
+
 def main() -> None:
     """Run, print, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -113,10 +123,10 @@ def main() -> None:
     records = []
     for model in (DEFAULT, LARGE):
         write_params(model)
-        records += [{"model": model, "stage": stage, **run(*words)} for stage, words in stages(model).items()]
-    table = Table("model", "stage", "seconds", "peak, GB")
+        records += [{"model": model, "stage": stage, **run_stage(*words)} for stage, words in stages(model).items()]
+    table = Table("model", "stage", "seconds", "checksums, s", "peak, GB")
     for record in records:
-        figures = (f"{record['seconds']:.0f}", f"{record['peak_bytes'] / 1e9:.2f}")
+        figures = (f"{record['seconds']:.0f}", f"{record['checksum_seconds']:.2f}", f"{record['peak_bytes'] / 1e9:.2f}")
         table.add_row(record["model"], record["stage"], *figures)
     console = Console(width=100)
     console.print(table, f"large: {weights / 1e9:.2f} billion weights, planned in {plan_seconds:.2f} s", sep="\n")

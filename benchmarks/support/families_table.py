@@ -1,10 +1,11 @@
-"""What README.md and benchmarks/README.md say of the families, from benchmarks/results/families.json."""
+"""What the page on models and benchmarks/README.md say of the families, from benchmarks/results/families.json."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+PAGE = "docs/pages/how-to/model.md"
 START, END = "<!-- families -->\n", "<!-- /families -->"
 
 
@@ -14,7 +15,7 @@ def shown_in(text: str) -> str:
 
 
 def names(results: Mapping[str, Any]) -> str:
-    """Return the list for README.md: the families by what becomes of them."""
+    """Return the list for the page on models: the families by what becomes of them."""
     families = results["families"]
     whole, partly = (_right(families, uncovered) for uncovered in (False, True))
     refused = [each["family"] for each in families if each["outcome"] == "refused"]
@@ -49,7 +50,7 @@ def table(results: Mapping[str, Any]) -> str:
 
 def write(results: Mapping[str, Any]) -> None:
     """Put both between the markers of their files."""
-    for name, content in {"README.md": names(results), "benchmarks/README.md": table(results)}.items():
+    for name, content in {PAGE: names(results), "benchmarks/README.md": table(results)}.items():
         text = (ROOT / name).read_text(encoding="utf-8")
         replaced = text.replace(f"{START}{shown_in(text)}{END}", f"{START}{content}{END}")
         (ROOT / name).write_text(replaced, encoding="utf-8")

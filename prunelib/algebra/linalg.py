@@ -67,6 +67,22 @@ def inverse(matrix: torch.Tensor) -> torch.Tensor:
         return torch.cholesky_inverse(_cholesky(matrix)).contiguous()
 
 
+def eigen(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the eigenvalues (n,), ascending, and eigenvectors (n, n), in columns, of a symmetric matrix (n, n).
+
+    Raises
+    ------
+    NumericalError
+        If LAPACK does not find them.
+    """
+    try:
+        with _one_thread():
+            values, vectors = torch.linalg.eigh(matrix)
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+        raise NumericalError("gram: its eigenvalues are not found, expected a sum of x x^T") from error
+    return values, vectors
+
+
 def inverse_factor(matrix: torch.Tensor) -> torch.Tensor:
     """Return the upper triangular U with U^T U = A^-1, for a symmetric positive definite A (n, n).
 

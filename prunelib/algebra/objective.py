@@ -50,6 +50,12 @@ def pruning_error(weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor) 
     ------
     NumericalError
         As :func:`row_losses`.
+
+    Examples
+    --------
+    >>> weight, mask = torch.tensor([[3.0, 1.0]]), torch.tensor([[True, False]])
+    >>> prunelib.pruning_error(weight, torch.eye(2), mask)
+    1.0
     """
     return float(row_losses(weight, gram, mask).sum())
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from prunelib.calibration.settings import CalibrationInputs
+from prunelib.calibration.settings import ACCUMULATION, CalibrationInputs
 from prunelib.calibration.statistics import BlockStatistics, InputStatistics
 from prunelib.errors import ArtifactError, NumericalError
 from prunelib.methods.contract import ExtraInputs
@@ -37,7 +37,7 @@ class Calibration:
     energies
         ||W X||^2 by layer name; empty with sequential calibration inputs.
     provenance
-        The hashes of the model and the tokens.
+        As :func:`read_origin`.
     settings
         Those of :class:`prunelib.calibration.settings.CalibrationSettings`, and the seed. There are Gram matrices only
         if all cells share the inputs.
@@ -46,7 +46,7 @@ class Calibration:
     folder: Path
     index: LayerIndex
     energies: Mapping[str, float]
-    provenance: Mapping[str, str]
+    provenance: Mapping[str, Any]
     settings: Mapping[str, Any]
 
     @classmethod
@@ -60,7 +60,7 @@ class Calibration:
         """
         tokens = store.read_provenance(folder / _TOKENS, "tokens")
         store.expect_provenance(folder / _TOKENS, tokens, {"model": model_sha})
-        provenance = {"model": model_sha, "tokens": tokens["sha256"]}
+        provenance = _origin(tokens)
         index = read_index(folder / "layers.json", model_sha)
         settings = tokens["settings"]
         measured = [layer.name for layer in index.layers] if CalibrationInputs(settings["inputs"]).shared else []
@@ -161,19 +161,25 @@ def read_windows(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     return tokens["input_ids"], tokens["held_out_ids"]
 
 
-def read_origin(folder: Path) -> dict[str, str]:
-    """Return the identities of the ``model`` and the ``tokens`` of a calibration whose tokens are written.
+def read_origin(folder: Path) -> dict[str, Any]:
+    """Return what determines the Gram matrices of a calibration whose tokens are written.
+
+    The identities of the ``model`` and the ``tokens``, and under ``calibration`` the settings :data:`ACCUMULATION`.
 
     Raises
     ------
     ArtifactError
         If their file is missing or damaged.
     """
-    tokens = store.read_provenance(folder / _TOKENS, "tokens")
-    return {"model": tokens["model"], "tokens": tokens["sha256"]}
+    return _origin(store.read_provenance(folder / _TOKENS, "tokens"))
 
 
-def write_layers(folder: Path, index: LayerIndex, energies: Mapping[str, float], provenance: Mapping[str, str]) -> None:
+def _origin(tokens: Mapping[str, Any]) -> dict[str, Any]:
+    accumulation = {key: tokens["settings"][key] for key in ACCUMULATION}
+    return {"model": tokens["model"], "tokens": tokens["sha256"], "calibration": accumulation}
+
+
+def write_layers(folder: Path, index: LayerIndex, energies: Mapping[str, float], provenance: Mapping[str, Any]) -> None:
     """Write the layer index, and ||W X||^2 by layer name; ``provenance`` contains the identities of model and tokens.
 
     Raises
@@ -247,7 +253,7 @@ def _count(name: str, header: Mapping[str, Any]) -> int:
     return int(header["held_out_count" if name.endswith(_HELD_OUT) else "count"])
 
 
-def _read_energies(folder: Path, layers: Sequence[str], provenance: Mapping[str, str]) -> dict[str, float]:
+def _read_energies(folder: Path, layers: Sequence[str], provenance: Mapping[str, Any]) -> dict[str, float]:
     path = folder / _ENERGIES
     header = store.read_record(path, "energies")
     energies: dict[str, float] = header.pop("energies", {})

@@ -26,6 +26,12 @@ def gram_matrix(inputs: torch.Tensor) -> torch.Tensor:
     torch.Tensor
         (d, d) float32, exactly symmetric: the sum over tokens of x x^T.
 
+    Examples
+    --------
+    >>> prunelib.gram_matrix(torch.tensor([[1.0, 2.0], [0.0, 1.0]]))
+    tensor([[1., 2.],
+            [2., 5.]])
+
     Raises
     ------
     NumericalError

@@ -28,6 +28,10 @@ class CalibrationInputs(StrEnum):
         return self is CalibrationInputs.DENSE
 
 
+ACCUMULATION = ("inputs", "batch", "shards", "min_tokens")
+"""The settings that determine the Gram matrices of a model over given tokens; all others determine the tokens."""
+
+
 class CalibrationSettings(Settings):
     """The data that the Gram matrices are computed from.
 

@@ -17,7 +17,7 @@ from prunelib.model.structure import dtype_of, find_layers, load_model
 from prunelib.runtime import store
 from prunelib.sources.provenance import computed_identity
 
-_MADE_FROM = ("tokens", "pattern", "warmstart", "refiner")
+_MADE_FROM = ("tokens", "calibration", "pattern", "warmstart", "refiner")
 
 
 def apply(folder: Path, masks: Path, target: Path) -> None:

@@ -21,11 +21,12 @@ def table() -> str:
     lines = [_line(_HEADINGS), "|" + "---|" * len(_HEADINGS)]
     for kind, package in _KINDS.items():
         for index, (name, method) in enumerate(registry.methods(package).items()):
-            lines.append(_line(("" if index else kind, f"`{name}`", *_described(method))))
+            lines.append(_line(("" if index else kind, f"`{name}`", *described(method))))
     return "\n".join(lines) + "\n"
 
 
-def _described(method: Method[Any]) -> tuple[str, ...]:
+def described(method: Method[Any]) -> tuple[str, ...]:
+    """Return what a method does, its patterns, whether it updates kept weights, and its source."""
     kinds = [example.kind for example in EXAMPLES if method.supports(example)]
     patterns = "all" if len(kinds) == len(EXAMPLES) else ", ".join(f"`{kind}`" for kind in kinds)
     updates = isinstance(method, Refiner) and method.updates_weights

@@ -27,7 +27,7 @@ def model_card(
     name
         Name of the dense model.
     made_from
-        Settings of ``pattern``, ``warmstart`` and ``refiner``.
+        Settings of ``calibration``, ``pattern``, ``warmstart`` and ``refiner``.
     dense, pruned
         Figures of the dense and of the pruned model; None: not measured.
     origin
@@ -44,7 +44,7 @@ def model_card(
         license_name=origin.licence.get("license_name"),
         license_link=origin.licence.get("license_link"),
     )
-    settings = json.dumps({key: made_from[key] for key in ("pattern", "warmstart", "refiner")}, indent=2)
+    settings = json.dumps({key: made_from[key] for key in ("calibration", "pattern", "warmstart", "refiner")}, indent=2)
     return "\n".join(
         [
             f"---\n{data.to_yaml()}\n---\n",
@@ -56,7 +56,7 @@ def model_card(
             *_figures(dense, pruned),
             "```python\nfrom transformers import AutoModelForCausalLM\n",
             'model = AutoModelForCausalLM.from_pretrained("this folder")\n```\n',
-            "Sparse weights make a model smaller to store, not faster by themselves.\n",
+            "The files are as large as the dense model's: zeros save space only when packed.\n",
         ]
     )
 

@@ -251,6 +251,13 @@ def parse_pattern(text: str) -> Pattern:
     ------
     PatternError
         If the text is none of these, or a number in it is out of range.
+
+    Examples
+    --------
+    >>> prunelib.parse_pattern("2:4")
+    NOfM(kind='n_of_m', keep=2, group=4)
+    >>> prunelib.parse_pattern("60%").label
+    '60% per row'
     """
     try:
         for example in EXAMPLES if isinstance(text, str) else ():
@@ -300,6 +307,11 @@ def select(scores: torch.Tensor, pattern: Pattern) -> torch.Tensor:
         If the scores are no matrix of real numbers, or one is NaN (it would sort last and be kept).
     PatternError
         If the pattern does not fit the number of inputs.
+
+    Examples
+    --------
+    >>> prunelib.select(torch.tensor([[1.0, 4.0, 2.0, 3.0]]), prunelib.NOfM(keep=2, group=4))
+    tensor([[False,  True, False,  True]])
     """
     scores = values("scores", scores)
     if scores.ndim != 2 or scores.shape[1] == 0:

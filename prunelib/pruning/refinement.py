@@ -63,7 +63,7 @@ class FinishedBlocks(FinishedParts[int, RefinedBlock]):
         The inputs from which all blocks are made.
     """
 
-    def __init__(self, folder: Path, provenance: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, provenance: Mapping[str, Any]) -> None:
         super().__init__(folder)
         self._provenance = provenance
 

@@ -73,6 +73,17 @@ def sparseswaps(
     ------
     ParamsError
         If ``early_stopping_interval`` is set and ``extra`` has no ``held_out_gram``.
+
+    Examples
+    --------
+    >>> weight, mask = torch.tensor([[2.0, 2.0, 1.0, 1.5]]), torch.tensor([[True, True, False, False]])
+    >>> inputs = torch.tensor([[1.0, -1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
+    >>> gram, pattern = prunelib.gram_matrix(inputs), prunelib.NOfM(keep=2, group=4)
+    >>> refined = prunelib.sparseswaps(weight, gram, mask, pattern)
+    >>> prunelib.pruning_error(weight, gram, refined.mask) <= prunelib.pruning_error(weight, gram, mask)
+    True
+    >>> bool(refined.optimal.all())
+    True
     """
     weight, gram = checked_layer(weight, gram)
     check_mask(mask, weight, pattern)

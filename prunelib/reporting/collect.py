@@ -118,7 +118,7 @@ def _read(params: Params, cell: Cell) -> CellReport:
     result, made_from = read_cell(workflow.result_file(cell), expected)
     if cell.pattern is None:
         return CellReport(result)
-    layers, origin = workflow.layers_file(cell), {key: made_from.get(key) for key in ("model", "tokens")}
+    layers, origin = workflow.layers_file(cell), {key: made_from.get(key) for key in ("model", "tokens", "calibration")}
     records = read_layers(layers, {**methods, **origin})
     return CellReport(result, records, read_timing(workflow.timing_file(cell), layers))
 

@@ -56,8 +56,9 @@ class KeepMasks(TrainerCallback):
 
     Examples
     --------
-    >>> Trainer(model, arguments, train_dataset=texts, callbacks=[prunelib.KeepMasks(result.masks)]).train()
-    >>> with prunelib.KeepMasks(result.masks).on(model):
+    >>> keep = prunelib.KeepMasks(result.masks)
+    >>> Trainer(model, arguments, train_dataset=texts, callbacks=[keep]).train()  # doctest: +SKIP
+    >>> with keep.on(model):
     ...     for batch in batches:
     ...         model(**batch).loss.backward()
     ...         optimizer.step()

@@ -18,7 +18,13 @@ _DEFAULT = Wanda()
 
 
 def wanda(weight: torch.Tensor, gram: torch.Tensor, settings: Wanda = _DEFAULT) -> torch.Tensor:
-    """Return |W_ij| sqrt(G_jj), (rows, inputs) float32, for weight (rows, inputs) and gram (inputs, inputs)."""
+    """Return |W_ij| sqrt(G_jj), (rows, inputs) float32, for weight (rows, inputs) and gram (inputs, inputs).
+
+    Examples
+    --------
+    >>> prunelib.wanda(torch.tensor([[3.0, -1.0]]), torch.diag(torch.tensor([1.0, 16.0])))
+    tensor([[3., 4.]])
+    """
     weight, gram = checked_shapes(weight, gram)
     return weight.float().abs() * gram.diagonal().float().sqrt()
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from prunelib.algebra.linalg import inverse, inverse_factor, product
+from prunelib.algebra.linalg import eigen, inverse, inverse_factor, product
 from prunelib.errors import NumericalError
 
 
@@ -31,6 +31,20 @@ def test_the_factor_is_upper_triangular_and_its_square_the_inverse(inputs):
     torch.testing.assert_close(inverse(H) @ H, torch.eye(inputs, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("inputs", [1, 2, 40])
+def test_eigenvectors_are_orthogonal_and_give_the_matrix_back(inputs):
+    _, H = matrices(1, inputs)
+    values, vectors = eigen(H)
+    assert (values.diff() >= 0).all()
+    torch.testing.assert_close(vectors.T @ vectors, torch.eye(inputs, dtype=torch.float64))
+    torch.testing.assert_close((vectors * values) @ vectors.T, H)
+
+
+def test_a_matrix_without_eigenvalues_is_refused():
+    with pytest.raises(NumericalError, match="eigenvalues"):
+        eigen(torch.full((3, 3), torch.nan))
+
+
 @pytest.mark.parametrize("invert", [inverse, inverse_factor])
 def test_what_is_not_positive_definite_is_refused(invert):
     with pytest.raises(NumericalError, match="not positive definite when damped"):
@@ -43,7 +57,7 @@ def test_the_number_of_threads_changes_no_bit(dtype):
     before, results = torch.get_num_threads(), []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        results.append((product(A, H), inverse(H), inverse_factor(H)))
+        results.append((product(A, H), inverse(H), inverse_factor(H), *eigen(H)))
         assert torch.get_num_threads() == threads
     torch.set_num_threads(before)
     for other in results[1:]:

@@ -25,7 +25,7 @@ def model(tmp_path_factory):
 def calibrate(model, scratch, windows=WINDOWS):
     tiny, folder, index = model
     settings, bar = CalibrationSettings(text="ours", samples=3, length=12, batch=2), Bar()
-    write_tokens(scratch / "calibration", *windows, {"model": "abc"})
+    write_tokens(scratch / "calibration", *windows, {"model": "abc", "settings": settings.model_dump()})
     assembly = Assembly(scratch / "calibration", folder, index, settings)
     calibrate_model(tiny, index, windows, settings, assembly, scratch, machine(), bar.advance)
     assembly.finish()

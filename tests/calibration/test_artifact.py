@@ -5,7 +5,8 @@ import torch
 from families import random_windows, save, tiny_model
 
 from prunelib import gram_matrix
-from prunelib.calibration.artifact import Calibration, write_grams, write_layers, write_tokens
+from prunelib.calibration.artifact import Calibration, read_origin, write_grams, write_layers, write_tokens
+from prunelib.calibration.settings import CalibrationSettings
 from prunelib.calibration.statistics import InputStatistics
 from prunelib.errors import ArtifactError, NumericalError
 from prunelib.model.structure import find_layers
@@ -15,6 +16,11 @@ GRAM = gram_matrix(torch.randn(40, 32))
 TOKENS = 9
 COUNTS = {"count": TOKENS, "held_out_count": 0}
 NONE = torch.empty(0, 8, dtype=torch.int32)
+
+
+def drawn_from(**settings):
+    settings = CalibrationSettings(text="t", samples=2, length=8, batch=1, **settings)
+    return {"model": "m", "settings": settings.model_dump()}
 
 
 def known(gram):
@@ -29,15 +35,14 @@ def index(tmp_path_factory):
 
 @pytest.fixture
 def written(tmp_path, index):
-    tokens = write_tokens(
-        tmp_path, random_windows(2, 8), NONE, {"model": "m", "settings": {"inputs": "dense", "samples": 2}}
-    )
+    write_tokens(tmp_path, random_windows(2, 8), NONE, drawn_from())
+    origin = read_origin(tmp_path)
     for block in range(index.blocks):
         widths = {reader.name: reader.inputs for reader in index.readers(block)}
         inputs = {name: known(gram_matrix(torch.randn(TOKENS, width))) for name, width in widths.items()}
-        write_grams(tmp_path, block, (inputs,), {"model": "m", "tokens": tokens, **COUNTS})
+        write_grams(tmp_path, block, (inputs,), {**origin, **COUNTS})
     energies = {layer.name: 1.0 for layer in index.layers}
-    write_layers(tmp_path, index, energies, {"model": "m", "tokens": tokens})
+    write_layers(tmp_path, index, energies, origin)
     return tmp_path
 
 
@@ -60,7 +65,7 @@ def test_its_identity_is_of_settings_and_of_gram_matrices(written, layer):
     first = calibration.identity()
     write_grams(written, 0, ({layer.gram: known(GRAM)},), {**calibration.provenance, **COUNTS})
     second = calibration.identity()
-    write_tokens(written, random_windows(2, 8), NONE, {"model": "m", "settings": {"inputs": "dense", "batch": 2}})
+    write_tokens(written, random_windows(2, 8), NONE, drawn_from(held_out_samples=1))
     assert len({first, second, Calibration.open(written, "m").identity()}) == 3
 
 
@@ -118,8 +123,7 @@ def test_energies_that_do_not_belong_are_refused(written, energies, message):
 
 
 def test_energies_of_other_layers_are_refused(written, index):
-    tokens = Calibration.open(written, "m").provenance["tokens"]
-    write_layers(written, index, {"other": 1.0}, {"model": "m", "tokens": tokens})
+    write_layers(written, index, {"other": 1.0}, read_origin(written))
     with pytest.raises(ArtifactError, match="its layers is"):
         Calibration.open(written, "m")
 

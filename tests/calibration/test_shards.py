@@ -15,7 +15,6 @@ from prunelib.model.structure import find_layers, load_model
 
 WINDOWS, HELD_OUT = random_windows(samples=7, length=12).split([5, 2])
 SETTINGS = CalibrationSettings(text="ours", samples=5, length=12, batch=2, held_out_samples=2)
-DRAWN_FROM = {"model": "abc", "settings": {"inputs": "dense"}}
 
 
 @pytest.fixture(scope="module", params=["llama", "mixtral"])
@@ -25,6 +24,10 @@ def model(request, tmp_path_factory):
     return folder, find_layers(load_model(folder, "float32", "cpu"), folder)
 
 
+def drawn_from(settings):
+    return {"model": "abc", "settings": settings.model_dump()}
+
+
 def calibrate(model, scratch, shards, windows=(WINDOWS, HELD_OUT), **changes):
     scratch.mkdir(exist_ok=True)
     folder, index = model
@@ -32,7 +35,7 @@ def calibrate(model, scratch, shards, windows=(WINDOWS, HELD_OUT), **changes):
     calibration = ShardCalibration(folder, "float32", index, settings, scratch)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*inputs of experts received fewer")
-        return calibrate_in_shards(calibration, windows, DRAWN_FROM, bar), bar.done
+        return calibrate_in_shards(calibration, windows, drawn_from(settings), bar), bar.done
 
 
 @pytest.mark.parametrize("shards", [2, 3, 5])
@@ -50,7 +53,8 @@ def test_shards_add_up_to_the_whole(model, tmp_path, shards, min_tokens):
                 torch.testing.assert_close(found[name].mean, statistics.mean, rtol=1e-4, atol=1e-5)
                 assert torch.equal(found[name].gram, found[name].gram.T)
     one, other = (Calibration.open(folder, "abc") for folder in (whole, added))
-    assert other.provenance == one.provenance
+    expected = {**one.provenance, "calibration": {**one.provenance["calibration"], "shards": shards}}
+    assert other.provenance == expected
     assert other.energies == pytest.approx(one.energies, rel=1e-5)
 
 
@@ -60,7 +64,7 @@ def test_experts_that_saw_few_tokens_are_named_and_pruned_as_if_independent(tmp_
     settings = SETTINGS.model_copy(update={"min_tokens": 20})
     calibration = ShardCalibration(folder, "float32", index, settings, tmp_path)
     with pytest.warns(UserWarning, match=r"inputs of experts received fewer than calibration\.min_tokens = 20 tok"):
-        whole = calibrate_in_shards(calibration, (WINDOWS, HELD_OUT), DRAWN_FROM, Bar())
+        whole = calibrate_in_shards(calibration, (WINDOWS, HELD_OUT), drawn_from(settings), Bar())
     experts = {layer.gram: layer for layer in index.layers if layer.fused is not None}
     for block in range(2):
         for name, statistics in read_grams(whole, block)[0].items():

@@ -24,7 +24,7 @@ def folders(tmp_path):
     folder = save(model, tmp_path / "dense")
     layers = find_layers(model, folder).layers
     masks = {layer.name: select(read_weight(folder, layer).abs(), NOfM(keep=2, group=4)) for layer in layers}
-    made_from = {"model": computed_identity(folder), "tokens": "t"}
+    made_from = {"model": computed_identity(folder), "tokens": "t", "calibration": {}}
     methods = {"pattern": {"kind": "n_of_m"}, "warmstart": {"method": "wanda"}, "refiner": {"method": "none"}}
     write_pruned(tmp_path / "cell", Pruned(masks, {}), {**made_from, **methods})
     return folder, tmp_path / "cell", layers, masks
@@ -67,7 +67,7 @@ def test_masks_of_another_model_are_refused_in_one_line(folders, tmp_path):
 
 def test_masks_of_a_warm_start_are_refused_by_what_they_lack(folders, tmp_path):
     folder, cell, _, masks = folders
-    made_from = {"model": computed_identity(folder), "tokens": "t", "pattern": {}, "warmstart": {}}
+    made_from = {"model": computed_identity(folder), "tokens": "t", "calibration": {}, "pattern": {}, "warmstart": {}}
     write_pruned(cell, Pruned(masks, {}), made_from)
     done = prunelib("apply", "--model", folder, "--masks", cell, "--to", tmp_path / "pruned")
     assert done.exit_code == 2
@@ -81,7 +81,9 @@ def test_a_config_that_says_nothing_usable_is_one_line(config, folders, tmp_path
     folder, cell, _, masks = folders
     (folder / "config.json").write_text(config)
     methods = {name: {"method": name, "kind": name} for name in ("pattern", "warmstart", "refiner")}
-    write_pruned(cell, Pruned(masks, {}), {"model": computed_identity(folder), "tokens": "t", **methods})
+    write_pruned(
+        cell, Pruned(masks, {}), {"model": computed_identity(folder), "tokens": "t", "calibration": {}, **methods}
+    )
     done = prunelib("apply", "--model", folder, "--masks", cell, "--to", tmp_path / "pruned")
     assert done.exit_code == 2
     assert "config.json" in done.stderr

@@ -20,13 +20,6 @@ def test_the_readme_agrees_with_the_methods():
     assert shown == methods.table(), "README.md is out of date: run `prunelib methods --write`"
 
 
-def test_the_table_stands_in_the_section_on_methods():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = readme[readme.index("\n## Methods\n") : readme.index("\n## Limits\n")]
-    assert methods.START in section
-    assert methods.END in section
-
-
 def test_every_method_has_a_row_with_as_many_entries():
     heading, _, *rows = methods.table().splitlines()
     names = [*registry.methods(warmstarts), *registry.methods(refiners)]

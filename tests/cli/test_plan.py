@@ -61,8 +61,9 @@ def test_what_is_needed_is_printed_and_whether_it_fits(command, config_file, mon
     assert re.fullmatch(r"memory: fits: evaluate needs \d\d\.\d GB, 256\.0 GB free", lines[-1])
 
 
-def test_the_readme_shows_what_is_printed(command, config_file):
-    (shown,) = re.findall(r"plan --config .*?\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+def test_the_page_on_big_models_shows_what_is_printed(command, config_file):
+    page = (ROOT / "docs" / "pages" / "how-to" / "plan.md").read_text()
+    (shown,) = re.findall(r"plan --config .*?\n(.*?)```", page, flags=re.DOTALL)
     printed = command("--config", config_file)[1]
     expected = [" ".join(line.split()) for line in shown.splitlines()]
     told = [[line for line in lines if line and not line.endswith("free")] for lines in (expected, printed)]

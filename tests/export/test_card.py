@@ -11,6 +11,7 @@ from prunelib.records import CellResult, PerplexityResult, TaskResult
 
 MADE_FROM = {
     "pattern": {"kind": "n_of_m", "keep": 2, "group": 4},
+    "calibration": {"inputs": "dense"},
     "warmstart": {"method": "wanda"},
     "refiner": {"method": "sparseswaps", "max_swaps": None},
 }

@@ -17,6 +17,7 @@ from prunelib.model.structure import find_layers
 
 MADE_FROM = {
     "pattern": {"kind": "n_of_m", "keep": 2, "group": 4},
+    "calibration": {"inputs": "dense"},
     "warmstart": {"method": "wanda"},
     "refiner": {"method": "none"},
 }

@@ -1,11 +1,17 @@
 """Every fault of a user or of the system is one line."""
 
+import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from prunelib.errors import ArtifactError, ParamsError
 from prunelib.runtime.console import one_line
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -54,3 +60,15 @@ def interrupts():
 def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError), one_line():
         raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("stage", sorted((ROOT / "stages").glob("*.py")), ids=lambda path: path.stem)
+def test_an_interrupt_while_a_stage_imports_is_one_line(stage, tmp_path):
+    (tmp_path / "torch.py").write_text("raise KeyboardInterrupt")
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, stage], env={"PYTHONPATH": path}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 130
+    assert done.stderr.startswith("error: interrupted")
+    assert done.stderr.count("\n") == 1

@@ -29,8 +29,17 @@ from report_records import layers, result
 from ruamel.yaml import YAML
 from tiny_wheels import build_wheel
 
-from prunelib.calibration.artifact import Calibration, block_file, read_grams, read_windows, write_grams, write_tokens
+from prunelib.calibration.artifact import (
+    Calibration,
+    block_file,
+    read_grams,
+    read_origin,
+    read_windows,
+    write_grams,
+    write_tokens,
+)
 from prunelib.calibration.artifact import write_layers as write_index
+from prunelib.calibration.settings import CalibrationSettings
 from prunelib.calibration.statistics import InputStatistics
 from prunelib.calibration.windows import tokenize
 from prunelib.cell import Cell
@@ -131,12 +140,13 @@ def _sealed(folder: Path) -> dict[str, Reader]:
     model = save(tiny_model("llama"), folder / "model")
     seal(model, "model", {})
     index = find_layers(tiny_model("llama"), model)
-    tokens = write_tokens(folder, *random_windows(3, 8).split([2, 1]), ORIGIN | {"settings": {"inputs": "dense"}})
+    settings = CalibrationSettings(text="t", samples=2, length=8, batch=2, held_out_samples=1).model_dump()
+    write_tokens(folder, *random_windows(3, 8).split([2, 1]), ORIGIN | {"settings": settings})
     grams = {
         layer.gram: InputStatistics(torch.eye(layer.inputs), torch.zeros(layer.inputs), 16)
         for layer in index.readers(0)
     }
-    origin = ORIGIN | {"tokens": tokens}
+    origin = read_origin(folder)
     write_grams(folder, 0, (grams,), origin | {"count": 16, "held_out_count": 0})
     write_index(folder, index, {layer.name: 1.5 for layer in index.layers}, origin)
     masks = {"a": torch.eye(4, 12).bool(), "b": torch.ones(2, 3).bool()}

@@ -1,0 +1,391 @@
+"""Tables and sentences of README.md and of the site, from the figures that git has.
+
+    python docs/tables.py        # puts them between the markers of README.md and of three pages
+
+A block NAME is between ``<!-- NAME -->`` and ``<!-- /NAME -->`` there; other pages of the site have ``{{ NAME }}``.
+Figures of reports/ are read from git, since a run on this machine may have changed the files.
+"""
+
+import csv
+import json
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+TEXTS = ("perplexity_wikipedia", "perplexity_sotu")
+PATTERNS = {"row50": "50% per row", "row60": "60% per row", "row70": "70% per row", "nm24": "2:4", "nm48": "4:8"}
+METHODS = {  # label: warm start and refiner in params.yaml
+    "random": ("random", "none"),
+    "magnitude": ("magnitude", "none"),
+    "Wanda": ("wanda", "none"),
+    "RIA": ("ria", "none"),
+    "SparseGPT's mask": ("sparsegpt", "none"),
+    "SparseSwaps, T = 1": ("wanda", "swaps_t1"),
+    "SparseSwaps, T = 10": ("wanda", "swaps_t10"),
+    "SparseSwaps, T = 100": ("wanda", "swaps_t100"),
+    "SparseSwaps, optimum": ("wanda", "swaps"),
+    "block moves": ("wanda", "blocks"),
+    "Frank-Wolfe, line search, 50 iterations, 90% fixed": ("wanda", "fw_line_search"),
+    "Frank-Wolfe's relaxation solved, 90% fixed": ("wanda", "fw_alpha"),
+    "the same, nothing fixed": ("wanda", "fw_free"),
+    "SparseFW, then swaps": ("wanda", "fw_swaps"),
+    "Wanda, least squares": ("wanda", "least_squares"),
+    "SparseGPT": ("sparsegpt", "sparsegpt_update"),
+    "swaps, least squares": ("wanda", "swaps_least_squares"),
+    "ADMM, least squares": ("wanda", "admm_least_squares"),
+    "swaps, refit swaps": ("wanda", "swaps_refit"),
+    "ADMM, refit swaps": ("wanda", "admm_refit"),
+}
+UPDATED = tuple(METHODS)[14:]
+
+Rows = list[dict[str, str]]
+
+
+@cache
+def reported(name: str) -> Rows:
+    """Return the rows of a CSV file under reports/, as git has it."""
+    words = ("git", "show", f":reports/{name}")
+    return list(csv.DictReader(subprocess.check_output(words, cwd=ROOT, text=True).splitlines()))
+
+
+def benchmarked(name: str) -> dict[str, Any]:
+    """Return a file under benchmarks/results/."""
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def measured(record: Mapping[str, Any]) -> str:
+    """Return machine, date and commit of a measurement, for the line below its table."""
+    found = record["measured"]
+    return f"{found['machine']}; {found['date']}, commit {found['commit']}"
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], others: str = "---:") -> str:
+    """Return a Markdown table: the first column to the left, the others to the right or as ``others`` says."""
+    lines = [headings, ["---", *[others] * (len(headings) - 1)], *rows]
+    return "".join(f"| {' | '.join(entry.replace('|', chr(92) + '|') for entry in line)} |\n" for line in lines)
+
+
+def mean(values: Sequence[float], digits: int) -> str:
+    """Return the mean, with the standard deviation where there are several values; empty for none."""
+    if not values:
+        return ""
+    shown = f"{fmean(values):,.{digits}f}"
+    return f"{shown} ± {stdev(values):.{digits}f}" if len(values) > 1 else shown
+
+
+def of_method(label: str, pattern: str, column: str) -> list[float]:
+    """Return a method's values in the comparison of methods, one a calibration draw."""
+    wanted = (pattern, *METHODS[label])
+    rows = [row for row in reported("methods/results.csv") if cell(row) == wanted]
+    if column == "seconds":
+        seconds = benchmarked("method_times")["seconds"]
+        return [fmean(seconds[row["cell"]] for row in rows)] if rows else []
+    return [float(row[column]) for row in rows]
+
+
+def cell(row: Mapping[str, str]) -> tuple[str, str, str]:
+    """Return pattern, warm start and refiner."""
+    return row["pattern"], row["warmstart"], row["refiner"]
+
+
+def shown(label: str, pattern: str, column: str) -> str:
+    """Return an entry of a table of methods."""
+    values = of_method(label, pattern, column)
+    large = column == "seconds" or (bool(values) and fmean(values) >= 1000)
+    return mean(values, 3 if column == "error_vs_wanda" else 0 if large else 1)
+
+
+def dense(name: str, column: str) -> float:
+    """Return a perplexity of the dense model."""
+    return next(float(row[column]) for row in reported(name) if not row["pattern"])
+
+
+def headline() -> str:
+    """Return the result of README.md's first screen: a table of four rows and the sentence that reads it."""
+    rows = {"Wanda": "Wanda", "+ SparseSwaps": "SparseSwaps, optimum", "+ refit swaps": "swaps, refit swaps"}
+    column = "perplexity_wikipedia"
+    entries = [["dense", "", "", f"{dense('methods/results.csv', column):.1f}", ""]]
+    for name, label in rows.items():
+        figures = (
+            f"{fmean(of_method(label, 'row60', each)):.{digits}f}"
+            for each, digits in (("error_vs_wanda", 2), (column, 1), ("seconds", 0))
+        )
+        error, perplexity, seconds = figures
+        weights = "updated" if label in UPDATED else "the model's"
+        entries.append([name, weights, error, perplexity, seconds])
+    headings = ("60% of each row pruned", "kept weights", "error / Wanda's", "perplexity", "seconds")
+    error = 100 * (1 - float(entries[2][2]))
+    return table(headings, entries) + (
+        f"\nSwaps remove {error:.0f}% of Wanda's error and bring perplexity from {entries[1][3]} to {entries[2][3]}; "
+        f"with updated weights it is {entries[3][3]}; the dense model has {entries[0][3]}.\n"
+    )
+
+
+def cost() -> str:
+    """Return what `make run` takes."""
+    run = benchmarked("main_run")
+    return (
+        f"Set-up takes {run['setup_seconds'] / 60:.0f} min with the packages in pip's cache, the run "
+        f"{run['run_seconds'] / 60:.0f} min and at most {run['peak_bytes'] / 1e9:.1f} GB of memory "
+        f"({measured(run)}; no GPU). With torch for CPUs the environment fills {run['environment_bytes'] / 1e9:.1f} GB "
+        f"of disk and the run {run['project_bytes'] / 1e9:.1f} GB.\n"
+    )
+
+
+def default_grid() -> str:
+    """Return the results of params.yaml's own grid."""
+    cells = {cell(row): row for row in reported("results.csv")}
+    wikipedia, speeches = (f"{dense('results.csv', text):.2f}" for text in TEXTS)
+    rows = [["", "dense", "", "", wikipedia, "", speeches, ""]]
+    for pattern in ("row60", "nm24"):
+        for name, start in (("magnitude", "magnitude"), ("Wanda", "wanda"), ("RIA", "ria")):
+            pair = [cells[pattern, start, refiner] for refiner in ("none", "swaps")]
+            errors = [f"{100 * float(each['relative_error']):.3g}" for each in pair]
+            texts = [f"{float(each[text]):,.1f}" for text in TEXTS for each in pair]
+            rows.append([PATTERNS[pattern], name, *errors, *texts])
+    return table(
+        (
+            "pattern",
+            "warm start",
+            "error, %",
+            "refined",
+            "perplexity, Wikipedia",
+            "refined",
+            "perplexity, speeches",
+            "refined",
+        ),
+        rows,
+    )
+
+
+def methods() -> str:
+    """Return the comparison of all methods."""
+    columns = ("error_vs_wanda", *TEXTS, "seconds")
+    names = ("error / Wanda's", "Wikipedia", "speeches", "seconds")
+    headings = ("", *(f"{PATTERNS[pattern]}: {name}" for pattern in ("row60", "nm24") for name in names))
+    rows = [
+        [label, *(shown(label, pattern, column) for pattern in ("row60", "nm24") for column in columns)]
+        for label in METHODS
+    ]
+    split = len(METHODS) - len(UPDATED)
+    rows.insert(split, ["*kept weights updated:*", *[""] * 8])
+    return table(headings, rows) + f"\nSeconds: 210 matrices, {measured(benchmarked('method_times'))}.\n"
+
+
+def other_patterns() -> str:
+    """Return the main methods at further patterns."""
+    patterns, columns = ("row50", "row70", "nm48"), ("error_vs_wanda", "perplexity_wikipedia")
+    labels = ("Wanda", "SparseSwaps, optimum", "SparseGPT", "ADMM, least squares", "swaps, refit swaps")
+    names = ("error / Wanda's", "Wikipedia")
+    headings = ("", *(f"{PATTERNS[pattern]}: {name}" for pattern in patterns for name in names))
+    return table(
+        headings,
+        ([label, *(shown(label, pattern, column) for pattern in patterns for column in columns)] for label in labels),
+    )
+
+
+def choose() -> str:
+    """Return the decision table: what is wanted, what to run, what it costs and gives."""
+    wishes = {
+        "a mask in seconds": ("Wanda", "`--refiner none`"),
+        "the best mask for the model's own weights": ("SparseSwaps, optimum", "`--refiner sparseswaps`"),
+        "a slightly better mask, and certified bounds": (
+            "SparseFW, then swaps",
+            "`--refiner sparsefw --refiner sparseswaps`",
+        ),
+        "updated weights, soon": ("SparseGPT", "`--warmstart sparsegpt --refiner sparsegpt_update`"),
+        "updated weights, lower error": ("swaps, least squares", "`--refiner sparseswaps --refiner least_squares`"),
+        "updated weights, lowest error": ("swaps, refit swaps", "`--refiner sparseswaps --refiner refit_swaps`"),
+    }
+    headings = ["you want", "options of `prunelib prune`"]
+    for pattern in ("row60", "nm24"):
+        headings += [f"{PATTERNS[pattern]}: {name}" for name in ("error / Wanda's", "perplexity", "seconds")]
+    columns = ("error_vs_wanda", "perplexity_wikipedia", "seconds")
+    rows = [
+        [wish, words, *(shown(label, pattern, column) for pattern in ("row60", "nm24") for column in columns)]
+        for wish, (label, words) in wishes.items()
+    ]
+    return table(headings, rows) + f"\nSeconds: 210 matrices, {measured(benchmarked('method_times'))}.\n"
+
+
+def figures(labels: str) -> str:
+    """Return the measured rows of some methods, separated by semicolons, beside Wanda's."""
+    columns = {"error_vs_wanda": "error / Wanda's", "perplexity_wikipedia": "perplexity", "seconds": "seconds"}
+    headings = ("", *(f"{PATTERNS[pattern]}: {name}" for pattern in ("row60", "nm24") for name in columns.values()))
+    rows = [
+        [label, *(shown(label, pattern, column) for pattern in ("row60", "nm24") for column in columns)]
+        for label in dict.fromkeys(["Wanda", *map(str.strip, labels.split(";"))])
+    ]
+    return table(headings, rows) + f"\nSeconds: 210 matrices, {measured(benchmarked('method_times'))}.\n"
+
+
+def overfitting() -> str:
+    """Return plain swaps beside damping and early stopping."""
+    refiners = {"plain": "swaps", "damping 0.1": "swaps_damped", "early stopping": "swaps_held_out"}
+    rows = []
+    for pattern in ("row50", "row60", "nm24"):
+        found = (
+            [
+                float(row[text])
+                for row in reported("overfitting/results.csv")
+                if cell(row) == (pattern, "wanda", refiner)
+            ]
+            for text in TEXTS
+            for refiner in refiners.values()
+        )
+        rows.append([PATTERNS[pattern], *(mean(values, 1) for values in found)])
+    return table(("", *(f"{text}: {name}" for text in ("Wikipedia", "speeches") for name in refiners)), rows)
+
+
+def calibration_text() -> str:
+    """Return how much the calibration text matters."""
+    result = benchmarked("calibration_text")
+    rows = (
+        [
+            each["text"],
+            each["windows"],
+            f"{100 * each['mean_layer_reduction']:.1f}%",
+            *(f"{each['perplexity'][name]:.1f}" for name in ("dense", "wanda", "swaps")),
+        ]
+        for each in result["records"]
+    )
+    headings = ("calibration text", "windows", "Wanda's error removed", "perplexity, dense", "Wanda", "refined")
+    return table(headings, rows) + f"\n{measured(result)}.\n"
+
+
+def updated_weights() -> str:
+    """Return what lowers the error further once weights are updated."""
+    result = benchmarked("updated_weights")
+    records = {(each["way"], each["pattern"]): each for each in result["records"]}
+    patterns = ("60% per row", "2:4")
+    rows = (
+        [
+            way,
+            *(
+                f"{records[way, pattern][key]:.{digits}f}"
+                for pattern in patterns
+                for key, digits in (("error", 3), ("times", 1))
+            ),
+        ]
+        for way in dict.fromkeys(way for way, _ in records)
+    )
+    headings = ("", *(f"{pattern}: {name}" for pattern in patterns for name in ("error / Wanda's", "time, x")))
+    return table(headings, rows) + f"\n{measured(result)}.\n"
+
+
+def speed() -> str:
+    """Return the ranges of the compiled kernels' speed."""
+    result = benchmarked("refine")
+
+    def between(mode: str, *patterns: str) -> str:
+        found = [e["times_reference"] for e in result["records"] if e["mode"] == mode and e["pattern"] in patterns]
+        return f"{min(found):,.0f} to {max(found):,.0f}"
+
+    rows = (
+        ("ten best swaps a row", "60% per row, 2:4", between("10 best swaps", "60% per row", "2:4")),
+        ("to a verified optimum, by sweeps", "60% per row", between("sweeps to the optimum", "60% per row")),
+        ("to a verified optimum, by best swaps", "2:4", between("best swaps to the optimum", "2:4")),
+    )
+    return (
+        table(("CPU kernels against the plain reference", "pattern", "times as fast"), rows)
+        + f"\n{measured(result)}.\n"
+    )
+
+
+def kills() -> str:
+    """Return how many interrupted stages went on, and how many differed."""
+    result = benchmarked("kills")
+    return table(
+        ("stages killed", "results that differ", "stages stuck"),
+        [[f"{result[key]:,}" for key in ("kills", "different", "stuck")]],
+    )
+
+
+def damages() -> str:
+    """Return what became of damaged input files."""
+    result = benchmarked("damages")
+    keys = ("damages", "one line", "right result", "traceback", "wrong", "hang")
+    return table(keys, [[f"{result[key]:,}" for key in keys]]) + f"\n{measured(result)}.\n"
+
+
+def families() -> str:
+    """Return how many model types are pruned as by brute force."""
+    result = benchmarked("families")
+    right = [each for each in result["families"] if each["outcome"] == "right"]
+    return (
+        f"Of the {len(result['families'])} causal model types of transformers {result['transformers']}, "
+        f"{len(right)} are pruned as by brute force, tiny and with random weights.\n"
+    )
+
+
+def benchmarks() -> str:
+    """Return every file of benchmarks/results as tables, with machine, date and versions."""
+    parts = []
+    for path in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
+        result = benchmarked(path.stem)
+        versions = ", ".join(f"{key} {value}" for key, value in result["measured"].items())
+        parts.append(f"## {path.stem}\n\n{versions}\n\n{_scalars(result)}")
+        parts += [_records(key, value) for key, value in result.items() if _is_records(value) and key != "families"]
+    return "\n".join(parts)
+
+
+def _is_records(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
+def _scalars(result: Mapping[str, Any]) -> str:
+    rows = [[f"`{key}`", _figure(value)] for key, value in result.items() if isinstance(value, int | float | str)]
+    return table(("", "value"), rows) if rows else ""
+
+
+def _records(name: str, records: Sequence[Mapping[str, Any]]) -> str:
+    keys = [key for key, value in records[0].items() if not isinstance(value, dict | list)]
+    rows = ([_figure(each.get(key)) for key in keys] for each in records)
+    return f"`{name}`\n\n" + table([f"`{key}`" for key in keys], rows)
+
+
+def _figure(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:,.0f}"
+    return "" if value is None else str(value)
+
+
+TABLES = {
+    "headline": headline,
+    "cost": cost,
+    "families": families,
+    "default_grid": default_grid,
+    "methods_compared": methods,
+    "other_patterns": other_patterns,
+    "choose": choose,
+    "overfitting": overfitting,
+    "calibration_text": calibration_text,
+    "updated_weights": updated_weights,
+    "speed": speed,
+    "kills": kills,
+    "damages": damages,
+    "benchmarks": benchmarks,
+}
+FILLED = tuple(
+    ROOT / name for name in ("README.md", *(f"docs/pages/{page}.md" for page in ("results", "choose", "reliability")))
+)
+"""Files with tables between markers, so that they can be read without the site."""
+
+
+def filled(text: str) -> str:
+    """Return a text with the present figures between its markers."""
+    for name, block in TABLES.items():
+        before, start, rest = text.partition(f"<!-- {name} -->\n")
+        if start:
+            _, end, after = rest.partition(f"<!-- /{name} -->")
+            text = f"{before}{start}{block()}{end}{after}"
+    return text
+
+
+if __name__ == "__main__":
+    for path in FILLED:
+        path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
