@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from prunelib.reporting import backend  # noqa: F401 - before any other module imports matplotlib
 from prunelib.reporting.figures import draw
 from prunelib.reporting.page import html
 from prunelib.reporting.records import Report

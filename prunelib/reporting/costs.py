@@ -2,18 +2,22 @@
 
 from collections.abc import Sequence
 
-from prunelib.reporting.axes import Axis, linear_axis, positive_axis
+from matplotlib.axes import Axes
+from matplotlib.transforms import IdentityTransform
+
 from prunelib.reporting.digits import significant
-from prunelib.reporting.labels import Box, place
-from prunelib.reporting.marks import beyond, mark, tooltip
+from prunelib.reporting.labels import place
+from prunelib.reporting.limits import is_log, set_linear, set_positive
+from prunelib.reporting.marks import Mark, colour_of, draw_marks, tooltip
 from prunelib.reporting.names import group_heading, short_names
 from prunelib.reporting.records import Report
 from prunelib.reporting.seeds import Row
-from prunelib.reporting.svg import FONT, WIDTH, panel, shortened, tag, text
+from prunelib.reporting.style import PAPER, shortened
+from prunelib.reporting.svg import Panel, draw_panel
 
-HEIGHT = 360
-_FRAME = Box(46, 44, WIDTH - 10, HEIGHT - 42)
-_LABEL = 150  # largest width of a label, in pixels
+COSTS = "costs"
+"""Name of the figure."""
+_HEIGHT = 360
 _ERROR, _SECONDS = "relative_error", "seconds"
 
 
@@ -31,67 +35,61 @@ def frontier(rows: Sequence[Row]) -> list[Row]:
     return best
 
 
-def point_of(row: Row) -> str:
-    """Return the id of a row's mark, to which its row in the table leads."""
-    return f"point-{row.cell.full_name}"
+def cost_panel(report: Report, rows: Sequence[Row]) -> Panel:
+    """Draw the panel of a model and a pattern, of rows of :func:`timed`; marks lead to the rows of the table."""
+
+    def paint(axes: Axes) -> None:
+        set_positive(axes, "x", [row.values[_SECONDS] for row in rows])
+        end = set_linear(axes, "y", [100 * row.values[_ERROR] for row in rows], outlier=2)
+        axes.grid(visible=True, axis="y")
+        axes.set_title("Relative error, %")
+        axes.set_xlabel("Time, s, log scale" if is_log(axes, "x") else "Time, s", loc="right")
+        marks = [_mark(row, end) for row in rows]
+        for updated in (False, True):
+            _draw_frontier(axes, [mark for mark in marks if mark.row.updated is updated])
+        draw_marks(axes, marks)
+        _draw_labels(axes, report, marks)
+
+    notes = {row.cell.full_name: tooltip(report, row, f"{significant(row.values[_SECONDS], 2)} s") for row in rows}
+    return draw_panel(COSTS, group_heading(report, rows), paint, notes, height=_HEIGHT)
 
 
-def cost_panel(report: Report, rows: Sequence[Row]) -> str:
-    """Return the panel of a model and a pattern, of rows of :func:`timed`; marks lead to the rows of the table."""
-    across = positive_axis([row.values[_SECONDS] for row in rows], _FRAME.left + 8, _FRAME.right - 8, 34)
-    up = linear_axis([100 * row.values[_ERROR] for row in rows], _FRAME.bottom, _FRAME.top, 24, outlier=2)
-    masks, updated = ([row for row in rows if row.updated is kind] for kind in (False, True))
-    lines = [
-        _line(frontier(group), across, up, kind) for group, kind in ((masks, "mask"), (updated, "updated")) if group
-    ]
-    marks = [_mark(report, row, across, up) for row in rows]
-    elements = [*_frame(across, up), *lines, *marks, *_labels(report, rows, across, up)]
-    return panel(group_heading(report, rows), WIDTH, HEIGHT, elements)
-
-
-def _at(row: Row, across: Axis, up: Axis) -> tuple[float, float]:
-    return across.at(row.values[_SECONDS]), up.at(100 * row.values[_ERROR])
-
-
-def _line(rows: Sequence[Row], across: Axis, up: Axis, kind: str) -> str:
-    """Return the frontier as steps: until the next method's time, the error stays."""
-    (x, y), *others = (_at(row, across, up) for row in rows)
-    steps = "".join(f"H{x:.1f}V{y:.1f}" for x, y in others)
-    return tag("path", d=f"M{x:.1f} {y:.1f}{steps}H{_FRAME.right:g}", class_=f"frontier {kind}")
-
-
-def _mark(report: Report, row: Row, across: Axis, up: Axis) -> str:
-    x, y = _at(row, across, up)
-    shape = beyond(row, x, y, -90) if up.beyond(100 * row.values[_ERROR]) else mark(row, x, y)
-    note = tooltip(report, row, f"{significant(row.values[_SECONDS], 2)} s")
-    return tag("a", note, shape, href=f"#{row.cell.full_name}", id=point_of(row), tabindex=-1)
-
-
-def _labels(report: Report, rows: Sequence[Row], across: Axis, up: Axis) -> list[str]:
-    """Return the names beside the points, those of the frontier first; those without a place have their tooltip."""
-    names = {id(row): name for row, name in zip(rows, short_names(report, rows), strict=True)}
-    first = [*frontier([row for row in rows if not row.updated]), *frontier([row for row in rows if row.updated])]
-    ordered = [*first, *(row for row in rows if row not in first)]
-    labels = [shortened(_label(row, names[id(row)], up), _LABEL) for row in ordered]
-    boxes = place([_at(row, across, up) for row in ordered], labels, _FRAME)
-    return [text(box.left, box.bottom - 3, label, "label") for box, label in zip(boxes, labels, strict=True) if box]
-
-
-def _label(row: Row, name: str, up: Axis) -> str:
+def _mark(row: Row, end: float) -> Mark:
     error = 100 * row.values[_ERROR]
-    return f"{name} {significant(error)}%" if up.beyond(error) else name
+    return Mark(row, row.values[_SECONDS], min(error, end), "^" if error > end else None)
 
 
-def _frame(across: Axis, up: Axis) -> list[str]:
-    """Return the axes with their ticks and names."""
-    elements = [text(0, 2 * FONT + 6, "Relative error, %", "muted")]
-    for tick in up.ticks():
-        y = up.at(tick)
-        elements.append(tag("line", x1=_FRAME.left, x2=_FRAME.right, y1=y, y2=y))
-        elements.append(text(_FRAME.left - 6, y + 4, f"{tick:g}", "end muted"))
-    for tick in across.ticks():
-        x = across.at(tick)
-        elements.append(tag("line", x1=x, x2=x, y1=_FRAME.bottom, y2=_FRAME.bottom + 5))
-        elements.append(text(x, _FRAME.bottom + 19, f"{tick:g}", "middle muted"))
-    elements.append(text(_FRAME.right, HEIGHT - 6, "Time, s, log scale" if across.log else "Time, s", "end muted"))
-    return elements
+def _draw_frontier(axes: Axes, marks: Sequence[Mark]) -> None:
+    """Draw the frontier as steps: until the next method's time, the error stays."""
+    if not marks:
+        return
+    best = frontier([mark.row for mark in marks])
+    along = [mark for row in best for mark in marks if mark.row is row]
+    x, y = [*(mark.x for mark in along), axes.get_xlim()[1]], [*(mark.y for mark in along), along[-1].y]
+    axes.step(x, y, where="post", color=colour_of(best[0]), alpha=0.55, linewidth=1.5)
+
+
+def _draw_labels(axes: Axes, report: Report, marks: Sequence[Mark]) -> None:
+    """Write the names beside the marks, those of the frontier first; those without a place have their tooltip."""
+    names = dict(zip(map(id, marks), short_names(report, [mark.row for mark in marks]), strict=True))
+    best = [row for kind in (False, True) for row in frontier([m.row for m in marks if m.row.updated is kind])]
+    ordered = sorted(marks, key=lambda mark: next((at for at, row in enumerate(best) if row is mark.row), len(best)))
+    ground = {"boxstyle": "square,pad=0", "facecolor": PAPER, "edgecolor": "none", "alpha": 0.8}
+    labels = [
+        axes.text(
+            0, 0, _label(mark, names[id(mark)]), va="bottom", bbox=ground, transform=IdentityTransform(), in_layout=False
+        )
+        for mark in ordered
+    ]
+    axes.figure.draw_without_rendering()  # the layout decides where the marks are
+    points = [tuple(axes.transData.transform((mark.x, mark.y))) for mark in ordered]
+    extents = [label.get_window_extent() for label in labels]
+    for label, box in zip(labels, place(points, [(e.width, e.height) for e in extents], axes.bbox), strict=True):
+        if box:
+            label.set_position((box.x0, box.y0))
+        else:
+            label.remove()
+
+
+def _label(mark: Mark, name: str) -> str:
+    return f"{shortened(name)} {significant(100 * mark.row.values[_ERROR])}%" if mark.beyond else shortened(name)

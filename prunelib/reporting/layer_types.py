@@ -3,16 +3,19 @@
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgba
+
 from prunelib.reporting.marks import tooltip
 from prunelib.reporting.names import group_heading, short_names
 from prunelib.reporting.records import Record, Report
 from prunelib.reporting.seeds import Row
-from prunelib.reporting.svg import WIDTH, panel, shortened, tag, text, width_of
+from prunelib.reporting.style import INK, MASK, PAPER, UPDATED, WIDTH, shortened
+from prunelib.reporting.svg import Panel, draw_panel, link_to
 
-_LINE = 22  # pixels per row
-_NAME = 150  # largest width of a name, in pixels
-_NARROWEST = 31  # of a layer type's column, in pixels
-_TURN = 40  # of the columns' headings, in degrees
+_LINE, _ABOVE = 22, 100  # pixels per row, and above all rows
+_NAMES, _NARROWEST = 170, 31  # pixels for the names, and least of a layer type's column
 _STRONGEST = 0.5  # opacity of the largest value: text on it stays legible
 
 Means = Mapping[str, float]
@@ -34,42 +37,39 @@ def of_row(row: Row, means: Mapping[str, Means]) -> Means:
 
 
 def type_panel(
-    report: Report, rows: Sequence[Row], values: Sequence[Means], show: Callable[[float], str]
-) -> tuple[str, tuple[float, float]]:
-    """Return the panel of a group of comparable rows, and its width and height."""
+    report: Report, name: str, rows: Sequence[Row], values: Sequence[Means], show: Callable[[float], str]
+) -> Panel:
+    """Draw the panel of a group of comparable rows; ``name`` is that of the figure."""
     kinds = list(dict.fromkeys(kind for each in values for kind in each))
-    names = [shortened(name, _NAME) for name in short_names(report, rows)]
-    start = max(map(width_of, names)) + 10
-    step = max(_NARROWEST, (WIDTH - start) / len(kinds))
-    top = 30 + 0.64 * max(map(width_of, kinds))
-    size = (start + step * len(kinds), top + _LINE * len(rows) + 4)
-    largest = max(abs(value) for each in values for value in each.values()) or 1.0
-    headings = [_heading(kind, start + (index + 0.3) * step, top - 6) for index, kind in enumerate(kinds)]
-    lines = [
-        tag(
-            "g",
-            tooltip(report, row),
-            text(start - 8, top + (index + 0.68) * _LINE, name, "end"),
-            *(
-                _value(each.get(kind), start + at * step, top + index * _LINE, step, largest, show)
-                for at, kind in enumerate(kinds)
-            ),
-        )
-        for index, (row, name, each) in enumerate(zip(rows, names, values, strict=True))
-    ]
-    return panel(group_heading(report, rows), *size, [*headings, *lines]), size
+    table = np.array([[each.get(kind, np.nan) for kind in kinds] for each in values])
 
+    def paint(axes: Axes) -> None:
+        axes.pcolormesh(_grounds(table), edgecolor=PAPER, linewidth=1)
+        axes.invert_yaxis()
+        axes.spines["bottom"].set_visible(False)
+        axes.tick_params(length=0)
+        axes.xaxis.tick_top()
+        axes.set_xticks(np.arange(len(kinds)) + 0.5, kinds, rotation=40, ha="left", rotation_mode="anchor")
+        axes.set_yticks(np.arange(len(rows)) + 0.5, map(shortened, short_names(report, rows)), color=INK)
+        for label, row in zip(axes.get_yticklabels(), rows, strict=True):
+            label.set_url(link_to(row.cell.full_name))
+        for (row, column), value in np.ndenumerate(table):
+            if np.isfinite(value):
+                axes.text(column + 0.5, row + 0.5, show(value), ha="center", va="center_baseline")
 
-def _heading(kind: str, x: float, y: float) -> str:
-    return text(x, y, kind, "muted", transform=f"rotate(-{_TURN} {x:.1f} {y:.1f})")
-
-
-def _value(value: float | None, x: float, y: float, width: float, largest: float, show: Callable[[float], str]) -> str:
-    """Return a number on its ground, of another colour for a negative one."""
-    if value is None:
-        return ""
-    kind, strength = "updated" if value < 0 else "mask", _STRONGEST * abs(value) / largest
-    ground = tag(
-        "rect", x=x + 0.5, y=y + 0.5, width=width - 1, height=_LINE - 1, class_=kind, opacity=f"{strength:.2f}"
+    return draw_panel(
+        name,
+        group_heading(report, rows),
+        paint,
+        {row.cell.full_name: tooltip(report, row) for row in rows},
+        width=max(WIDTH, _NAMES + _NARROWEST * len(kinds)),
+        height=_ABOVE + _LINE * len(rows),
     )
-    return ground + text(x + width / 2, y + 0.68 * _LINE, show(value), "middle")
+
+
+def _grounds(table: np.ndarray) -> np.ndarray:
+    """Return the colours (rows, types, RGBA) behind the numbers, of another hue for negative ones."""
+    largest = np.nanmax(np.abs(table)) or 1.0
+    colours = np.where((table < 0)[..., None], to_rgba(UPDATED), to_rgba(MASK))
+    colours[..., 3] = _STRONGEST * np.nan_to_num(np.abs(table) / largest)
+    return colours

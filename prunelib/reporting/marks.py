@@ -1,39 +1,61 @@
 """The marks of rows in figures: a shape and a colour for what a method changes, and a tooltip with its values."""
 
-from markupsafe import escape
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from matplotlib.axes import Axes
 
 from prunelib.reporting.digits import percent, plus_minus, significant
 from prunelib.reporting.names import method_name
 from prunelib.reporting.records import Report
 from prunelib.reporting.seeds import Row
-from prunelib.reporting.svg import tag
+from prunelib.reporting.style import MASK, PAPER, UPDATED
+from prunelib.reporting.svg import link_to
 
 KEY = "○ warm start, not refined; ● refined mask; ◆ mask and updated weights"
 """What the marks mean."""
 
+_SHAPES: dict[str, dict[str, Any]] = {
+    "unrefined": {"marker": "o", "s": 64, "facecolor": PAPER, "edgecolor": MASK},
+    "mask": {"marker": "o", "s": 64, "facecolor": MASK, "edgecolor": MASK},
+    "updated": {"marker": "D", "s": 49, "facecolor": UPDATED, "edgecolor": UPDATED},
+}
 
-def class_of(row: Row) -> str:
-    """Return the CSS class of a row's mark, which decides its colour."""
+
+class Mark(NamedTuple):
+    """The mark of a row at a place in data coordinates; ``beyond`` is the arrow of a value beyond an axis."""
+
+    row: Row
+    x: float
+    y: float
+    beyond: str | None = None
+
+
+def draw_marks(axes: Axes, marks: Iterable[Mark]) -> None:
+    """Draw marks that lead to the rows of the table, all of one kind as one artist."""
+    kinds: dict[tuple[str, str | None], list[Mark]] = {}
+    for mark in marks:
+        kinds.setdefault((_kind(mark.row), mark.beyond), []).append(mark)
+    for (kind, beyond), members in kinds.items():
+        shape = {**_SHAPES[kind], **({"marker": beyond} if beyond else {})}
+        urls = [link_to(mark.row.cell.full_name) for mark in members]
+        x, y = [mark.x for mark in members], [mark.y for mark in members]
+        axes.scatter(x, y, urls=urls, clip_on=False, zorder=3, linewidth=1.2, **shape)
+
+
+def colour_of(row: Row) -> str:
+    """Return the colour of a row."""
+    return UPDATED if row.updated else MASK
+
+
+def _kind(row: Row) -> str:
     if row.updated:
         return "updated"
     return "mask" if row.refined else "unrefined"
 
 
-def mark(row: Row, x: float, y: float) -> str:
-    """Return the mark of a row at a place."""
-    if row.updated:
-        return tag("path", d=f"M{x:.1f} {y - 5.5:.1f}l5.5 5.5-5.5 5.5-5.5-5.5z", class_="updated")
-    return tag("circle", cx=x, cy=y, r=4.2, class_=class_of(row))
-
-
-def beyond(row: Row, x: float, y: float, turn: int) -> str:
-    """Return the mark of a row whose value is beyond an axis: an arrow, to the right for ``turn`` = 0, up for -90."""
-    arrow = f"translate({x:.1f} {y:.1f}) rotate({turn})"
-    return tag("path", d="M-4-5l8 5-8 5z", transform=arrow, class_=class_of(row))
-
-
 def tooltip(report: Report, row: Row, *more: str) -> str:
-    """Return the name and the main values of a row as the title of its mark, without times, and further lines."""
+    """Return the name and the main values of a row, without times, and further lines."""
     lines = [method_name(report, row)]
     error, reduction = (row.values.get(key) for key in ("relative_error", "error_reduction"))
     lines += [] if error is None else [f"relative error {significant(100 * error)}%"]
@@ -42,7 +64,7 @@ def tooltip(report: Report, row: Row, *more: str) -> str:
         f"perplexity {report.label('texts', text)} {shown(row, text)}" for text in report.texts if row.perplexity(text)
     ]
     lines += [f"mean over {row.draws} draws"] if row.draws > 1 else []
-    return tag("title", escape("\n".join([*lines, *more])))
+    return "; ".join([*lines, *more])
 
 
 def shown(row: Row, text: str) -> str:

@@ -38,6 +38,6 @@ for (const table of document.querySelectorAll(".results")) {
   table.parentNode.before(filters);
 
   for (const kind of ["mouseover", "mouseout"]) table.addEventListener(kind, event => {
-    document.getElementById("point-" + event.target.closest("tr")?.id)?.classList.toggle("lit", kind === "mouseover");
+    document.getElementById("costs-" + event.target.closest("tr")?.id)?.classList.toggle("lit", kind === "mouseover");
   });
 }

@@ -8,15 +8,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from prunelib.cell import Cell
-from prunelib.reporting.costs import point_of
+from prunelib.reporting.costs import COSTS
 from prunelib.reporting.digits import percent
-from prunelib.reporting.figures import Drawing, draw_costs
+from prunelib.reporting.figures import Drawing, cost_groups, draw_costs
 from prunelib.reporting.marks import shown
 from prunelib.reporting.names import group_heading, method_name
 from prunelib.reporting.notes import cost_notes, notes
 from prunelib.reporting.records import Report, as_text
 from prunelib.reporting.seeds import Row, grouped, rows_of
-from prunelib.reporting.svg import RULES, WIDTH, variables
+from prunelib.reporting.style import RULES, WIDTH, variables
 from prunelib.reporting.tables import results_tables
 
 _HERE = Path(__file__).parent
@@ -41,8 +41,8 @@ def html(report: Report, drawings: Sequence[Drawing]) -> str:
         notes=[*notes(report), *cost_notes(report)],
         costs=costs,
         figures=drawings,
-        point_of=point_of,
-        pointed="".join(costs.panels) if costs else "",
+        point=COSTS,
+        pointed={row.cell for group in cost_groups(report) for row in group},
         settings=list(_sections(report.settings)),
         provenance=report.provenance,
         colours=(variables(0), variables(1)),

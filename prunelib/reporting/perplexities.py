@@ -2,27 +2,22 @@
 
 from collections.abc import Sequence
 
-from prunelib.reporting.axes import Axis, linear_axis
+from matplotlib.axes import Axes
+
 from prunelib.reporting.digits import significant
-from prunelib.reporting.marks import beyond, class_of, mark, shown, tooltip
+from prunelib.reporting.limits import set_linear
+from prunelib.reporting.marks import Mark, colour_of, draw_marks, shown, tooltip
 from prunelib.reporting.names import heading, short_names
 from prunelib.reporting.records import Report
 from prunelib.reporting.seeds import Row, title
-from prunelib.reporting.svg import FONT, WIDTH, panel, shortened, tag, text, width_of
+from prunelib.reporting.style import INK, MUTED, shortened
+from prunelib.reporting.svg import Panel, draw_panel
 
-_LINE = 19  # pixels per row
-_TOP, _BOTTOM = 46, 24
-_VALUE = width_of("121.3 ± 12.3")
-_NAME = 170  # largest width of a name, in pixels
+_LINE, _AROUND = 19, 72  # pixels per row, and above and below all rows
 
 
-def height_of(rows: Sequence[Row]) -> float:
-    """Return the height of a panel of some rows, in pixels."""
-    return _TOP + _LINE * len(rows) + _BOTTOM
-
-
-def perplexity_panel(report: Report, rows: Sequence[Row], dense: float | None, words: str) -> str:
-    """Return the panel of a model, a pattern and a text.
+def perplexity_panel(report: Report, rows: Sequence[Row], dense: float | None, text: str) -> Panel:
+    """Draw the panel of a model, a pattern and a text.
 
     Parameters
     ----------
@@ -30,22 +25,41 @@ def perplexity_panel(report: Report, rows: Sequence[Row], dense: float | None, w
         Those with a perplexity on the text.
     dense
         Perplexity of the dense model; None if unknown.
-    words
+    text
         Name of the text in the grid.
     """
-    names = [shortened(name, _NAME) for name in short_names(report, rows)]
-    start = max(map(width_of, names)) + 12
-    values = [row.values[f"perplexity_{words}"] for row in rows]
-    axis = linear_axis([*values, *([dense] if dense else [])], start, WIDTH - _VALUE - 8, 34, outlier=3)
-    ranked = sorted(zip(values, range(len(rows)), strict=True))
-    lines = [
-        _row(report, rows[index], names[index], axis, _TOP + (place + 0.5) * _LINE, words)
-        for place, (_, index) in enumerate(ranked)
-    ]
-    bottom = height_of(rows) - _BOTTOM
-    elements = [*_ticks(axis, bottom), *(_dense(axis, dense, bottom) if dense else []), *lines]
-    name = heading(report, rows[0].cell.model, f"{title(report, [_mask(rows)])}, {report.label('texts', words)}")
-    return panel(name, WIDTH, height_of(rows), elements)
+    ranked = sorted(rows, key=lambda row: row.values[f"perplexity_{text}"])
+    names = dict(zip(map(id, rows), short_names(report, rows), strict=True))
+
+    def paint(axes: Axes) -> None:
+        axes.set_yticks(range(len(ranked)), [shortened(names[id(row)]) for row in ranked], color=INK)
+        axes.set_ylim(len(ranked) - 0.5, -0.5)
+        values = [row.values[f"perplexity_{text}"] for row in ranked]
+        end = set_linear(axes, "x", [*values, *([dense] if dense else [])], outlier=3)
+        axes.grid(visible=True, axis="x")
+        if dense:
+            _draw_dense(axes, dense)
+        for place, (row, value) in enumerate(zip(ranked, values, strict=True)):
+            spread = row.spreads.get(f"perplexity_{text}")
+            if spread:
+                axes.hlines(place, value - spread, value + spread, colour_of(row))
+            axes.text(1.03, place, shown(row, text), va="center_baseline", transform=axes.get_yaxis_transform())
+        draw_marks(
+            axes,
+            [
+                Mark(row, min(value, end), place, ">" if value > end else None)
+                for place, (row, value) in enumerate(zip(ranked, values, strict=True))
+            ],
+        )
+
+    name = f"{title(report, [_mask(rows)])}, {report.label('texts', text)}"
+    return draw_panel(
+        f"perplexity-{text}",
+        heading(report, rows[0].cell.model, name),
+        paint,
+        {row.cell.full_name: tooltip(report, row) for row in rows},
+        height=_LINE * len(rows) + _AROUND,
+    )
 
 
 def _mask(rows: Sequence[Row]) -> Row:
@@ -53,26 +67,14 @@ def _mask(rows: Sequence[Row]) -> Row:
     return next((row for row in rows if not row.updated), rows[0])
 
 
-def _row(report: Report, row: Row, name: str, axis: Axis, y: float, words: str) -> str:
-    value, spread = row.values[f"perplexity_{words}"], row.spreads.get(f"perplexity_{words}")
-    x = axis.at(value)
-    shape = beyond(row, x, y, 0) if axis.beyond(value) else mark(row, x, y)
-    reach = axis.at(value + spread) if spread else x
-    bar = tag("line", x1=axis.at(value - spread), x2=reach, y1=y, y2=y, class_=class_of(row)) if spread else ""
-    number = text(max(reach, x + 5) + 6, y + 4.5, shown(row, words))
-    return tag("g", tooltip(report, row), text(axis.start - 10, y + 4.5, name, "end"), bar, shape, number)
-
-
-def _ticks(axis: Axis, bottom: float) -> list[str]:
-    ticks = [(tick, axis.at(tick)) for tick in axis.ticks()]
-    lines = [tag("line", x1=x, x2=x, y1=_TOP, y2=bottom) for _, x in ticks]
-    return lines + [text(x, bottom + FONT + 4, f"{tick:g}", "middle muted") for tick, x in ticks]
-
-
-def _dense(axis: Axis, value: float, bottom: float) -> list[str]:
-    x, note = axis.at(value), f"dense {significant(value)}"
-    middle = max(x, width_of(note) / 2)
-    return [
-        tag("line", x1=x, x2=x, y1=_TOP - 4, y2=bottom, class_="dense"),
-        text(middle, _TOP - 8, note, "middle muted"),
-    ]
+def _draw_dense(axes: Axes, value: float) -> None:
+    axes.axvline(value, color=MUTED, linestyle="--", linewidth=1)
+    axes.annotate(
+        f"dense {significant(value)}",
+        (value, 1),
+        (0, 4),
+        xycoords=("data", "axes fraction"),
+        textcoords="offset points",
+        color=MUTED,
+        ha="center",
+    )

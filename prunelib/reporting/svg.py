@@ -1,110 +1,128 @@
-"""SVG elements as text, and the style that the page and the files of figures share, for light and dark screens."""
+"""Panels drawn by matplotlib as small SVG, whose colours, links and tooltips work in the page."""
 
-from collections.abc import Iterable
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from xml.etree import ElementTree as ET
 
+import matplotlib as mpl
 from markupsafe import escape
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-COLOURS = {
-    "paper": ("#ffffff", "#16191d"),
-    "ink": ("#24292f", "#e2e6ea"),
-    "muted": ("#5b6470", "#9aa4ae"),
-    "line": ("#d8dee4", "#343b43"),
-    "mask": ("#0072b2", "#58a6f0"),
-    "updated": ("#b84c00", "#f0883e"),
-}
-"""Light and dark; ``mask`` and ``updated`` after Okabe and Ito, told apart by colour-blind eyes, 4.5:1 on the paper."""
+from prunelib.reporting.style import COLOURS, FONT, RULES, STYLE, WIDTH, variables
 
-WIDTH = 400
-"""Width of a panel: on a phone of 390 px it is shown at 0.89 of its size, so that its text has more than 11 px."""
-FONT = 13
-_CHARACTER = 0.6  # mean width of a character in a wide font, in font sizes
-
-RULES = f"""
-.panel text {{ font: {FONT}px system-ui, "Helvetica Neue", Arial, sans-serif; fill: var(--ink); }}
-.panel .title {{ font-weight: 600; }}
-.panel .label {{ paint-order: stroke; stroke: var(--paper); stroke-width: 3px; }}
-.panel .muted {{ fill: var(--muted); }}
-.panel .end {{ text-anchor: end; }}
-.panel .middle {{ text-anchor: middle; }}
-.panel path, .panel line {{ fill: none; stroke: var(--line); }}
-.panel .dense {{ stroke: var(--muted); stroke-dasharray: 4 3; }}
-.panel .mask {{ fill: var(--mask); stroke: var(--mask); }}
-.panel .updated {{ fill: var(--updated); stroke: var(--updated); }}
-.panel .unrefined {{ fill: var(--paper); stroke: var(--mask); }}
-.panel path.frontier {{ fill: none; stroke-width: 1.5; opacity: .55; }}
-.panel rect.mask, .panel rect.updated {{ stroke: none; }}
-""".strip()
+_SVG, _LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
+_FONT = re.compile(r"font-(size|family): [^;]*(; )?")  # those of the page
+_LONG = re.compile(r"\d+\.\d{3,}")
+_VARIABLES = {light: f"var(--{name})" for name, (light, _) in COLOURS.items()}
+_COLOUR = re.compile("|".join(_VARIABLES))
 
 
-def variables(scheme: int) -> str:
-    """Return the colours as CSS variables: of the light scheme for 0, of the dark for 1."""
-    return " ".join(f"--{name}: {pair[scheme]};" for name, pair in COLOURS.items())
+@dataclass(frozen=True)
+class Panel:
+    """A panel of a figure as an SVG element, and its size in pixels."""
+
+    svg: str
+    width: float
+    height: float
 
 
-def tag(name: str, *children: str, **attributes: str | float | None) -> str:
-    """Return an element; ``_`` in an attribute's name stands for ``-``, and None leaves the attribute out."""
-    given = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{_text(value)}"'
-        for key, value in attributes.items()
-        if value is not None
-    )
-    inside = "".join(children)
-    return f"<{name}{given}>{inside}</{name}>" if inside else f"<{name}{given}/>"
+def draw_panel(
+    name: str,
+    title: str,
+    paint: Callable[[Axes], None],
+    tooltips: Mapping[str, str],
+    *,
+    height: float,
+    width: float = WIDTH,
+) -> Panel:
+    """Draw a panel.
+
+    Parameters
+    ----------
+    name
+        Name of its figure: links of the panel have the ids ``NAME-CELL``.
+    title
+        Its title.
+    paint
+        Draws on the axes, under the style of all figures.
+    tooltips
+        What links show, by the full name of the cell to which they lead, :func:`link_to`.
+    width, height
+        In pixels.
+    """
+    with mpl.rc_context({**STYLE, "svg.hashsalt": f"{name} {title}"}):
+        figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
+        figure.patch.set_visible(False)
+        figure.suptitle(title, x=0, ha="left")
+        axes = figure.add_subplot()
+        axes.patch.set_visible(False)
+        paint(axes)
+        stream = io.StringIO()
+        figure.savefig(stream, format="svg")
+    root = ET.fromstring(stream.getvalue())  # noqa: S314 - our own figure
+    _tidy(root)
+    _annotate(root, name, tooltips)
+    root.attrib = {
+        "viewBox": f"0 0 {width:g} {height:g}",
+        "class": "panel",
+        **({"style": f"min-width: {0.88 * width:.0f}px"} if width > WIDTH else {}),
+        "role": "group",
+        "aria-label": title,
+    }
+    return Panel(ET.tostring(root, encoding="unicode").replace("\n", ""), width, height)
 
 
-def _text(value: str | float) -> str:
-    return escape(value) if isinstance(value, str) else f"{round(value, 1):g}"
+def link_to(cell: str) -> str:
+    """Return the address of a cell's row in the page, for ``set_urls`` of marks."""
+    return f"#{cell}"
 
 
-def text(x: float, y: float, words: str, class_: str | None = None, **attributes: str | float) -> str:
-    """Return a line of text at a place."""
-    return tag("text", escape(words), x=x, y=y, class_=class_, **attributes)
+def _tidy(root: ET.Element) -> None:
+    """Remove what the page doesn't use: metadata, ids, fonts; round numbers and name colours by their variables."""
+    ET.register_namespace("", _SVG.strip("{}"))
+    for element in list(root):
+        if element.tag == f"{_SVG}metadata" or element.find(f"{_SVG}style") is not None:
+            root.remove(element)
+    for element in root.iter():
+        if element.tag == f"{_SVG}g":
+            element.attrib.pop("id", None)
+        if _LINK in element.attrib:
+            element.set("href", element.attrib.pop(_LINK))
+        for key in ("d", "x", "y", "style", "transform"):
+            if key in element.attrib:
+                element.set(key, _short(element.attrib[key]))
+        if element.get("transform", "").startswith("rotate(-0 "):
+            del element.attrib["transform"]
 
 
-def width_of(words: str) -> float:
-    """Return about the width of a line of text: the fonts are those of the reader."""
-    return len(words) * _CHARACTER * FONT
+def _short(value: str) -> str:
+    rounded = _LONG.sub(lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), _FONT.sub("", value))
+    return _COLOUR.sub(lambda colour: _VARIABLES[colour[0]], rounded)
 
 
-def shortened(words: str, width: float) -> str:
-    """Return a text that fits a width, with an ellipsis where it was cut."""
-    most = int(width / (_CHARACTER * FONT))
-    return words if len(words) <= most else words[: most - 1].rstrip() + "…"
+def _annotate(root: ET.Element, name: str, tooltips: Mapping[str, str]) -> None:
+    """Give links an id and a tooltip; they are no stops of the keyboard, for the table has the same links."""
+    for link in root.iter(f"{_SVG}a"):
+        cell = link.get("href", "").removeprefix("#")
+        link.attrib = {"id": f"{name}-{cell}", "href": link_to(cell), "tabindex": "-1"}
+        note = ET.Element(f"{_SVG}title")
+        note.text = tooltips[cell]
+        link.insert(0, note)
 
 
-def panel(title: str, width: float, height: float, elements: Iterable[str]) -> str:
-    """Return a panel of a figure with its title, for the page: it has no style of its own."""
-    heading = text(0, FONT, title, "title")
-    return tag(
-        "svg",
-        heading,
-        *elements,
-        xmlns="http://www.w3.org/2000/svg",
-        viewBox=f"0 0 {width:g} {height:g}",
-        class_="panel",
-        style=f"min-width: {0.88 * width:.0f}px" if width > WIDTH else None,
-        role="group",
-        aria_label=title,
-    )
-
-
-def standalone(panels: Iterable[str], sizes: Iterable[tuple[float, float]]) -> str:
+def standalone(panels: Sequence[Panel]) -> str:
     """Return a file with some panels below each other, in the colours of the reader's screen."""
-    placed, top, widest = [], 0.0, 0.0
-    for each, (width, height) in zip(panels, sizes, strict=True):
-        placed.append(each.replace("<svg", f'<svg y="{top:g}" width="{width:g}" height="{height:g}"', 1))
-        top, widest = top + height + FONT, max(widest, width)
+    placed, top = [], 0.0
+    for panel in panels:
+        place = f'<svg y="{top:g}" width="{panel.width:g}" height="{panel.height:g}"'
+        placed.append(panel.svg.replace("<svg", place, 1))
+        top += panel.height + FONT
+    widest = max(panel.width for panel in panels)
     dark = f"@media (prefers-color-scheme: dark) {{ :root {{ {variables(1)} }} }}"
-    style = tag("style", f"\n:root {{ {variables(0)} background: var(--paper); }}\n{dark}\n{RULES}\n")
-    return (
-        tag(
-            "svg",
-            style,
-            *(f"\n{each}" for each in placed),
-            xmlns="http://www.w3.org/2000/svg",
-            viewBox=f"0 0 {widest:g} {top:g}",
-            width=widest,
-            height=top,
-        )
-        + "\n"
-    )
+    style = f"\n:root {{ {variables(0)} background: var(--paper); }}\n{dark}\n{RULES}\n"
+    size = f'viewBox="0 0 {widest:g} {top:g}" width="{widest:g}" height="{top:g}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n<style>{escape(style)}</style>'
+    return "\n".join([head, *placed, "</svg>\n"])
