@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
+from matplotlib.text import Text
 from matplotlib.transforms import IdentityTransform
 
 from prunelib.reporting.digits import significant
@@ -40,56 +41,59 @@ def cost_panel(report: Report, rows: Sequence[Row]) -> Panel:
 
     def paint(axes: Axes) -> None:
         set_positive(axes, "x", [row.values[_SECONDS] for row in rows])
-        end = set_linear(axes, "y", [100 * row.values[_ERROR] for row in rows], outlier=2)
+        set_linear(axes, "y", [100 * row.values[_ERROR] for row in rows], outlier=2)
         axes.grid(visible=True, axis="y")
         axes.set_title("Relative error, %")
         axes.set_xlabel("Time, s, log scale" if is_log(axes, "x") else "Time, s", loc="right")
-        marks = [_mark(row, end) for row in rows]
-        for updated in (False, True):
-            _draw_frontier(axes, [mark for mark in marks if mark.row.updated is updated])
-        draw_marks(axes, marks)
-        _draw_labels(axes, report, marks)
+        for group in _frontiers(rows):
+            _draw_steps(axes, [_mark(axes, row) for row in group])
+        draw_marks(axes, [_mark(axes, row) for row in rows])
 
     notes = {row.cell.full_name: tooltip(report, row, f"{significant(row.values[_SECONDS], 2)} s") for row in rows}
-    return draw_panel(COSTS, group_heading(report, rows), paint, notes, height=_HEIGHT)
+    return draw_panel(
+        COSTS,
+        group_heading(report, rows),
+        paint,
+        notes,
+        finish=lambda axes: _write_names(axes, report, rows),
+        height=_HEIGHT,
+    )
 
 
-def _mark(row: Row, end: float) -> Mark:
-    error = 100 * row.values[_ERROR]
+def _frontiers(rows: Sequence[Row]) -> list[list[Row]]:
+    """Return the frontier of masks alone, and that with updated weights; without empty ones."""
+    groups = (frontier([row for row in rows if row.updated is updated]) for updated in (False, True))
+    return [group for group in groups if group]
+
+
+def _mark(axes: Axes, row: Row) -> Mark:
+    error, end = 100 * row.values[_ERROR], axes.get_ylim()[1]
     return Mark(row, row.values[_SECONDS], min(error, end), "^" if error > end else None)
 
 
-def _draw_frontier(axes: Axes, marks: Sequence[Mark]) -> None:
-    """Draw the frontier as steps: until the next method's time, the error stays."""
-    if not marks:
-        return
-    best = frontier([mark.row for mark in marks])
-    along = [mark for row in best for mark in marks if mark.row is row]
-    x, y = [*(mark.x for mark in along), axes.get_xlim()[1]], [*(mark.y for mark in along), along[-1].y]
-    axes.step(x, y, where="post", color=colour_of(best[0]), alpha=0.55, linewidth=1.5)
+def _draw_steps(axes: Axes, best: Sequence[Mark]) -> None:
+    """Draw a frontier as steps: until the next method's time, the error stays."""
+    x, y = [*(mark.x for mark in best), axes.get_xlim()[1]], [*(mark.y for mark in best), best[-1].y]
+    axes.step(x, y, where="post", color=colour_of(best[0].row), alpha=0.55, linewidth=1.5)
 
 
-def _draw_labels(axes: Axes, report: Report, marks: Sequence[Mark]) -> None:
-    """Write the names beside the marks, those of the frontier first; those without a place have their tooltip."""
-    names = dict(zip(map(id, marks), short_names(report, [mark.row for mark in marks]), strict=True))
-    best = [row for kind in (False, True) for row in frontier([m.row for m in marks if m.row.updated is kind])]
-    ordered = sorted(marks, key=lambda mark: next((at for at, row in enumerate(best) if row is mark.row), len(best)))
-    ground = {"boxstyle": "square,pad=0", "facecolor": PAPER, "edgecolor": "none", "alpha": 0.8}
-    labels = [
-        axes.text(
-            0, 0, _label(mark, names[id(mark)]), va="bottom", bbox=ground, transform=IdentityTransform(), in_layout=False
-        )
-        for mark in ordered
-    ]
-    axes.figure.draw_without_rendering()  # the layout decides where the marks are
-    points = [tuple(axes.transData.transform((mark.x, mark.y))) for mark in ordered]
-    extents = [label.get_window_extent() for label in labels]
-    for label, box in zip(labels, place(points, [(e.width, e.height) for e in extents], axes.bbox), strict=True):
+def _write_names(axes: Axes, report: Report, rows: Sequence[Row]) -> None:
+    """Write the names beside the marks, those of the frontiers first; those without a place have their tooltip."""
+    names = {row.cell: shortened(name) for row, name in zip(rows, short_names(report, rows), strict=True)}
+    best = [row for group in _frontiers(rows) for row in group]
+    marks = [_mark(axes, row) for row in [*best, *(row for row in rows if row not in best)]]
+    labels = [_write(axes, mark, names[mark.row.cell]) for mark in marks]
+    points = [(x, y) for x, y in axes.transData.transform([(mark.x, mark.y) for mark in marks])]
+    sizes = [(extent.width, extent.height) for extent in (label.get_window_extent() for label in labels)]
+    for label, box in zip(labels, place(points, sizes, axes.bbox), strict=True):
         if box:
             label.set_position((box.x0, box.y0))
         else:
             label.remove()
 
 
-def _label(mark: Mark, name: str) -> str:
-    return f"{shortened(name)} {significant(100 * mark.row.values[_ERROR])}%" if mark.beyond else shortened(name)
+def _write(axes: Axes, mark: Mark, name: str) -> Text:
+    """Write a name somewhere, and the error where the mark does not show it."""
+    words = f"{name} {significant(100 * mark.row.values[_ERROR])}%" if mark.beyond else name
+    ground = {"boxstyle": "square,pad=0", "facecolor": PAPER, "edgecolor": "none", "alpha": 0.8}
+    return axes.text(0, 0, words, va="bottom", bbox=ground, transform=IdentityTransform(), in_layout=False)

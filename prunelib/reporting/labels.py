@@ -33,7 +33,7 @@ def place(
 
 
 def _within(box: Bbox, frame: Bbox) -> bool:
-    return bool((box.min >= frame.min).all() and (box.max <= frame.max).all())
+    return frame.contains(*box.min) and frame.contains(*box.max)
 
 
 def _candidates(x: float, y: float, width: float, height: float) -> Iterator[Bbox]:

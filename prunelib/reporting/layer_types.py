@@ -14,8 +14,8 @@ from prunelib.reporting.seeds import Row
 from prunelib.reporting.style import INK, MASK, PAPER, UPDATED, WIDTH, shortened
 from prunelib.reporting.svg import Panel, draw_panel, link_to
 
-_LINE, _ABOVE = 22, 100  # pixels per row, and above all rows
-_NAMES, _NARROWEST = 170, 31  # pixels for the names, and least of a layer type's column
+_LINE, _CHARACTER, _TITLE = 22, 9, 32  # pixels per row, per character of a heading, and of the title
+_NAMES, _NARROWEST = 195, 29  # pixels for the names, and least of a layer type's column
 _STRONGEST = 0.5  # opacity of the largest value: text on it stays legible
 
 Means = Mapping[str, float]
@@ -49,7 +49,7 @@ def type_panel(
         axes.spines["bottom"].set_visible(False)
         axes.tick_params(length=0)
         axes.xaxis.tick_top()
-        axes.set_xticks(np.arange(len(kinds)) + 0.5, kinds, rotation=40, ha="left", rotation_mode="anchor")
+        axes.set_xticks(np.arange(len(kinds)) + 0.5, kinds, rotation=90, va="center", ha="left", rotation_mode="anchor")
         axes.set_yticks(np.arange(len(rows)) + 0.5, map(shortened, short_names(report, rows)), color=INK)
         for label, row in zip(axes.get_yticklabels(), rows, strict=True):
             label.set_url(link_to(row.cell.full_name))
@@ -63,7 +63,7 @@ def type_panel(
         paint,
         {row.cell.full_name: tooltip(report, row) for row in rows},
         width=max(WIDTH, _NAMES + _NARROWEST * len(kinds)),
-        height=_ABOVE + _LINE * len(rows),
+        height=_TITLE + _CHARACTER * max(map(len, kinds)) + _LINE * len(rows),
     )
 
 

@@ -27,7 +27,7 @@ def set_linear(axes: Axes, side: Side, values: Sequence[float], outlier: float =
     margin = _MARGIN * (high - low) or _MARGIN * abs(high) or 1.0
     end = high + margin
     axes.set(**{f"{side}lim": (max(0.0, low - margin) if low >= 0 else low - margin, end)})
-    _axis(axes, side).set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], min_n_ticks=2))
+    _axis(axes, side).set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10], min_n_ticks=2))
     _axis(axes, side).set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:.6g}"))
     return end
 

@@ -43,7 +43,7 @@ def perplexity_panel(report: Report, rows: Sequence[Row], dense: float | None, t
             spread = row.spreads.get(f"perplexity_{text}")
             if spread:
                 axes.hlines(place, value - spread, value + spread, colour_of(row))
-            axes.text(1.03, place, shown(row, text), va="center_baseline", transform=axes.get_yaxis_transform())
+            _write_value(axes, place, shown(row, text))
         draw_marks(
             axes,
             [
@@ -65,6 +65,12 @@ def perplexity_panel(report: Report, rows: Sequence[Row], dense: float | None, t
 def _mask(rows: Sequence[Row]) -> Row:
     """Return a row of masks alone if there is one: its group's title is that of the pattern."""
     return next((row for row in rows if not row.updated), rows[0])
+
+
+def _write_value(axes: Axes, place: int, value: str) -> None:
+    """Write the value of a row right of the axes, beyond the marks."""
+    right = axes.get_yaxis_transform()
+    axes.annotate(value, (1, place), (12, 0), right, textcoords="offset points", va="center_baseline")
 
 
 def _draw_dense(axes: Axes, value: float) -> None:

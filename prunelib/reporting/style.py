@@ -17,9 +17,9 @@ PAPER, INK, MUTED, LINE, MASK, UPDATED = (light for light, _ in COLOURS.values()
 WIDTH = 400
 """Width of a panel in pixels: on a phone of 390 px it is shown at 0.89 of its size, its text with more than 11 px."""
 FONT = 13
-_LONGEST = 22  # characters of a name
+_LONGEST = 24  # characters of a name
 
-STYLE: dict[str, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",  # wider than the fonts of readers: what fits here fits there
     "font.size": FONT,

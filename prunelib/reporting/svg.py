@@ -35,6 +35,7 @@ def draw_panel(
     paint: Callable[[Axes], None],
     tooltips: Mapping[str, str],
     *,
+    finish: Callable[[Axes], None] | None = None,
     height: float,
     width: float = WIDTH,
 ) -> Panel:
@@ -50,16 +51,21 @@ def draw_panel(
         Draws on the axes, under the style of all figures.
     tooltips
         What links show, by the full name of the cell to which they lead, :func:`link_to`.
+    finish
+        Draws what needs the final places of marks.
     width, height
         In pixels.
     """
-    with mpl.rc_context({**STYLE, "svg.hashsalt": f"{name} {title}"}):
+    with mpl.rc_context(STYLE | {"svg.hashsalt": f"{name} {title}"}):
         figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
         figure.patch.set_visible(False)
         figure.suptitle(title, x=0, ha="left")
         axes = figure.add_subplot()
         axes.patch.set_visible(False)
         paint(axes)
+        if finish:
+            figure.draw_without_rendering()  # lays out the axes
+            finish(axes)
         stream = io.StringIO()
         figure.savefig(stream, format="svg")
     root = ET.fromstring(stream.getvalue())  # noqa: S314 - our own figure

@@ -78,9 +78,9 @@ def test_every_figure_is_inside_with_its_caption():
 def test_rows_and_marks_lead_to_each_other():
     ids = {value for name, value in Page(page("grid")).attributes if name == "id"}
     row = "tiny-row60-wanda-swaps"
-    assert {row, f"point-{row}"} <= ids
+    assert {row, f"costs-{row}"} <= ids
     assert f'href="#{row}"' in page("grid")
-    assert f'href="#point-{row}"' in page("grid")
+    assert f'href="#costs-{row}"' in page("grid")
 
 
 def test_a_page_without_times_has_no_figure_of_costs():
