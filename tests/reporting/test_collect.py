@@ -88,3 +88,27 @@ def test_records_of_cells_outside_the_grid_are_removed(params):
     workflow.remove_other_results(params)
     assert [workflow.result_file(each).is_file() for each in (dense, cell, other)] == [True, True, False]
     assert [workflow.layers_file(each).is_file() for each in (cell, other)] == [True, False]
+
+
+@pytest.mark.parametrize("link", ["results", "results/cells", "results/cells/smollm2_135m"])
+def test_nothing_outside_of_the_results_is_removed(params, tmp_path_factory, link):
+    _, cell = params.grid.cells()
+    other = Cell(**{**cell.model_dump(), "warmstart": "ria"})
+    write(params, other)
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "moved"
+    Path(link).rename(elsewhere)
+    Path(link).symlink_to(elsewhere)
+    workflow.remove_other_results(params)
+    assert workflow.result_file(other).is_file()
+
+
+def test_reports_and_results_of_a_comparison_stay(params):
+    _, cell = params.grid.cells()
+    other = Cell(**{**cell.model_dump(), "warmstart": "ria"})
+    record = workflow.result_file(other)
+    compared = [Path("scratch/compare-methods") / record, Path("reports/methods/metrics.json"), record.with_suffix("")]
+    for path in compared:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    workflow.remove_other_results(params)
+    assert all(path.is_file() for path in compared)
