@@ -92,7 +92,13 @@ Labels = dict[Name, Annotated[str, StringConstraints(min_length=1, max_length=80
 
 
 class LabelSettings(Settings):
-    """How the report calls what it shows; a name without a label is shown as it is, a pattern in its text form."""
+    """How the report calls what it shows; a name without a label is shown as it is, a pattern in its text form.
+
+    Attributes
+    ----------
+    models, texts, tasks, patterns, warmstarts, refiners
+        Label by name.
+    """
 
     models: Labels = Field(default_factory=dict)
     texts: Labels = Field(default_factory=dict)

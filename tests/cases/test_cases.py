@@ -66,6 +66,8 @@ GONE = {
     "66_masks_taken_for_weights",
     "67_types_for_users",
     "68_front_door",
+    "71_removed_entry",
+    "72_one_cell_that_cannot_be_made",
 }
 
 
