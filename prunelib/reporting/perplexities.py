@@ -39,18 +39,14 @@ def perplexity_panel(report: Report, rows: Sequence[Row], dense: float | None, t
         axes.grid(visible=True, axis="x")
         if dense:
             _draw_dense(axes, dense)
+        marks = []
         for place, (row, value) in enumerate(zip(ranked, values, strict=True)):
             spread = row.spreads.get(f"perplexity_{text}")
             if spread:
                 axes.hlines(place, value - spread, value + spread, colour_of(row))
             _write_value(axes, place, shown(row, text))
-        draw_marks(
-            axes,
-            [
-                Mark(row, min(value, end), place, ">" if value > end else None)
-                for place, (row, value) in enumerate(zip(ranked, values, strict=True))
-            ],
-        )
+            marks.append(Mark(row, min(value, end), place, ">" if value > end else None))
+        draw_marks(axes, marks)
 
     name = f"{title(report, [_mask(rows)])}, {report.label('texts', text)}"
     return draw_panel(

@@ -19,6 +19,8 @@ _LONG = re.compile(r"\d+\.\d{3,}")
 _VARIABLES = {light: f"var(--{name})" for name, (light, _) in COLOURS.items()}
 _COLOUR = re.compile("|".join(_VARIABLES))
 
+ET.register_namespace("", _SVG.strip("{}"))  # written without a prefix
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -88,7 +90,6 @@ def link_to(cell: str) -> str:
 
 def _tidy(root: ET.Element) -> None:
     """Remove what the page doesn't use: metadata, ids, fonts; round numbers and name colours by their variables."""
-    ET.register_namespace("", _SVG.strip("{}"))
     for element in list(root):
         if element.tag == f"{_SVG}metadata" or element.find(f"{_SVG}style") is not None:
             root.remove(element)
