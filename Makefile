@@ -15,7 +15,7 @@ if not (3, 11) <= sys.version_info[:2] <= (3, 14) or (platform.system(), platfor
 endef
 export SUPPORTED
 
-.PHONY: help run demo test quick triton cases e2e lint constraints docs clean
+.PHONY: help run demo test quick triton browser cases e2e lint constraints docs clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -36,6 +36,9 @@ quick: .venv/test  ## the quick tests alone
 triton: .venv/triton-$(OLDEST_TRITON)  ## the tests of the Triton kernels on the oldest Triton; all others run on the newest
 	PYTHONPATH=$(CURDIR)/$< $(BIN)/python -c "import triton as t; print('triton', t.__version__); assert t.__version__ == '$(OLDEST_TRITON)'"
 	PYTHONPATH=$(CURDIR)/$< $(BIN)/pytest -n 2 --dist loadfile -m triton
+
+browser:  ## Chromium, with which tests open the report; where apt-get is missing, those tests are skipped
+	command -v chromium || ! command -v apt-get || (apt-get update -qq && apt-get install -qq --no-install-recommends chromium fonts-dejavu-core)
 
 cases: .venv/test  ## the open faults of tests/cases, as expected failures
 	$(BIN)/pytest -n 2 -m cases

@@ -3,11 +3,14 @@
 python docs/picture.py        # writes docs/pages/images/perplexity.svg
 """
 
-from collections.abc import Iterator
+import io
 from pathlib import Path
 from statistics import fmean
 
+import matplotlib as mpl
 import tables
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 PICTURE = Path(__file__).parent / "pages" / "images" / "perplexity.svg"
 BARS = {  # label: method in tables.METHODS, colour
@@ -15,44 +18,40 @@ BARS = {  # label: method in tables.METHODS, colour
     "+ SparseSwaps": ("SparseSwaps, optimum", "#56b4e9"),
     "+ refit swaps": ("swaps, refit swaps", "#009e73"),
 }
-WIDTH, LEFT, STEP, BAR = 640, 150, 26, 18  # pixels
+COLUMN = "perplexity_wikipedia"
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "prunelib",
+    "font.family": ["DejaVu Sans", "sans-serif"],
+    "font.size": 10.5,
+    "axes.titlesize": "medium",
+    "figure.titlesize": "medium",
+    **{f"axes.spines.{side}": False for side in ("top", "right", "bottom", "left")},
+}
 
 
 def svg() -> str:
-    """Return the picture: a group of bars for each pattern, the dense model as a line."""
-    column = "perplexity_wikipedia"
-    groups = {
-        tables.PATTERNS[pattern]: [fmean(tables.of_method(label, pattern, column)) for label, _ in BARS.values()]
-        for pattern in ("row60", "nm24")
-    }
-    dense = tables.dense("methods/results.csv", column)
-    scale = (WIDTH - LEFT - 60) / max(max(values) for values in groups.values())
-    height = 40 + len(groups) * (30 + len(BARS) * STEP)
-    line = LEFT + dense * scale
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" font-family="sans-serif"'
-    return "\n".join(
-        [
-            f'{head} font-size="14" role="img" aria-label="Perplexity on Wikipedia">',
-            f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
-            f'<text x="{line + 6:.0f}" y="20">dense model: perplexity {dense:.1f} on Wikipedia</text>',
-            *_bars(groups, scale),
-            f'<line x1="{line:.0f}" x2="{line:.0f}" y1="8" y2="{height - 8}" stroke="#000000" stroke-dasharray="4 3"/>',
-            "</svg>\n",
-        ]
-    )
+    """Return the picture: a panel of bars for each pattern, the dense model as a line."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7, 2.8), layout="constrained")
+        dense = tables.dense("methods/results.csv", COLUMN)
+        figure.suptitle(f"Perplexity on Wikipedia; dense model: {dense:.1f}")
+        for axes, pattern in zip(figure.subplots(2, sharex=True), ("row60", "nm24"), strict=True):
+            _draw_bars(axes, pattern, dense)
+        stream = io.StringIO()
+        figure.savefig(stream, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        return stream.getvalue()
 
 
-def _bars(groups: dict[str, list[float]], scale: float) -> Iterator[str]:
-    top = 34
-    for pattern, values in groups.items():
-        yield f'<text x="10" y="{top + 16}" font-weight="bold">{pattern}</text>'
-        top += 24
-        for (label, (_, colour)), value in zip(BARS.items(), values, strict=True):
-            yield f'<text x="{LEFT - 8}" y="{top + 14}" text-anchor="end">{label}</text>'
-            yield f'<rect x="{LEFT}" y="{top}" width="{value * scale:.0f}" height="{BAR}" fill="{colour}"/>'
-            yield f'<text x="{LEFT + value * scale + 6:.0f}" y="{top + 14}">{value:.0f}</text>'
-            top += STEP
-        top += 6
+def _draw_bars(axes: Axes, pattern: str, dense: float) -> None:
+    values = [fmean(tables.of_method(method, pattern, COLUMN)) for method, _ in BARS.values()]
+    bars = axes.barh(list(BARS), values, color=[colour for _, colour in BARS.values()])
+    axes.bar_label(bars, fmt="%.0f", padding=6)
+    axes.axvline(dense, color="black", linestyle="--", linewidth=1)
+    axes.set_title(tables.PATTERNS[pattern], loc="left", fontweight="bold")
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    axes.invert_yaxis()
 
 
 if __name__ == "__main__":

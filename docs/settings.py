@@ -18,7 +18,7 @@ from prunelib.evaluation.zeroshot import TasksSettings
 from prunelib.masks.allocation import Owl, SparsityTable
 from prunelib.masks.patterns import EXAMPLES
 from prunelib.methods import registry
-from prunelib.params import Comparison, Grid
+from prunelib.params import Comparison, Grid, LabelSettings
 from prunelib.pruning.chains import Chain
 from prunelib.runtime.machine import Machine
 from prunelib.sources.models import HubModel, LocalModel, WheelModel, WheelsModel
@@ -38,6 +38,7 @@ SECTIONS: dict[str, tuple[type[BaseModel], ...]] = {
     "evaluation.perplexity": (PerplexitySettings,),
     "evaluation.tasks": (TasksSettings,),
     "comparisons": (Comparison,),
+    "labels": (LabelSettings,),
 }
 KINDS = {"warmstarts": warmstarts, "refiners": refiners}
 LEFT = "---"

@@ -88,6 +88,26 @@ class EvaluationSettings(Settings):
     tasks: TasksSettings
 
 
+Labels = dict[Name, Annotated[str, StringConstraints(min_length=1, max_length=80)]]
+
+
+class LabelSettings(Settings):
+    """How the report calls what it shows; a name without a label is shown as it is, a pattern in its text form.
+
+    Attributes
+    ----------
+    models, texts, tasks, patterns, warmstarts, refiners
+        Label by name.
+    """
+
+    models: Labels = Field(default_factory=dict)
+    texts: Labels = Field(default_factory=dict)
+    tasks: Labels = Field(default_factory=dict)
+    patterns: Labels = Field(default_factory=dict)
+    warmstarts: Labels = Field(default_factory=dict)
+    refiners: Labels = Field(default_factory=dict)
+
+
 _FIGURES = "figures"
 REPLACED = ("tasks", "calibration", "evaluation")
 """Sections of params.yaml that a comparison may replace."""
@@ -122,6 +142,7 @@ class Params(Settings):
     warmstarts: Annotated[dict[Name, AnyWarmStart], BeforeValidator(_with_method)]
     refiners: Annotated[dict[Name, AnyRefiner], BeforeValidator(_with_method)]
     evaluation: EvaluationSettings
+    labels: LabelSettings = LabelSettings()
     comparisons: dict[Name, Comparison] = Field(default_factory=dict)
 
     def compared(self, comparison: str) -> list["Params"]:
@@ -139,6 +160,8 @@ class Params(Settings):
             if section != "seeds":
                 for name in names:
                     known_name(f"grid.{section}", name, getattr(self, section))
+                for name in getattr(self.labels, section):
+                    known_name(f"labels.{section}", name, getattr(self, section))
             if len(set(names)) < len(names):
                 raise ValueError(f"grid.{section}: duplicate name in {list(names)}")
         known_name("calibration.text", self.calibration.text, self.grid.texts)

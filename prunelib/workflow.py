@@ -73,6 +73,21 @@ def reports_folder(comparison: str | None = None) -> Path:
     return REPORTS / comparison if comparison else REPORTS
 
 
+def remove_other_results(params: Params) -> None:
+    """Remove the records of cells that are not in the grid; DVC's cache holds them until ``dvc gc``.
+
+    The stage report depends on the folders of records, which then are the same in every clone. A folder that a link
+    brings in from elsewhere is not of this project alone: nothing is removed there.
+    """
+    own = Path.cwd().resolve() / RESULTS
+    cells = params.grid.cells()
+    kept = {file(cell) for cell in cells for file in (result_file, layers_file)}
+    for folder in ("cells", "layers"):
+        for path in (RESULTS / folder).rglob("*.json"):
+            if path not in kept and path.parent.resolve().is_relative_to(own):
+                path.unlink()
+
+
 def _drawn(cell: Cell) -> Path:
     """Return ``smollm2_135m/0``, the model and the seed of the calibration draw; the dense model has no seed."""
     return Path(cell.model) if cell.seed is None else Path(cell.model) / str(cell.seed)

@@ -14,7 +14,7 @@ with one_line():  # an interrupt of the imports, which take seconds
     from prunelib.model.structure import load_tokenizer
     from prunelib.params import Params
     from prunelib.planning.checks import require_capacity_to_evaluate
-    from prunelib.results import CellResult, read_layers, write_cell
+    from prunelib.records import CellResult, read_layers, write_cell
     from prunelib.runtime.machine import machine
     from prunelib.runtime.progress import meter
     from prunelib.runtime.resume import resumable

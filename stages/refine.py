@@ -18,7 +18,7 @@ with one_line():  # an interrupt of the imports, which take seconds
     from prunelib.pruning.refinement import FinishedBlocks, cost_of
     from prunelib.pruning.warm_up import warm_up
     from prunelib.pruning.whole_model import ModelRefinement
-    from prunelib.results import Timing, write_layers, write_timing
+    from prunelib.records import Timing, write_layers, write_timing
     from prunelib.runtime.machine import machine
     from prunelib.runtime.progress import meter, note
     from prunelib.runtime.resume import resumable

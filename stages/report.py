@@ -1,4 +1,4 @@
-"""Write the report of the whole grid: tables, figures, and one page.
+"""Write the report of the whole grid: tables, figures, and one page. Records of cells outside the grid are removed.
 
 Methods and origins are read from params.yaml but are not params of this stage, so entries outside the grid do not
 rerun it. A changed method changes results and so reruns it; a changed attribution alone appears in the next report.
@@ -16,6 +16,8 @@ with one_line():  # an interrupt of the imports, which take seconds
 def report(params: Params, comparison: str | None = None) -> None:
     """Write the report of the cells of the grid, or of all grids of a comparison."""
     write_report(collect(params, comparison), workflow.reports_folder(comparison))
+    if not comparison:
+        workflow.remove_other_results(params)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from prunelib.evaluation.held_out import held_out_texts, held_out_windows
 from prunelib.model.structure import load_model, load_tokenizer
 from prunelib.params import load_params
 from prunelib.pruning.in_memory import prune
-from prunelib.results import read_layers
+from prunelib.records import read_layers
 from prunelib.runtime.machine import available_cores
 from prunelib.runtime.store import read_provenance
 from prunelib.sources.documents import read_documents

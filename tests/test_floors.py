@@ -13,7 +13,7 @@ FLOORS = [  # from the roof down to the ground; a name is a folder or a module o
     {"params", "workflow"},
     {"evaluation"},
     {"pruning"},
-    {"cell", "results"},
+    {"cell", "records", "tables"},
     {"calibration"},
     {"warmstarts", "refiners"},
     {"relaxation"},

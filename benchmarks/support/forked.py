@@ -27,7 +27,6 @@ LONGEST = 180.0
 """Seconds after which a script counts as stuck; undisturbed ones take a few."""
 _POLL = 0.0005
 _IMPORTED_LATE = (
-    "matplotlib.backends.backend_svg",
     "prunelib.cli.apply",
     "prunelib.cli.export",
     "prunelib.evaluation.harness",

@@ -208,6 +208,27 @@ def compare(
 
 
 @app.command()
+def report(
+    comparison: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="A name under comparisons in params.yaml; default: the grid.")
+    ] = None,
+) -> None:
+    """Write the report of what is there, without running anything.
+
+    That of the grid has the cells that have been evaluated, also after a stage failed. In a new clone, and for a
+    comparison, the page and the figures are drawn from the report's own tables.
+
+    ```
+    prunelib report
+    prunelib report methods
+    ```
+    """
+    from prunelib.cli import report as command
+
+    command.report(comparison)
+
+
+@app.command()
 def methods(
     write: Annotated[bool, typer.Option("--write", help="Put the table into README.md, between its markers.")] = False,
 ) -> None:

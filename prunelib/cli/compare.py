@@ -38,7 +38,7 @@ def compare(comparison: str) -> None:
         _copy_project(project, copy)
         for grid in params.compared(comparison):
             _write_changed(project / "params.yaml", copy / "params.yaml", params, grid)
-            _run(copy, "dvc", "repro")
+            _run(copy, "dvc", "repro", "evaluate_dense", "evaluate")
         shutil.copy(project / "params.yaml", copy)
         _run(copy, sys.executable, "stages/report.py", "--comparison", comparison)
         target = workflow.reports_folder(comparison)

@@ -13,7 +13,7 @@ from prunelib.masks.patterns import check_counts
 from prunelib.masks.pruned import read_pruned
 from prunelib.model.layers import read_index
 from prunelib.params import Params, load_params
-from prunelib.results import CellResult, read_cell
+from prunelib.records import CellResult, read_cell
 
 
 def export(cell: Cell, to: Path) -> None:

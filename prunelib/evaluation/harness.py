@@ -20,7 +20,7 @@ from prunelib.errors import ModelError, ParamsError, SourceError
 from prunelib.evaluation.labels import RULES_FAULTS, as_reason, check_labels
 from prunelib.evaluation.likelihood import Pair, log_likelihoods, truncated_tokens
 from prunelib.model.vocabulary import check_ids
-from prunelib.results import TaskResult
+from prunelib.records import TaskResult
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from prunelib.calibration.windows import spread_windows, tokenize
 from prunelib.errors import ParamsError
 from prunelib.evaluation.perplexity import PerplexitySettings
-from prunelib.results import BOS_SUFFIX
+from prunelib.records import BOS_SUFFIX
 from prunelib.sources.documents import read_documents, shared_document
 
 if TYPE_CHECKING:

@@ -170,7 +170,7 @@ def evaluate_parts(evaluation: Evaluation, windows: Mapping[str, "torch.Tensor"]
     Returns
     -------
     dict
-        ``perplexity``, ``tasks``, ``sparsity`` and ``coverage`` of :class:`prunelib.results.CellResult`.
+        ``perplexity``, ``tasks``, ``sparsity`` and ``coverage`` of :class:`prunelib.records.CellResult`.
     """
 
     def on_done(part: Part, load: Load) -> None:

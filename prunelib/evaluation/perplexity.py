@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from prunelib.errors import NumericalError
 from prunelib.evaluation.batching import depends_on_batch
-from prunelib.results import PerplexityResult
+from prunelib.records import PerplexityResult
 from prunelib.settings import Count, Length, Settings
 
 if TYPE_CHECKING:

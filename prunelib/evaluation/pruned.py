@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from prunelib.masks.pruned import Pruned
 from prunelib.model.weights import apply_masks, apply_weights, check_pruned
-from prunelib.results import LayerResult, optimality_gap
+from prunelib.records import LayerResult, optimality_gap
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,7 +38,7 @@ def prune(model: "nn.Module", layers: tuple["Layer", ...], pruned: Pruned, dense
 
 
 def mean_errors(layers: Sequence[LayerResult]) -> dict[str, float]:
-    """Return the errors of :class:`prunelib.results.CellResult`, and optimality gaps if all have valid bounds."""
+    """Return the errors of :class:`prunelib.records.CellResult`, and optimality gaps if all have valid bounds."""
     errors = {
         "relative_error": fmean(layer.relative_error for layer in layers),
         "error_reduction": fmean(layer.error_reduction for layer in layers),

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field
 
 from prunelib.errors import ParamsError
 from prunelib.evaluation.local_tasks import check_items, describe, local_tasks
-from prunelib.results import TaskResult
+from prunelib.records import TaskResult
 from prunelib.settings import Count, Settings
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def zero_shot(
     Returns
     -------
     dict
-        A :class:`prunelib.results.TaskResult` for each task, in the order of ``settings.names``.
+        A :class:`prunelib.records.TaskResult` for each task, in the order of ``settings.names``.
 
     Raises
     ------

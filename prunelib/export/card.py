@@ -8,7 +8,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from prunelib.export.origin import Origin
 from prunelib.markdown import escaped
-from prunelib.results import CellResult
+from prunelib.records import CellResult
 
 _UNKNOWN = Origin()
 

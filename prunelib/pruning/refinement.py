@@ -16,7 +16,7 @@ from prunelib.model.layers import Layer
 from prunelib.model.weights import read_weight
 from prunelib.pruning.chains import Step, outcome, run_chain
 from prunelib.pruning.warm_up import warm_up
-from prunelib.results import LayerResult, StepResult, read_layers, write_layers
+from prunelib.records import LayerResult, StepResult, read_layers, write_layers
 from prunelib.runtime import store
 from prunelib.runtime.compute import AUTO, Compute
 from prunelib.runtime.load import Load, OnDone

@@ -11,7 +11,7 @@ from prunelib.masks.packed import write_masks
 from prunelib.masks.pruned import MASKS_FILE
 from prunelib.model.layers import LayerIndex
 from prunelib.model.masked import apply_masks
-from prunelib.results import LayerResult, write_layers
+from prunelib.records import LayerResult, write_layers
 from prunelib.runtime.store import replacing_folder, require_new
 
 if TYPE_CHECKING:

@@ -5,13 +5,13 @@ from pathlib import Path
 from prunelib.reporting import backend  # noqa: F401 - before any other module imports matplotlib
 from prunelib.reporting.figures import draw
 from prunelib.reporting.page import html
-from prunelib.reporting.records import CellReport, Report
-from prunelib.reporting.tables import layers_csv, results_csv, results_markdown, timing_csv
+from prunelib.reporting.records import Report
+from prunelib.reporting.tables import layers_csv, metrics_json, results_csv, results_markdown, timing_csv
 from prunelib.runtime import store
 
-__all__ = ["CellReport", "Report", "render", "update_costs", "write_report"]
+__all__ = ["Report", "render", "update_costs", "write_report"]
 
-PAGE, _TIMING = "report.html", "timing.csv"
+PAGE, _TIMING, _FIGURES = "report.html", "timing.csv", "figures"
 
 
 def render(report: Report) -> dict[str, str]:
@@ -20,19 +20,25 @@ def render(report: Report) -> dict[str, str]:
     Returns
     -------
     dict[str, str]
-        ``results.csv``, ``layers.csv``, ``results.md``, and those of ``figures/perplexity.svg``,
-        ``figures/error_reduction.svg`` and ``figures/swaps.svg`` that have data; ``timing.csv`` and ``report.html``,
-        the only files with times, memory and machines.
+        ``results.csv``, ``layers.csv``, ``metrics.json``, ``results.md``, and those of ``figures/perplexity.svg``,
+        ``figures/error_reduction.svg`` and ``figures/swaps_per_row.svg`` that have data; ``timing.csv`` and
+        ``report.html``, the only files with times, memory and machines.
     """
     drawn = draw(report)
     return {
         "results.csv": results_csv(report),
-        "layers.csv": layers_csv(report),
+        **({} if _layers_unknown(report) else {"layers.csv": layers_csv(report)}),
+        "metrics.json": metrics_json(report),
         "results.md": results_markdown(report),
         _TIMING: timing_csv(report),
         PAGE: html(report, drawn),
-        **{f"figures/{figure.name}.svg": figure.svg for figure in drawn},
+        **{f"{_FIGURES}/{figure.name}.svg": figure.svg for figure in drawn},
     }
+
+
+def _layers_unknown(report: Report) -> bool:
+    """Return whether cells are pruned, but figures of their layers are missing: it was read from its tables."""
+    return not report.layers and any(cell["pattern"] is not None for cell in report.cells)
 
 
 def update_costs(report: Report, folder: Path) -> None:
@@ -50,12 +56,13 @@ def update_costs(report: Report, folder: Path) -> None:
 
 
 def write_report(report: Report, folder: Path) -> None:
-    """Write the files of :func:`render` into a folder.
+    """Write the files of :func:`render` into a folder, without figures of an earlier report.
 
     Raises
     ------
     ArtifactError
         If a file could not be written.
     """
+    store.remove(folder / _FIGURES)
     for name, text in render(report).items():
         store.write_text(folder / name, text)

@@ -1,36 +1,114 @@
 """The report's data, read from the stages' outputs: the cells of the grid, and their labels from params.yaml."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import prunelib
 from prunelib import workflow
 from prunelib.cell import Cell
-from prunelib.params import Params, spanning
-from prunelib.reporting.records import CellReport, Report, as_line
-from prunelib.results import BOS_SUFFIX, read_cell, read_layers, read_timing
+from prunelib.params import EvaluationSettings, Params, spanning
+from prunelib.records import BOS_SUFFIX, read_cell, read_layers, read_timing
+from prunelib.reporting.cells import CellReport
+from prunelib.reporting.flat import report_of
+from prunelib.reporting.records import Record, Report, as_line
+from prunelib.tables import layer_results, results
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def collect(params: Params, comparison: str | None = None) -> Report:
-    """Read the cells of the grid, or of all grids of a comparison, and no others.
+    """Read the records of the cells of the grid, or of all grids of a comparison, and no others.
 
     Raises
     ------
     ArtifactError
         If the records of a cell are missing or damaged.
     """
+    whole, cells = _spanned(params, comparison)
+    return _report(params, whole, [_read(whole, cell) for cell in cells], comparison)
+
+
+def collect_finished(params: Params) -> tuple[Report, list[Cell]]:
+    """Read the records of the cells of the grid that have been evaluated, and name the others.
+
+    Raises
+    ------
+    ArtifactError
+        If the records of a cell are damaged or of other settings.
+    """
+    whole, cells = _spanned(params, None)
+    finished = [cell for cell in cells if workflow.result_file(cell).is_file()]
+    report = _report(params, whole, [_read(whole, cell) for cell in finished], None)
+    return report, [cell for cell in cells if cell not in finished]
+
+
+def reread(params: Params, comparison: str | None = None) -> Report:
+    """Read a report from its own tables: in a new clone, or for a comparison whose records are elsewhere.
+
+    The settings and labels are those of params.yaml now.
+
+    Raises
+    ------
+    ArtifactError
+        If a table is missing or damaged.
+    """
+    folder = workflow.reports_folder(comparison)
+    whole, _ = _spanned(params, comparison)
+    cells, layers = results(folder), folder / "layers.csv"
+    texts = [text for text in _texts(whole) if f"perplexity_{text}" in cells]
+    tasks = [task for task in whole.evaluation.tasks.names if f"acc_{task}" in cells]
+    return Report(
+        cells=_records(cells),
+        layers=_records(layer_results(folder)) if layers.is_file() else [],
+        texts=texts,
+        tasks=tasks,
+        measured=_to_be_measured(whole.evaluation, texts, tasks),
+        **_shown(params, whole, comparison),
+    )
+
+
+def _to_be_measured(evaluation: EvaluationSettings, texts: Sequence[str], tasks: Sequence[str]) -> dict[str, str]:
+    """Return what texts and tasks are measured on by the settings: no table has the counts."""
+    windows, limit = evaluation.perplexity, evaluation.tasks.limit
+    of_text = f"at most {windows.tokens:,} tokens of held-out text in windows of {windows.length:,}"
+    of_task = "all items" if limit is None else f"at most {limit:,} items"
+    return {**dict.fromkeys(texts, of_text), **dict.fromkeys(tasks, of_task)}
+
+
+def _records(frame: "pd.DataFrame") -> list[Record]:
+    """Return the rows of a table, with None for a missing value."""
+    rows: list[Record] = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    return rows
+
+
+def _spanned(params: Params, comparison: str | None) -> tuple[Params, list[Cell]]:
+    """Return the params with a grid that has all names of the report, and the report's cells."""
     runs = params.compared(comparison) if comparison else [params]
     whole = spanning(runs)
-    cells = [_read(whole, cell) for cell in dict.fromkeys(cell for run in runs for cell in run.grid.cells())]
-    texts = [name for text in whole.grid.texts for name in (text, f"{text}{BOS_SUFFIX}")]
+    cells = dict.fromkeys(cell for run in runs for cell in run.grid.cells())
+    return whole, sorted(cells, key=lambda cell: (whole.grid.models.index(cell.model), cell.pattern is not None))
+
+
+def _texts(whole: Params) -> list[str]:
+    return [name for text in whole.grid.texts for name in (text, f"{text}{BOS_SUFFIX}")]
+
+
+def _report(params: Params, whole: Params, cells: Sequence[CellReport], comparison: str | None) -> Report:
+    texts = [text for text in _texts(whole) if any(text in cell.result.perplexity for cell in cells)]
+    return report_of(cells, texts, whole.evaluation.tasks.names, **_shown(params, whole, comparison))
+
+
+def _shown(params: Params, whole: Params, comparison: str | None) -> dict[str, Any]:
+    """Return the labels, settings and provenance of a report."""
     command = f"prunelib compare {comparison}" if comparison else "dvc repro"
-    return Report(
-        cells=sorted(cells, key=lambda cell: (whole.grid.models.index(cell.cell.model), not cell.dense)),
-        texts=[text for text in texts if any(text in cell.result.perplexity for cell in cells)],
-        tasks=whole.evaluation.tasks.names,
-        labels={"patterns": {name: params.patterns[name].label for name in whole.grid.patterns}},
-        settings=_settings(whole),
-        provenance={**_origins(whole), "Command": command, "Written by": f"prunelib {prunelib.__version__}"},
-    )
+    patterns = {name: params.patterns[name].label for name in whole.grid.patterns}
+    labels = params.labels.model_dump()
+    return {
+        "labels": {**labels, "patterns": {**patterns, **labels["patterns"]}},
+        "settings": _settings(whole),
+        "provenance": {**_origins(whole), "Command": command, "Written by": f"prunelib {prunelib.__version__}"},
+    }
 
 
 def _read(params: Params, cell: Cell) -> CellReport:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from statistics import fmean
 
-from prunelib.reporting.records import CellReport
-from prunelib.results import LayerResult, optimality_gap
+from prunelib.records import LayerResult, optimality_gap
+from prunelib.reporting.cells import CellReport
 
 WANDA = "wanda"
 """The name in params.yaml of the warm start that serves as the baseline."""
@@ -30,7 +30,7 @@ class Comparisons:
             self._wanda[place] = layer.loss_before
 
     def optimality_gap(self, cell: CellReport) -> float | None:
-        """Return the optimality gap, :func:`prunelib.results.optimality_gap`, from the highest bound of any cell.
+        """Return the optimality gap, :func:`prunelib.records.optimality_gap`, from the highest bound of any cell.
 
         None if a layer has no bound, or if weights were updated: bounds apply to masks alone.
         """

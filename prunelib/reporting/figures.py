@@ -1,84 +1,110 @@
-"""The report's figures as deterministic SVG, each with a caption that explains it."""
+"""The report's figures as deterministic SVG, one panel per pattern, each figure with a caption that explains it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from matplotlib import style
-
+from prunelib.reporting.costs import COSTS, cost_panel, timed
+from prunelib.reporting.digits import significant
 from prunelib.reporting.draws import means
-from prunelib.reporting.dumbbells import dumbbells
+from prunelib.reporting.layer_types import Means, means_by_type, of_row, type_panel
+from prunelib.reporting.marks import KEY
+from prunelib.reporting.names import by_pattern
+from prunelib.reporting.perplexities import perplexity_panel
 from prunelib.reporting.records import Report
-from prunelib.reporting.seeds import Row, rows_of
-from prunelib.reporting.strips import by_type, strips
-from prunelib.reporting.style import STYLE, svg
-
-_STRIPS_CAPTION = "Each thin line runs through the blocks from first to last; its marker is their mean."
+from prunelib.reporting.seeds import Row, grouped, rows_of
+from prunelib.reporting.svg import Panel, standalone
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A finished figure: file stem, heading, caption and SVG."""
+    """A finished figure: file stem, heading, caption, and its panels."""
 
     name: str
     title: str
     caption: str
-    svg: str
+    panels: Sequence[Panel]
+
+    @property
+    def svg(self) -> str:
+        """The figure as a file of its own."""
+        return standalone(self.panels)
 
 
 def draw(report: Report) -> list[Drawing]:
-    """Draw the figures that have data, in reading order."""
+    """Draw the figures without times that have data, in reading order."""
     known = rows_of(report)
-    evaluated = [row for row in known if any(row.perplexity(text) for text in report.texts)]
-    refined = [row for row in known if row.refined]
-    swapped = [row for row in refined if row.values.get("swaps_per_row")]
-    with style.context(["default", STYLE]):
-        return [
-            *([_perplexity(report, evaluated)] if not all(row.dense for row in evaluated) else []),
-            *([_error_reduction(report, refined)] if refined else []),
-            *([_swaps(report, swapped)] if swapped else []),
-        ]
+    drawn = [
+        _perplexity(report, known),
+        _by_type(
+            report,
+            known,
+            "error_reduction",
+            "Error reduction by layer type, %",
+            "The share of its warm start's error that refinement removes from a layer, mean over the layers of a type.",
+            lambda share: f"{100 * share:.0f}",
+        ),
+        _by_type(
+            report,
+            known,
+            "swaps_per_row",
+            "Swaps per row by layer type",
+            "How many pairs of weights a refiner exchanged, per row of a layer, mean over the layers of a type.",
+            lambda count: significant(count, 2),
+        ),
+    ]
+    return [drawing for drawing in drawn if drawing.panels]
 
 
-def _perplexity(report: Report, rows: Sequence[Row]) -> Drawing:
+def cost_groups(report: Report) -> list[list[Row]]:
+    """Return the rows of each panel of the figure of costs: at least two of a pattern, with known times."""
+    return [group for rows in by_pattern(rows_of(report)) if len(group := timed(rows)) > 1]
+
+
+def draw_costs(report: Report) -> Drawing | None:
+    """Draw error against time; None if no pattern has two rows with known times."""
+    groups = cost_groups(report)
+    if not groups:
+        return None
     return Drawing(
-        name="perplexity",
-        title="Perplexity",
-        caption="Lower is better; the dashed line is the dense model. "
-        "A line joins the masks from the same warm start; its hollow marker is the warm start itself, not refined."
-        f"{_means(report, rows)}",
-        svg=svg(dumbbells(report, rows)),
+        name=COSTS,
+        title="Which method for which cost",
+        caption=f"{KEY}. Down and to the left is better; a line is the lowest error for each time, of masks alone and "
+        "with updated weights. An arrow is beyond the axis. Time is that of the stage refine. Marks show their values, "
+        "and lead to their rows in the table.",
+        panels=[cost_panel(report, group) for group in groups],
     )
 
 
-def _means(report: Report, rows: Sequence[Row]) -> str:
-    sentence = means(report, rows)
-    return f" {sentence}" if sentence else ""
-
-
-def _error_reduction(report: Report, rows: Sequence[Row]) -> Drawing:
-    figure = strips(report, rows, lambda layer: 100 * layer.error_reduction, "Error reduction, %")
-    return Drawing(
-        name="error_reduction",
-        title="Error reduction by layer type",
-        caption="The share of its warm start's error that refining takes from a layer. "
-        f"{_extremes(rows)} {_STRIPS_CAPTION}{_means(report, rows)}",
-        svg=svg(figure),
+def _perplexity(report: Report, known: Sequence[Row]) -> Drawing:
+    dense = {row.cell.model: row for row in known if row.dense}
+    pruned = [row for row in known if not row.dense]
+    panels = []
+    for rows in by_pattern(pruned):
+        for text in report.texts:
+            measured = [row for row in rows if row.perplexity(text) is not None]
+            if measured:
+                reference = dense.get(measured[0].cell.model)
+                value = reference.perplexity(text) if reference else None
+                panels.append(perplexity_panel(report, measured, value, text))
+    caption = (
+        f"{KEY}. Lower is better, the best first; the dashed line is the dense model. An arrow is beyond the axis."
     )
+    drawn = [row for row in pruned if any(row.perplexity(text) for text in report.texts)]
+    return Drawing("perplexity", "Perplexity", _captioned(caption, drawn), panels)
 
 
-def _extremes(rows: Sequence[Row]) -> str:
-    reductions = by_type(rows, lambda layer: layer.error_reduction)
-    means = {kind: sum(values) / len(values) for kind, values in reductions.items()}
-    most, least = max(means, key=means.__getitem__), min(means, key=means.__getitem__)
-    return f"Over all cells it is most in {most} ({means[most]:.0%}) and least in {least} ({means[least]:.0%})."
+def _by_type(
+    report: Report, known: Sequence[Row], column: str, title: str, caption: str, show: Callable[[float], str]
+) -> Drawing:
+    by_cell = means_by_type(report.layers, column)
+    refined = [(row, of_row(row, by_cell)) for row in known if row.refined]
+    shown: dict[int, Means] = {id(row): values for row, values in refined if any(values.values())}
+    groups = grouped(row for row, _ in refined if id(row) in shown)
+    panels = [type_panel(report, column, group, [shown[id(row)] for row in group], show) for group in groups]
+    drawn = [row for group in groups for row in group]
+    return Drawing(column, title, _captioned(caption, drawn), panels)
 
 
-def _swaps(report: Report, rows: Sequence[Row]) -> Drawing:
-    figure = strips(report, rows, lambda layer: (layer.swaps or 0) / layer.rows, "Swaps per row")
-    return Drawing(
-        name="swaps",
-        title="Swaps per row by layer type",
-        caption="How many pairs of weights change places, on average over a layer's rows. "
-        f"{_STRIPS_CAPTION}{_means(report, rows)}",
-        svg=svg(figure),
-    )
+def _captioned(caption: str, rows: Sequence[Row]) -> str:
+    sentence = means(rows)
+    return f"{caption} {sentence}" if sentence else caption

@@ -1,24 +1,34 @@
-"""The rows of the CSV files: one flat record per cell and seed, and one per pruned matrix."""
+"""The report of evaluated cells: their records as the rows of the CSV files."""
 
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from prunelib.records import LayerResult
+from prunelib.reporting.cells import CellReport
 from prunelib.reporting.comparisons import Comparisons
 from prunelib.reporting.digits import significant
-from prunelib.reporting.records import CellReport, Report, as_text
-from prunelib.results import LayerResult
-
-Record = dict[str, str | float | None]
+from prunelib.reporting.records import Record, Report
 
 
-def cell_records(report: Report) -> list[Record]:
-    """Return the rows of results.csv: fractions, not percent; None for unknown values."""
-    comparisons = Comparisons(report.cells)
-    return [_cell_record(report, comparisons, cell) for cell in report.cells]
+def report_of(cells: Sequence[CellReport], texts: Sequence[str], tasks: Sequence[str], **shown: Any) -> Report:
+    """Return the report of evaluated cells; ``shown`` are the labels, settings and provenance of :class:`Report`."""
+    comparisons = Comparisons(cells)
+    return Report(
+        cells=[{**_cell_record(comparisons, cell, texts, tasks), **_timing_record(cell)} for cell in cells],
+        layers=[_layer_record(cell, layer) for cell in cells for layer in cell.layers],
+        texts=texts,
+        tasks=tasks,
+        measured={**_windows(cells, texts), **_items(cells, tasks)},
+        **shown,
+    )
 
 
-def _cell_record(report: Report, comparisons: Comparisons, cell: CellReport) -> Record:
+def _cell_record(comparisons: Comparisons, cell: CellReport, texts: Sequence[str], tasks: Sequence[str]) -> Record:
+    """Return a row of results.csv: fractions, not percent."""
     result = cell.result
     return {
         **_names(cell),
-        "updated": as_text(cell.updated),
+        "updated": cell.updated,
         "sparsity": result.sparsity,
         "coverage": result.coverage,
         "relative_error": result.relative_error,
@@ -26,15 +36,15 @@ def _cell_record(report: Report, comparisons: Comparisons, cell: CellReport) -> 
         "error_vs_wanda": comparisons.error_vs_wanda(cell),
         "optimality_gap": comparisons.optimality_gap(cell),
         "optimality_gap_total": comparisons.optimality_gap_total(cell),
-        **_evaluation(report, cell),
+        **_evaluation(cell, texts, tasks),
         "swaps_per_row": cell.swaps_per_row,
         "optimal_share": cell.optimal_share,
-        "steps": steps(cell),
+        "steps": _steps(cell),
     }
 
 
-def timing_record(cell: CellReport) -> Record:
-    """Return a cell's row of timing.csv: refinement time (total and per step), memory, machine; None if unknown."""
+def _timing_record(cell: CellReport) -> Record:
+    """Return a row of timing.csv: refinement time (total and per step), memory, machine."""
     timing = cell.timing
     return {
         "cell": cell.key,
@@ -45,19 +55,19 @@ def timing_record(cell: CellReport) -> Record:
     }
 
 
-def _evaluation(report: Report, cell: CellReport) -> Record:
-    record: Record = {}
-    for text in report.texts:
+def _evaluation(cell: CellReport, texts: Sequence[str], tasks: Sequence[str]) -> Record:
+    record: dict[str, float | None] = {}
+    for text in texts:
         perplexity = cell.result.perplexity.get(text)
         record[f"perplexity_{text}"] = perplexity.value if perplexity else None
-    for name in report.tasks:
+    for name in tasks:
         task = cell.result.tasks.get(name)
         record[f"acc_{name}"] = task.acc if task else None
         record[f"acc_stderr_{name}"] = task.acc_stderr if task else None
     return record
 
 
-def steps(cell: CellReport) -> str | None:
+def _steps(cell: CellReport) -> str | None:
     """Return ``sparsefw 0.830 > sparseswaps 0.710``: the error after each step, relative to the warm start's.
 
     Errors are summed over all layers. None if the refiner is not a chain.
@@ -70,12 +80,11 @@ def steps(cell: CellReport) -> str | None:
     return " > ".join(f"{of[0].method} {significant(share)}" for of, share in zip(chains, left, strict=True))
 
 
-def layer_record(cell: CellReport, layer: LayerResult) -> Record:
-    """Return one row of layers.csv: the layer's record without the steps of a chain, and derived values."""
+def _layer_record(cell: CellReport, layer: LayerResult) -> Record:
+    """Return a row of layers.csv: the layer's record without the steps of a chain, and derived values."""
     return {
         **_names(cell),
         **layer.model_dump(exclude={"steps"}),
-        "updated": as_text(layer.updated),
         "relative_error": layer.relative_error,
         "error_reduction": layer.error_reduction,
         "swaps_per_row": None if layer.swaps is None else layer.swaps / layer.rows,
@@ -84,3 +93,29 @@ def layer_record(cell: CellReport, layer: LayerResult) -> Record:
 
 def _names(cell: CellReport) -> Record:
     return {"cell": cell.key, **cell.cell.model_dump()}
+
+
+def _windows(cells: Sequence[CellReport], texts: Sequence[str]) -> Mapping[str, str]:
+    """Return ``4,088 predicted tokens in 8 windows`` by text."""
+    found = {text: [cell.result.perplexity[text] for cell in cells if text in cell.result.perplexity] for text in texts}
+    return {
+        text: f"{_either(each.tokens for each in results)} predicted tokens in "
+        f"{_either(each.windows for each in results)} windows of held-out text"
+        for text, results in found.items()
+        if results
+    }
+
+
+def _items(cells: Sequence[CellReport], tasks: Sequence[str]) -> Mapping[str, str]:
+    """Return ``version 1.0, 50 items`` by task."""
+    found = {task: [cell.result.tasks[task] for cell in cells if task in cell.result.tasks] for task in tasks}
+    return {
+        task: f"version {' or '.join(sorted({each.version for each in results}))}, "
+        f"{' or '.join(sorted({each.items_measured for each in results}))}"
+        for task, results in found.items()
+        if results
+    }
+
+
+def _either(counts: Iterable[int]) -> str:
+    return " or ".join(f"{count:,}" for count in sorted(set(counts)))

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from prunelib.reporting.digits import percent_reached
 from prunelib.reporting.draws import draws_differ, means
-from prunelib.reporting.flat import steps
 from prunelib.reporting.records import Report
 from prunelib.reporting.seeds import Row, rows_of
 
@@ -26,16 +25,23 @@ _GAP = (
     "certified for the layer: no mask of the pattern lowers the error by more."
 )
 _BOLD = (
-    "Bold: the best of its pattern, in the columns with an arrow; accuracies that differ by less than their standard "
-    "errors are practically equal. Error reduction has no arrow, because a worse warm start leaves more to reduce."
+    "Bold: the best of its pattern, in the columns with an arrow, where it differs from the next by more than the "
+    "standard error of the difference. A row of one draw counts with the deviation of its group's other rows; where no "
+    "deviation is known, bold is the best of this draw alone. Error reduction has no arrow, because a worse warm start "
+    "leaves more to reduce."
 )
 _OPTIMUM = "Rows at optimum: share of rows in which no single swap lowers the error, rounded down."
+_DEVIATION = "± is the sample standard deviation over a row's draws."
 _COSTS = "Time: of the refiner alone, without the compilation of kernels. Memory: the peak of its process"
 
 
 def notes(report: Report) -> list[str]:
     """Return the notes that explain the tables, one or two sentences each."""
-    perplexities = [f"Perplexity {text}: {windows}." for text in report.texts if (windows := _windows(report, text))]
+    perplexities = [
+        f"Perplexity {report.label('texts', text)}: exp of the mean loss over {report.measured[text]}."
+        for text in report.texts
+        if text in report.measured
+    ]
     return [
         *_seeds(report),
         _SPARSITY + _covered(report),
@@ -52,7 +58,7 @@ def notes(report: Report) -> list[str]:
 
 def cost_notes(report: Report) -> list[str]:
     """Return the notes that explain the columns of time and memory; none if no cell has a timing."""
-    machines = dict.fromkeys(cell.timing.machine for cell in report.cells if cell.timing)
+    machines = dict.fromkeys(cell["machine"] for cell in report.cells if cell.get("machine"))
     largest = ", the largest of the draws" if len(report.seeds) > 1 else ""
     return [f"{_COSTS}{largest}. Measured on {' and '.join(machines)}."] if machines else []
 
@@ -63,11 +69,11 @@ def _seeds(report: Report) -> list[str]:
         return []
     drawn = f"Seeds: the calibration tokens were drawn {len(seeds)} times (seeds {', '.join(map(str, seeds))})"
     known = rows_of(report)
-    if draws_differ(known):
-        return [f"{drawn}. {means(report, known)} ± is the sample standard deviation over a row's draws."]
-    if not means(report, known):
+    if not means(known):
         return [f"{drawn}; every row is of one of them."]
-    return [f"{drawn}. Shown are means over the draws, ± their sample standard deviation."]
+    if draws_differ(known):
+        return [f"{drawn}; how many of them a row is the mean of, the column Draws says. {_DEVIATION}"]
+    return [f"{drawn}. Shown are means over the draws. {_DEVIATION}"]
 
 
 def _comparisons(members: Sequence[Row]) -> list[str]:
@@ -81,11 +87,12 @@ def _comparisons(members: Sequence[Row]) -> list[str]:
 
 def _chains(report: Report) -> list[str]:
     """Return a note with the error after each step of each chain, for the first seed."""
-    first = [cell for cell in report.cells if cell.cell.seed in (None, *report.seeds[:1])]
+    first = [cell for cell in report.cells if cell["seed"] in (None, *report.seeds[:1])]
     known = [
-        f"{report.label('patterns', cell.cell.pattern)}, {cell.cell.warmstart}, {cell.cell.refiner}: {of_chain}"
+        f"{report.label('patterns', cell['pattern'])}, {report.label('warmstarts', cell['warmstart'])}, "
+        f"{report.label('refiners', cell['refiner'])}: {cell['steps']}"
         for cell in first
-        if (of_chain := steps(cell))
+        if cell["steps"]
     ]
     if not known:
         return []
@@ -93,15 +100,16 @@ def _chains(report: Report) -> list[str]:
 
 
 def _accuracies(report: Report) -> list[str]:
-    tasks = ", ".join(f"{task} ({items})" for task in report.tasks if (items := _items(report, task)))
+    known = {task: report.measured[task] for task in report.tasks if task in report.measured}
+    tasks = ", ".join(f"{report.label('tasks', task)} ({items})" for task, items in known.items())
     several = "mean over the draws, ± the standard error of one, because all share the items"
-    shown = several if means(report, rows_of(report)) else "± one standard error"
+    shown = several if means(rows_of(report)) else "± one standard error"
     return [f"Accuracy: zero-shot, {shown}; {tasks}."] if tasks else []
 
 
 def _covered(report: Report) -> str:
     """Return a sentence on the share of the blocks' weights that is prunable; empty if it is all of them."""
-    partial = {cell.cell.model: cell.result.coverage for cell in report.cells if cell.result.coverage < 1}
+    partial = {cell["model"]: cell["coverage"] for cell in report.cells if cell["coverage"] < 1}
     shares = ", ".join(
         f"{percent_reached(share)}% in {report.label('models', model)}" for model, share in partial.items()
     )
@@ -109,7 +117,7 @@ def _covered(report: Report) -> str:
 
 
 def _experts(report: Report) -> list[str]:
-    seen = [layer.tokens for cell in report.cells for layer in cell.layers if layer.tokens is not None]
+    seen = [layer["tokens"] for layer in report.layers if layer["tokens"] is not None]
     if not seen:
         return []
     least = report.settings["calibration"]["min_tokens"]
@@ -117,21 +125,3 @@ def _experts(report: Report) -> list[str]:
     alone = f" {few:,} of {len(seen):,} received fewer than {least:,}; their inputs are taken as independent."
     routed = f"Experts: each matrix is calibrated on the tokens routed to it, {min(seen):,} to {max(seen):,} of them."
     return [routed + alone * bool(few)]
-
-
-def _windows(report: Report, text: str) -> str:
-    results = report.perplexities(text)
-    tokens, windows = {result.tokens for result in results}, {result.windows for result in results}
-    held_out = f"{_either(tokens)} predicted tokens in {_either(windows)} windows of held-out text"
-    return f"exp of the mean loss over {held_out}" if results else ""
-
-
-def _items(report: Report, task: str) -> str:
-    results = report.accuracies(task)
-    versions = " or ".join(sorted({result.version for result in results}))
-    measured = " or ".join(sorted({result.items_measured for result in results}))
-    return f"version {versions}, {measured}" if results else ""
-
-
-def _either(counts: set[int]) -> str:
-    return " or ".join(f"{count:,}" for count in sorted(counts))

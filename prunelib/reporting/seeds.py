@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from prunelib.cell import Cell
-from prunelib.reporting.flat import Record, cell_records, timing_record
-from prunelib.reporting.records import CellReport, Report
+from prunelib.reporting.records import Record, Report
 
 _SPREADING = ("relative_error", "error_reduction", "error_vs_wanda", "optimality_gap", "perplexity_")
-_ACCURACY, _STANDARD_ERROR = "acc_", "acc_stderr_"
+_COUNTED = ("swaps_per_row", "optimal_share")
+ACCURACY, _STANDARD_ERROR = "acc_", "acc_stderr_"
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Row:
 
     Attributes
     ----------
-    cells
-        One cell per seed.
+    records
+        The cell of each seed.
     values
         Known values by column of results.csv and timing.csv: the mean over seeds; of ``peak_bytes`` the maximum. Of
         a pruned model, ``draws`` is the number of seeds.
@@ -28,29 +28,34 @@ class Row:
         seeds' standard errors, because all seeds share the items.
     """
 
-    cells: Sequence[CellReport]
+    records: Sequence[Record]
     values: Mapping[str, float]
     spreads: Mapping[str, float]
 
     @property
     def cell(self) -> Cell:
         """The row's names, without a seed."""
-        return _without_seed(self.cells[0])
+        return _without_seed(self.records[0])
 
     @property
     def dense(self) -> bool:
         """Whether this is the unpruned model."""
-        return self.cells[0].dense
+        return self.cell.pattern is None
+
+    @property
+    def draws(self) -> int:
+        """Number of draws of the calibration tokens; 0 for the dense model."""
+        return 0 if self.dense else len(self.records)
 
     @property
     def refined(self) -> bool:
-        """Whether a refiner ran on any of the masks."""
-        return any(cell.refined for cell in self.cells)
+        """Whether a refiner ran, even without changing a mask: it counted swaps, proved rows or changed the error."""
+        return any(self.values.get(key) is not None for key in _COUNTED) or bool(self.values.get("error_reduction"))
 
     @property
     def updated(self) -> bool:
         """Whether kept weights were updated."""
-        return any(cell.updated for cell in self.cells)
+        return any(record["updated"] for record in self.records)
 
     def perplexity(self, text: str) -> float | None:
         """Return the mean perplexity on a text; None if it was not measured."""
@@ -59,31 +64,32 @@ class Row:
 
 def rows_of(report: Report) -> list[Row]:
     """Return one row per combination, in order of first appearance."""
-    found: dict[Cell, list[tuple[CellReport, Record]]] = {}
-    for cell, record in zip(report.cells, cell_records(report), strict=True):
-        found.setdefault(_without_seed(cell), []).append((cell, record | timing_record(cell)))
-    return [_row(*zip(*members, strict=True)) for members in found.values()]
+    found: dict[Cell, list[Record]] = {}
+    for record in report.cells:
+        found.setdefault(_without_seed(record), []).append(record)
+    return [_row(members) for members in found.values()]
 
 
-def _without_seed(cell: CellReport) -> Cell:
-    return cell.cell.model_copy(update={"seed": None})
+def _without_seed(record: Record) -> Cell:
+    return Cell(**{name: record[name] for name in Cell.model_fields}).model_copy(update={"seed": None})
 
 
-def _row(cells: Sequence[CellReport], records: Sequence[Record]) -> Row:
+def _row(records: Sequence[Record]) -> Row:
     known = {key: numbers for key in records[0] if (numbers := _numbers(records, key))}
     values = {key: max(of) if key == "peak_bytes" else fmean(of) for key, of in known.items()}
-    draws = {} if cells[0].dense else {"draws": float(len(cells))}
+    draws = {} if records[0]["pattern"] is None else {"draws": float(len(records))}
     deviations = {key: stdev(of) for key, of in known.items() if key.startswith(_SPREADING) and len(of) > 1}
     errors = {
-        key.replace(_STANDARD_ERROR, _ACCURACY, 1): error
+        key.replace(_STANDARD_ERROR, ACCURACY, 1): error
         for key, error in values.items()
         if key.startswith(_STANDARD_ERROR)
     }
-    return Row(cells, values | draws, deviations | errors)
+    return Row(records, values | draws, deviations | errors)
 
 
 def _numbers(records: Sequence[Record], key: str) -> list[float]:
-    return [value for record in records if isinstance(value := record[key], int | float)]
+    values = (record[key] for record in records)
+    return [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
 
 
 def grouped(rows: Iterable[Row]) -> list[list[Row]]:

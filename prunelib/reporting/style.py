@@ -1,98 +1,62 @@
-"""The style of all figures: type, grid, colours of warm starts, markers of refiners; SVG with deterministic bytes."""
+"""The style of all figures: colours that follow the reader's screen, one size of type, panels that fit a phone."""
 
-import io
-from collections.abc import Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+COLOURS = {
+    "paper": ("#ffffff", "#16191d"),
+    "ink": ("#24292f", "#e2e6ea"),
+    "muted": ("#5b6470", "#9aa4ae"),
+    "line": ("#d8dee4", "#343b43"),
+    "mask": ("#0072b2", "#58a6f0"),
+    "updated": ("#b84c00", "#f0883e"),
+}
+"""Light and dark; ``mask`` and ``updated`` after Okabe and Ito, told apart by colour-blind eyes, 4.5:1 on the paper."""
 
-from prunelib.reporting.records import Report
-from prunelib.reporting.seeds import Row
+PAPER, INK, MUTED, LINE, MASK, UPDATED = (light for light, _ in COLOURS.values())
 
-INK = "#24292f"
-PAPER = "#ffffff"
-PALETTE = (
-    "#0072b2",
-    "#e69f00",
-    "#009e73",
-    "#cc79a7",
-    "#d55e00",
-    "#56b4e9",
-)  # Okabe and Ito: safe for colour-blind eyes
-MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "p")
-WIDTH = 9.2  # inches
-LEGEND_COLUMNS = 7
+WIDTH = 400
+"""Width of a panel in pixels: on a phone of 390 px it is shown at 0.89 of its size, its text with more than 11 px."""
+FONT = 13
+_LONGEST = 24  # characters of a name
 
-STYLE: dict[str, Any] = {
-    "svg.hashsalt": "prunelib",
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
+    "font.family": "DejaVu Sans",  # wider than the fonts of readers: what fits here fits there
+    "font.size": FONT,
     "text.color": INK,
     "text.parse_math": False,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "axes.facecolor": PAPER,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
+    "axes.titlesize": FONT,
     "axes.titlelocation": "left",
-    "axes.linewidth": 0.6,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
+    "axes.titlecolor": MUTED,
+    "axes.labelsize": FONT,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": LINE,
     "axes.axisbelow": True,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "grid.color": INK,
-    "grid.alpha": 0.14,
-    "grid.linewidth": 0.6,
-    "figure.facecolor": PAPER,
-    "legend.frameon": False,
-    "legend.handlelength": 1.2,
+    "axes.formatter.useoffset": False,
+    **{f"axes.spines.{side}": False for side in ("top", "left", "right")},
+    **{f"{axis}tick.{key}": value for axis in "xy" for key, value in (("color", LINE), ("labelcolor", MUTED))},
+    **{f"{axis}tick.labelsize": FONT for axis in "xy"},
+    "ytick.major.size": 0,
+    "grid.color": LINE,
+    "grid.linewidth": 1,
+    "figure.titlesize": FONT,
+    "figure.titleweight": "bold",
+    "figure.dpi": 72,  # a point is a pixel
+    "figure.constrained_layout.h_pad": 0.03,
+    "figure.constrained_layout.w_pad": 0.08,
 }
 
-
-def colour(report: Report, row: Row) -> str:
-    """Return the colour of a row's warm start, the same in all figures of a report."""
-    return PALETTE[report.warmstarts.index(row.cell.warmstart or "") % len(PALETTE)]
-
-
-def marker(report: Report, row: Row, ink: str) -> dict[str, Any]:
-    """Return the marker of a row's refiner in a colour, as arguments of ``plot``; hollow for unrefined masks."""
-    refiners = list(dict.fromkeys(other.cell.refiner for other in report.cells if other.refined))
-    form = MARKERS[refiners.index(row.cell.refiner) % len(MARKERS)] if row.refined else "o"
-    return {"marker": form, "linestyle": "", "color": ink, "markerfacecolor": ink if row.refined else PAPER}
+RULES = f"""
+.panel text {{ font-family: system-ui, "Helvetica Neue", Arial, sans-serif; font-size: {FONT}px; }}
+.panel path, .panel use {{ stroke-linejoin: round; }}
+""".strip()
 
 
-def warmstart_keys(report: Report, rows: Sequence[Row]) -> list[Line2D]:
-    """Return the legend entries for the warm starts of some rows."""
-    colours = {row.cell.warmstart: colour(report, row) for row in rows}
-    return [
-        Line2D([], [], color=ink, linewidth=4, label=report.label("warmstarts", name)) for name, ink in colours.items()
-    ]
+def variables(scheme: int) -> str:
+    """Return the colours as CSS variables: of the light scheme for 0, of the dark for 1."""
+    return " ".join(f"--{name}: {pair[scheme]};" for name, pair in COLOURS.items())
 
 
-def refiner_keys(report: Report, rows: Sequence[Row]) -> list[Line2D]:
-    """Return the legend entries for the refiners of some rows."""
-    markers = {row.cell.refiner: marker(report, row, INK) for row in rows}
-    return [Line2D([], [], **form, label=report.label("refiners", name)) for name, form in markers.items()]
-
-
-def legend(figure: Figure, keys: Sequence[Line2D]) -> None:
-    """Draw a legend above the figure, with entries in order line by line (matplotlib fills columns)."""
-    columns = min(len(keys), LEGEND_COLUMNS)
-    by_column = [key for column in range(columns) for key in keys[column::columns]]
-    figure.legend(handles=by_column, loc="outside upper left", ncols=columns)
-
-
-def heading(report: Report, model: str, text: str) -> str:
-    """Return the title of a panel; it names the model only if the report has several."""
-    named = report.label("models", model)
-    return f"{named}: {text}" if len(report.models) > 1 else text
-
-
-def svg(figure: Figure) -> str:
-    """Return the figure as SVG, without the date and the name of the program."""
-    stream = io.StringIO()
-    figure.savefig(stream, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
-    return stream.getvalue()
+def shortened(name: str) -> str:
+    """Return a name that fits beside a figure, with an ellipsis where it was cut."""
+    return name if len(name) <= _LONGEST else name[: _LONGEST - 1].rstrip() + "…"

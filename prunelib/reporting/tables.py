@@ -2,20 +2,21 @@
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from prunelib.markdown import escaped
 from prunelib.reporting.digits import percent, percent_at_most, percent_reached, plus_minus, significant
 from prunelib.reporting.draws import draws_differ
-from prunelib.reporting.flat import Record, cell_records, layer_record, timing_record
 from prunelib.reporting.notes import notes
-from prunelib.reporting.records import DASH, Report
+from prunelib.reporting.records import DASH, Record, Report, as_text
 from prunelib.reporting.seeds import Row, grouped, rows_of, title
+from prunelib.reporting.significance import Best, leaders
 
-Best = Callable[[Iterable[float]], float]
 _NBSP = "\N{NO-BREAK SPACE}"
 _PERCENT = 0.01
+COST_COLUMNS = ("seconds", "step_seconds", "peak_bytes", "machine")
 _MAIN = ("relative_error", "perplexity_", "seconds")
 
 
@@ -29,11 +30,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Group:
-    """Comparable rows; each starts with the names of its warm start and refiner."""
+    """Comparable rows; each starts with the names of its warm start and refiner. ``of`` is what each row shows."""
 
     title: str
     dense: bool
     rows: list[list[Entry]]
+    of: Sequence[Row]
 
 
 @dataclass(frozen=True)
@@ -56,38 +58,54 @@ class _Column:
     unit: float = 1
 
     def entries(self, group: Sequence[Row]) -> list[Entry]:
-        """Return a group's entries; with several values, all entries with the same text as the best are best."""
-        known = [row.values[self.key] for row in group if self.key in row.values]
-        best = self.show(self.best(known)) if self.best and len(known) > 1 else None
-        return [self._entry(row, best) for row in group]
+        """Return a group's entries; the best is one that leads by more than the standard error."""
+        best = leaders(group, self.key, self.best, self.show) if self.best else []
+        return [self._entry(row, best=row in best) for row in group]
 
-    def _entry(self, row: Row, best: str | None) -> Entry:
+    def _entry(self, row: Row, *, best: bool) -> Entry:
         if self.key not in row.values:
             return Entry(DASH)
         text, spread = self.show(row.values[self.key]), row.spreads.get(self.key)
-        return Entry(text if spread is None else plus_minus(text, spread / self.unit), best=text == best)
+        return Entry(text if spread is None else plus_minus(text, spread / self.unit), best)
 
 
 def results_csv(report: Report) -> str:
     """Return results.csv, one row per cell and seed; a column's name never depends on other cells' values."""
-    return _csv(cell_records(report))
+    return _csv([{key: value for key, value in cell.items() if key not in COST_COLUMNS} for cell in report.cells])
 
 
 def layers_csv(report: Report) -> str:
     """Return layers.csv, one row per pruned matrix of each cell and seed."""
-    return _csv([layer_record(cell, layer) for cell in report.cells for layer in cell.layers])
+    return _csv(report.layers)
 
 
 def timing_csv(report: Report) -> str:
     """Return timing.csv, one row per pruned cell and seed: time and memory of refinement, and the machine."""
-    return _csv([timing_record(cell) for cell in report.cells if not cell.dense])
+    pruned = [cell for cell in report.cells if cell["pattern"] is not None]
+    return _csv([{"cell": cell["cell"], **{key: cell.get(key) for key in COST_COLUMNS}} for cell in pruned])
+
+
+def metrics_json(report: Report) -> str:
+    """Return metrics.json, for ``dvc metrics``: by cell its error, perplexities and accuracies, in five digits."""
+    columns = [
+        "relative_error",
+        *(f"perplexity_{text}" for text in report.texts),
+        *(f"acc_{task}" for task in report.tasks),
+    ]
+    compared = {
+        cell["cell"]: {name: float(f"{cell[name]:.5g}") for name in columns if cell[name] is not None}
+        for cell in report.cells
+    }
+    return json.dumps(compared, indent=1) + "\n"
 
 
 def _csv(records: Sequence[Record]) -> str:
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, records[0] if records else [], lineterminator="\n")
+    writer = csv.DictWriter(stream, list(records[0]) if records else [], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(records)
+    writer.writerows(
+        {key: as_text(value) if isinstance(value, bool) else value for key, value in row.items()} for row in records
+    )
     return stream.getvalue()
 
 
@@ -129,7 +147,7 @@ def _group(report: Report, columns: Sequence[_Column], group: Sequence[Row]) -> 
         for row in group
     ]
     lines = [[*name, *line] for name, line in zip(names, figures, strict=True)]
-    return Group(title(report, group), group[0].dense, lines)
+    return Group(title(report, group), group[0].dense, lines, group)
 
 
 def _columns(report: Report) -> list[_Column]:
@@ -140,10 +158,18 @@ def _columns(report: Report) -> list[_Column]:
         _Column(f"Error / Wanda's{_NBSP}↓", "error_vs_wanda", significant, min),
         _Column("Optimality gap, % (at most)", "optimality_gap", percent_at_most, unit=_PERCENT),
         *(
-            _Column(f"Perplexity {text}{_NBSP}↓", f"perplexity_{text}", lambda value: significant(value, 4), min)
+            _Column(
+                f"Perplexity {report.label('texts', text)}{_NBSP}↓",
+                f"perplexity_{text}",
+                lambda value: significant(value, 4),
+                min,
+            )
             for text in report.texts
         ),
-        *(_Column(f"{task}, %{_NBSP}↑", f"acc_{task}", percent, max, _PERCENT) for task in report.tasks),
+        *(
+            _Column(f"{report.label('tasks', task)}, %{_NBSP}↑", f"acc_{task}", percent, max, _PERCENT)
+            for task in report.tasks
+        ),
         _Column("Swaps per row", "swaps_per_row", significant),
         _Column("Rows at optimum, %", "optimal_share", percent_reached),
     ]

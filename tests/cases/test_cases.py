@@ -60,11 +60,14 @@ GONE = {
     "53_line_endings",
     "54_a_group_of_tasks",
     "60_pinned_triton",
+    "63_eight_decades",
     "64_means_of_some_rows",
     "65_mode_of_exported_files",
     "66_masks_taken_for_weights",
     "67_types_for_users",
     "68_front_door",
+    "71_removed_entry",
+    "72_one_cell_that_cannot_be_made",
 }
 
 

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from prunelib.errors import NumericalError
 from prunelib.evaluation.perplexity import PerplexitySettings, perplexity
-from prunelib.results import PerplexityResult
+from prunelib.records import PerplexityResult
 
 WINDOWS = random_windows(5, 12)
 

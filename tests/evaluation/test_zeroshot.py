@@ -26,7 +26,7 @@ from prunelib.errors import ArtifactError, ModelError, NumericalError, ParamsErr
 from prunelib.evaluation import harness
 from prunelib.evaluation.local_tasks import TASK_NAMES, describe, local_tasks
 from prunelib.evaluation.zeroshot import TasksSettings, zero_shot
-from prunelib.results import TaskResult
+from prunelib.records import TaskResult
 
 SPECIAL = ["<bos>", "<unk>", "<eos>"]
 NOUNS, VERBS = ["cat", "dog", "bird", "fish"], ["sits", "runs", "sings", "swims"]

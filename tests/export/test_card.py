@@ -7,7 +7,7 @@ from huggingface_hub import ModelCard
 from prunelib.cell import Cell
 from prunelib.export.card import model_card
 from prunelib.export.origin import Origin
-from prunelib.results import CellResult, PerplexityResult, TaskResult
+from prunelib.records import CellResult, PerplexityResult, TaskResult
 
 MADE_FROM = {
     "pattern": {"kind": "n_of_m", "keep": 2, "group": 4},

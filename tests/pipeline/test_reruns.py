@@ -94,15 +94,16 @@ def test_a_fresh_clone_with_the_remote_gets_the_report_without_computing(finishe
 
 def test_metrics_and_plots_show_the_grid(project):
     shown = json.loads(project.command("dvc", "metrics", "show", "--json"))
-    files = shown[""]["data"]
-    assert len(files) == 5
-    assert files["results/cells/tiny/dense.json"]["data"]["perplexity"]["ours"]["value"] > 1
+    cells = shown[""]["data"]["reports/metrics.json"]["data"]
+    assert len(shown[""]["data"]) == 1
+    assert len(cells) == 5
+    assert cells["tiny-dense"]["perplexity_ours"] > 1
     project.edit("refiners.swaps.max_swaps", 1)
     project.repro()
     changed = json.loads(project.command("dvc", "metrics", "diff", "--json"))
-    assert "results/cells/tiny/0/row50-wanda-swaps.json" in json.dumps(changed)
-    assert "error_reduction" in json.dumps(changed)
+    assert "tiny-0-row50-wanda-swaps" in json.dumps(changed)
+    assert "relative_error" in json.dumps(changed)
     plots = json.loads(project.command("dvc", "plots", "show", "--json"))
-    assert len(plots["data"]) == 4
+    assert len(plots["data"]) == 3
     for drawn in plots["data"].values():
         assert drawn

@@ -9,8 +9,8 @@ from prunelib import workflow
 from prunelib.cell import Cell
 from prunelib.errors import ArtifactError
 from prunelib.params import load_params
-from prunelib.reporting.collect import collect
-from prunelib.results import write_cell, write_layers
+from prunelib.records import write_cell, write_layers
+from prunelib.reporting.collect import collect, collect_finished
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,7 +36,10 @@ def write(params, cell, **changes):
 def test_records_of_these_settings_are_read(params):
     for cell in params.grid.cells():
         write(params, cell)
-    assert [found.cell for found in collect(params).cells] == params.grid.cells()
+    assert [found["cell"] for found in collect(params).cells] == [
+        "smollm2_135m-dense",
+        "smollm2_135m-0-nm24-wanda-swaps",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -67,3 +70,45 @@ def test_records_of_one_cell_in_the_place_of_another_are_refused(params):
         with pytest.raises(ArtifactError, match="its warmstart is"):
             collect(params)
         file(cell).write_bytes(before)
+
+
+def test_what_is_finished_is_reported_and_the_rest_is_named(params):
+    dense, cell = params.grid.cells()
+    write(params, dense)
+    found, missing = collect_finished(params)
+    assert [row["cell"] for row in found.cells] == ["smollm2_135m-dense"]
+    assert missing == [cell]
+
+
+def test_records_of_cells_outside_the_grid_are_removed(params):
+    dense, cell = params.grid.cells()
+    other = Cell(**{**cell.model_dump(), "warmstart": "ria"})
+    for each in (dense, cell, other):
+        write(params, each)
+    workflow.remove_other_results(params)
+    assert [workflow.result_file(each).is_file() for each in (dense, cell, other)] == [True, True, False]
+    assert [workflow.layers_file(each).is_file() for each in (cell, other)] == [True, False]
+
+
+@pytest.mark.parametrize("link", ["results", "results/cells", "results/cells/smollm2_135m"])
+def test_nothing_outside_of_the_results_is_removed(params, tmp_path_factory, link):
+    _, cell = params.grid.cells()
+    other = Cell(**{**cell.model_dump(), "warmstart": "ria"})
+    write(params, other)
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "moved"
+    Path(link).rename(elsewhere)
+    Path(link).symlink_to(elsewhere)
+    workflow.remove_other_results(params)
+    assert workflow.result_file(other).is_file()
+
+
+def test_reports_and_results_of_a_comparison_stay(params):
+    _, cell = params.grid.cells()
+    other = Cell(**{**cell.model_dump(), "warmstart": "ria"})
+    record = workflow.result_file(other)
+    compared = [Path("scratch/compare-methods") / record, Path("reports/methods/metrics.json"), record.with_suffix("")]
+    for path in compared:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    workflow.remove_other_results(params)
+    assert all(path.is_file() for path in compared)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from statistics import mean, stdev
 
 import pytest
-from report_records import CASES, dense, grid, pruned, report
+from report_records import CASES, CELLS, dense, pruned, report
 
 from prunelib.reporting.draws import means
 from prunelib.reporting.figures import draw
@@ -24,7 +24,7 @@ def shown(known):
 
 
 def test_a_row_shows_means_and_sample_standard_deviations():
-    errors = [100 * cell.result.relative_error for cell in DRAWS.cells if cell.cell.refiner == "swaps"]
+    errors = [100 * cell.result.relative_error for cell in CELLS["several seeds"] if cell.cell.refiner == "swaps"]
     assert len(errors) == 3
     assert shown(DRAWS) == {
         "Warm start": "wanda",
@@ -53,8 +53,7 @@ def test_times_are_means_and_memory_is_the_largest():
 
 
 def test_one_seed_has_the_values_of_its_cell_and_no_spread_but_that_of_accuracies():
-    known = grid()
-    for row, cell in zip(rows_of(known), known.cells, strict=True):
+    for row, cell in zip(rows_of(CASES["grid"]), CELLS["grid"], strict=True):
         assert row.values["perplexity_wiki"] == cell.result.perplexity["wiki"].value
         assert row.spreads == {"acc_piqa": 0.048}
 
@@ -68,39 +67,24 @@ def test_a_value_that_only_one_seed_has_is_shown_without_spread():
 
 
 def test_notes_tell_how_many_seeds_and_what_the_spread_is():
-    told = "drawn 3 times (seeds 0, 1, 2). Shown are means over the draws, ± their sample standard deviation"
-    assert told in notes(DRAWS)[0]
-    assert any("± the standard error of one" in note for note in notes(DRAWS))
-    assert not any("draws" in note or "Seeds" in note for note in notes(grid()))
+    assert "seeds 0, 1, 2" in notes(DRAWS)[0]
+    assert not any("seeds" in note for note in notes(CASES["grid"]))
 
 
 MIXED = report([dense(), *(pruned(seed=seed) for seed in range(3)), pruned("magnitude", "none"), pruned("magnitude")])
 
 
-def test_rows_of_more_draws_than_others_are_named():
-    captions = {drawing.name: drawing.caption for drawing in draw(MIXED)}
-    assert not any("Every value" in text for text in (*captions.values(), *notes(MIXED)))
-    for sentence in (captions["perplexity"], notes(MIXED)[0]):
-        assert "one draw, except 3 draws for 60% per row wanda + swaps" in sentence
-    assert "one draw for 60% per row magnitude + swaps" in captions["error_reduction"]
+def test_a_caption_counts_the_rows_of_several_draws():
+    assert means(rows_of(MIXED)).startswith("1 of 3 ")
+    assert "3 draws" in means(rows_of(DRAWS))
+    assert means(rows_of(CASES["grid"])) == ""
 
 
-def test_most_rows_may_be_of_several_draws():
-    cells = [
-        pruned(start, name, seed=seed) for start in ("wanda", "ria") for name in ("none", "swaps") for seed in (0, 1)
-    ]
-    known = report([*cells, pruned("magnitude")])
-    sentence = means(known, rows_of(known))
-    assert "2 draws, except one draw for 60% per row magnitude + swaps" in sentence
-    assert "wanda" not in sentence
-
-
-def test_a_figure_speaks_of_its_own_rows():
+def test_a_figure_counts_its_own_rows():
     """Unrefined rows, which the figure of errors does not show, do not count in its caption."""
-    known = report([*(pruned(seed=seed) for seed in range(3)), pruned("magnitude", "none")])
-    captions = {drawing.name: drawing.caption for drawing in draw(known)}
-    assert "Every value" in captions["error_reduction"]
-    assert "Every value" not in captions["perplexity"]
+    captions = {drawing.name: drawing.caption for drawing in draw(MIXED)}
+    assert means(rows_of(MIXED)) in captions["perplexity"]
+    assert "1 of 2 " in captions["error_reduction"]
 
 
 def test_draws_are_counted_in_the_table_where_rows_differ():
@@ -109,14 +93,13 @@ def test_draws_are_counted_in_the_table_where_rows_differ():
     counts = {tuple(entry.text for entry in row[:2]): row[at].text for group in table.groups for row in group.rows}
     assert counts[("wanda", "swaps")] == "3"
     assert counts[("magnitude", "swaps")] == counts[("magnitude", "none")] == "1"
-    for known in (DRAWS, grid()):
+    for known in (DRAWS, CASES["grid"]):
         assert "Draws" not in results_tables(known, costs=False)[0].headings
 
 
 def test_rows_of_one_draw_each_are_no_means():
     known = report([pruned(seed=0), pruned("magnitude", seed=1)])
-    assert means(known, rows_of(known)) == ""
-    assert not any("means" in note or "mean over the draws" in note for note in notes(known))
+    assert means(rows_of(known)) == ""
     assert "seeds 0, 1" in notes(known)[0]
 
 
@@ -126,7 +109,7 @@ def test_findings_compare_means():
 
 
 def test_groups_are_of_one_model_and_pattern_with_updated_weights_last():
-    known = report([*CASES["updated weights"].cells, pruned("wanda", "none", "nm24")])
+    known = report([*CELLS["updated weights"], pruned("wanda", "none", "nm24")])
     assert [title(known, group) for group in grouped(rows_of(known))] == [
         "dense",
         "60% per row",

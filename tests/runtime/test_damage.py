@@ -11,7 +11,7 @@ from report_records import result
 
 from prunelib.cell import Cell
 from prunelib.errors import ArtifactError
-from prunelib.results import read_cell, write_cell
+from prunelib.records import read_cell, write_cell
 
 SEALED = [
     "model", "config", "provenance", "tokens", "energies", "index", "gram", "masks", "pruned masks", "weights",

@@ -52,7 +52,7 @@ from prunelib.model.layers import read_index
 from prunelib.model.structure import find_layers, load_model, load_tokenizer
 from prunelib.model.weights import read_weight
 from prunelib.params import load_params
-from prunelib.results import Timing, read_cell, read_layers, read_timing, write_cell, write_layers, write_timing
+from prunelib.records import Timing, read_cell, read_layers, read_timing, write_cell, write_layers, write_timing
 from prunelib.runtime import store
 from prunelib.runtime.resume import FinishedValues
 from prunelib.sources import fetch_model, fetch_tasks, fetch_text, gguf, read_documents

@@ -37,6 +37,7 @@ PARAMS = {
         "perplexity": {"length": 16, "tokens": 64, "batch": 2},
         "tasks": {"names": [], "limit": 4, "batch": 2},
     },
+    "labels": {},
 }
 EVERYTHING = [
     "download_model@tiny",

@@ -6,9 +6,11 @@ from itertools import product
 from typing import Any
 
 from prunelib.cell import Cell
-from prunelib.reporting import CellReport, Report
+from prunelib.records import CellResult, LayerResult, PerplexityResult, TaskResult, Timing
+from prunelib.reporting import Report
+from prunelib.reporting.cells import CellReport
 from prunelib.reporting.figures import Drawing, draw
-from prunelib.results import CellResult, LayerResult, PerplexityResult, TaskResult, Timing
+from prunelib.reporting.flat import report_of
 
 DENSE, MAGNITUDE, WANDA = 26.0, 520.0, 110.0
 KINDS = {"q_proj": (8, 16), "up_proj": (24, 16), "down_proj": (8, 48)}
@@ -92,43 +94,49 @@ def report(cells: Sequence[CellReport], **changes: Any) -> Report:
         },
         "provenance": {"Model": "a tiny model", "Command": "dvc repro"},
     }
-    return Report(cells=cells, **(given | changes))
+    return report_of(cells, **(given | changes))
 
 
-def draws() -> Report:
+def draws() -> list[CellReport]:
     """Wanda at one pattern, as it is and refined, over three draws of the calibration tokens."""
-    return report([dense(), *(pruned(refiner=name, seed=seed) for seed in range(3) for name in ("none", "swaps"))])
+    return [dense(), *(pruned(refiner=name, seed=seed) for seed in range(3) for name in ("none", "swaps"))]
 
 
-def apart() -> Report:
+def apart() -> list[CellReport]:
     """Two masks, the second with a bound for every layer, and two cells with updated weights, listed between them."""
     updated = [pruned(start, "refit", updated=True) for start in ("magnitude", "wanda")]
-    return report([dense(), pruned(refiner="none"), *updated, pruned(bound=0.1)])
+    return [dense(), pruned(refiner="none"), *updated, pruned(bound=0.1)]
 
 
 def grid(models: Sequence[str] = ("tiny",), refiners: Sequence[str] = ("none", "swaps")) -> Report:
+    """The report of :func:`product_of`."""
+    return report(product_of(models, refiners))
+
+
+def product_of(models: Sequence[str] = ("tiny",), refiners: Sequence[str] = ("none", "swaps")) -> list[CellReport]:
     """Two patterns, two warm starts and the given refiners, with the dense model before them."""
     cells = []
     for model in models:
         cells.append(dense(model))
         names = product(("row60", "nm24"), ("magnitude", "wanda"), refiners)
         cells += [pruned(start, refiner, pattern, model) for pattern, start, refiner in names]
-    return report(cells)
+    return cells
 
 
-CASES = {
-    "grid": grid(),
-    "dense only": report([dense()]),
-    "one cell": report([dense(), pruned()]),
-    "no dense": report([pruned(refiner="none"), pruned()]),
-    "nothing refined": report([dense(), pruned(refiner="none")]),
-    "no text": report([dense(texts=()), pruned(texts=())]),
-    "a text in one cell only": report([dense(texts=("wiki",)), pruned(texts=("wiki", "sotu"))]),
-    "several models": grid(("tiny", "small")),
-    "several refiners": grid(refiners=("none", "swaps_t100", "swaps")),
+CELLS = {
+    "grid": product_of(),
+    "dense only": [dense()],
+    "one cell": [dense(), pruned()],
+    "no dense": [pruned(refiner="none"), pruned()],
+    "nothing refined": [dense(), pruned(refiner="none")],
+    "no text": [dense(texts=()), pruned(texts=())],
+    "a text in one cell only": [dense(texts=("wiki",)), pruned(texts=("wiki", "sotu"))],
+    "several models": product_of(("tiny", "small")),
+    "several refiners": product_of(refiners=("none", "swaps_t100", "swaps")),
     "several seeds": draws(),
     "updated weights": apart(),
 }
+CASES = {case: report(cells) for case, cells in CELLS.items()}
 
 
 @cache
