@@ -5,18 +5,21 @@ rebuilt here: for every batch and block the model's own forward runs from its em
 the block (masks, positions, rotary tables). Earlier blocks are skipped (the last leaves what it left of the batch:
 hidden states, and what :mod:`prunelib.model.outputs` hands on beside them) and the forward aborts once the current
 block has run.
+
+Several threads may run batches through the same block at once. Stand-ins and hooks are on the model while any of them
+does, and find what they need by thread.
 """
 
 import contextlib
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils.hooks import RemovableHandle
 
 from prunelib.errors import ArtifactError, ModelError
 from prunelib.model.outputs import BlockOutput, Call, Form, build, hidden_states, take_apart
@@ -65,8 +68,9 @@ class BlockwiseForward:
         self.model, self.batches, self.device, self.block = model, batches, device, 0
         self._blocks, self._state_bytes = list(model.get_submodule(block_list).children()), state_bytes
         self._left: dict[int, BlockOutput] = {}
-        self._latest: BlockOutput | None = None
+        self._latest: dict[int, BlockOutput] = {}
         self._returned: list[Form] = []
+        self._shared, self._thread = _SharedContext(), threading.local()
         self._outside: list[tuple[torch.Tensor, torch.Tensor]] = []
         for name, tensor in chain(model.named_parameters(), model.named_buffers()):
             if not name.startswith(f"{block_list}."):
@@ -99,20 +103,25 @@ class BlockwiseForward:
         ModelError
             If the model's forward does not reach the block, or the block does not return hidden states.
         """
-        self._latest = None
-        with self._passed_over(batch):
-            watch, call, states = self._watched(self.block, batch)
+        with torch.no_grad():
+            watch, call, states = self._watched(self.block, batch, skipped=self.block)
         handed_on = self._left[batch].written if batch in self._left else {}
-        self._latest = take_apart(watch.output, states, watch.wanted, watch.written(call, handed_on))
+        self._latest[batch] = take_apart(watch.output, states, watch.wanted, watch.written(call, handed_on))
         return states
+
+    def run_with_gradients(self, batch: int) -> torch.Tensor:
+        """Run as :meth:`run`, for the gradients of the block's parameters that require them; nothing can be kept."""
+        with torch.enable_grad():
+            return self._watched(self.block, batch, skipped=self.block)[2]
 
     def whole(self, batch: int) -> torch.Tensor:
         """Return the hidden states that the last block leaves when no block is skipped; raise as :meth:`run`."""
-        return self._watched(self.blocks - 1, batch)[2]
+        with torch.no_grad():
+            return self._watched(self.blocks - 1, batch, skipped=0)[2]
 
     def keep(self, batch: int) -> None:
-        """Store what the latest :meth:`run`, of this batch, left, in place of what the previous block left of it."""
-        left, self._latest = self._latest, None
+        """Store what the latest :meth:`run` of this batch left, in place of what the previous block left of it."""
+        left = self._latest.pop(batch, None)
         if left is None:
             raise RuntimeError(f"batch {batch} has not been run")
         self._put(batch, left)
@@ -161,13 +170,14 @@ class BlockwiseForward:
         stays = left.nbytes * len(self.batches) <= self._state_bytes
         self._left[batch] = left if stays else left.map(torch.Tensor.cpu)
 
-    @torch.no_grad()
-    def _watched(self, block: int, batch: int) -> tuple["_Watch", Call, torch.Tensor]:
+    def _watched(self, block: int, batch: int, *, skipped: int) -> tuple["_Watch", Call, torch.Tensor]:
         """Run the model's forward up to the end of a block; return the watch, and its call and hidden states."""
         tokens = self.batches[batch].to(self.device, torch.long)
-        watch = _Watch(self._blocks, block)
-        with watch, contextlib.suppress(_Stop):
+        self._thread.batch, self._thread.watch = batch, _Watch()
+        with self._shared.entered(lambda: self._prepared(block, skipped)), contextlib.suppress(_Stop):
             self.model(input_ids=tokens, use_cache=False)
+        watch: _Watch = self._thread.watch
+        del self._thread.watch
         name = f"{type(self.model).__name__}: decoder block {block}"
         if watch.call is None:
             raise ModelError(f"{name} is not called")
@@ -177,20 +187,39 @@ class BlockwiseForward:
         return watch, watch.call, states
 
     @contextlib.contextmanager
-    def _passed_over(self, batch: int) -> Iterator[None]:
-        """Skip the earlier blocks while the context is open; they leave what the last of them left of the batch."""
-        before = self._blocks[: self.block]
-        for number, block in enumerate(before):
-            block.forward = partial(self._stand_in, batch, number)
-        try:
-            yield
-        finally:
-            for block in before:
-                del block.forward
+    def _prepared(self, number: int, skipped: int) -> Iterator[None]:
+        """Skip the first blocks, and watch one, while the context is open.
 
-    def _stand_in(self, batch: int, number: int, *args: Any, **kwargs: Any) -> Any:
+        The skipped blocks leave what the last of them left of the batch. The forward is aborted once the watched block
+        has run, or, if it returns more than a tensor, before the next block runs.
+        """
+        block, following = self._blocks[number], self._blocks[number + 1 : number + 2]
+
+        def begin(_module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._thread.watch.before = Call(args, kwargs).entries()
+
+        def finish(_module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            self._thread.watch.call, self._thread.watch.output = Call(args, kwargs), output
+            if isinstance(output, torch.Tensor) or not following:
+                raise _Stop
+
+        def go_on(_module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            self._thread.watch.wanted = {id(tensor) for tensor in Call(args, kwargs).tensors()}
+            raise _Stop
+
+        with contextlib.ExitStack() as stack:
+            stack.callback(block.register_forward_pre_hook(begin, with_kwargs=True).remove)
+            stack.callback(block.register_forward_hook(finish, with_kwargs=True).remove)
+            for each in following:
+                stack.callback(each.register_forward_pre_hook(go_on, with_kwargs=True).remove)
+            for passed, each in enumerate(self._blocks[:skipped]):
+                each.forward = partial(self._stand_in, passed)
+                stack.callback(delattr, each, "forward")
+            yield
+
+    def _stand_in(self, number: int, *args: Any, **kwargs: Any) -> Any:
         """Return what a skipped block returns: with hidden states, and what is handed on, of the last skipped one."""
-        left = self._left[batch]
+        left = self._left[self._thread.batch]
         if number < self.block - 1:
             return build(self._returned[number], [left.tensors[0].to(self.device)])
         left = left.map(lambda tensor: tensor.to(self.device))
@@ -216,33 +245,24 @@ class Checkpoint:
             self._saved = time.monotonic()
 
 
-class _Watch(contextlib.ExitStack):
-    """Hooks on a block: what it is given, returns and writes, and the tensors that the next block takes.
-
-    The forward is aborted once the block has run, or, if it returns more than a tensor, before the next block runs.
+class _Watch:
+    """What one run of a block is given, returns and writes, and the tensors that the next block takes.
 
     Attributes
     ----------
     call, output
         Arguments and return value of the block; None if it was not called.
+    before
+        The entries of the mappings among the arguments before the block ran.
     wanted
         The ``id`` of every tensor among the arguments of the next block.
     """
 
-    def __init__(self, blocks: Sequence[torch.nn.Module], number: int) -> None:
-        super().__init__()
-        self._block, self._following = blocks[number], blocks[number + 1 : number + 2]
+    def __init__(self) -> None:
         self.call: Call | None = None
         self.output: Any = None
+        self.before: dict[str, dict[Any, Any]] = {}
         self.wanted: set[int] = set()
-        self._before: dict[str, dict[Any, Any]] = {}
-
-    def __enter__(self) -> "_Watch":
-        self._on_exit(self._block.register_forward_pre_hook(self._begin, with_kwargs=True))
-        self._on_exit(self._block.register_forward_hook(self._finish, with_kwargs=True))
-        for block in self._following:
-            self._on_exit(block.register_forward_pre_hook(self._go_on, with_kwargs=True))
-        return self
 
     def written(self, call: Call, handed_on: Mapping[str, Sequence[tuple[Any, Any]]]) -> dict[str, dict[Any, Any]]:
         """Return the entries that the block wrote into mappings, and those that earlier blocks had written."""
@@ -251,25 +271,32 @@ class _Watch(contextlib.ExitStack):
             name: {
                 key: value
                 for key, value in entries.items()
-                if key in earlier.get(name, ()) or value is not self._before[name].get(key)
+                if key in earlier.get(name, ()) or value is not self.before[name].get(key)
             }
             for name, entries in call.entries().items()
         }
 
-    def _on_exit(self, handle: RemovableHandle) -> None:
-        self.callback(handle.remove)
 
-    def _begin(self, _module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._before = Call(args, kwargs).entries()
+class _SharedContext:
+    """A context that the first of several threads enters and the last one leaves."""
 
-    def _finish(self, _module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        self.call, self.output = Call(args, kwargs), output
-        if isinstance(output, torch.Tensor) or not self._following:
-            raise _Stop
+    def __init__(self) -> None:
+        self._lock, self._threads, self._stack = threading.Lock(), 0, contextlib.ExitStack()
 
-    def _go_on(self, _module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.wanted = {id(tensor) for tensor in Call(args, kwargs).tensors()}
-        raise _Stop
+    @contextlib.contextmanager
+    def entered(self, make: Callable[[], contextlib.AbstractContextManager[None]]) -> Iterator[None]:
+        """Keep the context that ``make`` returns open while any thread is here; all threads need the same."""
+        with self._lock:
+            if not self._threads:
+                self._stack.enter_context(make())
+            self._threads += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._threads -= 1
+                if not self._threads:
+                    self._stack.close()
 
 
 class _Stop(Exception):  # noqa: N818 - control flow, no error
