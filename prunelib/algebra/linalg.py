@@ -5,13 +5,11 @@ rows or columns is not a multiple of the vector length, the order of summation m
 number of threads could change a mask from machine to machine.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch.nn.functional import pad
 
 from prunelib.errors import NumericalError
+from prunelib.runtime.threads import one_thread
 
 _PANEL = 256  # sums of at most this length are not split over threads
 _TILE = 16  # rows and columns; at multiples of it, the order of summation is the same for any number of threads
@@ -63,7 +61,7 @@ def inverse(matrix: torch.Tensor) -> torch.Tensor:
     NumericalError
         If the matrix is not positive definite.
     """
-    with _one_thread():
+    with one_thread():
         return torch.cholesky_inverse(_cholesky(matrix)).contiguous()
 
 
@@ -76,7 +74,7 @@ def eigen(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         If LAPACK does not find them.
     """
     try:
-        with _one_thread():
+        with one_thread():
             values, vectors = torch.linalg.eigh(matrix)
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
         raise NumericalError("gram: its eigenvalues are not found, expected a sum of x x^T") from error
@@ -94,7 +92,7 @@ def inverse_factor(matrix: torch.Tensor) -> torch.Tensor:
     NumericalError
         If the matrix is not positive definite.
     """
-    with _one_thread():
+    with one_thread():
         upper = _cholesky(matrix.flip(0, 1)).flip(0, 1)
         factor: torch.Tensor = torch.linalg.solve_triangular(upper, torch.eye(len(matrix)).to(matrix), upper=True)
         return factor
@@ -106,13 +104,3 @@ def _cholesky(matrix: torch.Tensor) -> torch.Tensor:
     if failure:
         raise NumericalError("gram: not positive definite when damped, expected a sum of x x^T or more damping")
     return factor
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

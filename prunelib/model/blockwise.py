@@ -103,11 +103,15 @@ class BlockwiseForward:
         ModelError
             If the model's forward does not reach the block, or the block does not return hidden states.
         """
+        return self.run_between(batch)[1]
+
+    def run_between(self, batch: int) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """Run as :meth:`run`, and return the hidden states that enter the block, too; None if there are none."""
         with torch.no_grad():
             watch, call, states = self._watched(self.block, batch, skipped=self.block)
         handed_on = self._left[batch].written if batch in self._left else {}
         self._latest[batch] = take_apart(watch.output, states, watch.wanted, watch.written(call, handed_on))
-        return states
+        return call.entering(), states
 
     def run_with_gradients(self, batch: int) -> torch.Tensor:
         """Run as :meth:`run`, for the gradients of the block's parameters that require them; nothing can be kept."""

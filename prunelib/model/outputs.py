@@ -63,6 +63,10 @@ class Call(NamedTuple):
         """Yield all tensors among the arguments, nested ones included."""
         yield from leaves([*self.args, *self.kwargs.values()])
 
+    def entering(self) -> torch.Tensor | None:
+        """Return the hidden states among the arguments: the first floating tensor."""
+        return next((tensor for tensor in self.tensors() if tensor.is_floating_point()), None)
+
     def mappings(self) -> Iterator[tuple[str, MutableMapping[Any, Any]]]:
         """Yield the mappings among the arguments that a block may write into, by position or keyword."""
         for name, value in (*((str(number), value) for number, value in enumerate(self.args)), *self.kwargs.items()):
@@ -77,12 +81,12 @@ class Call(NamedTuple):
 def hidden_states(output: Any, call: Call) -> torch.Tensor | None:
     """Return the hidden states in the return value of a block, or None.
 
-    They are the return value itself, or the first floating tensor in it with the shape of the block's first floating
-    argument.
+    They are the return value itself, or the first floating tensor in it with the shape of those that enter the block.
     """
     if isinstance(output, torch.Tensor):
         return output
-    shape = next((tensor.shape for tensor in call.tensors() if tensor.is_floating_point()), None)
+    entering = call.entering()
+    shape = None if entering is None else entering.shape
     return next((tensor for tensor in leaves(output) if tensor.is_floating_point() and tensor.shape == shape), None)
 
 

@@ -1,0 +1,187 @@
+"""Block reconstruction: train the kept weights of a decoder block to return what the dense block returns.
+
+The mask stays. The loss is the error of the block's hidden states over calibration windows; there are no labels and no
+training from end to end. Reconstruction of blocks instead of matrices is that of BRECQ (Li et al., 2102.05426, for
+quantised weights); 2510.14444 measures it for pruned ones.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, cast
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from prunelib.methods.block_contract import BlockProblem, BlockRefiner, BlockSettings, Reconstructed, Target
+from prunelib.settings import Count
+
+_BETAS = (0.9, 0.95)
+_FLOOR = 1e-3  # of the mean: the least by which a token's error is divided
+
+
+class BlockReconstruction(BlockSettings):
+    """The settings of block reconstruction.
+
+    Attributes
+    ----------
+    epochs
+        How often it trains on all windows but those held out.
+    learning_rate
+        Largest step of Adam, relative to the root mean square of a matrix's kept weights.
+    batch
+        Windows per step.
+    warmup
+        Number of steps over which the rate rises to ``learning_rate``.
+    decay
+        How the rate falls afterwards: in a straight line to 0, as half a cosine to 0, or not at all.
+    loss
+        What a token's squared error is divided by: the mean ``update`` of a block over all tokens (``plain``), the
+        token's own update (``update``), or the squared norm of its state (``state``).
+    held_out
+        Share of the windows that it does not train on: the epoch with the lowest error on these is kept. 0: on those
+        trained on.
+    """
+
+    method: Literal["block_reconstruction"] = "block_reconstruction"
+    epochs: int = Field(default=4, ge=1, le=10**4)
+    learning_rate: float = Field(default=0.03, gt=0, le=10)
+    batch: Count = 2
+    warmup: int = Field(default=8, ge=0, le=10**9)
+    decay: Literal["linear", "cosine", "none"] = "linear"
+    loss: Literal["plain", "update", "state"] = "plain"
+    held_out: float = Field(default=0.125, ge=0, lt=1)
+
+
+def reconstruct(
+    problem: BlockProblem,
+    settings: BlockReconstruction = BlockReconstruction(),
+    on_window: Callable[[], None] = lambda: None,
+) -> Reconstructed:
+    """Train the kept weights by Adam in float32, and keep those of the best epoch."""
+    held_out = int(settings.held_out * len(problem.windows))
+    trained = problem.windows[: len(problem.windows) - held_out]
+    loss = _Loss(problem, settings.loss)
+    weights = _Weights(problem)
+    adam = torch.optim.Adam(weights.groups(settings.learning_rate), betas=_BETAS, fused=True)
+    steps = settings.epochs * -(-len(trained) // settings.batch)
+    rate = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: _rate(step, steps, settings))
+    measured = problem.windows[len(trained) :] or trained
+    weights.show(rounded=True)
+    before = best = loss.mean(measured)
+    weights.keep_best()
+    kept_epoch = 0
+    for epoch in range(1, settings.epochs + 1):
+        weights.show()
+        for windows in _batches(trained, settings.batch, epoch):
+            for gradient in problem.workers.map(loss.gradient, windows):
+                weights.add_gradient(gradient)
+                on_window()
+            adam.step()
+            adam.zero_grad()
+            rate.step()
+            weights.show()
+        weights.show(rounded=True)
+        if (error := loss.mean(measured)) < best:
+            best, kept_epoch = error, epoch
+            weights.keep_best()
+    weights.restore_best()
+    return Reconstructed(before, best, kept_epoch)
+
+
+class _Loss:
+    """The error of a block's states over windows, and its gradients."""
+
+    def __init__(self, problem: BlockProblem, kind: Literal["plain", "update", "state"]) -> None:
+        self._problem, self._kind = problem, kind
+        self._parameters = list(problem.parameters.values())
+        totals = [float(self._size(problem.target(window)).double().sum()) for window in problem.windows]
+        tokens = sum(problem.target(window).update.numel() for window in problem.windows)
+        self._mean = sum(totals) / tokens or 1.0
+
+    def mean(self, windows: Sequence[int]) -> float:
+        """Return the mean error of the tokens of some windows."""
+        errors = list(self._problem.workers.map(self._without_gradient, windows))
+        return sum(errors) / sum(self._problem.target(window).update.numel() for window in windows)
+
+    def gradient(self, window: int) -> Sequence[torch.Tensor]:
+        """Return the gradient of a window's error for each parameter, in the model's dtype."""
+        error = self._error(window)
+        return torch.autograd.grad(error, self._parameters, allow_unused=True, materialize_grads=True)
+
+    @torch.no_grad()
+    def _without_gradient(self, window: int) -> float:
+        return float(self._error(window))
+
+    def _error(self, window: int) -> torch.Tensor:
+        target = self._problem.target(window)
+        errors = (self._problem.states(window).float() - target.states.float()).square().sum(dim=-1)
+        if self._kind == "plain":
+            return errors.sum() / self._mean
+        return (errors / self._size(target).clamp_min(_FLOOR * self._mean)).sum()
+
+    def _size(self, target: Target) -> torch.Tensor:
+        return target.states.float().square().sum(dim=-1) if self._kind == "state" else target.update
+
+
+class _Weights:
+    """The weights that are trained, in float32, beside the parameters of the model that show them."""
+
+    def __init__(self, problem: BlockProblem) -> None:
+        self._problem = problem
+        self._trained = {name: each.detach().float().clone() for name, each in problem.parameters.items()}
+
+    def groups(self, learning_rate: float) -> list[dict[str, object]]:
+        """Return a group of the optimiser for each parameter, whose rate follows the size of its kept weights."""
+        return [
+            {"params": [weight], "lr": learning_rate * float(weight[self._problem.kept[name]].square().mean().sqrt())}
+            for name, weight in self._trained.items()
+        ]
+
+    def add_gradient(self, gradient: Sequence[torch.Tensor]) -> None:
+        """Add the gradient of a window for each parameter where its weights are kept."""
+        for (name, weight), part in zip(self._trained.items(), gradient, strict=True):
+            masked = part.float().masked_fill(~self._problem.kept[name], 0)
+            weight.grad = masked if weight.grad is None else weight.grad.add_(masked)
+
+    @torch.no_grad()
+    def show(self, *, rounded: bool = False) -> None:
+        """Copy the weights into the model, on request as they are stored."""
+        for name, parameter in self._problem.parameters.items():
+            weight = self._trained[name]
+            parameter.data.copy_(weight.to(self._problem.stored[name]) if rounded else weight)
+
+    def keep_best(self) -> None:
+        """Remember the weights that the model has."""
+        self._best = {name: parameter.detach().clone() for name, parameter in self._problem.parameters.items()}
+
+    def restore_best(self) -> None:
+        """Copy the remembered weights into the model."""
+        for name, parameter in self._problem.parameters.items():
+            parameter.data.copy_(self._best[name])
+
+
+def _batches(windows: Sequence[int], size: int, epoch: int) -> Iterator[list[int]]:
+    """Yield the windows of each step of an epoch, in an order that only the epoch decides."""
+    order = np.argsort(np.random.Philox(epoch).random_raw(len(windows)), kind="stable")
+    for first in range(0, len(order), size):
+        yield [windows[number] for number in order[first : first + size]]
+
+
+def _rate(step: int, steps: int, settings: BlockReconstruction) -> float:
+    """Return the rate of a step, counted from 0, as a share of the largest."""
+    warm = min(1.0, (step + 1) / (settings.warmup + 1))
+    left = 1 - step / steps
+    if settings.decay == "linear":
+        return warm * left
+    if settings.decay == "cosine":
+        return warm * (1 - cast("float", np.cos(np.pi * left))) / 2
+    return warm
+
+
+METHOD = BlockRefiner(
+    settings=BlockReconstruction,
+    summary="trains the kept weights of each decoder block to return what the dense block returns",
+    source="2102.05426, 2510.14444",
+    reconstruct=reconstruct,
+    weight_bytes=24,
+)
