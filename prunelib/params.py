@@ -18,7 +18,7 @@ from prunelib.evaluation.zeroshot import TasksSettings
 from prunelib.masks.allocation import Owl
 from prunelib.masks.patterns import AnyPattern
 from prunelib.methods import registry
-from prunelib.pruning.chains import AnyRefiner, needs_held_out, steps_of
+from prunelib.pruning.chains import AnyRefiner, layer_steps, needs_held_out
 from prunelib.pruning.warmstart import AnyWarmStart
 from prunelib.settings import Seed, Settings, among
 from prunelib.sources import ModelSource, TaskSource, TextSource
@@ -178,7 +178,7 @@ class Params(Settings):
             (name, registry.warmstart(warmstarts, self.warmstarts[name])) for name in self.grid.warmstarts
         ]
         for name in self.grid.refiners:
-            chosen += [(name, registry.refiner(refiners, step)) for step in steps_of(self.refiners[name])]
+            chosen += [(name, registry.refiner(refiners, step)) for step in layer_steps(self.refiners[name])]
         for name, (used, method) in product(self.grid.patterns, chosen):
             pattern = self.patterns[name]
             if not method.supports(pattern):

@@ -13,7 +13,7 @@ from prunelib.runtime import store
 from prunelib.settings import Settings
 
 T = TypeVar("T")
-_LAYERS, _CELL, _TIMING, _MADE_FROM = "layers", "cell", "timing", "made_from"
+_LAYERS, _BLOCKS, _CELL, _TIMING, _MADE_FROM = "layers", "blocks", "cell", "timing", "made_from"
 
 BOS_SUFFIX = "_bos_per_window"
 """Suffix of a text's name if every window began with a BOS token: not comparable with other perplexities."""
@@ -67,6 +67,9 @@ class CellResult(Settings):
         Mean over layers of L(mask) / ||W X||^2; None for the dense model.
     error_reduction
         Mean over layers of 1 - L(mask) / L(warm start); None for the dense model.
+    block_error
+        Mean over blocks of the error that block reconstruction left; None if there was none. With it, the errors of
+        single matrices are None: they are not what was reduced.
     optimality_gap, optimality_gap_total
         Optimality gap from the bounds of the cell's own refiner: :func:`optimality_gap`, and the same of the sums over
         all layers; None if the refiner certifies no bound or updates weights.
@@ -79,6 +82,7 @@ class CellResult(Settings):
     coverage: float
     relative_error: float | None = None
     error_reduction: float | None = None
+    block_error: float | None = None
     optimality_gap: float | None = None
     optimality_gap_total: float | None = None
 
@@ -100,7 +104,7 @@ class LayerResult(Settings):
     rows, inputs, kept
         Shape, and the number of weights kept.
     loss_before, loss_after
-        Pruning error of the warm start, and after refinement.
+        Pruning error of the warm start, and after the refiners of single matrices.
     tokens
         Number of calibration tokens routed to an expert's matrix; ``None``: all.
     updated
@@ -145,6 +149,25 @@ class LayerResult(Settings):
         return 1 - self.loss_after / self.loss_before if self.loss_before else 0.0
 
 
+class BlockResult(Settings):
+    """A decoder block that was refined as a whole.
+
+    Attributes
+    ----------
+    block
+        Its number, from 0.
+    error_before, error_after
+        Error of its hidden states over calibration windows, as the refiner measures it: relative.
+    epoch
+        The epoch whose weights were kept; 0: none was better than what came in.
+    """
+
+    block: int
+    error_before: float = Field(ge=0)
+    error_after: float = Field(ge=0)
+    epoch: int = Field(ge=0)
+
+
 class Timing(Settings):
     """Time and memory of a refinement on one machine; not a stage's output, because repeated runs differ in it.
 
@@ -153,7 +176,7 @@ class Timing(Settings):
     layers_sha256
         SHA-256 of the layer records written by this refinement; the cost of any other records is unknown.
     step_seconds
-        Wall-clock seconds of each step, without the compilation of kernels.
+        Wall-clock seconds of each step, without the compilation of kernels; last those of block reconstruction.
     peak_bytes
         Largest peak memory of its processes.
     machine
@@ -179,8 +202,10 @@ def optimality_gap(losses: Sequence[float], bounds: Sequence[float]) -> float:
     return fmean(1 - bound / loss if loss else 0.0 for bound, loss in zip(bounds, losses, strict=True))
 
 
-def write_layers(path: Path, layers: Sequence[LayerResult], made_from: Mapping[str, Any]) -> None:
-    """Write the records of a cell's layers, and what they were made from, as JSON.
+def write_layers(
+    path: Path, layers: Sequence[LayerResult], made_from: Mapping[str, Any], blocks: Sequence[BlockResult] = ()
+) -> None:
+    """Write the records of a cell's layers, of its reconstructed blocks, and what they were made from, as JSON.
 
     Raises
     ------
@@ -188,6 +213,8 @@ def write_layers(path: Path, layers: Sequence[LayerResult], made_from: Mapping[s
         If the file could not be written.
     """
     value = {_MADE_FROM: made_from, _LAYERS: [layer.model_dump() for layer in layers]}
+    if blocks:
+        value[_BLOCKS] = [block.model_dump() for block in blocks]
     store.write_record(path, _LAYERS, value)
 
 
@@ -199,9 +226,18 @@ def read_layers(path: Path, expected: Mapping[str, Any]) -> list[LayerResult]:
     ArtifactError
         If the file is missing, damaged or of another kind, or was not made from what is ``expected``.
     """
+    return _parsed(path, _of_layers(path, expected).get(_LAYERS), TypeAdapter(list[LayerResult]))
+
+
+def read_blocks(path: Path, expected: Mapping[str, Any]) -> list[BlockResult]:
+    """Read the records of a cell's reconstructed blocks; raise as :func:`read_layers`."""
+    return _parsed(path, _of_layers(path, expected).get(_BLOCKS, []), TypeAdapter(list[BlockResult]))
+
+
+def _of_layers(path: Path, expected: Mapping[str, Any]) -> dict[str, Any]:
     value = store.read_record(path, _LAYERS)
     store.expect_provenance(path, value.get(_MADE_FROM, {}), expected)
-    return _parsed(path, value.get(_LAYERS), TypeAdapter(list[LayerResult]))
+    return value
 
 
 def write_cell(path: Path, record: CellResult, made_from: Mapping[str, Any]) -> None:

@@ -14,7 +14,7 @@ with one_line():  # an interrupt of the imports, which take seconds
     from prunelib.model.structure import load_tokenizer
     from prunelib.params import Params
     from prunelib.planning.checks import require_capacity_to_evaluate
-    from prunelib.records import CellResult, read_layers, write_cell
+    from prunelib.records import CellResult, read_blocks, read_layers, write_cell
     from prunelib.runtime.machine import machine
     from prunelib.runtime.progress import meter
     from prunelib.runtime.resume import resumable
@@ -57,7 +57,8 @@ def evaluate(
             items=workflow.task_data(params),
         )
         figures = evaluate_parts(evaluation, windows, bar)
-        errors = mean_errors(read_layers(workflow.layers_file(cell), made_from)) if pattern else {}
+        records = workflow.layers_file(cell)
+        errors = mean_errors(read_layers(records, made_from), read_blocks(records, made_from)) if pattern else {}
         write_cell(workflow.result_file(cell), CellResult(cell=cell, **figures, **errors), evaluated)
 
 

@@ -1,4 +1,4 @@
-"""Refine the masks of a warm start, block by block, from the Gram matrices."""
+"""Refine the masks of a warm start, block by block, from the Gram matrices, and then whole blocks if asked for."""
 
 from functools import partial
 
@@ -14,8 +14,8 @@ with one_line():  # an interrupt of the imports, which take seconds
     from prunelib.model.weights import read_weight
     from prunelib.params import Params
     from prunelib.planning.checks import require_capacity_to_refine
-    from prunelib.pruning.chains import steps_of
-    from prunelib.pruning.refinement import FinishedBlocks, cost_of
+    from prunelib.pruning.chains import block_step, layer_steps
+    from prunelib.pruning.refinement import FinishedBlocks, cost_of, reconstructions
     from prunelib.pruning.warm_up import warm_up
     from prunelib.pruning.whole_model import ModelRefinement
     from prunelib.records import Timing, write_layers, write_timing
@@ -46,16 +46,21 @@ def refine(params: Params, model: str, seed: int, pattern: str, warmstart: str, 
     widths = {layer.inputs for layer in calibration.index.layers}
     compiling = partial(note, "compiling kernels, once on this machine")
     warm_up(settings, chosen, device, widths, compiling, machine().compute)
-    rows = sum(layer.rows for layer in calibration.index.layers) * len(steps_of(settings))
+    last = block_step(settings)
+    gradients = calibration.index.blocks * last.gradients(calibration.settings["samples"]) if last else 0
+    rows = sum(layer.rows for layer in calibration.index.layers) * len(layer_steps(settings))
     decided_by = {"calibration": calibration.identity(), "start": sha256_file(start_file)}
     decides = {**provenance, **decided_by, "dtype": dtype, "code": workflow.code_of("refine")}
-    with (
-        resumable(f"refine-{cell.full_name}", decides) as scratch,
-        meter(f"refine {cell.name}", rows, "rows") as bar,
-    ):
-        blocks = refinement.run(FinishedBlocks(scratch, provenance), machine(), bar)
+    with resumable(f"refine-{cell.full_name}", decides) as scratch:
+        with meter(f"refine {cell.name}", rows, "rows") as bar:
+            blocks = refinement.run(FinishedBlocks(scratch, provenance), machine(), bar)
+        with meter(f"reconstruct {cell.name}", gradients, "windows through a block", quiet=not gradients) as bar:
+            blocks = refinement.reconstruct(
+                blocks, FinishedBlocks(scratch / "reconstructed", provenance), machine(), bar
+            )
         write_pruned(refined_folder, merge_pruned([block.pruned for block in blocks]), provenance)
-        write_layers(workflow.layers_file(cell), [layer for block in blocks for layer in block.records], provenance)
+        records = [layer for block in blocks for layer in block.records]
+        write_layers(workflow.layers_file(cell), records, provenance, reconstructions(blocks))
         cost = cost_of(blocks)._asdict()
         layers_sha256 = sha256_file(workflow.layers_file(cell))
         timing = Timing(**cost, layers_sha256=layers_sha256, machine=machine().refining_name)

@@ -5,6 +5,9 @@ rows or columns is not a multiple of the vector length, the order of summation m
 number of threads could change a mask from machine to machine.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch.nn.functional import pad
 

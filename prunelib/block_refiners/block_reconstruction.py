@@ -51,15 +51,25 @@ class BlockReconstruction(BlockSettings):
     loss: Literal["plain", "update", "state"] = "plain"
     held_out: float = Field(default=0.125, ge=0, lt=1)
 
+    def gradients(self, samples: int) -> int:
+        """Return how many windows' gradients a block takes, given the number of calibration windows."""
+        return self.epochs * self.trained(samples)
+
+    def trained(self, samples: int) -> int:
+        """Return how many of the calibration windows are trained on: the first."""
+        return samples - int(self.held_out * samples)
+
+
+_DEFAULT = BlockReconstruction()
+
 
 def reconstruct(
     problem: BlockProblem,
-    settings: BlockReconstruction = BlockReconstruction(),
+    settings: BlockReconstruction = _DEFAULT,
     on_window: Callable[[], None] = lambda: None,
 ) -> Reconstructed:
     """Train the kept weights by Adam in float32, and keep those of the best epoch."""
-    held_out = int(settings.held_out * len(problem.windows))
-    trained = problem.windows[: len(problem.windows) - held_out]
+    trained = problem.windows[: settings.trained(len(problem.windows))]
     loss = _Loss(problem, settings.loss)
     weights = _Weights(problem)
     adam = torch.optim.Adam(weights.groups(settings.learning_rate), betas=_BETAS, fused=True)
@@ -133,7 +143,7 @@ class _Weights:
     def groups(self, learning_rate: float) -> list[dict[str, object]]:
         """Return a group of the optimiser for each parameter, whose rate follows the size of its kept weights."""
         return [
-            {"params": [weight], "lr": learning_rate * float(weight[self._problem.kept[name]].square().mean().sqrt())}
+            {"params": [weight], "lr": learning_rate * _root_mean_square(weight[self._problem.kept[name]])}
             for name, weight in self._trained.items()
         ]
 
@@ -158,6 +168,10 @@ class _Weights:
         """Copy the remembered weights into the model."""
         for name, parameter in self._problem.parameters.items():
             parameter.data.copy_(self._best[name])
+
+
+def _root_mean_square(values: torch.Tensor) -> float:
+    return float(values.square().mean().sqrt()) if len(values) else 0.0
 
 
 def _batches(windows: Sequence[int], size: int, epoch: int) -> Iterator[list[int]]:

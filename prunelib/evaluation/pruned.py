@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from prunelib.masks.pruned import Pruned
 from prunelib.model.weights import apply_masks, apply_weights, check_pruned
-from prunelib.records import LayerResult, optimality_gap
+from prunelib.records import BlockResult, LayerResult, optimality_gap
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,8 +37,13 @@ def prune(model: "nn.Module", layers: tuple["Layer", ...], pruned: Pruned, dense
     check_pruned(model, layers, pruned.masks, dense, pruned.weights)
 
 
-def mean_errors(layers: Sequence[LayerResult]) -> dict[str, float]:
-    """Return the errors of :class:`prunelib.records.CellResult`, and optimality gaps if all have valid bounds."""
+def mean_errors(layers: Sequence[LayerResult], blocks: Sequence[BlockResult] = ()) -> dict[str, float]:
+    """Return the errors of :class:`prunelib.records.CellResult`, and optimality gaps if all have valid bounds.
+
+    Of a cell whose blocks were reconstructed, only the error of its blocks.
+    """
+    if blocks:
+        return {"block_error": fmean(block.error_after for block in blocks)}
     errors = {
         "relative_error": fmean(layer.relative_error for layer in layers),
         "error_reduction": fmean(layer.error_reduction for layer in layers),

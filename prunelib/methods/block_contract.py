@@ -1,5 +1,6 @@
 """The contract of a refiner of whole decoder blocks: the block that it is given, and what it returns."""
 
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
@@ -25,6 +26,10 @@ class BlockSettings(MethodSettings):
 
     inputs: Literal["pruned", "dense"] = "pruned"
     dense_target: float = Field(default=1.0, ge=0, le=1)
+
+    @abstractmethod
+    def gradients(self, samples: int) -> int:
+        """Return how many windows' gradients a block takes, given the number of calibration windows."""
 
 
 class Target(NamedTuple):

@@ -140,6 +140,11 @@ class BlockwiseForward:
         """Advance to the next block, once every batch has been run and kept."""
         self.block += 1
 
+    def restart(self) -> None:
+        """Return to the first block."""
+        self.block, self._returned = 0, []
+        self._left.clear()
+
     def save(self, path: Path) -> None:
         """Write what the previous block left of every batch, from which a later run can resume.
 

@@ -21,7 +21,7 @@ from prunelib.planning.capacity import require_disk, require_memory
 from prunelib.planning.needs import accumulating_bytes, calibration_disk, masks_disk, refining_bytes, shards_disk
 from prunelib.planning.shapes import WEIGHT_BYTES, Block
 from prunelib.pruning.budgets import patterns_by_shape
-from prunelib.pruning.chains import steps_of
+from prunelib.pruning.chains import layer_steps
 from prunelib.runtime.tasks import distributed
 
 
@@ -101,7 +101,7 @@ def require_capacity_to_refine(
     StageError
         If they do not fit; the message gives the bytes needed and the bytes free.
     """
-    steps = [registry.refiner(refiners, step) for step in steps_of(settings)]
+    steps = [registry.refiner(refiners, step) for step in layer_steps(settings)]
     blocks = _blocks(index)
     weights = sum(block.prunable for block in blocks)
     updated = weights * weight_bytes if any(step.updates_weights for step in steps) else 0

@@ -8,7 +8,7 @@ from prunelib.methods import registry
 from prunelib.methods.contract import MethodSettings, Refiner
 from prunelib.params import Params
 from prunelib.planning.needs import Workload
-from prunelib.pruning.chains import steps_of
+from prunelib.pruning.chains import layer_steps
 
 
 def workload(runs: Sequence[Params], model: str) -> Workload:
@@ -51,4 +51,4 @@ def _updates_weights(params: Params, refiner: str) -> bool:
 
 def _steps(params: Params, refiner: str) -> list[Refiner[MethodSettings]]:
     """Return the methods of a refiner's steps."""
-    return [registry.refiner(refiners, step) for step in steps_of(params.refiners[refiner])]
+    return [registry.refiner(refiners, step) for step in layer_steps(params.refiners[refiner])]

@@ -8,7 +8,7 @@ import torch
 from pydantic import ValidationError
 from transformers import PreTrainedModel
 
-from prunelib import refiners, warmstarts
+from prunelib import block_refiners, refiners, warmstarts
 from prunelib.calibration.settings import CalibrationSettings
 from prunelib.calibration.windows import bos_of, draw
 from prunelib.errors import ModelError, ParamsError
@@ -17,7 +17,7 @@ from prunelib.masks.patterns import Pattern, parse_pattern
 from prunelib.methods import registry
 from prunelib.methods.contract import Method, MethodSettings
 from prunelib.model.structure import check_length
-from prunelib.pruning.chains import Chain, needs_held_out, steps_of
+from prunelib.pruning.chains import Chain, layer_steps, needs_held_out
 from prunelib.runtime.machine import usable_device
 from prunelib.settings import Settings, among
 
@@ -46,24 +46,24 @@ def pattern_of(pattern: Pattern | str, allocation: Owl | SparsityTable | None) -
 
 def warmstart_of(given: Chosen) -> MethodSettings:
     """Return the settings of a warm start."""
-    return _settings("warmstart", warmstarts, given)
+    return _settings("warmstart", given, warmstarts)
 
 
 def refiner_of(given: Chosen | Sequence[Chosen] | None) -> MethodSettings:
     """Return the settings of a refiner, or of a chain given several; None: no refinement."""
     if given is None:
-        return _settings("refiner", refiners, "none")
+        return _settings("refiner", "none", refiners)
     if isinstance(given, MethodSettings | Mapping | str):
-        return given if isinstance(given, Chain) else _settings("refiner", refiners, given)
-    steps = [_settings("refiner", refiners, step) for step in given]
+        return given if isinstance(given, Chain) else _settings("refiner", given, refiners, block_refiners)
+    steps = [_settings("refiner", step, refiners, block_refiners) for step in given]
     if len(steps) == 1:
         return steps[0]
     return _validated("refiner", lambda: Chain(chain=tuple(steps)))
 
 
-def _settings(key: str, package: ModuleType, given: Chosen) -> MethodSettings:
+def _settings(key: str, given: Chosen, *packages: ModuleType) -> MethodSettings:
     known: dict[str, type[MethodSettings]] = {
-        name: method.settings for name, method in registry.methods(package).items()
+        name: method.settings for package in packages for name, method in registry.methods(package).items()
     }
     if isinstance(given, MethodSettings) and isinstance(given, tuple(known.values())):
         return given
@@ -105,8 +105,8 @@ def check_settings(
 ) -> None:
     """Refuse settings that do not go together."""
     methods: list[Method[Any]] = [registry.warmstart(warmstarts, warmstart)]
-    methods += [registry.refiner(refiners, step) for step in steps_of(refiner)]
-    for settings, method in zip((warmstart, *steps_of(refiner)), methods, strict=True):
+    methods += [registry.refiner(refiners, step) for step in layer_steps(refiner)]
+    for settings, method in zip((warmstart, *layer_steps(refiner)), methods, strict=True):
         if not method.supports(pattern):
             raise ParamsError(f"{settings.method} does not support the pattern {pattern.label}: {method.limits}")
     if isinstance(pattern.layer_allocation, Owl) and not calibration.inputs.shared:

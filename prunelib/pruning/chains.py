@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import torch
 from pydantic import BeforeValidator, Field, model_validator
 
-from prunelib import refiners
+from prunelib import block_refiners, refiners
 from prunelib.errors import ParamsError
 from prunelib.masks.patterns import Pattern
 from prunelib.methods import registry
+from prunelib.methods.block_contract import BlockSettings
 from prunelib.methods.contract import ExtraInputs, MethodSettings, Progress, Refined
+from prunelib.refiners.none import NoRefinement
 from prunelib.runtime.compute import AUTO, Compute
 
 
@@ -24,12 +26,13 @@ def _with_defaults(step: Any) -> Any:
 if TYPE_CHECKING:  # the members of this union are discovered at run time
     AnyStep = MethodSettings
 else:
-    AnyStep = Annotated[registry.any_settings(refiners), BeforeValidator(_with_defaults)]
+    AnyStep = Annotated[registry.any_settings(refiners, block_refiners), BeforeValidator(_with_defaults)]
 
 
 class Chain(MethodSettings):
     """At least two refiners in order: the settings of each, or the name of a method with its defaults.
 
+    The last one may refine whole blocks.
     The settings are part of the chain itself: DVC would not detect changes in other entries of params.yaml.
     """
 
@@ -37,9 +40,11 @@ class Chain(MethodSettings):
     chain: Annotated[tuple[AnyStep, ...], Field(min_length=2)]
 
     @model_validator(mode="after")
-    def _masks_before_weights(self) -> "Chain":
+    def _order_is_possible(self) -> "Chain":
+        if early := [step.method for step in self.chain[:-1] if isinstance(step, BlockSettings)]:
+            raise ValueError(f"{early[0]}: refines whole blocks, expected as the last of the chain")
         updated_by = None
-        for step in self.chain:
+        for step in layer_steps(self):
             updates = registry.refiner(refiners, step).updates_weights
             if updated_by and not updates:
                 raise ValueError(
@@ -62,17 +67,24 @@ class Step:
 if TYPE_CHECKING:
     AnyRefiner = MethodSettings
 else:
-    AnyRefiner = Annotated[registry.any_settings(refiners) | Chain, Field(discriminator="method")]
+    AnyRefiner = Annotated[registry.any_settings(refiners, block_refiners) | Chain, Field(discriminator="method")]
 
 
 def needs_held_out(settings: MethodSettings) -> bool:
     """Return whether a refiner or a step of a chain stops early, for which it needs held-out calibration tokens."""
-    return any(getattr(step, "early_stopping_interval", None) for step in steps_of(settings))
+    return any(getattr(step, "early_stopping_interval", None) for step in layer_steps(settings))
 
 
-def steps_of(settings: MethodSettings) -> tuple[MethodSettings, ...]:
-    """Return the settings of each step of a chain; those of a single refiner as one step."""
-    return settings.chain if isinstance(settings, Chain) else (settings,)
+def layer_steps(settings: MethodSettings) -> tuple[MethodSettings, ...]:
+    """Return the settings of each step that refines single layers; a refiner of blocks alone has ``none`` before it."""
+    steps = settings.chain if isinstance(settings, Chain) else (settings,)
+    return tuple(step for step in steps if not isinstance(step, BlockSettings)) or (NoRefinement(),)
+
+
+def block_step(settings: MethodSettings) -> BlockSettings | None:
+    """Return the settings of the last step if it refines whole blocks."""
+    last = settings.chain[-1] if isinstance(settings, Chain) else settings
+    return last if isinstance(last, BlockSettings) else None
 
 
 def check_skipped(settings: MethodSettings, names: Iterable[str]) -> None:
@@ -84,7 +96,7 @@ def check_skipped(settings: MethodSettings, names: Iterable[str]) -> None:
         If one matches none of ``names``.
     """
     names = list(names)
-    for step in steps_of(settings):
+    for step in layer_steps(settings):
         for skipped in getattr(step, "skip", ()):
             if not any(fnmatchcase(name, skipped) for name in names):
                 raise ParamsError(f"refiners: {step.method}.skip: {skipped!r} matches no layer, such as {names[0]}")
@@ -117,7 +129,7 @@ def run_chain(
         Threads and kernels.
     """
     done: list[Step] = []
-    for step in steps_of(settings):
+    for step in layer_steps(settings):
         method = registry.refiner(refiners, step)
         started = time.perf_counter()
         inputs = gram if method.accepts_cpu_gram else gram.to(weight.device)

@@ -38,9 +38,10 @@ from prunelib.pruning.arguments import (
     windows_of,
 )
 from prunelib.pruning.budgets import layer_patterns, outlier_share
-from prunelib.pruning.chains import check_skipped, steps_of
+from prunelib.pruning.chains import block_step, check_skipped, layer_steps
 from prunelib.pruning.on_the_fly import OnTheFlyRefinement
-from prunelib.pruning.refinement import RefinedBlock
+from prunelib.pruning.reconstruction import ModelReconstruction
+from prunelib.pruning.refinement import RefinedBlock, reconstructions
 from prunelib.pruning.result import PruningResult
 from prunelib.pruning.warm_up import warm_up
 from prunelib.pruning.warmstart import chooser
@@ -175,6 +176,7 @@ def prune(
         masks=PackedMasks.joined(PackedMasks.of(block.pruned.masks) for block in blocks),
         records=[record for block in blocks for record in block.records],
         seconds=[sum(of_layer) for block in blocks for of_layer in block.seconds],
+        reconstructions=reconstructions(blocks),
         index=index,
         provenance=provenance,
     )
@@ -199,9 +201,13 @@ class _Pruning:
         compiling = (lambda: None) if quiet else partial(note, "compiling kernels, once on this machine")
         warm_up(self.refiner, self.pattern, self.device, {layer.inputs for layer in layers}, compiling)
         patterns = layer_patterns(layers, self.pattern, self._outliers)
-        rows = sum(layer.rows for layer in layers) * len(steps_of(self.refiner))
+        rows = sum(layer.rows for layer in layers) * len(layer_steps(self.refiner))
         batches, parts = in_batches(self.windows, self.calibration.batch)
-        with self._forward(batches) as forward, meter("prune", rows, "rows", quiet=quiet) as bar:
+        with (
+            self._forward(batches) as forward,
+            self._reconstruction() as reconstruction,
+            meter("prune", rows, "rows", quiet=quiet) as bar,
+        ):
             refinement = OnTheFlyRefinement(
                 forward=forward,
                 index=self.index,
@@ -216,8 +222,9 @@ class _Pruning:
                 device=self.device,
             )
             try:
-                for block in refinement.refine(_Latest(), bar):
-                    check_counts(block.pruned.masks, self.pattern)
+                for refined in refinement.refine(_Latest(), bar):
+                    check_counts(refined.pruned.masks, self.pattern)
+                    block = reconstruction.refine(refined) if reconstruction else refined
                     of_block = self.index.of_block(done)
                     apply_weights(self.model, of_block, block.pruned.weights)
                     apply_masks(self.model, of_block, block.pruned.masks)
@@ -226,6 +233,25 @@ class _Pruning:
             except BaseException as error:
                 error.add_note(f"prunelib.prune: {done} of {self.index.blocks} blocks are pruned, the others unchanged")
                 raise
+
+    @contextlib.contextmanager
+    def _reconstruction(self) -> Iterator[ModelReconstruction | None]:
+        """Yield the refiner of whole blocks, at the first block, if there is one."""
+        settings = block_step(self.refiner)
+        if settings is None:
+            yield None
+            return
+        windows, threads = self.windows[0], torch.get_num_threads()
+        reconstruction = ModelReconstruction(
+            self.model, self.index, windows, settings, self._stored, self.device, STATE_BYTES, threads
+        )
+        try:
+            yield reconstruction
+        finally:
+            reconstruction.release()
+
+    def _stored(self, layer: Layer) -> torch.dtype:
+        return layer.weight(self.model).dtype
 
     @contextlib.contextmanager
     def _forward(self, batches: Sequence[torch.Tensor]) -> Iterator[BlockwiseForward]:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import torch
 
@@ -26,6 +25,7 @@ from prunelib.model.layers import Layer, LayerIndex, watch_inputs
 from prunelib.model.weights import apply_masks, apply_weights, read_weight
 from prunelib.pruning.budgets import stored_patterns
 from prunelib.pruning.refinement import (
+    Blocks,
     LayerInputs,
     Losses,
     RefinedBlock,
@@ -37,22 +37,6 @@ from prunelib.pruning.warmstart import Choose, chooser
 from prunelib.runtime.compute import AUTO, Compute
 from prunelib.runtime.machine import Machine
 from prunelib.runtime.progress import Meter
-
-
-class Blocks(Protocol):
-    """Refined blocks: those of an earlier run, and destination of new ones."""
-
-    def find(self, part: int) -> RefinedBlock | None:
-        """Return a block; None if it is not refined."""
-        ...
-
-    def write(self, part: int, value: RefinedBlock) -> None:
-        """Write a block completely or not at all."""
-        ...
-
-    def read(self, part: int) -> RefinedBlock:
-        """Return a block that has been written."""
-        ...
 
 
 @dataclass(frozen=True)

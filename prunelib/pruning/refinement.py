@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -16,7 +16,7 @@ from prunelib.model.layers import Layer
 from prunelib.model.weights import read_weight
 from prunelib.pruning.chains import Step, outcome, run_chain
 from prunelib.pruning.warm_up import warm_up
-from prunelib.records import LayerResult, StepResult, read_layers, write_layers
+from prunelib.records import BlockResult, LayerResult, StepResult, read_blocks, read_layers, write_layers
 from prunelib.runtime import store
 from prunelib.runtime.compute import AUTO, Compute
 from prunelib.runtime.load import Load, OnDone
@@ -28,23 +28,28 @@ from prunelib.runtime.tasks import run_tasks
 
 _PRUNED, _RECORDS, _COST = "pruned", "layers.json", "cost.json"
 _COST_KIND = "cost"
+_COSTS = ("seconds", "peak_bytes", "reconstruction_seconds")
 
 
 class RefinedBlock(NamedTuple):
     """One refined decoder block: its masks and updated weights, its layers' records, time and memory.
 
     ``seconds`` is the time of each layer in each step of a chain, ``peak_bytes`` the peak memory of the process.
+    ``reconstruction`` is what the refiner of whole blocks measured, if there was one, and how long it took.
     """
 
     pruned: Pruned
     records: list[LayerResult]
     seconds: list[list[float]]
     peak_bytes: int
+    reconstruction: BlockResult | None = None
+    reconstruction_seconds: float = 0.0
 
     @property
     def step_seconds(self) -> list[float]:
-        """The time of each step, over all layers."""
-        return [sum(of_step) for of_step in zip(*self.seconds, strict=True)]
+        """The time of each step: of those over all layers, and of the reconstruction."""
+        seconds = [sum(of_step) for of_step in zip(*self.seconds, strict=True)]
+        return [*seconds, self.reconstruction_seconds] if self.reconstruction else seconds
 
 
 class Cost(NamedTuple):
@@ -75,8 +80,8 @@ class FinishedBlocks(FinishedParts[int, RefinedBlock]):
         """Write a block atomically."""
         with store.replacing_folder(self.path(part)) as target:
             write_pruned(target / _PRUNED, value.pruned, self._provenance)
-            write_layers(target / _RECORDS, value.records, self._provenance)
-            cost = {"seconds": value.seconds, "peak_bytes": value.peak_bytes}
+            write_layers(target / _RECORDS, value.records, self._provenance, reconstructions([value]))
+            cost = {field: getattr(value, field) for field in _COSTS}
             store.write_record(target / _COST, _COST_KIND, cost)
 
     def read(self, part: int) -> RefinedBlock:
@@ -84,7 +89,25 @@ class FinishedBlocks(FinishedParts[int, RefinedBlock]):
         folder = self.path(part)
         pruned = read_pruned(folder / _PRUNED, self._provenance)
         records = read_layers(folder / _RECORDS, self._provenance)
-        return RefinedBlock(pruned, records, **store.read_record(folder / _COST, _COST_KIND))
+        blocks = read_blocks(folder / _RECORDS, self._provenance)
+        cost = store.read_record(folder / _COST, _COST_KIND)
+        return RefinedBlock(pruned, records, **cost, reconstruction=blocks[0] if blocks else None)
+
+
+class Blocks(Protocol):
+    """Refined blocks: those of an earlier run, and destination of new ones."""
+
+    def find(self, part: int) -> RefinedBlock | None:
+        """Return a block; None if it is not refined."""
+        ...
+
+    def write(self, part: int, value: RefinedBlock) -> None:
+        """Write a block completely or not at all."""
+        ...
+
+    def read(self, part: int) -> RefinedBlock:
+        """Return a block that has been written."""
+        ...
 
 
 class LayerInputs(NamedTuple):
@@ -220,6 +243,11 @@ def block_of(layers: Sequence[RefinedLayer]) -> RefinedBlock:
     weights = {layer.record.name: layer.weight for layer in layers if layer.weight is not None}
     seconds = [layer.step_seconds for layer in layers]
     return RefinedBlock(Pruned(masks, weights), [layer.record for layer in layers], seconds, peak_memory())
+
+
+def reconstructions(blocks: Sequence[RefinedBlock]) -> list[BlockResult]:
+    """Return what the refiner of whole blocks measured; empty if there was none."""
+    return [block.reconstruction for block in blocks if block.reconstruction]
 
 
 def cost_of(blocks: Sequence[RefinedBlock]) -> Cost:

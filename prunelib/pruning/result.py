@@ -11,7 +11,7 @@ from prunelib.masks.packed import write_masks
 from prunelib.masks.pruned import MASKS_FILE
 from prunelib.model.layers import LayerIndex
 from prunelib.model.masked import apply_masks
-from prunelib.records import LayerResult, write_layers
+from prunelib.records import BlockResult, LayerResult, write_layers
 from prunelib.runtime.store import replacing_folder, require_new
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ class PruningResult:
         The figures of each layer, in the order of the model.
     seconds
         The refinement time of each layer.
+    reconstructions
+        The error of each block before and after block reconstruction; empty without it.
     index
         Where the layers are in the model, and what of its blocks stayed dense.
     provenance
@@ -46,6 +48,7 @@ class PruningResult:
     masks: Mapping[str, torch.Tensor]
     records: Sequence[LayerResult]
     seconds: Sequence[float]
+    reconstructions: Sequence[BlockResult]
     index: LayerIndex
     provenance: Mapping[str, Any]
 
@@ -77,7 +80,7 @@ class PruningResult:
         require_new(folder)
         with replacing_folder(folder) as target:
             write_masks(target / MASKS_FILE, self.masks, self.provenance)
-            write_layers(target / _RECORDS, self.records, self.provenance)
+            write_layers(target / _RECORDS, self.records, self.provenance, self.reconstructions)
 
     def apply(self, model: "PreTrainedModel") -> None:
         """Set the pruned weights of another model of this architecture to exactly +0.0; raise as ``apply_masks``."""

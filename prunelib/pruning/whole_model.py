@@ -1,18 +1,21 @@
-"""Refinement of a whole model, from stored Gram matrices or block by block on sequential calibration inputs."""
+"""Refinement of a whole model: of its layers, from stored Gram matrices or on sequential inputs, then of its blocks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from prunelib.calibration.artifact import Calibration
 from prunelib.masks.packed import read_masks
 from prunelib.masks.patterns import Pattern, check_counts
 from prunelib.methods.contract import MethodSettings
 from prunelib.model.blockwise import Checkpoint
-from prunelib.model.weights import check_masks, shapes_of
-from prunelib.pruning.chains import check_skipped
+from prunelib.model.weights import check_masks, read_weight, shapes_of
+from prunelib.pruning.chains import block_step, check_skipped
 from prunelib.pruning.on_the_fly import load_on_the_fly
+from prunelib.pruning.reconstruction import ModelReconstruction
 from prunelib.pruning.refinement import BlockRefinement, FinishedBlocks, RefinedBlock, refine_blocks
 from prunelib.runtime.machine import Machine
 from prunelib.runtime.progress import Meter
@@ -84,3 +87,37 @@ class ModelRefinement:
         for block in blocks:
             check_counts(block.pruned.masks, pattern)
         return blocks
+
+    def reconstruct(
+        self, blocks: Sequence[RefinedBlock], finished: FinishedBlocks, machine: Machine, bar: Meter
+    ) -> list[RefinedBlock]:
+        """Refine whole blocks, if the settings say so, from the result of :meth:`run`; otherwise return that.
+
+        Parameters
+        ----------
+        finished
+            Reconstructed blocks: those already present are reused, new ones are written there.
+        bar
+            Counts windows whose gradients are computed.
+
+        Raises
+        ------
+        NumericalError
+            If a block of the dense model returns NaN or infinity.
+        """
+        settings = block_step(self.settings)
+        if settings is None:
+            return list(blocks)
+        from prunelib.model.structure import load_model  # noqa: PLC0415 - heavy, and unused by refiners of layers
+
+        reconstruction = ModelReconstruction(
+            model=load_model(self.folder, self.dtype, "cpu"),
+            index=self.calibration.index,
+            windows=self.calibration.windows()[0],
+            settings=settings,
+            stored=lambda layer: read_weight(self.folder, layer).dtype,
+            device=torch.device(machine.device),
+            state_bytes=machine.state_bytes,
+            threads=machine.threads,
+        )
+        return reconstruction.run(blocks, finished, finished.folder, bar)

@@ -10,7 +10,7 @@ import sys, torch
 from prunelib.kernels import on_compilation
 from prunelib.masks.patterns import NOfM, PerLayer, PerRow, select
 from prunelib.params import load_params
-from prunelib.pruning.chains import run_chain, steps_of
+from prunelib.pruning.chains import run_chain, layer_steps
 from prunelib.methods.contract import ExtraInputs, silent
 from prunelib.methods import registry
 from prunelib import refiners
@@ -22,7 +22,7 @@ extra = ExtraInputs(input_mean=inputs.mean(dim=0), tokens=200, windows=1, name="
 patterns = (PerRow(sparsity=0.6), NOfM(keep=2, group=4), PerLayer(sparsity=0.6))
 for name, settings in load_params().refiners.items():
     for pattern in patterns:
-        if all(registry.refiner(refiners, step).supports(pattern) for step in steps_of(settings)):
+        if all(registry.refiner(refiners, step).supports(pattern) for step in layer_steps(settings)):
             warm_up(settings, pattern, cpu, [96], lambda: told.append(name))
             with on_compilation(cpu, lambda: late.append((name, pattern.kind))):
                 mask = select(weight.abs(), pattern)
