@@ -113,6 +113,7 @@ class _Loss:
         errors = list(self._problem.workers.map(self._without_gradient, windows))
         return sum(errors) / sum(self._problem.target(window).update.numel() for window in windows)
 
+    @torch.enable_grad()
     def gradient(self, window: int) -> Sequence[torch.Tensor]:
         """Return the gradient of a window's error for each parameter, in the model's dtype."""
         error = self._error(window)
@@ -124,21 +125,21 @@ class _Loss:
 
     def _error(self, window: int) -> torch.Tensor:
         target = self._problem.target(window)
-        errors = (self._problem.states(window).float() - target.states.float()).square().sum(dim=-1)
+        errors = (_precise(self._problem.states(window)) - _precise(target.states)).square().sum(dim=-1)
         if self._kind == "plain":
             return errors.sum() / self._mean
         return (errors / self._size(target).clamp_min(_FLOOR * self._mean)).sum()
 
     def _size(self, target: Target) -> torch.Tensor:
-        return target.states.float().square().sum(dim=-1) if self._kind == "state" else target.update
+        return _precise(target.states).square().sum(dim=-1) if self._kind == "state" else target.update
 
 
 class _Weights:
-    """The weights that are trained, in float32, beside the parameters of the model that show them."""
+    """The weights that are trained, in float32 or float64, beside the parameters of the model that show them."""
 
     def __init__(self, problem: BlockProblem) -> None:
         self._problem = problem
-        self._trained = {name: each.detach().float().clone() for name, each in problem.parameters.items()}
+        self._trained = {name: _precise(each.detach()).clone() for name, each in problem.parameters.items()}
 
     def groups(self, learning_rate: float) -> list[dict[str, object]]:
         """Return a group of the optimiser for each parameter, whose rate follows the size of its kept weights."""
@@ -150,7 +151,7 @@ class _Weights:
     def add_gradient(self, gradient: Sequence[torch.Tensor]) -> None:
         """Add the gradient of a window for each parameter where its weights are kept."""
         for (name, weight), part in zip(self._trained.items(), gradient, strict=True):
-            masked = part.float().masked_fill(~self._problem.kept[name], 0)
+            masked = _precise(part).masked_fill(~self._problem.kept[name], 0)
             weight.grad = masked if weight.grad is None else weight.grad.add_(masked)
 
     @torch.no_grad()
@@ -168,6 +169,11 @@ class _Weights:
         """Copy the remembered weights into the model."""
         for name, parameter in self._problem.parameters.items():
             parameter.data.copy_(self._best[name])
+
+
+def _precise(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor in float32, or in float64 if it is."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _root_mean_square(values: torch.Tensor) -> float:

@@ -9,7 +9,7 @@ from prunelib import refiners, sparseswaps
 from prunelib.errors import ParamsError
 from prunelib.methods import registry
 from prunelib.methods.contract import NOTHING_ELSE, silent
-from prunelib.pruning.chains import Chain, check_skipped, outcome, run_chain, layer_steps
+from prunelib.pruning.chains import Chain, check_skipped, layer_steps, outcome, run_chain
 from prunelib.refiners.dsnot import DSnoT
 from prunelib.refiners.sparseswaps import SparseSwaps
 
@@ -68,7 +68,10 @@ def test_masks_come_before_weights():
     assert "least_squares" in movers
     with pytest.raises(ValidationError, match="sparseswaps after least_squares"):
         chain("least_squares", "sparseswaps")
-    assert [step.method for step in layer_steps(chain("sparseswaps", "least_squares"))] == ["sparseswaps", "least_squares"]
+    assert [step.method for step in layer_steps(chain("sparseswaps", "least_squares"))] == [
+        "sparseswaps",
+        "least_squares",
+    ]
 
 
 def test_what_is_skipped_must_be_there():

@@ -65,6 +65,8 @@ def by_stages(tmp_path, model, pattern, settings, inputs="dense", held_out=0):
     write_masks(start, masks, known.provenance)
     refinement = ModelRefinement(folder, dtype, known, pattern, WANDA, settings, start, known.provenance)
     blocks = refinement.run(FinishedBlocks(tmp_path / "finished", known.provenance), machine(), Bar())
+    reconstructed = FinishedBlocks(tmp_path / "reconstructed", known.provenance)
+    blocks = refinement.reconstruct(blocks, reconstructed, machine(), Bar())
     return folder, index, merge_pruned([block.pruned for block in blocks]), [r for b in blocks for r in b.records]
 
 
@@ -101,6 +103,13 @@ def check_equal(tmp_path, family, pattern, settings, held_out=0, inputs="dense",
 @pytest.mark.parametrize("family", FAMILIES)
 def test_masks_are_those_of_the_stages(tmp_path, family, inputs):
     check_equal(tmp_path, family, ROW50, SWAPS, inputs=inputs)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_reconstructed_blocks_are_those_of_the_stages(tmp_path, family):
+    settings = Chain(chain=("sparseswaps", {"method": "block_reconstruction", "epochs": 2}))
+    result = check_equal(tmp_path, family, ROW50, settings)
+    assert all(block.error_after < block.error_before for block in result.reconstructions)
 
 
 @pytest.mark.parametrize("inputs", ["dense", "sequential"])
