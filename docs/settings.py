@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 from tables import table
 
-from prunelib import refiners, warmstarts
+from prunelib import block_refiners, refiners, warmstarts
 from prunelib.calibration.settings import CalibrationSettings
 from prunelib.cli.methods import described
 from prunelib.evaluation.perplexity import PerplexitySettings
@@ -34,13 +34,16 @@ SECTIONS: dict[str, tuple[type[BaseModel], ...]] = {
     "patterns": tuple(type(example) for example in EXAMPLES),
     "patterns.allocation": (Owl, SparsityTable),
     "warmstarts": tuple(method.settings for method in registry.methods(warmstarts).values()),
-    "refiners": (*(method.settings for method in registry.methods(refiners).values()), Chain),
+    "refiners": (
+        *(method.settings for package in (refiners, block_refiners) for method in registry.methods(package).values()),
+        Chain,
+    ),
     "evaluation.perplexity": (PerplexitySettings,),
     "evaluation.tasks": (TasksSettings,),
     "comparisons": (Comparison,),
     "labels": (LabelSettings,),
 }
-KINDS = {"warmstarts": warmstarts, "refiners": refiners}
+KINDS = {"warmstarts": warmstarts, "refiners": refiners, "block_refiners": block_refiners}
 LEFT = "---"
 KEYS = ("source", "kind", "method")
 """The keys that tell one class of a section from the others."""
@@ -73,9 +76,10 @@ def method(kind: str, name: str) -> str:
     found = registry.methods(KINDS[kind])[name]
     summary, patterns, weights, source = described(found)
     lines = (("does", summary), ("patterns", patterns), ("kept weights", weights), ("source", source))
+    section = "warmstarts" if kind == "warmstarts" else "refiners"
     return (
         table(("", f"`{name}`"), lines, others=LEFT)
-        + f"\n**Settings** (`{kind}` in `params.yaml`)\n\n{settings(found.settings)}"
+        + f"\n**Settings** (`{section}` in `params.yaml`)\n\n{settings(found.settings)}"
     )
 
 

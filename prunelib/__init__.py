@@ -26,6 +26,7 @@ __all__ = [
     "ALPS",
     "RIA",
     "BlockMoves",
+    "BlockReconstruction",
     "Chain",
     "DSnoT",
     "ExtraInputs",

@@ -5,6 +5,7 @@
 from prunelib.algebra.objective import output_energy as output_energy
 from prunelib.algebra.objective import pruning_error as pruning_error
 from prunelib.algebra.objective import row_losses as row_losses
+from prunelib.block_refiners.block_reconstruction import BlockReconstruction as BlockReconstruction
 from prunelib.calibration.gram import gram_matrix as gram_matrix
 from prunelib.export.hub import push_to_hub as push_to_hub
 from prunelib.export.semi_structured import SemiStructured as SemiStructured

@@ -41,8 +41,9 @@ def refine(params: Params, model: str, seed: int, pattern: str, warmstart: str, 
     refinement.check_start()
     weight_bytes = read_weight(folder, calibration.index.layers[0]).element_size()
     gram_sets = 2 if calibration.settings["held_out_samples"] else 1
+    window = calibration.settings["length"]
     refined_folder = workflow.refined_folder(cell)
-    require_capacity_to_refine(refined_folder, calibration.index, settings, weight_bytes, gram_sets, device)
+    require_capacity_to_refine(refined_folder, calibration.index, settings, weight_bytes, gram_sets, window, device)
     widths = {layer.inputs for layer in calibration.index.layers}
     compiling = partial(note, "compiling kernels, once on this machine")
     warm_up(settings, chosen, device, widths, compiling, machine().compute)

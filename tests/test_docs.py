@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import prunelib
-from prunelib import refiners, warmstarts
+from prunelib import block_refiners, refiners, warmstarts
 from prunelib.methods import registry
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -22,7 +22,7 @@ def test_the_reference_has_every_public_name_once():
 
 
 def test_every_method_has_a_page_that_shows_its_settings():
-    for kind in (warmstarts, refiners):
+    for kind in (warmstarts, refiners, block_refiners):
         for name in registry.methods(kind):
             text = (PAGES / "methods" / f"{name}.md").read_text(encoding="utf-8")
             assert f"{{{{ method {kind.__name__.rpartition('.')[2]} {name} }}}}" in text

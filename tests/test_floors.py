@@ -15,7 +15,7 @@ FLOORS = [  # from the roof down to the ground; a name is a folder or a module o
     {"pruning"},
     {"cell", "records", "tables"},
     {"calibration"},
-    {"warmstarts", "refiners"},
+    {"warmstarts", "refiners", "block_refiners"},
     {"relaxation"},
     {"kernels"},
     {"model", "sources"},

@@ -3,21 +3,22 @@
 from pathlib import Path
 from typing import Any
 
-from prunelib import refiners, warmstarts
+from prunelib import block_refiners, refiners, warmstarts
 from prunelib.errors import ArtifactError
 from prunelib.masks.patterns import EXAMPLES
 from prunelib.methods import registry
+from prunelib.methods.block_contract import BlockRefiner
 from prunelib.methods.contract import Method, Refiner
 from prunelib.runtime import store
 
 README = Path("README.md")
 START, END = "<!-- methods -->\n", "<!-- /methods -->"
-_KINDS = {"warm start": warmstarts, "refiner": refiners}
+_KINDS = {"warm start": warmstarts, "refiner": refiners, "refiner of blocks": block_refiners}
 _HEADINGS = ("", "name", "what it does", "patterns", "kept weights", "source")
 
 
 def table() -> str:
-    """Return the table: warm starts, then refiners, each sorted by name."""
+    """Return the table: warm starts, refiners, and refiners of whole blocks, each sorted by name."""
     lines = [_line(_HEADINGS), "|" + "---|" * len(_HEADINGS)]
     for kind, package in _KINDS.items():
         for index, (name, method) in enumerate(registry.methods(package).items()):
@@ -29,7 +30,7 @@ def described(method: Method[Any]) -> tuple[str, ...]:
     """Return what a method does, its patterns, whether it updates kept weights, and its source."""
     kinds = [example.kind for example in EXAMPLES if method.supports(example)]
     patterns = "all" if len(kinds) == len(EXAMPLES) else ", ".join(f"`{kind}`" for kind in kinds)
-    updates = isinstance(method, Refiner) and method.updates_weights
+    updates = isinstance(method, BlockRefiner) or (isinstance(method, Refiner) and method.updates_weights)
     return method.summary, patterns, "updated" if updates else "the model's", method.source
 
 

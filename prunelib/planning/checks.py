@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from prunelib import refiners
+from prunelib import block_refiners, refiners
 from prunelib.calibration.settings import CalibrationSettings
 from prunelib.errors import PatternError
 from prunelib.masks.patterns import Pattern
@@ -18,10 +18,17 @@ from prunelib.methods.contract import MethodSettings
 from prunelib.model.layers import LayerIndex
 from prunelib.model.weights import weight_count
 from prunelib.planning.capacity import require_disk, require_memory
-from prunelib.planning.needs import accumulating_bytes, calibration_disk, masks_disk, refining_bytes, shards_disk
+from prunelib.planning.needs import (
+    accumulating_bytes,
+    calibration_disk,
+    masks_disk,
+    reconstructing_bytes,
+    refining_bytes,
+    shards_disk,
+)
 from prunelib.planning.shapes import WEIGHT_BYTES, Block
 from prunelib.pruning.budgets import patterns_by_shape
-from prunelib.pruning.chains import layer_steps
+from prunelib.pruning.chains import block_step, layer_steps
 from prunelib.runtime.tasks import distributed
 
 
@@ -79,9 +86,15 @@ def require_patterns_that_fit(patterns: Mapping[str, Pattern], index: LayerIndex
 
 
 def require_capacity_to_refine(
-    folder: Path, index: LayerIndex, settings: MethodSettings, weight_bytes: int, gram_sets: int, device: torch.device
+    folder: Path,
+    index: LayerIndex,
+    settings: MethodSettings,
+    weight_bytes: int,
+    gram_sets: int,
+    window: int,
+    device: torch.device,
 ) -> None:
-    """Check that the refined masks and any updated weights fit on disk, and the largest layer in memory.
+    """Check that the refined masks and any updated weights fit on disk, and the largest layer or block in memory.
 
     Parameters
     ----------
@@ -93,6 +106,8 @@ def require_capacity_to_refine(
         Bytes of one weight, as the model stores it.
     gram_sets
         2 if the calibration has held-out tokens, else 1.
+    window
+        Tokens of a calibration window.
     device
         Where masks are refined.
 
@@ -104,11 +119,16 @@ def require_capacity_to_refine(
     steps = [registry.refiner(refiners, step) for step in layer_steps(settings)]
     blocks = _blocks(index)
     weights = sum(block.prunable for block in blocks)
-    updated = weights * weight_bytes if any(step.updates_weights for step in steps) else 0
+    last = block_step(settings)
+    updated = weights * weight_bytes if last or any(step.updates_weights for step in steps) else 0
     require_disk(folder, masks_disk(blocks) + updated, "refined masks and updated weights")
     if not distributed():
         needed = refining_bytes(blocks, gram_sets, [step.workspace for step in steps])
         require_memory(needed, "refining the largest layer", str(device))
+        if last:
+            of_weight = registry.block_refiner(block_refiners, last).weight_bytes
+            needed = max(reconstructing_bytes(block, weight_bytes, of_weight, window) for block in blocks)
+            require_memory(needed, "reconstructing the largest block", str(device))
 
 
 def require_capacity_to_evaluate(folder: Path, dtype: str, device: str) -> None:

@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from itertools import product
 
-from prunelib import refiners
+from prunelib import block_refiners, refiners
 from prunelib.methods import registry
+from prunelib.methods.block_contract import BlockRefiner
 from prunelib.methods.contract import MethodSettings, Refiner
 from prunelib.params import Params
 from prunelib.planning.needs import Workload
-from prunelib.pruning.chains import layer_steps
+from prunelib.pruning.chains import block_step, layer_steps
 
 
 def workload(runs: Sequence[Params], model: str) -> Workload:
@@ -33,11 +34,15 @@ def workload(runs: Sequence[Params], model: str) -> Workload:
             (params.patterns[pattern].kept_share, _updates_weights(params, refiner)) for _, pattern, _, refiner in cells
         ),
         workspaces=tuple(dict.fromkeys(step.workspace for refiner in sorted(used) for step in _steps(params, refiner))),
+        block_weight_bytes=max(
+            (method.weight_bytes for refiner in used for method in _of_blocks(params, refiner)), default=0
+        ),
         gram_sets=2 if calibration.held_out_samples else 1,
         inputs=calibration.inputs,
         shards=calibration.shards,
         calibration_tokens=(calibration.samples + calibration.held_out_samples) * calibration.length,
         calibration_batch=calibration.batch * calibration.length,
+        calibration_window=calibration.length,
         evaluation_tokens=len(params.grid.texts) * perplexity.tokens,
         evaluation_batch=perplexity.batch * perplexity.length,
         dtype=params.models[model].dtype,
@@ -46,7 +51,13 @@ def workload(runs: Sequence[Params], model: str) -> Workload:
 
 def _updates_weights(params: Params, refiner: str) -> bool:
     """Return whether a refiner updates the kept weights."""
-    return any(step.updates_weights for step in _steps(params, refiner))
+    return any(step.updates_weights for step in _steps(params, refiner)) or bool(_of_blocks(params, refiner))
+
+
+def _of_blocks(params: Params, refiner: str) -> list[BlockRefiner[MethodSettings]]:
+    """Return the method that refines whole blocks, if there is one."""
+    step = block_step(params.refiners[refiner])
+    return [registry.block_refiner(block_refiners, step)] if step else []
 
 
 def _steps(params: Params, refiner: str) -> list[Refiner[MethodSettings]]:

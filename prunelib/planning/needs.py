@@ -14,6 +14,7 @@ from prunelib.planning.shapes import WEIGHT_BYTES, Block, Matrix, Outline
 from prunelib.runtime.machine import WAITING_BYTES
 
 _FLOAT32 = 4
+_ACTIVATIONS = 2  # tensors as large as the inputs and outputs of each matrix that a backward pass needs
 RUNTIME = 800_000_000
 """Memory of Python, torch and the compiled backend before any data; measured: 0.6 to 0.9 GB."""
 
@@ -30,14 +31,16 @@ class Workload:
         Per cell: the share of weights that its pattern keeps, and whether its refiner updates them.
     workspaces
         Memory needs of the refiners, one entry per step of a chain; by default those of refit swaps.
+    block_weight_bytes
+        Memory of a refiner of whole blocks, in bytes per prunable weight of a block; 0: there is none.
     gram_sets
         2 if the calibration has held-out tokens, else 1.
     inputs
         Calibration inputs: unless all cells share them, the refine stage accumulates the Gram matrices.
     shards
         Number of parts whose sums make up a calibration.
-    calibration_tokens, calibration_batch
-        Tokens of a calibration, including held-out ones, and of one of its forward passes.
+    calibration_tokens, calibration_batch, calibration_window
+        Tokens of a calibration, including held-out ones, of one of its forward passes, and of a window.
     evaluation_tokens, evaluation_batch
         Tokens of the perplexity evaluation, summed over texts, and of one of its forward passes.
     dtype
@@ -48,11 +51,13 @@ class Workload:
     starts: int = 1
     cells: tuple[tuple[Fraction, bool], ...] = ((Fraction(1, 2), True),)
     workspaces: tuple[Workspace, ...] = (Workspace(squares=8, weight_bytes=104),)
+    block_weight_bytes: int = 0
     gram_sets: int = 1
     inputs: CalibrationInputs = CalibrationInputs.DENSE
     shards: int = 1
     calibration_tokens: int = 128 * 2048
     calibration_batch: int = 2048
+    calibration_window: int = 2048
     evaluation_tokens: int = 141 * 2048
     evaluation_batch: int = 2048
     dtype: str | None = None
@@ -160,6 +165,9 @@ def memory(outline: Outline, work: Workload, gram_budget: int, state_budget: int
         gpu, beside_gpu, without_gpu = accumulating
         calibrate = StageMemory("calibrate", 0, converted + RUNTIME, converted + RUNTIME)
         refine = StageMemory("refine", gpu + refining, beside_gpu, without_gpu + refining)
+    if work.block_weight_bytes:
+        reconstructing = _reconstructing(outline, work, running, stays, converted)
+        refine = StageMemory("refine", *map(max, zip(refine[1:], reconstructing, strict=True)))
     return [
         calibrate,
         refine,
@@ -203,6 +211,34 @@ def _accumulating(
         running * outline.other + block + max(min(grams, gram_budget), mirrored) + mirrored + stays + batch + waiting,
         converted + work.gram_sets * grams + states + RUNTIME,
         converted + block + work.gram_sets * grams + mirrored + states + batch + RUNTIME,
+    )
+
+
+def reconstructing_bytes(block: Block, running: int, weight_bytes: int, window: int) -> int:
+    """Return the memory to reconstruct a block: its weights, the refiner's, and the activations of a window.
+
+    Parameters
+    ----------
+    running
+        Bytes of one weight or activation in the dtype that the model runs in.
+    window
+        Tokens of a window.
+    """
+    activations = _ACTIVATIONS * running * sum(matrix.rows + matrix.inputs for matrix in block.matrices)
+    return running * (block.prunable + block.dense) + weight_bytes * block.prunable + window * activations
+
+
+def _reconstructing(outline: Outline, work: Workload, running: int, stays: int, converted: int) -> tuple[int, int, int]:
+    """Return the three sizes of :class:`StageMemory` while whole blocks are refined: two streams and targets."""
+    of_block = max(
+        reconstructing_bytes(block, running, work.block_weight_bytes, work.calibration_window)
+        for block in outline.blocks
+    )
+    states = 3 * states_bytes(outline, work)
+    return (
+        running * outline.other + of_block + 3 * stays,
+        converted + states + RUNTIME,
+        converted + of_block + states + RUNTIME,
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from commands import prunelib
 
-from prunelib import refiners, warmstarts
+from prunelib import block_refiners, refiners, warmstarts
 from prunelib.cli import methods
 from prunelib.errors import ArtifactError
 from prunelib.methods import registry
@@ -22,7 +22,7 @@ def test_the_readme_agrees_with_the_methods():
 
 def test_every_method_has_a_row_with_as_many_entries():
     heading, _, *rows = methods.table().splitlines()
-    names = [*registry.methods(warmstarts), *registry.methods(refiners)]
+    names = [name for kind in (warmstarts, refiners, block_refiners) for name in registry.methods(kind)]
     assert [re.search(r"`(\w+)`", row).group(1) for row in rows] == names
     for row in rows:
         assert len(re.findall(r"(?<!\\)\|", row)) == heading.count("|")

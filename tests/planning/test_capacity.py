@@ -158,12 +158,12 @@ def test_gram_matrices_that_refinement_finds_take_no_disk(free, tmp_path):
 
 def test_refinement_is_refused_where_masks_updated_weights_or_its_work_do_not_fit(free, tmp_path):
     free(disk=3 * ROWS * INPUTS // 8)
-    refusals.require_capacity_to_refine(tmp_path, INDEX, Swaps(), 2, 1, CPU)
+    refusals.require_capacity_to_refine(tmp_path, INDEX, Swaps(), 2, 1, 512, CPU)
     with pytest.raises(StageError, match=r"and updated weights: .* needs 12\.8 MB on disk, 750\.0 kB free"):
-        refusals.require_capacity_to_refine(tmp_path, INDEX, Chain(chain=("sparseswaps", "least_squares")), 2, 1, CPU)
+        refusals.require_capacity_to_refine(tmp_path, INDEX, Chain(chain=("sparseswaps", "least_squares")), 2, 1, 512, CPU)
     free(memory=GB // 20)
     with pytest.raises(StageError, match=r"refining the largest layer: needs 160\.0 MB of memory \(cpu\), 50\.0 MB"):
-        refusals.require_capacity_to_refine(tmp_path, INDEX, Swaps(), 2, 1, CPU)
+        refusals.require_capacity_to_refine(tmp_path, INDEX, Swaps(), 2, 1, 512, CPU)
 
 
 def test_evaluation_is_refused_where_the_model_does_not_fit(free, tmp_path):
