@@ -37,6 +37,11 @@ class CellReport:
         return any(layer.updated for layer in self.layers)
 
     @property
+    def reconstructed(self) -> bool:
+        """Whether blocks were reconstructed: the cell is then reported apart from updates of single matrices."""
+        return self.result.block_error is not None
+
+    @property
     def swaps_per_row(self) -> float | None:
         """Number of swaps divided by number of rows, over all layers."""
         return _per_row(self.layers, [layer.swaps for layer in self.layers])

@@ -49,7 +49,12 @@ class Comparisons:
         return [] if cell.updated or len(known) < len(bounds) else known
 
     def error_vs_wanda(self, cell: CellReport) -> float | None:
-        """Return the mean of L / L(Wanda's mask) over layers where the latter is not 0; None without Wanda's mask."""
+        """Return the mean of L / L(Wanda's mask) over layers where the latter is not 0.
+
+        None without Wanda's mask, or if blocks were reconstructed.
+        """
+        if cell.reconstructed:
+            return None
         starts = [(layer.loss_after, self._wanda.get(_place(cell, layer))) for layer in cell.layers]
         ratios = [loss / start for loss, start in starts if start]
         return fmean(ratios) if ratios else None

@@ -33,6 +33,7 @@ def _cell_record(comparisons: Comparisons, cell: CellReport, texts: Sequence[str
         "coverage": result.coverage,
         "relative_error": result.relative_error,
         "error_reduction": result.error_reduction,
+        "block_error": result.block_error,
         "error_vs_wanda": comparisons.error_vs_wanda(cell),
         "optimality_gap": comparisons.optimality_gap(cell),
         "optimality_gap_total": comparisons.optimality_gap_total(cell),
@@ -81,12 +82,15 @@ def _steps(cell: CellReport) -> str | None:
 
 
 def _layer_record(cell: CellReport, layer: LayerResult) -> Record:
-    """Return a row of layers.csv: the layer's record without the steps of a chain, and derived values."""
+    """Return a row of layers.csv: the layer's record without the steps of a chain, and derived values.
+
+    Those of the error are None if blocks were reconstructed afterwards.
+    """
     return {
         **_names(cell),
         **layer.model_dump(exclude={"steps"}),
-        "relative_error": layer.relative_error,
-        "error_reduction": layer.error_reduction,
+        "relative_error": None if cell.reconstructed else layer.relative_error,
+        "error_reduction": None if cell.reconstructed else layer.error_reduction,
         "swaps_per_row": None if layer.swaps is None else layer.swaps / layer.rows,
     }
 

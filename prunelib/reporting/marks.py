@@ -9,16 +9,17 @@ from prunelib.reporting.digits import percent, plus_minus, significant
 from prunelib.reporting.names import method_name
 from prunelib.reporting.records import Report
 from prunelib.reporting.seeds import Row
-from prunelib.reporting.style import MASK, PAPER, UPDATED
+from prunelib.reporting.style import BLOCKS, MASK, PAPER, UPDATED
 from prunelib.reporting.svg import link_to
 
-KEY = "○ warm start, not refined; ● refined mask; ◆ mask and updated weights"
+KEY = "○ warm start, not refined; ● refined mask; ◆ mask and updated weights; ■ blocks reconstructed"
 """What the marks mean."""
 
 _SHAPES: dict[str, dict[str, Any]] = {
     "unrefined": {"marker": "o", "s": 64, "facecolor": PAPER, "edgecolor": MASK},
     "mask": {"marker": "o", "s": 64, "facecolor": MASK, "edgecolor": MASK},
     "updated": {"marker": "D", "s": 49, "facecolor": UPDATED, "edgecolor": UPDATED},
+    "reconstructed": {"marker": "s", "s": 56, "facecolor": BLOCKS, "edgecolor": BLOCKS},
 }
 
 
@@ -45,10 +46,12 @@ def draw_marks(axes: Axes, marks: Iterable[Mark]) -> None:
 
 def colour_of(row: Row) -> str:
     """Return the colour of a row."""
-    return UPDATED if row.updated else MASK
+    return str(_SHAPES[_kind(row)]["edgecolor"])
 
 
 def _kind(row: Row) -> str:
+    if row.reconstructed:
+        return "reconstructed"
     if row.updated:
         return "updated"
     return "mask" if row.refined else "unrefined"
@@ -59,6 +62,7 @@ def tooltip(report: Report, row: Row, *more: str) -> str:
     lines = [method_name(report, row)]
     error, reduction = (row.values.get(key) for key in ("relative_error", "error_reduction"))
     lines += [] if error is None else [f"relative error {significant(100 * error)}%"]
+    lines += [f"block error {significant(100 * row.values['block_error'])}%"] if row.reconstructed else []
     lines += [f"error reduction {percent(reduction)}%"] if reduction is not None and row.refined else []
     lines += [
         f"perplexity {report.label('texts', text)} {shown(row, text)}" for text in report.texts if row.perplexity(text)

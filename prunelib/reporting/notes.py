@@ -19,6 +19,11 @@ _UPDATED = (
     "Updated weights: the refiner also changed the weights that are kept, so W′ replaces M∘W. "
     "Always reported separately from mask-only results, with their own best values."
 )
+_RECONSTRUCTED = (
+    "Blocks reconstructed: after the mask, the kept weights of each decoder block were trained to return what the "
+    "dense block returns, by gradients of its hidden states. Block error: of these states on the windows measured, "
+    "relative, mean over blocks; errors of single matrices, which are not what was reduced, are left out."
+)
 _WANDA = "Error / Wanda's: L / L(Wanda's mask, not refined), mean over layers."
 _GAP = (
     "Optimality gap: 1 − B / L, mean over layers, rounded up. B is the highest lower bound that a refiner has "
@@ -80,6 +85,7 @@ def _comparisons(members: Sequence[Row]) -> list[str]:
     """Return the notes on features that only some reports have."""
     return [
         *([_UPDATED] if any(row.updated for row in members) else []),
+        *([_RECONSTRUCTED] if any(row.reconstructed for row in members) else []),
         *([_WANDA] if any("error_vs_wanda" in row.values for row in members) else []),
         *([_GAP] if any("optimality_gap" in row.values for row in members) else []),
     ]

@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 from prunelib.cell import Cell
 from prunelib.reporting.records import Record, Report
 
-_SPREADING = ("relative_error", "error_reduction", "error_vs_wanda", "optimality_gap", "perplexity_")
+_SPREADING = ("relative_error", "error_reduction", "block_error", "error_vs_wanda", "optimality_gap", "perplexity_")
 _COUNTED = ("swaps_per_row", "optimal_share")
 ACCURACY, _STANDARD_ERROR = "acc_", "acc_stderr_"
 
@@ -50,12 +50,18 @@ class Row:
     @property
     def refined(self) -> bool:
         """Whether a refiner ran, even without changing a mask: it counted swaps, proved rows or changed the error."""
-        return any(self.values.get(key) is not None for key in _COUNTED) or bool(self.values.get("error_reduction"))
+        counted = any(self.values.get(key) is not None for key in _COUNTED)
+        return counted or self.reconstructed or bool(self.values.get("error_reduction"))
 
     @property
     def updated(self) -> bool:
         """Whether kept weights were updated."""
         return any(record["updated"] for record in self.records)
+
+    @property
+    def reconstructed(self) -> bool:
+        """Whether blocks were reconstructed."""
+        return "block_error" in self.values
 
     def perplexity(self, text: str) -> float | None:
         """Return the mean perplexity on a text; None if it was not measured."""
@@ -93,17 +99,19 @@ def _numbers(records: Sequence[Record], key: str) -> list[float]:
 
 
 def grouped(rows: Iterable[Row]) -> list[list[Row]]:
-    """Group comparable rows: those of one model and pattern, with masks alone before updated weights."""
-    found: dict[tuple[str, str | None], tuple[list[Row], list[Row]]] = {}
+    """Group comparable rows: of one model and pattern masks alone, then updated weights, then reconstructed blocks."""
+    found: dict[tuple[str, str | None], tuple[list[Row], list[Row], list[Row]]] = {}
     for row in rows:
-        alone, updated = found.setdefault((row.cell.model, row.cell.pattern), ([], []))
-        (updated if row.updated else alone).append(row)
-    return [group for pair in found.values() for group in pair if group]
+        groups = found.setdefault((row.cell.model, row.cell.pattern), ([], [], []))
+        groups[2 if row.reconstructed else int(row.updated)].append(row)
+    return [group for groups in found.values() for group in groups if group]
 
 
 def title(report: Report, group: Sequence[Row]) -> str:
-    """Return the title of a group's rows: ``60% per row``, ``60% per row, updated weights``, ``dense``."""
+    """Return the title of a group's rows: ``dense``, ``60% per row``, and what was changed beside the mask."""
     if group[0].dense:
         return "dense"
     pattern = report.label("patterns", group[0].cell.pattern)
+    if group[0].reconstructed:
+        return f"{pattern}, blocks reconstructed"
     return f"{pattern}, updated weights" if group[0].updated else pattern

@@ -9,10 +9,11 @@ COLOURS = {
     "line": ("#d8dee4", "#343b43"),
     "mask": ("#0072b2", "#58a6f0"),
     "updated": ("#b84c00", "#f0883e"),
+    "blocks": ("#00795c", "#3cb896"),
 }
-"""Light and dark; ``mask`` and ``updated`` after Okabe and Ito, told apart by colour-blind eyes, 4.5:1 on the paper."""
+"""Light and dark; the colours of marks after Okabe and Ito, told apart by colour-blind eyes, 4.5:1 on the paper."""
 
-PAPER, INK, MUTED, LINE, MASK, UPDATED = (light for light, _ in COLOURS.values())
+PAPER, INK, MUTED, LINE, MASK, UPDATED, BLOCKS = (light for light, _ in COLOURS.values())
 
 WIDTH = 400
 """Width of a panel in pixels: on a phone of 390 px it is shown at 0.89 of its size, its text with more than 11 px."""

@@ -89,11 +89,12 @@ def metrics_json(report: Report) -> str:
     """Return metrics.json, for ``dvc metrics``: by cell its error, perplexities and accuracies, in five digits."""
     columns = [
         "relative_error",
+        "block_error",
         *(f"perplexity_{text}" for text in report.texts),
         *(f"acc_{task}" for task in report.tasks),
     ]
     compared = {
-        cell["cell"]: {name: float(f"{cell[name]:.5g}") for name in columns if cell[name] is not None}
+        cell["cell"]: {name: float(f"{cell[name]:.5g}") for name in columns if cell.get(name) is not None}
         for cell in report.cells
     }
     return json.dumps(compared, indent=1) + "\n"
@@ -155,6 +156,7 @@ def _columns(report: Report) -> list[_Column]:
         _Column("Sparsity, %", "sparsity", percent),
         _Column(f"Relative error, %{_NBSP}↓", "relative_error", lambda e: significant(100 * e), min, _PERCENT),
         _Column("Error reduction, %", "error_reduction", percent, unit=_PERCENT),
+        _Column(f"Block error, %{_NBSP}↓", "block_error", lambda e: significant(100 * e), min, _PERCENT),
         _Column(f"Error / Wanda's{_NBSP}↓", "error_vs_wanda", significant, min),
         _Column("Optimality gap, % (at most)", "optimality_gap", percent_at_most, unit=_PERCENT),
         *(

@@ -160,7 +160,9 @@ def test_refinement_is_refused_where_masks_updated_weights_or_its_work_do_not_fi
     free(disk=3 * ROWS * INPUTS // 8)
     refusals.require_capacity_to_refine(tmp_path, INDEX, Swaps(), 2, 1, 512, CPU)
     with pytest.raises(StageError, match=r"and updated weights: .* needs 12\.8 MB on disk, 750\.0 kB free"):
-        refusals.require_capacity_to_refine(tmp_path, INDEX, Chain(chain=("sparseswaps", "least_squares")), 2, 1, 512, CPU)
+        refusals.require_capacity_to_refine(
+            tmp_path, INDEX, Chain(chain=("sparseswaps", "least_squares")), 2, 1, 512, CPU
+        )
     free(memory=GB // 20)
     with pytest.raises(StageError, match=r"refining the largest layer: needs 160\.0 MB of memory \(cpu\), 50\.0 MB"):
         refusals.require_capacity_to_refine(tmp_path, INDEX, Swaps(), 2, 1, 512, CPU)

@@ -1,5 +1,6 @@
 import csv
 import io
+import json
 import math
 import re
 from dataclasses import replace
@@ -7,7 +8,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from report_records import CASES, CELLS, DENSE, dense, grid, layers, pruned, report
+from report_records import CASES, CELLS, DENSE, dense, grid, layers, pruned, reconstructed, report
 from rich.console import Console
 
 from prunelib.records import StepResult, Timing
@@ -16,7 +17,15 @@ from prunelib.reporting.digits import percent, percent_at_most, percent_reached,
 from prunelib.reporting.notes import notes
 from prunelib.reporting.records import as_line, as_text
 from prunelib.reporting.seeds import rows_of
-from prunelib.reporting.tables import layers_csv, main_tables, results_csv, results_markdown, results_tables, timing_csv
+from prunelib.reporting.tables import (
+    layers_csv,
+    main_tables,
+    metrics_json,
+    results_csv,
+    results_markdown,
+    results_tables,
+    timing_csv,
+)
 from prunelib.reporting.terminal import print_tables
 
 
@@ -355,3 +364,18 @@ def test_a_label_is_that_of_its_section(section):
         "50% per row"
         in render(report([dense(), pruned()], labels={"patterns": {"row60": "50% per row"}}))["results.md"]
     )
+
+
+def test_reconstructed_blocks_are_a_group_of_their_own_with_the_error_of_blocks():
+    cells = [dense(), pruned(refiner="swaps"), pruned(refiner="refit", updated=True), reconstructed()]
+    shown = report(cells)
+    (table,) = results_tables(shown, costs=False)
+    titles = [group.title for group in table.groups]
+    assert [title.rpartition(", ")[2] for title in titles[2:]] == ["updated weights", "blocks reconstructed"]
+    column = next(number for number, heading in enumerate(table.headings) if heading.startswith("Block error"))
+    assert [group.rows[0][column].text for group in table.groups] == ["–", "–", "–", "12.5"]
+    row = read(results_csv(shown))[-1]
+    assert (row["block_error"], row["relative_error"], row["error_vs_wanda"]) == ("0.125", "", "")
+    assert {layer["relative_error"] for layer in read(layers_csv(shown)) if layer["refiner"] == "reconstruct"} == {""}
+    assert json.loads(metrics_json(shown))[row["cell"]]["block_error"] == 0.125
+    assert any("blocks reconstructed" in note.lower() for note in notes(shown))

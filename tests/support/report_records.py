@@ -1,6 +1,7 @@
 """Small reports with known numbers, for the tests of reporting."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import product
 from typing import Any
@@ -82,6 +83,13 @@ def pruned(
     return CellReport(result(cell, dict.fromkeys(texts, perplexity), **figures), made, timing)
 
 
+def reconstructed(refiner: str = "reconstruct", error: float = 0.125) -> CellReport:
+    """A cell whose blocks were reconstructed, with this error left."""
+    cell = pruned(refiner=refiner, updated=True)
+    figures = {"relative_error": None, "error_reduction": None, "block_error": error}
+    return replace(cell, result=cell.result.model_copy(update=figures))
+
+
 def report(cells: Sequence[CellReport], **changes: Any) -> Report:
     """A report of some cells."""
     given = {
@@ -127,6 +135,7 @@ CELLS = {
     "grid": product_of(),
     "dense only": [dense()],
     "one cell": [dense(), pruned()],
+    "reconstructed": [dense(), pruned(), pruned(refiner="refit", updated=True), reconstructed()],
     "no dense": [pruned(refiner="none"), pruned()],
     "nothing refined": [dense(), pruned(refiner="none")],
     "no text": [dense(texts=()), pruned(texts=())],
