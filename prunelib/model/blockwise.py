@@ -131,6 +131,10 @@ class BlockwiseForward:
         self._put(batch, left)
         self._returned[self.block :] = [left.returned]
 
+    def left(self, batch: int) -> torch.Tensor:
+        """Return the hidden states (batch, length, hidden) that the previous block left, on the device."""
+        return self._left[batch].tensors[0].to(self.device)
+
     @property
     def blocks(self) -> int:
         """Return the number of blocks."""

@@ -229,14 +229,14 @@ def reconstructing_bytes(block: Block, running: int, weight_bytes: int, window: 
 
 
 def _reconstructing(outline: Outline, work: Workload, running: int, stays: int, converted: int) -> tuple[int, int, int]:
-    """Return the three sizes of :class:`StageMemory` while whole blocks are refined: two streams and targets."""
+    """Return the three sizes of :class:`StageMemory` while whole blocks are refined, on two streams."""
     of_block = max(
         reconstructing_bytes(block, running, work.block_weight_bytes, work.calibration_window)
         for block in outline.blocks
     )
-    states = 3 * states_bytes(outline, work)
+    states = 2 * states_bytes(outline, work)
     return (
-        running * outline.other + of_block + 3 * stays,
+        running * outline.other + of_block + 2 * stays,
         converted + states + RUNTIME,
         converted + of_block + states + RUNTIME,
     )

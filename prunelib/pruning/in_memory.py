@@ -96,7 +96,8 @@ def prune(
         ``"2:4"``, ``"60%"`` (of each row), ``"60% per layer"``, or one of ``prunelib.PerRow``, ``PerLayer``, ``NOfM``.
     warmstart, refiner
         The name of a method (``prunelib methods`` lists them), its settings, or their mapping as in params.yaml. A
-        sequence of refiners is a chain; None keeps the masks of the warm start.
+        sequence of refiners is a chain, whose last may refine whole blocks (``block_reconstruction``); None keeps the
+        masks of the warm start.
     samples, length, seed, batch, held_out_samples, draw, min_tokens
         As in the section ``calibration`` of params.yaml (:class:`prunelib.calibration.settings.CalibrationSettings`).
     bos_per_window

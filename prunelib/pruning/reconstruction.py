@@ -1,7 +1,7 @@
-"""Refinement of whole decoder blocks, one after another, on two streams of hidden states: dense and pruned.
+"""Refinement of whole decoder blocks, one after another, on two streams of hidden states.
 
 The calibration windows go through the dense model, and beside it through the pruned one. Each block is changed so that
-it returns for the pruned stream what the dense block returns for the dense stream.
+it returns, for what it reads of the pruned model, what the dense block returns in the dense one.
 """
 
 import contextlib
@@ -65,16 +65,14 @@ class ModelReconstruction:
     ) -> None:
         self._model, self._index, self._settings, self._stored = model, index, settings, stored
         stream = partial(BlockwiseForward, model, index.block_list, windows.split(1), device, state_bytes)
-        self._dense = stream()
-        self._pruned = stream() if settings.inputs == "pruned" else None
-        self._reads = self._pruned or self._dense
-        self._streams = [each for each in (self._dense, self._pruned) if each]
+        self._dense, self._read = stream(), stream()
+        self._windows = range(len(windows))
         self._threads = threads if device.type == "cpu" else 1
 
     def release(self) -> None:
         """Return the model's tensors to where they were; no block is refined after."""
-        for stream in reversed(self._streams):
-            stream.release()
+        self._read.release()
+        self._dense.release()
 
     def run(self, blocks: Sequence[RefinedBlock], finished: Blocks, folder: Path, bar: Meter) -> list[RefinedBlock]:
         """Refine all blocks, and return them in the order of the model.
@@ -92,18 +90,18 @@ class ModelReconstruction:
         """
         known = [finished.find(number) for number in range(len(blocks))]
         done = known.index(None) if None in known else len(known)
-        checkpoints = [Checkpoint(folder / name) for name in ("dense", "pruned")]
-        for stream, checkpoint in zip(self._streams, checkpoints, strict=False):
+        saved = {self._dense: Checkpoint(folder / "dense"), self._read: Checkpoint(folder / "read")}
+        for stream, checkpoint in saved.items():
             checkpoint.resume(stream)
             if stream.block > done:
                 stream.restart()
         for number, refined in enumerate(blocks):
             if number < done:
                 self._pass_through(number, finished.read(number))
-                bar.advance(self._settings.gradients(len(self._dense.batches)))
+                bar.advance(self._settings.gradients(len(self._windows)))
             else:
                 finished.write(number, self.refine(refined, bar.advance))
-            for stream, checkpoint in zip(self._streams, checkpoints, strict=False):
+            for stream, checkpoint in saved.items():
                 checkpoint.offer(stream)
         return [finished.read(number) for number in range(len(blocks))]
 
@@ -122,33 +120,31 @@ class ModelReconstruction:
         NumericalError
             If the dense block returns NaN or infinity.
         """
-        started, number = time.perf_counter(), self._dense.block
+        started, number = time.perf_counter(), self._read.block
         method = registry.block_refiner(block_refiners, self._settings)
         layers = self._index.of_block(number)
         with Workers(self._threads) as workers:
-            targets = self._targets(workers)
-            with self._reads.resident():
-                targets = self._mixed(targets, workers)
+            updates = self._through_dense_block(workers)
+            with self._read.resident():
+                target = self._target(updates, workers)
                 self._apply(number, refined.pruned)
                 parameters = {layer.parameter: self._model.get_parameter(layer.parameter) for layer in layers}
                 problem = BlockProblem(
                     parameters=parameters,
                     kept=_kept(layers, parameters, refined.pruned.masks),
                     stored={layer.parameter: self._stored(layer) for layer in layers},
-                    windows=range(len(targets)),
-                    states=self._reads.run_with_gradients,
-                    target=targets.__getitem__,
+                    windows=self._windows,
+                    states=self._read.run_with_gradients,
+                    target=target,
                     workers=workers,
                 )
                 with _only_trained(self._model, parameters.values()):
                     measured = method.reconstruct(problem, self._settings, partial(advance, 1, f"block {number}"))
                 weights = {layer.name: weight_in(self._model, layer).to("cpu", self._stored(layer)) for layer in layers}
-                if self._pruned:
-                    self._run(self._pruned, workers)
-        for stream in self._streams:
-            _leave(stream)
+            pruned = Pruned(refined.pruned.masks, weights)
+            self._through_read_block(pruned, workers)
         return refined._replace(
-            pruned=Pruned(refined.pruned.masks, weights),
+            pruned=pruned,
             records=[record.model_copy(update={"updated": True}) for record in refined.records],
             peak_bytes=peak_memory(),
             reconstruction=BlockResult(block=number, **measured._asdict()),
@@ -158,53 +154,52 @@ class ModelReconstruction:
     def _pass_through(self, number: int, refined: RefinedBlock) -> None:
         """Run the windows through a block that is already refined, on each stream that is not beyond it."""
         with Workers(self._threads) as workers:
-            for stream in self._streams:
-                if stream.block == number:
-                    with stream.resident():
-                        if stream is self._pruned:
-                            self._apply(number, refined.pruned)
-                        self._run(stream, workers)
-                    _leave(stream)
+            if self._dense.block == number:
+                self._through_dense_block(workers)
+            if self._read.block == number:
+                self._through_read_block(refined.pruned, workers)
 
-    def _targets(self, workers: Workers) -> list[Target]:
-        """Run the windows through the dense block; what it leaves is not kept yet."""
+    def _through_dense_block(self, workers: Workers) -> list[torch.Tensor]:
+        """Run the dense stream through its next block; return the squared norm (1, length) of each token's update."""
 
-        def target(window: int) -> Target:
+        def run(window: int) -> torch.Tensor:
             entering, leaving = self._dense.run_between(window)
+            self._dense.keep(window)
             if not leaving.isfinite().all():
                 raise NumericalError(f"decoder block {self._dense.block}: returns NaN or infinity")
-            before = entering if entering is not None and entering.shape == leaving.shape else torch.zeros(())
-            return Target(leaving, (leaving.float() - before.float()).square().sum(dim=-1))
+            before = entering if entering is not None and entering.shape == leaving.shape else torch.zeros_like(leaving)
+            return (leaving.float() - before.float()).square().sum(dim=-1)
 
         with self._dense.resident():
-            return list(workers.map(target, range(len(self._dense.batches))))
+            updates = list(workers.map(run, self._windows))
+        self._dense.advance()
+        return updates
 
-    def _mixed(self, targets: list[Target], workers: Workers) -> list[Target]:
-        """Replace a share of the targets' states by what the dense block returns for the inputs that it is to read."""
+    def _through_read_block(self, pruned: Pruned, workers: Workers) -> None:
+        """Run the other stream through its next block: pruned, unless blocks read what the dense ones leave."""
+
+        def run(window: int) -> None:
+            self._read.run(window)
+            self._read.keep(window)
+
+        with self._read.resident():
+            if self._settings.inputs == "pruned":
+                self._apply(self._read.block, pruned)
+            list(workers.map(run, self._windows))
+        self._read.advance()
+
+    def _target(self, updates: Sequence[torch.Tensor], workers: Workers) -> Callable[[int], Target]:
+        """Return the targets of the windows; the block on the device is still dense."""
         share = self._settings.dense_target
-        if share == 1 or self._reads is self._dense:
-            return targets
-        own = self._run(self._reads, workers)
-        return [
-            target._replace(states=states.lerp(target.states, share))
-            for target, states in zip(targets, own, strict=True)
-        ]
+        if share == 1:
+            return lambda window: Target(self._dense.left(window), updates[window])
+        own = list(workers.map(self._read.run, self._windows))
+        return lambda window: Target(own[window].lerp(self._dense.left(window), share), updates[window])
 
     def _apply(self, number: int, pruned: Pruned) -> None:
         layers = self._index.of_block(number)
         apply_masks(self._model, layers, {layer.name: pruned.masks[layer.name] for layer in layers})
         apply_weights(self._model, layers, pruned.weights)
-
-    @staticmethod
-    def _run(stream: BlockwiseForward, workers: Workers) -> list[torch.Tensor]:
-        return list(workers.map(stream.run, range(len(stream.batches))))
-
-
-def _leave(stream: BlockwiseForward) -> None:
-    """Keep what the block has left of every window, and advance to the next block."""
-    for window in range(len(stream.batches)):
-        stream.keep(window)
-    stream.advance()
 
 
 def _kept(

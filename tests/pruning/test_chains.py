@@ -6,10 +6,11 @@ from pydantic import ValidationError
 from strategies import PATTERNS, problem
 
 from prunelib import refiners, sparseswaps
+from prunelib.block_refiners.block_reconstruction import BlockReconstruction
 from prunelib.errors import ParamsError
 from prunelib.methods import registry
 from prunelib.methods.contract import NOTHING_ELSE, silent
-from prunelib.pruning.chains import Chain, check_skipped, layer_steps, outcome, run_chain
+from prunelib.pruning.chains import Chain, block_step, check_skipped, layer_steps, outcome, run_chain
 from prunelib.refiners.dsnot import DSnoT
 from prunelib.refiners.sparseswaps import SparseSwaps
 
@@ -72,6 +73,21 @@ def test_masks_come_before_weights():
         "sparseswaps",
         "least_squares",
     ]
+
+
+def test_whole_blocks_are_refined_last():
+    settings = chain("sparseswaps", "block_reconstruction")
+    assert [step.method for step in layer_steps(settings)] == ["sparseswaps"]
+    assert block_step(settings) == BlockReconstruction()
+    assert block_step(chain("sparseswaps", "least_squares")) is None
+    with pytest.raises(ValidationError, match=r"block_reconstruction: .*last"):
+        chain("block_reconstruction", "sparseswaps")
+
+
+def test_a_refiner_of_blocks_may_stand_alone():
+    assert [step.method for step in layer_steps(BlockReconstruction())] == ["none"]
+    assert block_step(BlockReconstruction(epochs=3)).epochs == 3
+    assert block_step(SparseSwaps()) is None
 
 
 def test_what_is_skipped_must_be_there():
