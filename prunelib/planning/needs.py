@@ -132,6 +132,8 @@ def disk(outline: Outline, work: Workload) -> list[Requirement]:
         scratch = max(states + shards_disk(outline.blocks, work.gram_sets, work.shards), refined)
     else:
         grams, scratch = [], states + refined
+    if work.block_weight_bytes:
+        scratch = max(scratch, 2 * (states + refined))
     return [
         Requirement("model", outline.weights * WEIGHT_BYTES[outline.dtype]),
         *grams,

@@ -11,6 +11,7 @@ from configs import LLAMA_8B, written
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prunelib.block_refiners import block_reconstruction
 from prunelib.calibration.artifact import write_grams
 from prunelib.calibration.settings import CalibrationInputs
 from prunelib.calibration.statistics import InputStatistics
@@ -27,6 +28,7 @@ from prunelib.planning.needs import (
     masks_disk,
     memory,
     passes,
+    reconstructing_bytes,
     refining_bytes,
 )
 from prunelib.planning.shapes import Block, Matrix, outline
@@ -97,6 +99,21 @@ def test_the_memory_of_the_stages_is_what_they_hold():
     assert evaluate.without_gpu - evaluate.gpu == evaluate.beside_gpu == RUNTIME
 
 
+def test_blocks_that_are_refined_whole_are_held_with_two_streams():
+    model = outline(written("llama"))
+    plain = Workload(calibration_tokens=1000, calibration_window=10, dtype="float32")
+    work = replace(plain, block_weight_bytes=24)
+    block = max(model.blocks, key=lambda block: block.prunable)
+    activations = 10 * 2 * 4 * sum(matrix.rows + matrix.inputs for matrix in block.matrices)
+    held = (4 + 24) * block.prunable + 4 * block.dense + activations
+    assert reconstructing_bytes(block, 4, 24, 10) == held
+    states = 1000 * model.hidden * 4
+    before, after = (memory(model, each, **BUDGETS)[1] for each in (plain, work))
+    assert after.gpu == max(before.gpu, 4 * model.other + held + 2 * states)
+    assert after.without_gpu >= held + 2 * states + RUNTIME
+    assert disk(model, work)[-1].size >= 2 * states
+
+
 def test_inputs_that_come_about_leave_no_gram_matrices_and_join_the_stages():
     planned, dense, block = outline(LLAMA_8B), Workload(), Workload(inputs=CalibrationInputs.SEQUENTIAL)
     known, come_about = (memory(planned, work, **BUDGETS) for work in (dense, block))
@@ -144,6 +161,15 @@ def test_the_work_on_a_model_is_that_of_the_grid():
     assert sorted(set(work.cells)) == [(Fraction(2, 5), False), (Fraction(1, 2), False)]
     assert work.calibration_tokens == params.calibration.samples * params.calibration.length
     assert work.evaluation_tokens == len(params.grid.texts) * params.evaluation.perplexity.tokens
+
+
+def test_a_refiner_of_blocks_is_counted():
+    params = load_params(ROOT / "params.yaml")
+    grid = params.grid.model_copy(update={"refiners": ("swaps", "swaps_reconstruct")})
+    work = workload([params.model_copy(update={"grid": grid})], "smollm2_135m")
+    assert work.block_weight_bytes == block_reconstruction.METHOD.weight_bytes
+    assert work.calibration_window == params.calibration.length
+    assert {updates for _, updates in work.cells} == {True, False}
 
 
 def test_cells_whose_weights_move_are_told_apart():
