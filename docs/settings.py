@@ -14,6 +14,7 @@ from prunelib import refiners, warmstarts
 from prunelib.calibration.settings import CalibrationSettings
 from prunelib.cli.methods import described
 from prunelib.evaluation.perplexity import PerplexitySettings
+from prunelib.evaluation.samples import SamplesSettings
 from prunelib.evaluation.zeroshot import TasksSettings
 from prunelib.masks.allocation import Owl, SparsityTable
 from prunelib.masks.patterns import EXAMPLES
@@ -37,6 +38,7 @@ SECTIONS: dict[str, tuple[type[BaseModel], ...]] = {
     "refiners": (*(method.settings for method in registry.methods(refiners).values()), Chain),
     "evaluation.perplexity": (PerplexitySettings,),
     "evaluation.tasks": (TasksSettings,),
+    "evaluation.samples": (SamplesSettings,),
     "comparisons": (Comparison,),
     "labels": (LabelSettings,),
 }
