@@ -43,7 +43,6 @@ SECTIONS: dict[str, tuple[type[BaseModel], ...]] = {
     "labels": (LabelSettings,),
 }
 KINDS = {"warmstarts": warmstarts, "refiners": refiners}
-LEFT = "---"
 KEYS = ("source", "kind", "method")
 """The keys that tell one class of a section from the others."""
 
@@ -67,7 +66,7 @@ def machine() -> str:
         (f"`PRUNELIB_{name.upper()}`", _default(field.default), about.get(name, ""))
         for name, field in Machine.model_fields.items()
     ]
-    return table(("variable", "default", "meaning"), rows, others=LEFT)
+    return table(("variable", "default", "meaning"), rows, left=3)
 
 
 def method(kind: str, name: str) -> str:
@@ -76,7 +75,7 @@ def method(kind: str, name: str) -> str:
     summary, patterns, weights, source = described(found)
     lines = (("does", summary), ("patterns", patterns), ("kept weights", weights), ("source", source))
     return (
-        table(("", f"`{name}`"), lines, others=LEFT)
+        table(("", f"`{name}`"), lines, left=2)
         + f"\n**Settings** (`{kind}` in `params.yaml`)\n\n{settings(found.settings)}"
     )
 
@@ -90,7 +89,7 @@ def settings(owner: type[BaseModel]) -> str:
         if name not in KEYS
     ]
     return f"{_summary(owner)}\n\n" + (
-        table(("key", "type", "default", "meaning"), rows, others=LEFT) if rows else "No settings.\n"
+        table(("key", "type", "default", "meaning"), rows, left=4) if rows else "No settings.\n"
     )
 
 
