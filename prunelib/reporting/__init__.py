@@ -58,13 +58,17 @@ def update_costs(report: Report, folder: Path) -> None:
 
 
 def write_report(report: Report, folder: Path) -> None:
-    """Write the files of :func:`render` into a folder, without figures of an earlier report.
+    """Write the files of :func:`render` into a folder; the figures replace those of an earlier report.
 
     Raises
     ------
     ArtifactError
         If a file could not be written.
     """
-    store.remove(folder / _FIGURES)
-    for name, text in render(report).items():
-        store.write_text(folder / name, text)
+    files = {Path(name): text for name, text in render(report).items()}
+    with store.replacing_folder(folder / _FIGURES) as figures:
+        for path, text in files.items():
+            if path.parent.name:
+                (figures / path.name).write_text(text, encoding="utf-8")
+            else:
+                store.write_text(folder / path, text)
