@@ -14,6 +14,7 @@ from prunelib import block_refiners, refiners, warmstarts
 from prunelib.calibration.settings import CalibrationSettings
 from prunelib.cli.methods import described
 from prunelib.evaluation.perplexity import PerplexitySettings
+from prunelib.evaluation.samples import SamplesSettings
 from prunelib.evaluation.zeroshot import TasksSettings
 from prunelib.masks.allocation import Owl, SparsityTable
 from prunelib.masks.patterns import EXAMPLES
@@ -40,11 +41,11 @@ SECTIONS: dict[str, tuple[type[BaseModel], ...]] = {
     ),
     "evaluation.perplexity": (PerplexitySettings,),
     "evaluation.tasks": (TasksSettings,),
+    "evaluation.samples": (SamplesSettings,),
     "comparisons": (Comparison,),
     "labels": (LabelSettings,),
 }
 KINDS = {"warmstarts": warmstarts, "refiners": refiners, "block_refiners": block_refiners}
-LEFT = "---"
 KEYS = ("source", "kind", "method")
 """The keys that tell one class of a section from the others."""
 
@@ -68,7 +69,7 @@ def machine() -> str:
         (f"`PRUNELIB_{name.upper()}`", _default(field.default), about.get(name, ""))
         for name, field in Machine.model_fields.items()
     ]
-    return table(("variable", "default", "meaning"), rows, others=LEFT)
+    return table(("variable", "default", "meaning"), rows, left=3)
 
 
 def method(kind: str, name: str) -> str:
@@ -78,7 +79,7 @@ def method(kind: str, name: str) -> str:
     lines = (("does", summary), ("patterns", patterns), ("kept weights", weights), ("source", source))
     section = "warmstarts" if kind == "warmstarts" else "refiners"
     return (
-        table(("", f"`{name}`"), lines, others=LEFT)
+        table(("", f"`{name}`"), lines, left=2)
         + f"\n**Settings** (`{section}` in `params.yaml`)\n\n{settings(found.settings)}"
     )
 
@@ -92,7 +93,7 @@ def settings(owner: type[BaseModel]) -> str:
         if name not in KEYS
     ]
     return f"{_summary(owner)}\n\n" + (
-        table(("key", "type", "default", "meaning"), rows, others=LEFT) if rows else "No settings.\n"
+        table(("key", "type", "default", "meaning"), rows, left=4) if rows else "No settings.\n"
     )
 
 

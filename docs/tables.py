@@ -68,9 +68,9 @@ def measured(record: Mapping[str, Any]) -> str:
     return f"{found['machine']}; {found['date']}, commit {found['commit']}"
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]], others: str = "---:") -> str:
-    """Return a Markdown table: the first column to the left, the others to the right or as ``others`` says."""
-    lines = [headings, ["---", *[others] * (len(headings) - 1)], *rows]
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """Return a Markdown table: the first ``left`` columns aligned to the left, the others to the right."""
+    lines = [headings, ["---" if column < left else "---:" for column in range(len(headings))], *rows]
     return "".join(f"| {' | '.join(entry.replace('|', chr(92) + '|') for entry in line)} |\n" for line in lines)
 
 
@@ -136,7 +136,7 @@ def headline() -> str:
         entries.append([name, weights, error, perplexity, seconds])
     headings = ("60% of each row pruned", "kept weights", "error / Wanda's", "perplexity", "seconds")
     error = 100 * (1 - float(entries[2][2]))
-    return table(headings, entries) + (
+    return table(headings, entries, left=2) + (
         f"\nSwaps remove {error:.0f}% of Wanda's error and bring perplexity from {entries[1][3]} to {entries[2][3]}; "
         f"with updated weights it is {entries[3][3]}; the dense model has {entries[0][3]}.\n"
     )
@@ -176,6 +176,7 @@ def default_grid() -> str:
             "refined",
         ),
         rows,
+        left=2,
     )
 
 
@@ -211,7 +212,7 @@ def choose() -> str:
     }
     headings, *rows = compared((label for label, _ in wishes.values()), MAIN, FIGURES)
     options = [[wish, words, *row[1:]] for (wish, (_, words)), row in zip(wishes.items(), rows, strict=True)]
-    return table(["you want", "options of `prunelib prune`", *headings[1:]], options) + times()
+    return table(["you want", "options of `prunelib prune`", *headings[1:]], options, left=2) + times()
 
 
 def figures(labels: str) -> str:
@@ -251,7 +252,7 @@ def calibration_text() -> str:
         for each in result["records"]
     )
     headings = ("calibration text", "windows", "Wanda's error removed", "perplexity, dense", "Wanda", "refined")
-    return table(headings, rows) + f"\n{measured(result)}.\n"
+    return table(headings, rows, left=2) + f"\n{measured(result)}.\n"
 
 
 def updated_weights() -> str:
@@ -288,7 +289,7 @@ def speed() -> str:
         ("to a verified optimum, by best swaps", "2:4", between("best swaps to the optimum", "2:4")),
     )
     return (
-        table(("CPU kernels against the plain reference", "pattern", "times as fast"), rows)
+        table(("CPU kernels against the plain reference", "pattern", "times as fast"), rows, left=2)
         + f"\n{measured(result)}.\n"
     )
 

@@ -14,6 +14,7 @@ from prunelib.cell import Cell
 from prunelib.errors import ParamsError
 from prunelib.evaluation.local_tasks import TASK_NAMES
 from prunelib.evaluation.perplexity import PerplexitySettings
+from prunelib.evaluation.samples import SamplesSettings
 from prunelib.evaluation.zeroshot import TasksSettings
 from prunelib.masks.allocation import Owl
 from prunelib.masks.patterns import AnyPattern
@@ -86,6 +87,7 @@ class EvaluationSettings(Settings):
 
     perplexity: PerplexitySettings
     tasks: TasksSettings
+    samples: SamplesSettings = SamplesSettings()
 
 
 Labels = dict[Name, Annotated[str, StringConstraints(min_length=1, max_length=80)]]

@@ -55,10 +55,12 @@ class TaskResult(Settings):
 
 
 class CellResult(Settings):
-    """The figures of a cell, shown by ``dvc metrics``.
+    """The figures of a cell, and samples of its text.
 
     Attributes
     ----------
+    samples
+        What the model wrote after each prompt, by prompt.
     sparsity
         Share of zeros among the prunable block weights that were evaluated; 0 for the dense model.
     coverage
@@ -78,6 +80,7 @@ class CellResult(Settings):
     cell: Cell
     perplexity: dict[str, PerplexityResult]
     tasks: dict[str, TaskResult]
+    samples: dict[str, str] = Field(default_factory=dict)
     sparsity: float
     coverage: float
     relative_error: float | None = None

@@ -67,6 +67,13 @@ def among(name: str, known: Iterable[str]) -> str:
     return ", ".join(known) + "".join(f"; did you mean {other}?" for other in near)
 
 
+def distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return names that are all different, as a validator of a list; raise ValueError for others."""
+    if len(set(names)) < len(names):
+        raise ValueError(f"duplicate name in {list(names)}")
+    return names
+
+
 def _is_numeric(annotation: Any) -> bool:
     """Return whether a field accepts an int or a float, possibly among other types such as None."""
     return annotation in {int, float} or any(_is_numeric(part) for part in get_args(annotation))

@@ -54,7 +54,7 @@ def refined_folder(cell: Cell) -> Path:
 
 
 def result_file(cell: Cell) -> Path:
-    """Return the file of a cell's figures, a DVC metrics file."""
+    """Return the file of a cell's figures."""
     return RESULTS / "cells" / _drawn(cell) / f"{cell.name}.json"
 
 

@@ -1,4 +1,4 @@
-"""Evaluate a pruned model, or the dense one with only --model: perplexity, zero-shot tasks, sparsity, pruning error."""
+"""Evaluate a pruned model, or the dense one with only --model: perplexity, zero-shot tasks, samples, pruning error."""
 
 from prunelib.runtime.console import one_line
 
@@ -55,6 +55,7 @@ def evaluate(
             perplexity=settings.perplexity,
             tasks=settings.tasks,
             items=workflow.task_data(params),
+            samples=settings.samples,
         )
         figures = evaluate_parts(evaluation, windows, bar)
         records = workflow.layers_file(cell)

@@ -22,7 +22,6 @@ _REFINERS = {
     "admm": {"method": "admm"},
     "dsnot": {"method": "dsnot"},
 }
-_GRID = ("swaps", "swaps_least_squares")
 _IN_A_ROW = 3
 _REFINED, _RESULT = "artifacts/refined/tiny/0/row50-wanda-{}", "results/cells/tiny/0/row50-wanda-{}.json"
 _LAYERS, _TIMING = "results/layers/tiny/0/row50-wanda-{}.json", "results/timing/tiny/0/row50-wanda-{}.json"
@@ -82,7 +81,7 @@ def _commands() -> Iterator[Command]:
     yield from map(_refine, _REFINERS)
     dense = Script(("stages/evaluate.py", "--model", "tiny"))
     yield Command("evaluate dense", "evaluate", dense, ("results/cells/tiny/dense.json",))
-    for refiner in _GRID:
+    for refiner in _REFINERS:
         script = Script(("stages/evaluate.py", *CELL[:-1], refiner))
         yield Command(f"evaluate {refiner}", "evaluate", script, (_RESULT.format(refiner),))
     yield Command("report", "report", Script(("stages/report.py",)), ("reports",))
@@ -256,7 +255,7 @@ class Trials:
         (project.folder / "given/piqa.jsonl").write_text(lines, encoding="utf-8")
         tasks = {"names": ["piqa"], "limit": 4, "batch": 2}
         own = {
-            "grid": {**PARAMS["grid"], "patterns": ["row50"], "refiners": list(_GRID)},
+            "grid": {**PARAMS["grid"], "patterns": ["row50"], "refiners": list(_REFINERS)},
             "tasks": {"source": "local", "files": {"piqa": "given/piqa.jsonl"}},
             "refiners": _REFINERS,
             "evaluation": {**PARAMS["evaluation"], "tasks": tasks},

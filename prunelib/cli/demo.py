@@ -15,6 +15,7 @@ from prunelib import workflow
 from prunelib.calibration.windows import bos_of
 from prunelib.cli.run import reproduce
 from prunelib.errors import StageError
+from prunelib.evaluation.continuation import continuation
 from prunelib.evaluation.held_out import held_out_texts, held_out_windows
 from prunelib.evaluation.perplexity import PerplexitySettings, perplexity
 from prunelib.model.structure import load_model, load_tokenizer
@@ -104,10 +105,8 @@ def _each(name: str, text: str, dtype: str, *, bos_per_window: bool) -> Iterator
 
 def _seen(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, windows: torch.Tensor) -> Seen:
     measured = perplexity(model, windows, _MEASURED.batch)
-    prompt = tokenizer(_PROMPT, return_tensors="pt").to(model.device)
-    written = model.generate(**prompt, max_new_tokens=_NEW_TOKENS, do_sample=False, pad_token_id=tokenizer.eos_token_id)
-    new = written[0, prompt["input_ids"].shape[1] :]
-    return Seen(name, measured.value, " ".join(tokenizer.decode(new, skip_special_tokens=True).split()))
+    written = continuation(model, tokenizer, _PROMPT, _NEW_TOKENS)
+    return Seen(name, measured.value, " ".join(written.split()))
 
 
 def _table(name: str, seen: list[Seen]) -> Table:

@@ -4,7 +4,7 @@ import contextlib
 import io
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache, cached_property
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -19,6 +19,7 @@ from lm_eval.tasks.manager import TaskDict
 from prunelib.errors import ModelError, ParamsError, SourceError
 from prunelib.evaluation.labels import RULES_FAULTS, as_reason, check_labels
 from prunelib.evaluation.likelihood import Pair, log_likelihoods, truncated_tokens
+from prunelib.evaluation.prompts import prompt_ids
 from prunelib.model.vocabulary import check_ids
 from prunelib.records import TaskResult
 
@@ -64,24 +65,16 @@ class Scorer(TemplateLM):
                 return int(token)
         raise ModelError("model: its tokenizer has neither BOS nor EOS, expected one to precede an answer to no prompt")
 
-    @cached_property
-    def _appended(self) -> int:
-        """Number of special tokens that the tokenizer puts after a text."""
-        plain, whole = (self.tokenizer.encode("a", add_special_tokens=special) for special in (False, True))
-        for end in range(len(whole), len(plain) - 1, -1):
-            if whole[end - len(plain) : end] == plain:
-                return len(whole) - end
-        raise ModelError(f"model: its tokenizer encodes 'a' as {plain}, with special tokens as {whole}; expected both")
-
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
         """Return token ids, with the special tokens that the tokenizer puts before a text, never those after it.
 
         With ``add_special_tokens=False`` there are none.
         """
-        special = add_special_tokens is not False
-        tokens = list(self.tokenizer.encode(string, add_special_tokens=special))
+        if add_special_tokens is not False:
+            return prompt_ids(self.tokenizer, string)
+        tokens = list(self.tokenizer.encode(string, add_special_tokens=False))
         check_ids(tokens, self.tokenizer)
-        return tokens[: len(tokens) - self._appended] if special else tokens
+        return tokens
 
     def loglikelihood(self, requests: Sequence[Any], **_: Any) -> list[tuple[float, bool]]:
         """Score the answers of a task, each after its context, and count what is cut: :attr:`truncated`."""

@@ -10,8 +10,10 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from prunelib.evaluation.continuation import check_prompts, continuation
 from prunelib.evaluation.perplexity import PerplexitySettings, perplexity_of, window_losses, windows_run_alone
 from prunelib.evaluation.pruned import prune
+from prunelib.evaluation.samples import SamplesSettings
 from prunelib.evaluation.zeroshot import TasksSettings, zero_shot
 from prunelib.masks.pruned import read_pruned
 from prunelib.model.layers import LayerIndex
@@ -26,7 +28,7 @@ from prunelib.runtime.tasks import run_tasks
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _RANGES = 8  # ranges per text, each a part
 _WINDOWS, _KIND = "windows.safetensors", "windows"
@@ -46,11 +48,17 @@ class Task(NamedTuple):
     name: str
 
 
+class Prompt(NamedTuple):
+    """A prompt to continue, by its number."""
+
+    number: int
+
+
 class SparsityCheck(NamedTuple):
     """Sparsity and coverage of the pruned model."""
 
 
-Part = WindowRange | Task | SparsityCheck
+Part = WindowRange | Task | Prompt | SparsityCheck
 
 
 @dataclass(frozen=True)
@@ -66,8 +74,9 @@ class Evaluation:
         The dense model's folder, and the dtype it runs in.
     pruned, made_from
         The refined cell, None to evaluate the dense model, and the provenance that the cell must have.
-    perplexity, tasks, items
-        Settings of perplexity and of tasks, and the folder of the tasks' items; None: the harness downloads them.
+    perplexity, tasks, items, samples
+        Settings of perplexity and of tasks, the folder of the tasks' items (None: the harness downloads them), and
+        settings of samples.
     on_windows
         Callback: receives the number of windows measured.
     """
@@ -80,6 +89,7 @@ class Evaluation:
     perplexity: PerplexitySettings = field(compare=False)
     tasks: TasksSettings = field(compare=False)
     items: Path | None = field(compare=False)
+    samples: SamplesSettings = field(compare=False)
     on_windows: Callable[[int], None] = field(default=lambda _windows: None, compare=False)
 
     def __call__(self, part: Part) -> Part:
@@ -89,12 +99,14 @@ class Evaluation:
                 self._measure_windows(part)
             case Task(name):
                 self.finished("tasks").once(name, partial(self._accuracy, name))
+            case Prompt(number):
+                self.finished("samples").once(str(number), partial(self._continuation, number))
             case SparsityCheck():
                 self.finished("model").once("zeros", self._zeros)
         return part
 
     def finished(self, kind: str) -> FinishedValues:
-        """Return the finished figures of a kind: ``perplexity-TEXT``, ``tasks`` or ``model``."""
+        """Return what is finished of a kind: ``perplexity-TEXT``, ``tasks``, ``samples`` or ``model``."""
         return FinishedValues(self.scratch / kind)
 
     def losses(self, text: str) -> list[float]:
@@ -103,12 +115,14 @@ class Evaluation:
         return [loss for first in range(0, windows, self.perplexity.batch) for loss in finished.read(str(first))]
 
     def cost(self, part: Part) -> float:
-        """Return the cost of a part: its number of windows; infinity for a task, which takes longest."""
+        """Return the cost of a part in windows; infinity for a task, which takes longest."""
         match part:
             case WindowRange(_, first, stop):
                 return stop - first
             case Task():
                 return float("inf")
+            case Prompt():
+                return 1
         return 0
 
     def windows(self) -> dict[str, "torch.Tensor"]:
@@ -123,38 +137,46 @@ class Evaluation:
             self.on_windows(len(batch))
 
     def _losses(self, windows: "torch.Tensor", first: int) -> list[float]:
-        model, _, alone = _loaded(self)
-        step = 1 if alone else len(windows)
-        parts = [window_losses(model, part, first + at * step) for at, part in enumerate(windows.split(step))]
+        loaded = _loaded(self)
+        step = 1 if loaded.windows_alone else len(windows)
+        parts = [window_losses(loaded.model, part, first + at * step) for at, part in enumerate(windows.split(step))]
         return [loss for losses in parts for loss in losses]
 
     def _accuracy(self, name: str) -> dict[str, Any]:
-        tokenizer, settings = load_tokenizer(self.folder), self.tasks.model_copy(update={"names": (name,)})
-        return zero_shot(_loaded(self).model, tokenizer, self.items, settings, self.scratch)[name].model_dump()
+        loaded, settings = _loaded(self), self.tasks.model_copy(update={"names": (name,)})
+        return zero_shot(loaded.model, loaded.tokenizer, self.items, settings, self.scratch)[name].model_dump()
+
+    def _continuation(self, number: int) -> str:
+        loaded = _loaded(self)
+        return continuation(loaded.model, loaded.tokenizer, self.samples.prompts[number], self.samples.tokens)
 
     def _zeros(self) -> dict[str, float]:
-        model, layers, _ = _loaded(self)
-        return {"sparsity": achieved_sparsity(model, layers.layers), "coverage": layers.coverage}
+        loaded = _loaded(self)
+        sparsity = achieved_sparsity(loaded.model, loaded.layers.layers)
+        return {"sparsity": sparsity, "coverage": loaded.layers.coverage}
 
 
 class _Loaded(NamedTuple):
     model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
     layers: LayerIndex
     windows_alone: bool  # its output for a window depends on what shares the batch
 
 
 @lru_cache(maxsize=1)
 def _loaded(evaluation: Evaluation) -> _Loaded:
-    """Return the pruned model and its layers, cached for the next part measured in the same process."""
+    """Return the pruned model, its tokenizer and layers, cached for the next part measured in the same process."""
     model = load_model(evaluation.folder, evaluation.dtype, machine().device)
+    tokenizer = load_tokenizer(evaluation.folder)
     check_length(model, evaluation.perplexity.length, key="evaluation.perplexity.length")
+    check_prompts(model, tokenizer, evaluation.samples)
     index = find_layers(model, evaluation.folder)
     if evaluation.pruned:
         prune(model, index.layers, read_pruned(evaluation.pruned, evaluation.made_from), evaluation.folder)
     alone = any(
         windows_run_alone(model, windows, evaluation.perplexity.batch) for windows in evaluation.windows().values()
     )
-    return _Loaded(model, index, alone)
+    return _Loaded(model, tokenizer, index, alone)
 
 
 def evaluate_parts(evaluation: Evaluation, windows: Mapping[str, "torch.Tensor"], bar: Meter) -> dict[str, Any]:
@@ -170,7 +192,7 @@ def evaluate_parts(evaluation: Evaluation, windows: Mapping[str, "torch.Tensor"]
     Returns
     -------
     dict
-        ``perplexity``, ``tasks``, ``sparsity`` and ``coverage`` of :class:`prunelib.records.CellResult`.
+        ``perplexity``, ``tasks``, ``samples``, ``sparsity`` and ``coverage`` of :class:`prunelib.records.CellResult`.
     """
 
     def on_done(part: Part, load: Load) -> None:
@@ -179,10 +201,11 @@ def evaluate_parts(evaluation: Evaluation, windows: Mapping[str, "torch.Tensor"]
     store.write_tensors(evaluation.scratch / _WINDOWS, windows, _KIND, {})
     here = replace(evaluation, on_windows=bar.advance)
     run_tasks(evaluation, _parts(evaluation, windows), evaluation.cost, evaluation.scratch, on_done, here)
-    tasks, length = evaluation.finished("tasks"), evaluation.perplexity.length
+    tasks, samples, length = evaluation.finished("tasks"), evaluation.finished("samples"), evaluation.perplexity.length
     return {
         "perplexity": {text: perplexity_of(evaluation.losses(text), length) for text in windows},
         "tasks": {name: tasks.read(name) for name in evaluation.tasks.names},
+        "samples": {prompt: samples.read(str(number)) for number, prompt in enumerate(evaluation.samples.prompts)},
         **evaluation.finished("model").read("zeros"),
     }
 
@@ -194,4 +217,5 @@ def _parts(evaluation: Evaluation, windows: Mapping[str, "torch.Tensor"]) -> lis
         batches = -(-len(of_text) // batch)
         step = -(-batches // _RANGES) * batch
         parts += [WindowRange(text, first, min(first + step, len(of_text))) for first in range(0, len(of_text), step)]
-    return [*parts, *map(Task, evaluation.tasks.names), SparsityCheck()]
+    prompts = map(Prompt, range(len(evaluation.samples.prompts)))
+    return [*parts, *map(Task, evaluation.tasks.names), *prompts, SparsityCheck()]

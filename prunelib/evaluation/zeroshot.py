@@ -12,18 +12,12 @@ from pydantic import AfterValidator, Field
 from prunelib.errors import ParamsError
 from prunelib.evaluation.local_tasks import check_items, describe, local_tasks
 from prunelib.records import TaskResult
-from prunelib.settings import Count, Settings
+from prunelib.settings import Count, Settings, distinct
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _LISTED = 20  # names in a message, out of the 13,000 of the harness
-
-
-def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(names)) < len(names):
-        raise ValueError(f"duplicate name in {list(names)}")
-    return names
 
 
 class TasksSettings(Settings):
@@ -39,7 +33,7 @@ class TasksSettings(Settings):
         Sequences per forward pass; bounds memory, and changes the result only by rounding.
     """
 
-    names: Annotated[tuple[str, ...], AfterValidator(_distinct)]
+    names: Annotated[tuple[str, ...], AfterValidator(distinct)]
     limit: Annotated[int, Field(ge=2, le=10**9)] | None
     batch: Count
 

@@ -117,7 +117,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def check_length(model: PreTrainedModel, length: int, key: str) -> None:
-    """Refuse windows that are longer than the model's positions.
+    """Refuse inputs that are longer than the model's positions.
 
     Raises
     ------
@@ -126,7 +126,7 @@ def check_length(model: PreTrainedModel, length: int, key: str) -> None:
     """
     longest = getattr(_text_config(model), "max_position_embeddings", None) or length
     if length > longest:
-        raise ParamsError(f"{key} = {length} tokens a window, but the model accepts at most {longest}")
+        raise ParamsError(f"{key} = {length} tokens, but the model accepts at most {longest}")
 
 
 def decoder_blocks(model: PreTrainedModel) -> tuple[str, nn.ModuleList]:

@@ -6,6 +6,7 @@ from prunelib.reporting import backend  # noqa: F401 - before any other module i
 from prunelib.reporting.figures import draw
 from prunelib.reporting.page import html
 from prunelib.reporting.records import Report
+from prunelib.reporting.samples import SAMPLES, samples_json
 from prunelib.reporting.tables import layers_csv, metrics_json, results_csv, results_markdown, timing_csv
 from prunelib.runtime import store
 
@@ -20,15 +21,16 @@ def render(report: Report) -> dict[str, str]:
     Returns
     -------
     dict[str, str]
-        ``results.csv``, ``layers.csv``, ``metrics.json``, ``results.md``, and those of ``figures/perplexity.svg``,
-        ``figures/error_reduction.svg`` and ``figures/swaps_per_row.svg`` that have data; ``timing.csv`` and
-        ``report.html``, the only files with times, memory and machines.
+        ``results.csv``, ``layers.csv``, ``metrics.json``, ``samples.json``, ``results.md``, and those of
+        ``figures/perplexity.svg``, ``figures/error_reduction.svg`` and ``figures/swaps_per_row.svg`` that have data;
+        ``timing.csv`` and ``report.html``, the only files with times, memory and machines.
     """
     drawn = draw(report)
     return {
         "results.csv": results_csv(report),
         **({} if _layers_unknown(report) else {"layers.csv": layers_csv(report)}),
         "metrics.json": metrics_json(report),
+        SAMPLES: samples_json(report),
         "results.md": results_markdown(report),
         _TIMING: timing_csv(report),
         PAGE: html(report, drawn),
@@ -56,13 +58,17 @@ def update_costs(report: Report, folder: Path) -> None:
 
 
 def write_report(report: Report, folder: Path) -> None:
-    """Write the files of :func:`render` into a folder, without figures of an earlier report.
+    """Write the files of :func:`render` into a folder; the figures replace those of an earlier report.
 
     Raises
     ------
     ArtifactError
         If a file could not be written.
     """
-    store.remove(folder / _FIGURES)
-    for name, text in render(report).items():
-        store.write_text(folder / name, text)
+    files = {Path(name): text for name, text in render(report).items()}
+    with store.replacing_folder(folder / _FIGURES) as figures:
+        for path, text in files.items():
+            if path.parent.name:
+                (figures / path.name).write_text(text, encoding="utf-8")
+            else:
+                store.write_text(folder / path, text)

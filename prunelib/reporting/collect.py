@@ -11,6 +11,7 @@ from prunelib.records import BOS_SUFFIX, read_cell, read_layers, read_timing
 from prunelib.reporting.cells import CellReport
 from prunelib.reporting.flat import report_of
 from prunelib.reporting.records import Record, Report, as_line
+from prunelib.reporting.samples import SAMPLES, read_samples
 from prunelib.tables import layer_results, results
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def reread(params: Params, comparison: str | None = None) -> Report:
         texts=texts,
         tasks=tasks,
         measured=_to_be_measured(whole.evaluation, texts, tasks),
+        samples=read_samples(folder / SAMPLES),
         **_shown(params, whole, comparison),
     )
 
@@ -100,11 +102,12 @@ def _report(params: Params, whole: Params, cells: Sequence[CellReport], comparis
 
 
 def _shown(params: Params, whole: Params, comparison: str | None) -> dict[str, Any]:
-    """Return the labels, settings and provenance of a report."""
+    """Return the prompts, labels, settings and provenance of a report."""
     command = f"prunelib compare {comparison}" if comparison else "dvc repro"
     patterns = {name: params.patterns[name].label for name in whole.grid.patterns}
     labels = params.labels.model_dump()
     return {
+        "prompts": whole.evaluation.samples.prompts,
         "labels": {**labels, "patterns": {**patterns, **labels["patterns"]}},
         "settings": _settings(whole),
         "provenance": {**_origins(whole), "Command": command, "Written by": f"prunelib {prunelib.__version__}"},

@@ -19,6 +19,7 @@ def report_of(cells: Sequence[CellReport], texts: Sequence[str], tasks: Sequence
         texts=texts,
         tasks=tasks,
         measured={**_windows(cells, texts), **_items(cells, tasks)},
+        samples={cell.key: cell.result.samples for cell in cells if cell.result.samples},
         **shown,
     )
 

@@ -15,7 +15,8 @@ from prunelib.reporting.marks import shown
 from prunelib.reporting.names import group_heading, method_name
 from prunelib.reporting.notes import cost_notes, notes
 from prunelib.reporting.records import Report, as_text
-from prunelib.reporting.seeds import Row, grouped, rows_of
+from prunelib.reporting.samples import samples_of
+from prunelib.reporting.seeds import Row, grouped, main_text, rows_of
 from prunelib.reporting.style import RULES, WIDTH, variables
 from prunelib.reporting.tables import results_tables
 
@@ -41,6 +42,8 @@ def html(report: Report, drawings: Sequence[Drawing]) -> str:
         notes=[*notes(report), *cost_notes(report)],
         costs=costs,
         figures=drawings,
+        samples=samples_of(report),
+        draws=len(report.seeds),
         point=COSTS,
         pointed={row.cell for group in cost_groups(report) for row in group},
         settings=list(_sections(report.settings)),
@@ -54,9 +57,8 @@ def html(report: Report, drawings: Sequence[Drawing]) -> str:
 
 def findings(report: Report) -> list[tuple[str, str]]:
     """Return a heading and a sentence per group of comparable rows: its lowest perplexity on the first text."""
-    known = rows_of(report)
-    text = next((text for text in report.texts if any(row.perplexity(text) for row in known)), "")
-    measured = [row for row in known if row.perplexity(text) is not None]
+    text = main_text(report)
+    measured = [row for row in rows_of(report) if row.perplexity(text) is not None]
     return [
         (group_heading(report, group), _finding(report, text, group, measured))
         for group in grouped(row for row in measured if not row.dense)

@@ -10,6 +10,8 @@ DASH = "–"
 Record = Mapping[str, Any]
 """One row of a CSV file, by column; None for an unknown value."""
 
+Samples = Mapping[str, Mapping[str, str]]
+
 
 @dataclass(frozen=True)
 class Report:
@@ -22,8 +24,8 @@ class Report:
         cell first; None for unknown values.
     layers
         One row per pruned matrix of each cell and seed, with the columns of layers.csv; empty if unknown.
-    texts, tasks
-        Names of the held-out texts and the zero-shot tasks, in display order.
+    texts, tasks, prompts
+        Names of the held-out texts and the zero-shot tasks, and the prompts of the samples, in display order.
     labels
         Display labels by section of params.yaml and name (``patterns``, ``row60``: ``60% per row``); a name without one
         is shown as it is.
@@ -33,6 +35,8 @@ class Report:
         Information to reproduce the results: heading to text (``Model``, ``Command``).
     measured
         What a text's perplexity and a task's accuracy were measured on: name to text; without those unknown.
+    samples
+        What each cell wrote: its name to prompt to text.
     """
 
     cells: Sequence[Record]
@@ -43,6 +47,8 @@ class Report:
     settings: Mapping[str, Any]
     provenance: Mapping[str, str]
     measured: Mapping[str, str] = field(default_factory=dict)
+    prompts: Sequence[str] = ()
+    samples: Samples = field(default_factory=dict)
 
     def label(self, section: str, name: str | None) -> str:
         """Return the display label of a name of a section of params.yaml; an en dash for None."""

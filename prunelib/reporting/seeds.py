@@ -76,6 +76,12 @@ def rows_of(report: Report) -> list[Row]:
     return [_row(members) for members in found.values()]
 
 
+def main_text(report: Report) -> str:
+    """Return the first text that any perplexity was measured on; empty if there is none."""
+    measured = (text for text in report.texts if any(cell[f"perplexity_{text}"] is not None for cell in report.cells))
+    return next(measured, "")
+
+
 def _without_seed(record: Record) -> Cell:
     return Cell(**{name: record[name] for name in Cell.model_fields}).model_copy(update={"seed": None})
 

@@ -7,8 +7,10 @@ from runs import Bar
 
 from prunelib.errors import ParamsError
 from prunelib.evaluation import parts
-from prunelib.evaluation.parts import Evaluation, SparsityCheck, Task, WindowRange, evaluate_parts
+from prunelib.evaluation.continuation import continuation
+from prunelib.evaluation.parts import Evaluation, Prompt, SparsityCheck, Task, WindowRange, evaluate_parts
 from prunelib.evaluation.perplexity import PerplexitySettings, perplexity
+from prunelib.evaluation.samples import SamplesSettings
 from prunelib.evaluation.zeroshot import TasksSettings
 from prunelib.masks.pruned import Pruned, write_pruned
 from prunelib.model.structure import find_layers
@@ -24,7 +26,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-def evaluation(scratch, folder, pruned=None, batch=2, length=12, tasks=()):
+def evaluation(scratch, folder, pruned=None, batch=2, length=12, tasks=(), prompts=()):
     scratch.mkdir(exist_ok=True)
     return Evaluation(
         scratch=scratch,
@@ -35,6 +37,7 @@ def evaluation(scratch, folder, pruned=None, batch=2, length=12, tasks=()):
         perplexity=PerplexitySettings(length=length, tokens=1000, batch=batch),
         tasks=TasksSettings(names=tasks, limit=2, batch=2),
         items=None,
+        samples=SamplesSettings(prompts=prompts, tokens=5),
     )
 
 
@@ -59,6 +62,19 @@ def test_a_cell_is_measured_pruned(tmp_path, folder):
     apply_masks(model, index.layers, masks)
     assert figures["perplexity"]["ours"] == perplexity(model, WINDOWS["ours"], 2)
     assert 0.2 < figures["sparsity"] < 0.6
+
+
+def test_prompts_are_continued_pruned_and_once(tmp_path, folder, monkeypatch):
+    model, tokenizer = tiny_model("llama"), character_tokenizer()
+    index = find_layers(model, folder)
+    masks = {layer.name: layer.weight(model).abs() > 0.1 for layer in index.layers}
+    write_pruned(tmp_path / "pruned", Pruned(masks, {}), {"model": "abc"})
+    apply_masks(model, index.layers, masks)
+    given = evaluation(tmp_path / "scratch", folder, tmp_path / "pruned", prompts=("the cat", "a"))
+    expected = {prompt: continuation(model, tokenizer, prompt, 5) for prompt in ("the cat", "a")}
+    assert evaluate_parts(given, WINDOWS, Bar())["samples"] == expected
+    monkeypatch.setattr(parts, "continuation", None)
+    assert evaluate_parts(given, WINDOWS, Bar())["samples"] == expected
 
 
 def test_what_has_been_measured_is_not_measured_again(tmp_path, folder, monkeypatch):
@@ -91,11 +107,11 @@ def test_windows_run_alone_where_a_model_needs_it(tmp_path, folder, monkeypatch)
 
 def test_windows_longer_than_the_model_takes_are_refused(tmp_path, folder):
     windows = {"ours": random_windows(1, 65)}
-    with pytest.raises(ParamsError, match=r"^evaluation\.perplexity\.length = 65 tokens a window"):
+    with pytest.raises(ParamsError, match=r"^evaluation\.perplexity\.length = 65 tokens, but"):
         evaluate_parts(evaluation(tmp_path / "scratch", folder, length=65), windows, Bar())
 
 
 def test_tasks_begin_first_and_the_count_of_zeros_last(tmp_path, folder):
     given = evaluation(tmp_path / "scratch", folder)
-    costs = [given.cost(part) for part in (Task("piqa"), WindowRange("ours", 4, 8), SparsityCheck())]
-    assert costs == [float("inf"), 4, 0]
+    costs = [given.cost(part) for part in (Task("piqa"), WindowRange("ours", 4, 8), Prompt(0), SparsityCheck())]
+    assert costs == [float("inf"), 4, 1, 0]

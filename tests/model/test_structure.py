@@ -516,5 +516,5 @@ def test_weights_of_another_shape_or_model_are_refused(llama: Path) -> None:
 def test_windows_longer_than_the_model_are_refused(llama: Path) -> None:
     model = load_model(llama, "float32", "cpu")
     check_length(model, LENGTH, "calibration.length")
-    with pytest.raises(ParamsError, match=f"calibration.length = {LENGTH + 1} tokens a window, but .*64"):
+    with pytest.raises(ParamsError, match=f"calibration.length = {LENGTH + 1} tokens, but .*64"):
         check_length(model, LENGTH + 1, "calibration.length")

@@ -63,7 +63,7 @@ def test_a_foreign_artifact_is_refused(project):
             "calibration.length",
             65,
             "calibrate",
-            "error: calibration.length = 65 tokens a window, but the model accepts at most 64",
+            "error: calibration.length = 65 tokens, but the model accepts at most 64",
         ),
         (
             "evaluation.perplexity",

@@ -25,7 +25,9 @@ def test_the_results_say_what_refinement_did(finished):
         assert refined["relative_error"] < start["relative_error"]
         assert set(refined["perplexity"]) == {"ours", "theirs"}
         assert refined["perplexity"]["ours"]["tokens"] == 15 * refined["perplexity"]["ours"]["windows"] > 0
+        assert set(refined["samples"]) == {"a cat"}
     page = (finished.folder / "reports" / "report.html").read_text()
+    assert "a cat …" in page
     assert "50% per row" in page
     assert "2:4" in page
 
@@ -66,8 +68,11 @@ def test_another_calibration_reruns_what_follows_it(project):
     assert not any(name.startswith("download") for name in ran)
 
 
-def test_another_evaluation_reruns_no_refinement(project):
-    project.edit("evaluation.perplexity.tokens", 32)
+@pytest.mark.parametrize(
+    ("key", "value"), [("evaluation.perplexity.tokens", 32), ("evaluation.samples.prompts", ["a dog"])]
+)
+def test_another_evaluation_reruns_no_refinement(project, key, value):
+    project.edit(key, value)
     assert {name.split("@")[0] for name in project.repro()} == {"evaluate", "evaluate_dense", "report"}
 
 

@@ -109,4 +109,6 @@ def test_all_is_there_without_the_script(browser, whole):
 def test_print_has_no_controls_and_is_made(opened):
     opened.emulate_media(media="print")
     assert not opened.locator(".filters").first.is_visible()
+    button = opened.locator(".results thead button").first
+    assert button.evaluate("button => getComputedStyle(button).display") == "contents"  # else pages lack the head
     assert opened.pdf().startswith(b"%PDF")

@@ -3,7 +3,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-from report_records import CASES, CELLS, dense, drawn, grid, layers, pruned, report
+from report_records import CASES, CELLS, PROMPT, WRITTEN, dense, drawn, grid, layers, pruned, report
 
 from prunelib.errors import ArtifactError
 from prunelib.reporting import render, update_costs, write_report
@@ -137,6 +137,16 @@ def test_names_are_escaped():
     assert "a < b & c" in parsed.texts
 
 
+def test_samples_are_shown_escaped():
+    parsed = Page(page("one cell"))
+    assert parsed.texts.count(WRITTEN) == 2
+    assert f"{PROMPT} …" in parsed.texts
+
+
+def test_a_page_without_prompts_has_no_samples():
+    assert "dl" not in Page(html(report(CELLS["one cell"], prompts=()), [])).tags
+
+
 def test_findings_name_the_best_mask_and_what_it_is_measured_against():
     best = "wanda + swaps has the lowest perplexity on wiki, 55.0 (unrefined 110, dense 26.0)"
     sentence = f"{best}; layer error falls by 50.0% on average."
@@ -173,6 +183,7 @@ def test_write_puts_every_file_in_the_folder_with_the_same_bytes_each_time(tmp_p
         "results.csv",
         "layers.csv",
         "metrics.json",
+        "samples.json",
         "results.md",
         "timing.csv",
         "report.html",

@@ -36,6 +36,7 @@ PARAMS = {
     "evaluation": {
         "perplexity": {"length": 16, "tokens": 64, "batch": 2},
         "tasks": {"names": [], "limit": 4, "batch": 2},
+        "samples": {"prompts": ["a cat"], "tokens": 4},
     },
     "labels": {},
 }

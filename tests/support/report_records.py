@@ -14,6 +14,7 @@ from prunelib.reporting.figures import Drawing, draw
 from prunelib.reporting.flat import report_of
 
 DENSE, MAGNITUDE, WANDA = 26.0, 520.0, 110.0
+PROMPT, WRITTEN = "Once upon <a> time", "there was <b>markup</b> & one word: " + 400 * "a"
 KINDS = {"q_proj": (8, 16), "up_proj": (24, 16), "down_proj": (8, 48)}
 
 
@@ -45,6 +46,7 @@ def result(cell: Cell, perplexity: Mapping[str, float], **figures: float) -> Cel
         cell=cell,
         perplexity={text: PerplexityResult(value=value, tokens=8176, windows=16) for text, value in perplexity.items()},
         tasks={"piqa": TaskResult(acc=accuracy, acc_stderr=0.048, items=100, version="1.0")},
+        samples={PROMPT: WRITTEN},
         **{"sparsity": 0.0, "coverage": 1.0, **figures},
     )
 
@@ -95,6 +97,7 @@ def report(cells: Sequence[CellReport], **changes: Any) -> Report:
     given = {
         "texts": ("wiki", "sotu"),
         "tasks": ("piqa",),
+        "prompts": (PROMPT,),
         "labels": {"patterns": {"row60": "60% per row", "nm24": "2:4"}},
         "settings": {
             "calibration": {"text": "wiki", "seed": 0},
