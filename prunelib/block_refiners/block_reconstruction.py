@@ -44,7 +44,7 @@ class BlockReconstruction(BlockSettings):
 
     method: Literal["block_reconstruction"] = "block_reconstruction"
     epochs: int = Field(default=4, ge=1, le=10**4)
-    learning_rate: float = Field(default=0.03, gt=0, le=10)
+    learning_rate: float = Field(default=0.01, gt=0, le=10)
     batch: Count = 2
     warmup: int = Field(default=8, ge=0, le=10**9)
     decay: Literal["linear", "cosine", "none"] = "linear"
