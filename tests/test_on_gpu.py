@@ -17,6 +17,7 @@ from prunelib.export.semi_structured import has_sparse_units, to_semi_structured
 from prunelib.export.verification import verify
 from prunelib.masks.patterns import NOfM, select
 from prunelib.model.structure import find_layers
+from prunelib.pruning.in_memory import prune
 from prunelib.runtime.machine import machine
 from prunelib.training.keep_masks import KeepMasks
 
@@ -53,6 +54,19 @@ def test_gram_matrices_are_those_of_the_processor(family, on, tmp_path):
         for name, statistics in expected.items():
             scale = statistics.gram.diagonal().mean()
             torch.testing.assert_close(found[name].gram / scale, statistics.gram / scale, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("family", ["llama", "mixtral"])
+def test_blocks_are_reconstructed_as_on_the_processor(family):
+    errors = {}
+    for device in ("cpu", "cuda"):
+        model = tiny_model(family)
+        steps = ["none", {"method": "block_reconstruction", "held_out": 0, "epochs": 2}]
+        result = prune(model, None, WINDOWS, "60%", refiner=steps, device=device, progress=False)
+        errors[device] = [block.error_after for block in result.reconstructions]
+        assert {str(each.device) for each in model.parameters()} == {"cpu"}
+        assert all(block.error_after < block.error_before for block in result.reconstructions)
+    assert errors["cuda"] == pytest.approx(errors["cpu"], rel=0.02)
 
 
 def test_perplexity_is_that_of_the_processor():

@@ -222,10 +222,14 @@ class _Pruning:
                 min_tokens=self.calibration.min_tokens,
                 device=self.device,
             )
+
+            def shown(_windows: int, status: str) -> None:
+                bar.advance(0, f"reconstruct {status}")
+
             try:
                 for refined in refinement.refine(_Latest(), bar):
                     check_counts(refined.pruned.masks, self.pattern)
-                    block = reconstruction.refine(refined) if reconstruction else refined
+                    block = reconstruction.refine(refined, shown) if reconstruction else refined
                     of_block = self.index.of_block(done)
                     apply_weights(self.model, of_block, block.pruned.weights)
                     apply_masks(self.model, of_block, block.pruned.masks)

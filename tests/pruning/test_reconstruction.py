@@ -126,8 +126,9 @@ def test_only_kept_weights_of_layers_change(tmp_path):
         assert not torch.equal(weight[mask], weight_in(model, layer)[mask])
 
 
-def test_the_number_of_threads_changes_no_bit(tmp_path):
-    model = tiny_model("llama")
+@pytest.mark.parametrize("family", ["llama", "mixtral", "bloom", "gemma4_text", "mamba"])
+def test_the_number_of_threads_changes_no_bit(tmp_path, family):
+    model = tiny_model(family)
     runs = [run(tmp_path / str(threads), model, threads=threads)[1] for threads in (1, 2, 3)]
     assert same(runs[0], runs[1])
     assert same(runs[0], runs[2])
