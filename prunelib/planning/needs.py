@@ -33,6 +33,8 @@ class Workload:
         Memory needs of the refiners, one entry per step of a chain; by default those of refit swaps.
     block_weight_bytes
         Memory of a refiner of whole blocks, in bytes per prunable weight of a block; 0: there is none.
+    block_gradients
+        Number of windows whose gradients it takes in each block.
     gram_sets
         2 if the calibration has held-out tokens, else 1.
     inputs
@@ -52,6 +54,7 @@ class Workload:
     cells: tuple[tuple[Fraction, bool], ...] = ((Fraction(1, 2), True),)
     workspaces: tuple[Workspace, ...] = (Workspace(squares=8, weight_bytes=104),)
     block_weight_bytes: int = 0
+    block_gradients: int = 0
     gram_sets: int = 1
     inputs: CalibrationInputs = CalibrationInputs.DENSE
     shards: int = 1

@@ -54,6 +54,13 @@ def estimates(outline: Outline, work: Workload, speed: Speed) -> list[Estimate]:
     """Estimate the seconds of calibrate, and of refine and evaluate for one cell, from the speed of this machine."""
     squares = sum(size**2 for block in outline.blocks for size in block.inputs)
     pairs = sum(m.weights * m.inputs for block in outline.blocks for m in block.matrices) * SPARSITY * (1 - SPARSITY)
+    reconstructed = work.block_gradients * work.calibration_window
+    trained = Estimate(
+        "reconstruct, a cell",
+        (3 * reconstructed + 2 * work.calibration_tokens) * 2 * outline.prunable / speed.forward,
+        f"forward and backward: (3 x {reconstructed:,} + 2 x {work.calibration_tokens:,} tokens) "
+        f"x 2 x {outline.prunable:.3g} weights / {speed.forward:.2g} a second",
+    )
     return [
         Estimate(
             "calibrate",
@@ -67,6 +74,7 @@ def estimates(outline: Outline, work: Workload, speed: Speed) -> list[Estimate]:
             f"swaps to the optimum at {SPARSITY:.0%} per row: {SWEEPS} sweeps x {pairs:.3g} pairs "
             f"/ {speed.pairs:.2g} a second",
         ),
+        *([trained] if work.block_gradients else []),
         Estimate(
             "evaluate, a cell",
             2 * outline.weights * work.evaluation_tokens / speed.forward,

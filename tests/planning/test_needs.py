@@ -169,6 +169,7 @@ def test_a_refiner_of_blocks_is_counted():
     work = workload([params.model_copy(update={"grid": grid})], "smollm2_135m")
     assert work.block_weight_bytes == block_reconstruction.METHOD.weight_bytes
     assert work.calibration_window == params.calibration.length
+    assert work.block_gradients == block_reconstruction.BlockReconstruction().gradients(params.calibration.samples)
     assert {updates for _, updates in work.cells} == {True, False}
 
 
@@ -191,6 +192,12 @@ def test_times_are_work_by_speed():
     pairs = 32 * ((2 * 4096 + 2 * 1024 + 2 * 14336) * 4096**2 + 4096 * 14336**2) * SPARSITY * (1 - SPARSITY)
     assert refine == pytest.approx(SWEEPS * pairs / 1e9)
     assert evaluate == pytest.approx(2 * planned.weights * work.evaluation_tokens / 1e12)
+
+
+def test_reconstruction_takes_a_forward_and_a_backward_pass_for_each_gradient():
+    planned, work = outline(LLAMA_8B), Workload(block_gradients=100, calibration_window=10, calibration_tokens=2000)
+    _, _, reconstruct, _ = estimates(planned, work, Speed(forward=1e12, products=1e11, pairs=1e9))
+    assert reconstruct.seconds == pytest.approx((3 * 100 * 10 + 2 * 2000) * 2 * planned.prunable / 1e12)
 
 
 def test_this_machine_is_measured(monkeypatch):
