@@ -13,7 +13,7 @@ def print_tables(report: Report, console: Console) -> None:
     """Print one table per model, each group with its pattern on the first row; the best values of a group are bold."""
     for known in main_tables(report):
         title = Text(known.model)  # a plain text would be read for markup
-        shown = Table(title=title, box=SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0), pad_edge=False)
+        shown = Table(title=title, box=SIMPLE_HEAD, title_justify="left", padding=0, pad_edge=False)
         for heading in ("Pattern", *known.headings[:2]):
             shown.add_column(Text(heading), no_wrap=True)
         for heading in known.headings[2:]:

@@ -379,3 +379,16 @@ def test_reconstructed_blocks_are_a_group_of_their_own_with_the_error_of_blocks(
     assert {layer["relative_error"] for layer in read(layers_csv(shown)) if layer["refiner"] == "reconstruct"} == {""}
     assert json.loads(metrics_json(shown))[row["cell"]]["block_error"] == 0.125
     assert any("blocks reconstructed" in note.lower() for note in notes(shown))
+
+
+def test_no_time_is_cut_off_in_a_terminal_of_eighty_columns():
+    labels = {
+        "patterns": {"row60": "60% per row"},
+        "texts": {"wiki": "Wikipedia", "sotu": "State of the Union"},
+        "warmstarts": {"magnitude": "Magnitude"},
+        "refiners": {"swaps": "SparseSwaps"},
+    }
+    stream = io.StringIO()
+    print_tables(report([dense(), pruned("magnitude")], labels=labels), Console(file=stream, width=80))
+    row = next(line for line in stream.getvalue().splitlines() if "SparseSwaps" in line)
+    assert row.split()[-1] == "12"
