@@ -53,10 +53,12 @@ CALLS |= {
 }
 OF_MODELS = {
     "apply_masks",
+    "layer_results",
     "merge",
     "prune",
     "push_to_hub",
     "read_masks",
+    "results",
     "to_semi_structured",
     "verify",
     "write_masks",

@@ -45,8 +45,10 @@ def start(project, stage, saving=False):
 def kill_once_states_are_saved(project, stage):
     """Whether the stage was still running then."""
     with start(project, stage, saving=True) as running:
-        saved = (project.folder / "scratch").glob
-        while not list(saved(f"{stage}-*/**/states.safetensors")) and running.poll() is None:
+        scratch, states = project.folder / "scratch", "states.safetensors"
+        while not [*scratch.glob(f"{stage}-*/{states}"), *scratch.glob(f"{stage}-*/*/{states}")]:
+            if running.poll() is not None:
+                break
             time.sleep(0.001)
         running.send_signal(signal.SIGKILL)
         return running.wait() == -signal.SIGKILL
