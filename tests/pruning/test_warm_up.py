@@ -20,7 +20,8 @@ cpu, told, late = torch.device("cpu"), [], []
 weight, inputs = torch.randn(40, 96), torch.randn(200, 96)
 extra = ExtraInputs(input_mean=inputs.mean(dim=0), tokens=200, windows=1, name="layer", held_out_gram=inputs.T @ inputs)
 patterns = (PerRow(sparsity=0.6), NOfM(keep=2, group=4), PerLayer(sparsity=0.6))
-for name, settings in load_params().refiners.items():
+by_steps = {layer_steps(settings): (name, settings) for name, settings in load_params().refiners.items()}
+for name, settings in by_steps.values():
     for pattern in patterns:
         if all(registry.refiner(refiners, step).supports(pattern) for step in layer_steps(settings)):
             warm_up(settings, pattern, cpu, [96], lambda: told.append(name))
