@@ -51,7 +51,7 @@ def plain_seconds(model: torch.nn.Module, index: LayerIndex, windows: torch.Tens
         hook = block.register_forward_pre_hook(
             lambda _, args, kwargs, to=calls: to.append((args, kwargs)), with_kwargs=True
         )
-        known = [model.get_parameter(layer.parameter) for layer in index.of_block(stream.block)]
+        known = [model.get_parameter(layer.parameter).requires_grad_() for layer in index.of_block(stream.block)]
         with Workers(threads) as workers:
             list(workers.map(stream.run, range(SAMPLES)))
             hook.remove()
@@ -65,7 +65,7 @@ def plain_seconds(model: torch.nn.Module, index: LayerIndex, windows: torch.Tens
                 args, kwargs = calls[number % SAMPLES]
                 loss = block(*args, **kwargs).square().sum()
                 torch.autograd.grad(loss, known)
-                return float(loss)
+                return float(loss.detach())
 
             started = time.perf_counter()
             list(workers.map(passed, range(forward)))
