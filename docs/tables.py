@@ -260,6 +260,15 @@ def calibration_text() -> str:
     return table(headings, rows, left=2) + f"\n{measured(result)}.\n"
 
 
+def reconstruction() -> str:
+    """Return what block reconstruction takes beside its own passes."""
+    result = benchmarked("reconstruction")
+    return (
+        f"A block takes {result['median_ratio']:.2f} times the forward and backward passes that it needs "
+        f"({measured(result)}).\n"
+    )
+
+
 def updated_weights() -> str:
     """Return what lowers the error further once weights are updated."""
     result = benchmarked("updated_weights")
@@ -368,6 +377,7 @@ TABLES = {
     "overfitting": overfitting,
     "calibration_text": calibration_text,
     "updated_weights": updated_weights,
+    "reconstruction": reconstruction,
     "speed": speed,
     "kills": kills,
     "damages": damages,
