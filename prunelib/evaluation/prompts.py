@@ -1,5 +1,6 @@
 """Token ids of a prompt: what a tokenizer puts before a text belongs to it, what it puts after ends it."""
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from prunelib.errors import ModelError
@@ -22,6 +23,7 @@ def prompt_ids(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
     return tokens[: len(tokens) - appended_tokens(tokenizer)]
 
 
+@lru_cache(maxsize=1)  # of one tokenizer, for all texts
 def appended_tokens(tokenizer: "PreTrainedTokenizerBase") -> int:
     """Return the number of special tokens that the tokenizer puts after a text.
 
