@@ -33,6 +33,11 @@ class StoredTensor(NamedTuple):
         """Whether it is of a floating type in which weights are stored."""
         return self.dtype in _FLOATS
 
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """Its type in torch, if it is floating."""
+        return _FLOATS[self.dtype]
+
 
 def tensor_files(folder: Path) -> dict[str, Path]:
     """Map each tensor of a model folder to its safetensors file, for single-file and sharded models.

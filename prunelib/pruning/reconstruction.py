@@ -88,16 +88,17 @@ class ModelReconstruction:
         bar
             Counts windows whose gradients are computed.
         """
-        known = [finished.find(number) for number in range(len(blocks))]
-        done = known.index(None) if None in known else len(known)
+        known: list[RefinedBlock] = []
+        while len(known) < len(blocks) and (found := finished.find(len(known))):
+            known.append(found)
         saved = {self._dense: Checkpoint(folder / "dense"), self._read: Checkpoint(folder / "read")}
         for stream, checkpoint in saved.items():
             checkpoint.resume(stream)
-            if stream.block > done:
+            if stream.block > len(known):
                 stream.restart()
         for number, refined in enumerate(blocks):
-            if number < done:
-                self._pass_through(number, finished.read(number))
+            if number < len(known):
+                self._pass_through(number, known[number])
                 bar.advance(self._settings.gradients(len(self._windows)))
             else:
                 finished.write(number, self.refine(refined, bar.advance))
@@ -123,6 +124,7 @@ class ModelReconstruction:
         started, number = time.perf_counter(), self._read.block
         method = registry.block_refiner(block_refiners, self._settings)
         layers = self._index.of_block(number)
+        stored = {layer.parameter: self._stored(layer) for layer in layers}
         with Workers(self._threads) as workers:
             updates = self._through_dense_block(workers)
             with self._read.resident():
@@ -132,7 +134,7 @@ class ModelReconstruction:
                 problem = BlockProblem(
                     parameters=parameters,
                     kept=_kept(layers, parameters, refined.pruned.masks),
-                    stored={layer.parameter: self._stored(layer) for layer in layers},
+                    stored=stored,
                     windows=self._windows,
                     states=self._read.run_with_gradients,
                     target=target,
@@ -140,7 +142,9 @@ class ModelReconstruction:
                 )
                 with _only_trained(self._model, parameters.values()):
                     measured = method.reconstruct(problem, self._settings, partial(advance, 1, f"block {number}"))
-                weights = {layer.name: weight_in(self._model, layer).to("cpu", self._stored(layer)) for layer in layers}
+                weights = {
+                    layer.name: weight_in(self._model, layer).to("cpu", stored[layer.parameter]) for layer in layers
+                }
             pruned = Pruned(refined.pruned.masks, weights)
             self._through_read_block(pruned, workers)
         return refined._replace(

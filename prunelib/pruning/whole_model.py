@@ -12,7 +12,7 @@ from prunelib.masks.packed import read_masks
 from prunelib.masks.patterns import Pattern, check_counts
 from prunelib.methods.contract import MethodSettings
 from prunelib.model.blockwise import Checkpoint
-from prunelib.model.weights import check_masks, read_weight, shapes_of
+from prunelib.model.weights import check_masks, shapes_of, stored_tensors
 from prunelib.pruning.chains import block_step, check_skipped
 from prunelib.pruning.on_the_fly import load_on_the_fly
 from prunelib.pruning.reconstruction import ModelReconstruction
@@ -110,12 +110,13 @@ class ModelRefinement:
             return list(blocks)
         from prunelib.model.structure import load_model  # noqa: PLC0415 - heavy, and unused by refiners of layers
 
+        stored = stored_tensors(self.folder)
         reconstruction = ModelReconstruction(
             model=load_model(self.folder, self.dtype, "cpu"),
             index=self.calibration.index,
             windows=self.calibration.windows()[0],
             settings=settings,
-            stored=lambda layer: read_weight(self.folder, layer).dtype,
+            stored=lambda layer: stored[layer.tensor].torch_dtype,
             device=torch.device(machine.device),
             state_bytes=machine.state_bytes,
             threads=machine.threads,
