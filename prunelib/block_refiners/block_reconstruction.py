@@ -104,31 +104,32 @@ class _Loss:
     def __init__(self, problem: BlockProblem, kind: Literal["plain", "update", "state"]) -> None:
         self._problem, self._kind = problem, kind
         self._parameters = list(problem.parameters.values())
-        totals = [float(self._size(problem.target(window)).double().sum()) for window in problem.windows]
-        tokens = sum(problem.target(window).update.numel() for window in problem.windows)
-        self._mean = sum(totals) / tokens or 1.0
+        sizes = [self._size(problem.target(window)) for window in problem.windows]
+        self._mean = sum(float(size.double().sum()) for size in sizes) / sum(size.numel() for size in sizes) or 1.0
 
     def mean(self, windows: Sequence[int]) -> float:
         """Return the mean error of the tokens of some windows."""
-        errors = list(self._problem.workers.map(self._without_gradient, windows))
-        return sum(errors) / sum(self._problem.target(window).update.numel() for window in windows)
+        found = list(self._problem.workers.map(self._without_gradient, windows))
+        return sum(error for error, _ in found) / sum(tokens for _, tokens in found)
 
     @torch.enable_grad()
     def gradient(self, window: int) -> Sequence[torch.Tensor]:
         """Return the gradient of a window's error for each parameter, in the model's dtype."""
-        error = self._error(window)
+        error, _ = self._error(window)
         return torch.autograd.grad(error, self._parameters, allow_unused=True, materialize_grads=True)
 
     @torch.no_grad()
-    def _without_gradient(self, window: int) -> float:
-        return float(self._error(window))
+    def _without_gradient(self, window: int) -> tuple[float, int]:
+        error, tokens = self._error(window)
+        return float(error), tokens
 
-    def _error(self, window: int) -> torch.Tensor:
+    def _error(self, window: int) -> tuple[torch.Tensor, int]:
+        """Return the summed error of a window's tokens, and their number."""
         target = self._problem.target(window)
         errors = (_precise(self._problem.states(window)) - _precise(target.states)).square().sum(dim=-1)
         if self._kind == "plain":
-            return errors.sum() / self._mean
-        return (errors / self._size(target).clamp_min(_FLOOR * self._mean)).sum()
+            return errors.sum() / self._mean, errors.numel()
+        return (errors / self._size(target).clamp_min(_FLOOR * self._mean)).sum(), errors.numel()
 
     def _size(self, target: Target) -> torch.Tensor:
         return _precise(target.states).square().sum(dim=-1) if self._kind == "state" else target.update
@@ -201,7 +202,7 @@ def _rate(step: int, steps: int, settings: BlockReconstruction) -> float:
 METHOD = BlockRefiner(
     settings=BlockReconstruction,
     summary="trains the kept weights of each decoder block to return what the dense block returns",
-    source="2102.05426, 2510.14444",
+    source="after Li et al., [2102.05426](https://arxiv.org/abs/2102.05426)",
     reconstruct=reconstruct,
     weight_bytes=24,
 )
