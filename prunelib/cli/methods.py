@@ -7,8 +7,7 @@ from prunelib import block_refiners, refiners, warmstarts
 from prunelib.errors import ArtifactError
 from prunelib.masks.patterns import EXAMPLES
 from prunelib.methods import registry
-from prunelib.methods.block_contract import BlockRefiner
-from prunelib.methods.contract import Method, Refiner
+from prunelib.methods.contract import Method
 from prunelib.runtime import store
 
 README = Path("README.md")
@@ -30,8 +29,7 @@ def described(method: Method[Any]) -> tuple[str, ...]:
     """Return what a method does, its patterns, whether it updates kept weights, and its source."""
     kinds = [example.kind for example in EXAMPLES if method.supports(example)]
     patterns = "all" if len(kinds) == len(EXAMPLES) else ", ".join(f"`{kind}`" for kind in kinds)
-    updates = isinstance(method, BlockRefiner) or (isinstance(method, Refiner) and method.updates_weights)
-    return method.summary, patterns, "updated" if updates else "the model's", method.source
+    return method.summary, patterns, "updated" if method.updates_weights else "the model's", method.source
 
 
 def _line(entries: tuple[str, ...]) -> str:

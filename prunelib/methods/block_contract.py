@@ -121,3 +121,4 @@ class BlockRefiner(Method[S]):
 
     reconstruct: Reconstruct[S]
     weight_bytes: int
+    updates_weights: bool = True

@@ -205,6 +205,8 @@ class Method(Generic[S]):
         One line for tables, and the paper.
     supports, limits
         Predicate for the supported patterns, and the reason why others are not supported.
+    updates_weights
+        Whether it also changes the kept weights.
     """
 
     settings: type[S]
@@ -212,6 +214,7 @@ class Method(Generic[S]):
     source: str = ""
     supports: Callable[[Pattern], bool] = lambda _pattern: True
     limits: str = ""
+    updates_weights: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,8 +263,6 @@ class Refiner(Method[S]):
     ----------
     refine
         The function that refines one layer.
-    updates_weights
-        Whether it also changes the kept weights.
     monotone
         Whether it never raises the pruning error of a matrix.
     accepts_cpu_gram
@@ -273,7 +274,6 @@ class Refiner(Method[S]):
     """
 
     refine: Refine[S]
-    updates_weights: bool = False
     monotone: bool = True
     accepts_cpu_gram: bool = False
     extra_inputs: tuple[str, ...] = ()

@@ -5,7 +5,6 @@ from itertools import product
 
 from prunelib import block_refiners, refiners
 from prunelib.methods import registry
-from prunelib.methods.block_contract import BlockRefiner, BlockSettings
 from prunelib.methods.contract import MethodSettings, Refiner
 from prunelib.params import Params
 from prunelib.planning.needs import Workload
@@ -35,7 +34,7 @@ def workload(runs: Sequence[Params], model: str) -> Workload:
             (params.patterns[pattern].kept_share, _updates_weights(params, refiner)) for _, pattern, _, refiner in cells
         ),
         workspaces=tuple(dict.fromkeys(step.workspace for refiner in sorted(used) for step in _steps(params, refiner))),
-        block_weight_bytes=max((_of_blocks(step).weight_bytes for step in last), default=0),
+        block_weight_bytes=max((registry.block_refiner(block_refiners, step).weight_bytes for step in last), default=0),
         block_gradients=max((step.gradients(calibration.samples) for step in last), default=0),
         gram_sets=2 if calibration.held_out_samples else 1,
         inputs=calibration.inputs,
@@ -53,11 +52,6 @@ def _updates_weights(params: Params, refiner: str) -> bool:
     """Return whether a refiner updates the kept weights."""
     chosen = params.refiners[refiner]
     return block_step(chosen) is not None or any(step.updates_weights for step in _steps(params, refiner))
-
-
-def _of_blocks(step: BlockSettings) -> BlockRefiner[MethodSettings]:
-    """Return the method that refines whole blocks."""
-    return registry.block_refiner(block_refiners, step)
 
 
 def _steps(params: Params, refiner: str) -> list[Refiner[MethodSettings]]:
