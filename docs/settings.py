@@ -16,7 +16,7 @@ from prunelib.cli.methods import described
 from prunelib.evaluation.perplexity import PerplexitySettings
 from prunelib.evaluation.samples import SamplesSettings
 from prunelib.evaluation.zeroshot import TasksSettings
-from prunelib.masks.allocation import Owl, SparsityTable
+from prunelib.masks.allocation import Atp, Dlp, Owl, SparsityTable
 from prunelib.masks.patterns import EXAMPLES
 from prunelib.methods import registry
 from prunelib.params import Comparison, Grid, LabelSettings
@@ -33,7 +33,7 @@ SECTIONS: dict[str, tuple[type[BaseModel], ...]] = {
     "tasks": (HubTasks, WheelTasks),
     "calibration": (CalibrationSettings,),
     "patterns": tuple(type(example) for example in EXAMPLES),
-    "patterns.allocation": (Owl, SparsityTable),
+    "patterns.allocation": (Owl, Dlp, Atp, SparsityTable),
     "warmstarts": tuple(method.settings for method in registry.methods(warmstarts).values()),
     "refiners": (
         *(method.settings for package in (refiners, block_refiners) for method in registry.methods(package).values()),

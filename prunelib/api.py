@@ -12,6 +12,8 @@ from prunelib.export.semi_structured import SemiStructured as SemiStructured
 from prunelib.export.semi_structured import to_semi_structured as to_semi_structured
 from prunelib.export.verification import Verification as Verification
 from prunelib.export.verification import verify as verify
+from prunelib.masks.allocation import Atp as Atp
+from prunelib.masks.allocation import Dlp as Dlp
 from prunelib.masks.allocation import Owl as Owl
 from prunelib.masks.allocation import SparsityTable as SparsityTable
 from prunelib.masks.packed import read_masks as read_masks

@@ -16,7 +16,6 @@ from prunelib.evaluation.local_tasks import TASK_NAMES
 from prunelib.evaluation.perplexity import PerplexitySettings
 from prunelib.evaluation.samples import SamplesSettings
 from prunelib.evaluation.zeroshot import TasksSettings
-from prunelib.masks.allocation import Owl
 from prunelib.masks.patterns import AnyPattern
 from prunelib.methods import registry
 from prunelib.pruning.chains import AnyRefiner, layer_steps, needs_held_out
@@ -190,9 +189,10 @@ class Params(Settings):
     @model_validator(mode="after")
     def _allocations_are_known_beforehand(self) -> "Params":
         for name in self.grid.patterns:
-            if isinstance(self.patterns[name].layer_allocation, Owl) and not self.calibration.inputs.shared:
+            measured = self.patterns[name].measured_allocation
+            if measured and not self.calibration.inputs.shared:
                 raise ValueError(
-                    f"patterns.{name}: OWL needs the inputs of all blocks before any is pruned, expected "
+                    f"patterns.{name}: {measured.title} needs the inputs of all blocks before any is pruned, expected "
                     f"calibration.inputs = dense, found {self.calibration.inputs}"
                 )
         return self

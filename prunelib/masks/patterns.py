@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 
 from prunelib.algebra.tensors import values
 from prunelib.errors import NumericalError, PatternError
-from prunelib.masks.allocation import LABELS, Allocation, Owl, SparsityTable
+from prunelib.masks.allocation import Allocation, AnyAllocation, MeasuredAllocation
 from prunelib.settings import Settings
 
 _PERCENT = r"([0-9]{1,2}(?:\.[0-9]+)?(?:e-[0-9]{1,3})?)%"
@@ -87,9 +87,15 @@ class Pattern(Settings, ABC):
         return self.column_groups == Groups(size=4, keep=2)
 
     @property
-    def layer_allocation(self) -> Owl | SparsityTable | None:
+    def layer_allocation(self) -> Allocation | None:
         """The allocation of kept weights to layers; None: the same share of each layer."""
         return None
+
+    @property
+    def measured_allocation(self) -> MeasuredAllocation | None:
+        """The allocation, if it measures every block before any is pruned; None otherwise."""
+        allocation = self.layer_allocation
+        return allocation if isinstance(allocation, MeasuredAllocation) else None
 
     @abstractmethod
     def groups(self, rows: int, inputs: int) -> Groups:
@@ -120,7 +126,13 @@ class _BySparsity(Pattern):
     """A pattern of a given sparsity, in every layer or, with an allocation, on average over layers."""
 
     sparsity: Annotated[float, Field(gt=0, lt=1)]
-    allocation: Allocation | None = None
+    allocation: AnyAllocation | None = None
+
+    @model_validator(mode="after")
+    def _allocation_is_possible(self) -> Self:
+        if self.allocation:
+            self.allocation.check(self.sparsity)
+        return self
 
     @property
     def kept_share(self) -> Fraction:
@@ -128,7 +140,7 @@ class _BySparsity(Pattern):
         return 1 - Fraction(str(self.sparsity))
 
     @property
-    def layer_allocation(self) -> Owl | SparsityTable | None:
+    def layer_allocation(self) -> Allocation | None:
         """The allocation of params.yaml."""
         return self.allocation
 
@@ -269,8 +281,8 @@ def parse_pattern(text: str) -> Pattern:
     raise PatternError(f"pattern {text!r}: expected {', '.join(forms)}, or {last}")
 
 
-def _allocated(allocation: Owl | SparsityTable | None) -> str:
-    return LABELS[allocation.method] if allocation else ""
+def _allocated(allocation: Allocation | None) -> str:
+    return f", {allocation.title}" if allocation else ""
 
 
 def _sparsity(keep: int, size: int) -> float:

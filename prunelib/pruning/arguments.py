@@ -12,7 +12,7 @@ from prunelib import block_refiners, refiners, warmstarts
 from prunelib.calibration.settings import CalibrationSettings
 from prunelib.calibration.windows import bos_of, draw
 from prunelib.errors import ModelError, ParamsError
-from prunelib.masks.allocation import Owl, SparsityTable
+from prunelib.masks.allocation import Allocation
 from prunelib.masks.patterns import Pattern, parse_pattern
 from prunelib.methods import registry
 from prunelib.methods.contract import Method, MethodSettings
@@ -30,7 +30,7 @@ Chosen = MethodSettings | Mapping[str, Any] | str
 """A method: its settings, their mapping as in params.yaml, or its name."""
 
 
-def pattern_of(pattern: Pattern | str, allocation: Owl | SparsityTable | None) -> Pattern:
+def pattern_of(pattern: Pattern | str, allocation: Allocation | None) -> Pattern:
     """Return the pattern of an argument, with its allocation."""
     wanted = parse_pattern(pattern) if isinstance(pattern, str) else pattern
     if not isinstance(wanted, Pattern):
@@ -41,7 +41,7 @@ def pattern_of(pattern: Pattern | str, allocation: Owl | SparsityTable | None) -
         raise ParamsError(
             f"allocation: every group of {wanted.label} keeps the same count; expected PerRow or PerLayer"
         )
-    return wanted.model_copy(update={"allocation": allocation})
+    return _validated("pattern", lambda: type(wanted).model_validate({**dict(wanted), "allocation": allocation}))
 
 
 def warmstart_of(given: Chosen) -> MethodSettings:
@@ -86,7 +86,8 @@ def _validated(key: str, make: Callable[[], S]) -> S:
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]) or key
-        raise ParamsError(f"{name} = {first['input']!r}: {first['msg'].removeprefix('Value error, ')}") from None
+        value = "" if isinstance(first["input"], Mapping) else f" = {first['input']!r}"
+        raise ParamsError(f"{name}{value}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
 def device_of(given: torch.device | str | None, model: PreTrainedModel) -> torch.device:
@@ -109,10 +110,10 @@ def check_settings(
     for settings, method in zip((warmstart, *layer_steps(refiner)), methods, strict=True):
         if not method.supports(pattern):
             raise ParamsError(f"{settings.method} does not support the pattern {pattern.label}: {method.limits}")
-    if isinstance(pattern.layer_allocation, Owl) and not calibration.inputs.shared:
+    if (measured := pattern.measured_allocation) and not calibration.inputs.shared:
         raise ParamsError(
-            f"calibration_inputs = {calibration.inputs}: OWL needs the inputs of all blocks before any is pruned, "
-            "expected dense"
+            f"calibration_inputs = {calibration.inputs}: {measured.title} needs the inputs of all blocks before any is "
+            "pruned, expected dense"
         )
     if needs_held_out(refiner) and not calibration.held_out_samples:
         raise ParamsError("held_out_samples = 0: early_stopping_interval needs held-out windows, expected at least 1")

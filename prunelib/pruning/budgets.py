@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from statistics import fmean
 
 import torch
 
 from prunelib.calibration.artifact import Calibration
 from prunelib.errors import PatternError
-from prunelib.masks.allocation import Owl, SparsityTable
+from prunelib.masks.allocation import Atp, BlockAllocation, MeasuredAllocation, SparsityTable
 from prunelib.masks.patterns import Pattern
 from prunelib.model.layers import Layer
 from prunelib.model.weights import read_weight
@@ -30,17 +29,19 @@ def stored_patterns(folder: Path, calibration: Calibration, pattern: Pattern) ->
 
     Parameters and errors: :func:`layer_patterns`; ``folder`` is the model.
     """
-    blocks = range(calibration.index.blocks)
+    index, weight = calibration.index, partial(read_weight, folder)
 
-    def outliers(settings: Owl) -> list[float]:
-        of_blocks = (calibration.index.of_block(block) for block in blocks)
-        return [outlier_share(layers, partial(read_weight, folder), calibration.gram, settings) for layers in of_blocks]
+    def importances(allocation: MeasuredAllocation) -> dict[int, float]:
+        return {
+            block: block_importance(index.of_block(block), weight, calibration.gram, allocation)
+            for block in _blocks(index.layers)
+        }
 
-    return layer_patterns(calibration.index.layers, pattern, outliers)
+    return layer_patterns(index.layers, pattern, importances)
 
 
 def layer_patterns(
-    layers: Sequence[Layer], pattern: Pattern, outliers: Callable[[Owl], Sequence[float]]
+    layers: Sequence[Layer], pattern: Pattern, importances: Callable[[MeasuredAllocation], Mapping[int, float]]
 ) -> dict[str, Pattern]:
     """Return the pattern of every layer, by name.
 
@@ -48,62 +49,80 @@ def layer_patterns(
     ----------
     pattern
         The pattern of the whole model.
-    outliers
-        Returns each block's share of outliers (:func:`outlier_share`).
+    importances
+        Returns the importance of each block that has layers (:func:`block_importance`), by block number.
 
     Raises
     ------
     PatternError
         If the pattern does not fit a layer, or no pattern per layer meets the allocation with the exact total.
     """
-    allocation = pattern.layer_allocation
-    if not isinstance(allocation, Owl):
+    allocation = pattern.measured_allocation
+    if allocation is None:
         return patterns_by_shape(layers, pattern)
-    return balanced(layers, pattern, owl_shares(layers, outliers(allocation), pattern.mean_sparsity, allocation))
+    return by_importance(layers, pattern, allocation, importances(allocation))
 
 
 def patterns_by_shape(layers: Sequence[Layer], pattern: Pattern) -> dict[str, Pattern]:
-    """Return the pattern of every layer, by name, as the layers' shapes decide it: all patterns but OWL's.
+    """Return the pattern of every layer, by name, as far as the layers alone decide it.
+
+    A measured allocation is not applied: each layer has the pattern itself.
 
     Raises
     ------
     PatternError
-        If the pattern does not fit a layer, or no pattern per layer meets the table with the exact total.
+        If the pattern does not fit a layer, or no pattern per layer meets the allocation with the exact total.
     """
     for layer in layers:
         try:
             pattern.groups(layer.rows, layer.inputs)
         except PatternError as error:
             raise PatternError(f"{layer.name}: {error}") from None
-    if isinstance(pattern.layer_allocation, SparsityTable):
-        return tabled(layers, pattern, pattern.layer_allocation)
-    return {layer.name: pattern for layer in layers}
+    match pattern.layer_allocation:
+        case SparsityTable() as table:
+            return tabled(layers, pattern, table)
+        case Atp() as progression:
+            return by_importance(layers, pattern, progression, progression.importances(_blocks(layers)))
+        case _:
+            return {layer.name: pattern for layer in layers}
 
 
-def outlier_share(
+def block_importance(
     layers: Iterable[Layer],
     weight: Callable[[Layer], torch.Tensor],
     gram: Callable[[Layer], torch.Tensor],
-    settings: Owl,
+    allocation: MeasuredAllocation,
 ) -> float:
-    """Return the share of a block's weights whose Wanda score exceeds ``settings.outlier`` times the block's mean.
+    """Return the importance of a block from the Wanda scores of its weights.
 
     Parameters
     ----------
     layers
-        Those of the block.
+        Those of the block, at least one.
     weight, gram
         Return the weight (rows, inputs) and the Gram matrix (inputs, inputs) of a layer.
     """
-    of_block = torch.cat([wanda(weight(layer), gram(layer)).flatten() for layer in layers])
-    return float((of_block > settings.outlier * of_block.double().mean()).double().mean())
+    scores = [wanda(weight(layer), gram(layer)).flatten() for layer in layers]
+    return allocation.importance(torch.cat(scores))
 
 
-def owl_shares(layers: Iterable[Layer], outliers: Sequence[float], sparsity: float, settings: Owl) -> dict[str, float]:
-    """Return the kept share of each layer from each block's share of outliers (OWL, 2310.05175, section 3.2)."""
-    least, span = min(outliers), max(outliers) - min(outliers)
-    raised = [2 * settings.spread * (share - least) / span if span else 0.0 for share in outliers]
-    return {layer.name: 1 - sparsity + raised[layer.block] - fmean(raised) for layer in layers}
+def by_importance(
+    layers: Sequence[Layer], pattern: Pattern, allocation: BlockAllocation, importances: Mapping[int, float]
+) -> dict[str, Pattern]:
+    """Return the layers' patterns with the sparsities of their blocks.
+
+    Parameters
+    ----------
+    importances
+        Importance of each block that has layers, by block number.
+
+    Raises
+    ------
+    PatternError
+        If a block would keep all or none of its weights, or no pattern per layer keeps the exact total.
+    """
+    shares = allocation.kept_shares(importances, pattern.mean_sparsity)
+    return balanced(layers, pattern, {layer.name: shares[layer.block] for layer in layers})
 
 
 def tabled(layers: Sequence[Layer], pattern: Pattern, table: SparsityTable) -> dict[str, Pattern]:
@@ -158,6 +177,11 @@ def balanced(layers: Sequence[Layer], pattern: Pattern, shares: Shares, total: i
     wanted = [(shares[layer.name] + off) * size for layer, size in zip(layers, sizes, strict=True)]
     kept = _settled(groups, sizes, wanted, total)
     return {layer.name: pattern.keeping(*both) for layer, *both in zip(layers, kept, sizes, strict=True)}
+
+
+def _blocks(layers: Iterable[Layer]) -> list[int]:
+    """Return the numbers of the blocks that have layers, in order."""
+    return sorted({layer.block for layer in layers})
 
 
 def _total(layers: Iterable[Layer], pattern: Pattern) -> int:

@@ -15,7 +15,7 @@ from prunelib.calibration.settings import ACCUMULATION, CalibrationSettings
 from prunelib.calibration.statistics import supported
 from prunelib.calibration.whole_model import accumulate_grams
 from prunelib.calibration.windows import in_batches
-from prunelib.masks.allocation import Owl, SparsityTable
+from prunelib.masks.allocation import Allocation, MeasuredAllocation
 from prunelib.masks.packed import PackedMasks
 from prunelib.masks.patterns import Pattern, check_counts
 from prunelib.masks.pruned import Pruned
@@ -37,7 +37,7 @@ from prunelib.pruning.arguments import (
     warmstart_of,
     windows_of,
 )
-from prunelib.pruning.budgets import layer_patterns, outlier_share
+from prunelib.pruning.budgets import block_importance, layer_patterns
 from prunelib.pruning.chains import block_step, check_skipped, layer_steps
 from prunelib.pruning.on_the_fly import OnTheFlyRefinement
 from prunelib.pruning.reconstruction import ModelReconstruction
@@ -70,7 +70,7 @@ def prune(
     bos_per_window: bool = False,
     calibration_inputs: Literal["dense", "sequential", "true_sequential"] = "dense",
     min_tokens: int = 64,
-    allocation: Owl | SparsityTable | None = None,
+    allocation: Allocation | None = None,
     allow_uncovered: bool = False,
     device: torch.device | str | None = None,
     folder: Path | None = None,
@@ -201,7 +201,7 @@ class _Pruning:
         layers, done = self.index.layers, 0
         compiling = (lambda: None) if quiet else partial(note, "compiling kernels, once on this machine")
         warm_up(self.refiner, self.pattern, self.device, {layer.inputs for layer in layers}, compiling)
-        patterns = layer_patterns(layers, self.pattern, self._outliers)
+        patterns = layer_patterns(layers, self.pattern, self._importances)
         rows = sum(layer.rows for layer in layers) * len(layer_steps(self.refiner))
         batches, parts = in_batches(self.windows, self.calibration.batch)
         with (
@@ -270,19 +270,19 @@ class _Pruning:
     def _weight(self, layer: Layer) -> torch.Tensor:
         return weight_in(self.model, layer).cpu()
 
-    def _outliers(self, settings: Owl) -> list[float]:
-        """Return each block's share of outliers, by a forward pass of its own."""
+    def _importances(self, allocation: MeasuredAllocation) -> dict[int, float]:
+        """Return the importance of each block that has layers, by a forward pass of its own."""
         batches, (numbers, *_) = in_batches(self.windows, self.calibration.batch)
-        shares = []
+        found = {}
         with self._forward(batches) as forward:
             for block, (known, *_) in accumulate_grams(forward, self.index, [numbers], gram_bytes=GRAM_BYTES):
                 grams = {
                     layer.gram: supported(layer, known[layer.gram], self.calibration.min_tokens).gram
                     for layer in self.index.readers(block)
                 }
-                of_block = self.index.of_block(block)
-                shares.append(outlier_share(of_block, self._weight, lambda each: grams[each.gram], settings))  # noqa: B023
-        return shares
+                if of_block := self.index.of_block(block):
+                    found[block] = block_importance(of_block, self._weight, lambda each: grams[each.gram], allocation)  # noqa: B023
+        return found
 
 
 class _Latest:

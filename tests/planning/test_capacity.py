@@ -10,7 +10,7 @@ from families import save, tiny_model
 from prunelib import NOfM, PerLayer, PerRow
 from prunelib.calibration.settings import CalibrationSettings
 from prunelib.errors import PatternError, StageError
-from prunelib.masks.allocation import Owl, SparsityTable
+from prunelib.masks.allocation import Atp, Owl, SparsityTable
 from prunelib.model.layers import Layer, LayerIndex
 from prunelib.planning import capacity
 from prunelib.planning import checks as refusals
@@ -196,6 +196,7 @@ WITH_EXPERT = INDEX.model_copy(
         (NOfM(keep=1, group=10**9), r"b\.0\.m.* 2000 "),
         (PerRow(sparsity=0.5, allocation=SparsityTable(sparsities={"b.3.*": 0.4})), r"'b\.3\.\*'.*b\.0\.m"),
         (PerLayer(sparsity=0.9, allocation=SparsityTable(sparsities={"b.2.*": 0.1})), r"leaves -"),
+        (PerRow(sparsity=0.9, allocation=Atp(slope=0.15)), r"allocation\.slope = 0\.15"),
     ],
 )
 def test_a_pattern_that_does_not_fit_the_layers_is_refused(pattern, facts):

@@ -15,7 +15,7 @@ from prunelib.calibration.settings import CalibrationSettings
 from prunelib.calibration.shards import ShardCalibration, calibrate_in_shards
 from prunelib.calibration.windows import draw_in_documents, draw_windows, tokenize
 from prunelib.errors import ArtifactError, ModelError, PatternError, PruneError
-from prunelib.masks.allocation import Owl
+from prunelib.masks.allocation import Atp, Dlp, Owl
 from prunelib.masks.packed import read_masks, write_masks
 from prunelib.masks.patterns import NOfM, PerLayer, PerRow
 from prunelib.masks.pruned import merge_pruned
@@ -126,8 +126,17 @@ def test_other_patterns_and_refiners_too(tmp_path, pattern, settings, inputs):
     check_equal(tmp_path, "llama", pattern, settings, inputs=inputs)
 
 
-def test_an_allocation_by_outliers_is_that_of_the_stages(tmp_path):
-    check_equal(tmp_path, "mixtral", PerRow(sparsity=0.6, allocation=Owl(outlier=2.0)), SWAPS)
+@pytest.mark.parametrize("allocation", [Owl(outlier=2.0), Dlp(), Atp(slope=0.1)], ids=lambda each: each.method)
+@pytest.mark.parametrize("family", ["mixtral", "llama"])
+def test_an_allocation_is_that_of_the_stages(tmp_path, allocation, family):
+    result = check_equal(tmp_path, family, PerRow(sparsity=0.6, allocation=allocation), SWAPS)
+    kept = result.layers["kept"] / (result.layers["rows"] * result.layers["inputs"])
+    assert kept.max() - kept.min() > 0.05
+
+
+@pytest.mark.parametrize("inputs", ["sequential", "true_sequential"])
+def test_a_progression_is_that_of_the_stages_on_inputs_of_the_pruned_model(tmp_path, inputs):
+    check_equal(tmp_path, "llama", PerLayer(sparsity=0.6, allocation=Atp(slope=0.1)), SWAPS, inputs=inputs)
 
 
 def test_windows_are_held_out(tmp_path):
@@ -261,7 +270,11 @@ REFUSED = {
     "too many held out": ({"held_out_samples": 6}, ["held_out_samples", "6"]),
     "inputs": ({"calibration_inputs": "pruned"}, ["inputs", "pruned"]),
     "OWL": ({"pattern": "60%", "allocation": Owl(), "calibration_inputs": "sequential"}, ["OWL", "dense"]),
+    "DLP": ({"pattern": "60%", "allocation": Dlp(), "calibration_inputs": "true_sequential"}, ["DLP", "dense"]),
     "allocation": ({"allocation": Owl()}, ["allocation", "2:4"]),
+    "spread": ({"pattern": "80%", "allocation": Dlp(spread=0.2)}, ["allocation.spread", "0.2"]),
+    "slope": ({"pattern": "60% per layer", "allocation": Atp(slope=0.9)}, ["allocation.slope", "0.9"]),
+    "no allocation": ({"pattern": "60%", "allocation": "owl"}, ["allocation", "owl"]),
     "device": ({"device": "cuda:99"}, ["device", "cuda:99"]),
     "tokens": ({"texts": WINDOWS + 60}, ["texts", "64 rows"]),
     "negative": ({"texts": WINDOWS - 64}, ["texts", "-"]),
