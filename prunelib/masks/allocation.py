@@ -4,7 +4,8 @@ Most allocations give each decoder block a sparsity of its own, by its importanc
 measured from the block's Wanda scores (OWL, DLP), or its position (ATP). The number of weights that each layer keeps is
 computed in :mod:`prunelib.pruning.budgets`.
 
-To add one, write its class here and add it to ``AnyAllocation``.
+To add one that measures, write its class here and add it to ``AnyAllocation``; one that does not also needs its case in
+:func:`prunelib.pruning.budgets.patterns_by_shape`.
 """
 
 from abc import ABC, abstractmethod

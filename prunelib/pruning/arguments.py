@@ -30,7 +30,7 @@ Chosen = MethodSettings | Mapping[str, Any] | str
 """A method: its settings, their mapping as in params.yaml, or its name."""
 
 
-def pattern_of(pattern: Pattern | str, allocation: Allocation | None) -> Pattern:
+def pattern_of(pattern: Pattern | str, allocation: Allocation | Mapping[str, Any] | None) -> Pattern:
     """Return the pattern of an argument, with its allocation."""
     wanted = parse_pattern(pattern) if isinstance(pattern, str) else pattern
     if not isinstance(wanted, Pattern):

@@ -1,11 +1,11 @@
 """Pruning of a loaded model in place: calibration, warm start and refinement, block by block, without files."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from transformers import PreTrainedModel
@@ -70,7 +70,7 @@ def prune(
     bos_per_window: bool = False,
     calibration_inputs: Literal["dense", "sequential", "true_sequential"] = "dense",
     min_tokens: int = 64,
-    allocation: Allocation | None = None,
+    allocation: Allocation | Mapping[str, Any] | None = None,
     allow_uncovered: bool = False,
     device: torch.device | str | None = None,
     folder: Path | None = None,
@@ -106,7 +106,8 @@ def prune(
         The forward pass that inputs come from: of the dense model, through the already pruned blocks, or also through
         the already pruned layers of the same block.
     allocation
-        How the kept weights are allocated to layers; None: the same share of each.
+        How the kept weights are allocated to layers: ``prunelib.Owl``, ``Dlp``, ``Atp``, ``SparsityTable``, or the
+        mapping of one as in params.yaml; None: the same share of each.
     allow_uncovered
         Whether matrices that are not in prunable layers may stay dense; otherwise such a model is refused.
     device

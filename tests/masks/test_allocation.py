@@ -138,8 +138,8 @@ def test_blocks_keep_between_none_and_all_or_are_refused(allocation, importances
     kept = list(found.values())
     assert all(0 < share < 1 for share in kept)
     assert fmean(kept) == pytest.approx(1 - sparsity)
-    for (a, share_a), (b, share_b) in zip(enumerate(kept), list(enumerate(kept))[1:], strict=False):
-        assert share_a == pytest.approx(share_b) or (share_a > share_b) == (importances[a] > importances[b])
+    for (a, share_a), (b, share_b) in pairwise(zip(importances, kept, strict=True)):
+        assert share_a == pytest.approx(share_b) or (share_a > share_b) == (a > b)
 
 
 @pytest.mark.parametrize("kind", [PerRow, PerLayer])
@@ -152,6 +152,12 @@ def test_a_spread_too_large_for_the_sparsity_is_refused(kind, allocation, sparsi
     with pytest.raises(ParamsError, match=r"^pattern: allocation\.spread = 0\.2") as refused:
         pattern_of(kind(sparsity=sparsity), allocation)
     assert "\n" not in str(refused.value)
+
+
+def test_an_argument_may_be_a_mapping():
+    expected = PerRow(sparsity=0.7, allocation=Dlp(spread=0.1))
+    assert pattern_of("70%", {"method": "dlp", "spread": 0.1}) == expected
+    assert pattern_of("70%", Dlp(spread=0.1)) == expected
 
 
 def test_a_slope_too_large_for_the_sparsity_is_refused():
