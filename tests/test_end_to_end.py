@@ -36,6 +36,7 @@ def finished(tmp_path_factory):
     project.edit("calibration.samples", 16)
     project.edit("evaluation.perplexity.tokens", 2048)
     project.edit("evaluation.tasks.limit", 8)
+    project.edit("evaluation.samples.tokens", 8)
     project.command("dvc", "init", "--no-scm", "--quiet")
     project.repro()
     return project

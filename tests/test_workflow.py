@@ -75,6 +75,14 @@ def test_help_says_what_the_stage_does_and_takes(stage):
     assert "a name under patterns in params.yaml" in output
 
 
+@pytest.mark.parametrize("name", ["warmstart", "refine"])
+def test_stages_that_run_no_model_do_not_import_transformers(name):
+    script = ROOT / "stages" / f"{name}.py"
+    loaded = f"import runpy, sys; runpy.run_path({str(script)!r}); sys.exit('transformers' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run([sys.executable, "-c", loaded], env=environment, check=False).returncode == 0
+
+
 @pytest.fixture
 def calibrated(tmp_path, monkeypatch):
     """A folder with a model's identity and two calibration tokens, in which the test runs."""

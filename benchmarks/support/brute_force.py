@@ -29,7 +29,7 @@ from prunelib.masks.pruned import Pruned
 from prunelib.model.agreement import check_blockwise
 from prunelib.model.layers import DenseMatrix, Layer, LayerIndex
 from prunelib.model.structure import find_layers, load_model
-from prunelib.planning.shapes import outline
+from prunelib.planning.outline import outline
 from prunelib.runtime.machine import machine
 from prunelib.sources.models import LocalModel, fetch_model
 from prunelib.sources.provenance import computed_identity, model_identity

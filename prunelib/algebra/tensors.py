@@ -48,3 +48,8 @@ def real_matrix(name: str, given: Any) -> torch.Tensor:
     if tensor.ndim != 2 or tensor.shape[1] == 0:
         raise NumericalError(f"{name}: shape {tuple(tensor.shape)}, expected (rows, inputs)")
     return tensor
+
+
+def address(tensor: torch.Tensor) -> object:
+    """Return what identifies the beginning of a tensor's memory, real or not, while the tensor is referenced."""
+    return (tensor.untyped_storage()._cdata, tensor.storage_offset()) if tensor.is_meta else tensor.data_ptr()

@@ -69,32 +69,37 @@ def reconstruct(
     on_window: Callable[[], None] = lambda: None,
 ) -> Reconstructed:
     """Train the kept weights by Adam in float32, and keep those of the best epoch."""
-    trained = problem.windows[: settings.trained(len(problem.windows))]
+    workers, every = problem.workers, problem.windows
+    trained = every[: settings.trained(len(every))]
+    measured = every[len(trained) :] or trained
     loss = _Loss(problem, settings.loss)
-    weights = _Weights(problem)
-    adam = torch.optim.Adam(weights.groups(settings.learning_rate), betas=_BETAS, fused=True)
-    steps = settings.epochs * -(-len(trained) // settings.batch)
-    rate = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: _rate(step, steps, settings))
-    measured = problem.windows[len(trained) :] or trained
-    weights.show(rounded=True)
+    weights = [_Weight(problem, name, settings.learning_rate) for name in problem.parameters]
+    for weight in weights:
+        weight.show(rounded=True)
+        weight.remember()
     before = best = loss.mean(measured)
-    weights.keep_best()
-    kept_epoch = 0
+    kept_epoch = step = 0
+    steps = settings.epochs * -(-len(trained) // settings.batch)
     for epoch in range(1, settings.epochs + 1):
-        weights.show()
+        for weight in weights:
+            weight.show()
         for windows in _batches(trained, settings.batch, epoch):
-            for gradient in problem.workers.map(loss.gradient, windows):
-                weights.add_gradient(gradient)
+            gradients = []
+            for gradient in workers.map(loss.gradient, windows):
+                gradients.append(gradient)
                 on_window()
-            adam.step()
-            adam.zero_grad()
-            rate.step()
-            weights.show()
-        weights.show(rounded=True)
+            rate = _rate(step, steps, settings)
+            each = zip(weights, *gradients, strict=True)
+            list(workers.map(lambda parts, rate=rate: parts[0].step(parts[1:], rate), each))
+            step += 1
+        for weight in weights:
+            weight.show(rounded=True)
         if (error := loss.mean(measured)) < best:
             best, kept_epoch = error, epoch
-            weights.keep_best()
-    weights.restore_best()
+            for weight in weights:
+                weight.remember()
+    for weight in weights:
+        weight.restore()
     return Reconstructed(before, best, kept_epoch)
 
 
@@ -135,41 +140,38 @@ class _Loss:
         return _precise(target.states).square().sum(dim=-1) if self._kind == "state" else target.update
 
 
-class _Weights:
-    """The weights that are trained, in float32 or float64, beside the parameters of the model that show them."""
+class _Weight:
+    """A weight that is trained, in float32 or float64, beside the parameter of the model that shows it."""
 
-    def __init__(self, problem: BlockProblem) -> None:
-        self._problem = problem
-        self._trained = {name: _precise(each.detach()).clone() for name, each in problem.parameters.items()}
+    def __init__(self, problem: BlockProblem, name: str, learning_rate: float) -> None:
+        self._parameter, self._kept, self._stored = problem.parameters[name], problem.kept[name], problem.stored[name]
+        self._trained = _precise(self._parameter.detach()).clone()
+        self._largest_rate = learning_rate * _root_mean_square(self._trained[self._kept])
+        self._adam = torch.optim.Adam([self._trained], betas=_BETAS, fused=True)
 
-    def groups(self, learning_rate: float) -> list[dict[str, object]]:
-        """Return a group of the optimiser for each parameter, whose rate follows the size of its kept weights."""
-        return [
-            {"params": [weight], "lr": learning_rate * _root_mean_square(weight[self._problem.kept[name]])}
-            for name, weight in self._trained.items()
-        ]
-
-    def add_gradient(self, gradient: Sequence[torch.Tensor]) -> None:
-        """Add the gradient of a window for each parameter where its weights are kept."""
-        for (name, weight), part in zip(self._trained.items(), gradient, strict=True):
-            masked = _precise(part).masked_fill(~self._problem.kept[name], 0)
-            weight.grad = masked if weight.grad is None else weight.grad.add_(masked)
+    def step(self, gradients: Sequence[torch.Tensor], rate: float) -> None:
+        """Take a step of Adam from the gradients of some windows, at a share of the largest rate, and show the end."""
+        self._trained.grad = torch.zeros_like(self._trained)
+        for gradient in gradients:
+            self._trained.grad += gradient
+        self._trained.grad.masked_fill_(~self._kept, 0)
+        self._adam.param_groups[0]["lr"] = self._largest_rate * rate
+        self._adam.step()
+        self._trained.grad = None
+        self.show()
 
     @torch.no_grad()
     def show(self, *, rounded: bool = False) -> None:
-        """Copy the weights into the model, on request as they are stored."""
-        for name, parameter in self._problem.parameters.items():
-            weight = self._trained[name]
-            parameter.data.copy_(weight.to(self._problem.stored[name]) if rounded else weight)
+        """Copy the weight into the model, on request as it is stored."""
+        self._parameter.data.copy_(self._trained.to(self._stored) if rounded else self._trained)
 
-    def keep_best(self) -> None:
-        """Remember the weights that the model has."""
-        self._best = {name: parameter.detach().clone() for name, parameter in self._problem.parameters.items()}
+    def remember(self) -> None:
+        """Remember the weight that the model has."""
+        self._best = self._parameter.detach().clone()
 
-    def restore_best(self) -> None:
-        """Copy the remembered weights into the model."""
-        for name, parameter in self._problem.parameters.items():
-            parameter.data.copy_(self._best[name])
+    def restore(self) -> None:
+        """Copy the remembered weight into the model."""
+        self._parameter.data.copy_(self._best)
 
 
 def _precise(tensor: torch.Tensor) -> torch.Tensor:

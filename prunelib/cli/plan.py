@@ -20,7 +20,8 @@ from prunelib.planning import speed, tables
 from prunelib.planning.capacity import Free, free_disk, free_gpu_memory, free_memory
 from prunelib.planning.grid import workload
 from prunelib.planning.needs import Workload
-from prunelib.planning.shapes import Outline, outline
+from prunelib.planning.outline import outline
+from prunelib.planning.shapes import Outline
 from prunelib.runtime.machine import budgets, machine
 from prunelib.sources import ModelSource, hub
 from prunelib.sources.block_counts import MOST_BLOCKS, block_counts

@@ -11,8 +11,8 @@ from pydantic import Field, ValidationError
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from prunelib.algebra.tensors import address
 from prunelib.errors import ArtifactError, ModelError
-from prunelib.model.meta import address
 from prunelib.runtime.store import expect_provenance, read_record, write_record
 from prunelib.settings import Settings
 

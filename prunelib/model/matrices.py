@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from prunelib.algebra.tensors import address
 from prunelib.model.layers import DenseMatrix, Layer, watch_modules
-from prunelib.model.meta import address
 
 
 class Matrix(NamedTuple):

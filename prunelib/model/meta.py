@@ -24,11 +24,6 @@ def build_without_values(config: PreTrainedConfig) -> PreTrainedModel:
     return model.to("meta").eval().requires_grad_(False)  # a few parameters name their device
 
 
-def address(tensor: torch.Tensor) -> object:
-    """Return what identifies the beginning of a tensor's memory, real or not, while the tensor is referenced."""
-    return (tensor.untyped_storage()._cdata, tensor.storage_offset()) if tensor.is_meta else tensor.data_ptr()
-
-
 @contextlib.contextmanager
 def without_values() -> Iterator[None]:
     """Let a model on the meta device run in this context; tensors are made there unless their device is named."""

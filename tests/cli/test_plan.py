@@ -14,7 +14,7 @@ from prunelib.cli import plan
 from prunelib.planning import tables
 from prunelib.planning.capacity import Free
 from prunelib.planning.needs import Workload
-from prunelib.planning.shapes import outline
+from prunelib.planning.outline import outline
 from prunelib.planning.speed import Speed
 from prunelib.runtime import store
 from prunelib.runtime.machine import budgets

@@ -31,7 +31,8 @@ from prunelib.planning.needs import (
     reconstructing_bytes,
     refining_bytes,
 )
-from prunelib.planning.shapes import Block, Matrix, outline
+from prunelib.planning.outline import outline
+from prunelib.planning.shapes import Block, Matrix
 from prunelib.planning.speed import SPARSITY, SWEEPS, Speed, estimates, measure
 from prunelib.refiners import refit_swaps
 from prunelib.runtime.machine import WAITING_BYTES

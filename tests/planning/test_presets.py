@@ -8,7 +8,7 @@ from configs import PUBLISHED
 from prunelib.params import load_params
 from prunelib.planning.grid import workload
 from prunelib.planning.needs import memory
-from prunelib.planning.shapes import outline
+from prunelib.planning.outline import outline
 from prunelib.sources.models import HubModel
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")

@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from prunelib.errors import ModelError
 from prunelib.model.structure import find_layers
 from prunelib.planning.needs import gram_bytes
-from prunelib.planning.shapes import outline
+from prunelib.planning.outline import outline
 
 CASES = Path(__file__).parents[1] / "cases"
 
