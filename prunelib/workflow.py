@@ -73,6 +73,11 @@ def reports_folder(comparison: str | None = None) -> Path:
     return REPORTS / comparison if comparison else REPORTS
 
 
+def cells_folder(comparison: str) -> Path:
+    """Return the folder of the finished cells of a comparison."""
+    return reports_folder(comparison) / "cells"
+
+
 def remove_other_results(params: Params) -> None:
     """Remove the records of cells that are not in the grid; DVC's cache holds them until ``dvc gc``.
 
@@ -162,16 +167,22 @@ def require_sources_elsewhere(params: Params) -> None:
                     raise ParamsError(f"{key}: {path} lies in {folder}/, which stages write to; move it elsewhere")
 
 
-def code_of(stage: str) -> str:
+def code_of(stage: str, project: Path | None = None) -> str:
     """Return the identity of the code that determines a stage's numbers: its script and the modules in its ``deps``.
 
     DVC reruns the stage when these files change; unlike DVC, this identity ignores comments and docstrings.
+
+    Parameters
+    ----------
+    project
+        The folder with the code; None: the working directory, with the library that runs.
     """
-    deps = YAML(typ="safe").load(Path("dvc.yaml"))["stages"][stage]["deps"]
-    sources = [Path(dep) for dep in deps if dep.startswith("stages/")]
+    folder, library = project or Path(), project or Path(prunelib.__file__).parents[1]
+    deps = YAML(typ="safe").load(folder / "dvc.yaml")["stages"][stage]["deps"]
+    sources = [folder / dep for dep in deps if dep.startswith("stages/")]
     for dep in deps:
         if dep.startswith("prunelib/"):
-            path = Path(prunelib.__file__).parents[1] / dep
+            path = library / dep
             sources += [path] if path.is_file() else path.rglob("*.py")
     return code_identity(sources)
 

@@ -13,11 +13,10 @@ with one_line():  # an interrupt of the imports, which take seconds
     from prunelib.reporting.collect import collect
 
 
-def report(params: Params, comparison: str | None = None) -> None:
-    """Write the report of the cells of the grid, or of all grids of a comparison."""
-    write_report(collect(params, comparison), workflow.reports_folder(comparison))
-    if not comparison:
-        workflow.remove_other_results(params)
+def report(params: Params) -> None:
+    """Write the report of the cells of the grid."""
+    write_report(collect(params), workflow.reports_folder())
+    workflow.remove_other_results(params)
 
 
 if __name__ == "__main__":

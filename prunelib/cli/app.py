@@ -192,11 +192,13 @@ def plan(
 @app.command()
 def compare(
     comparison: Annotated[str, typer.Argument(metavar="NAME", help="A name under comparisons in params.yaml.")],
+    renew: Annotated[bool, typer.Option("--renew", help="Make cells again, too, that other code has made.")] = False,
 ) -> None:
-    """Run every grid of a comparison, and put all its cells in one report, reports/NAME.
+    """Make the cells of a comparison that are not finished, and put all of them in one report, reports/NAME.
 
-    Each grid is a `dvc repro` in a copy of the project under scratch/, which shares the project's DVC cache:
-    params.yaml and the results of the project's own grid are unchanged, and a stopped run resumes where it was.
+    The records of each finished cell are at once in reports/NAME/cells. With these files in git, a comparison that was
+    stopped goes on in any clone; a cell is made again only if its settings change. Stages run in a copy of the project
+    under scratch/, which shares the project's DVC cache: params.yaml and the results of its own grid are unchanged.
 
     ```
     prunelib compare methods
@@ -204,7 +206,7 @@ def compare(
     """
     from prunelib.cli import compare as command
 
-    command.compare(comparison)
+    command.compare(comparison, renew=renew)
 
 
 @app.command()
@@ -215,8 +217,8 @@ def report(
 ) -> None:
     """Write the report of what is there, without running anything.
 
-    That of the grid has the cells that have been evaluated, also after a stage failed. In a new clone, and for a
-    comparison, the page and the figures are drawn from the report's own tables.
+    It has the cells that are finished, also after a stage failed: of the grid those in results/, of a comparison those
+    in reports/NAME/cells. Where there are none, the page and the figures are drawn from the report's own tables.
 
     ```
     prunelib report

@@ -1,49 +1,118 @@
-"""Run every grid of a comparison and put all its cells in one report, reports/NAME.
+"""Make the cells of a comparison that are not finished, and put all in one report, reports/NAME.
 
-Each grid is a ``dvc repro`` in a copy of the project under scratch/, which shares the project's DVC cache: params.yaml
-and the results of the project's own grid are unchanged, earlier results are reused, and a stopped run resumes where it
-was.
+Each cell is a ``dvc repro`` in a copy of the project under scratch/, which shares the project's DVC cache: params.yaml
+and the results of the project's own grid are unchanged. As soon as a cell is finished, its records are written to
+reports/NAME/cells, for git: a comparison that was stopped goes on from them in any clone, and a finished one needs
+nothing else.
 """
 
 import os
 import shutil
 import subprocess
-import sys
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ruamel.yaml import YAML
 
 from prunelib import workflow
+from prunelib.cell import Cell
+from prunelib.cell_settings import CellSettings
 from prunelib.cli import search_path
-from prunelib.errors import StageError
+from prunelib.errors import ParamsError, StageError
 from prunelib.params import REPLACED, Params, known_name, load_params
+from prunelib.reporting import PAGE, write_report
+from prunelib.reporting.collect import collect_compared, compared_settings
+from prunelib.reporting.finished import FinishedCell, FinishedCells, code_of_stages, finished_in
+from prunelib.runtime.progress import note
 from prunelib.runtime.resume import SCRATCH, alone
+from prunelib.sources.provenance import Source
 
 _PROJECT = ("dvc.yaml", "params.yaml", ".dvcignore", "stages", "prunelib")
+Wanted = Mapping[Cell, tuple[Params, CellSettings]]
+"""The cells of a comparison, with the params of their grid and their settings."""
 
 
-def compare(comparison: str) -> None:
-    """Run the grids of a comparison one after another, and write one report of all.
+def compare(comparison: str, *, renew: bool = False) -> None:
+    """Make the cells of a comparison that are not finished, one after another, and write one report of all.
+
+    Parameters
+    ----------
+    renew
+        Make those again, too, that other code has made.
 
     Raises
     ------
     PruneError
-        If params.yaml is invalid or has no such comparison, or a stage fails.
+        If params.yaml is invalid or has no such comparison, a stage fails, or a finished cell's file is damaged.
     """
     params = load_params()
     known_name("comparison", comparison, params.comparisons)
     project, name = Path.cwd(), f"compare-{comparison}"
-    copy = project / SCRATCH / name
     with alone(name):
-        _copy_project(project, copy)
-        for grid in params.compared(comparison):
-            _write_changed(project / "params.yaml", copy / "params.yaml", params, grid)
-            _run(copy, "dvc", "repro", "evaluate_dense", "evaluate")
-        shutil.copy(project / "params.yaml", copy)
-        _run(copy, sys.executable, "stages/report.py", "--comparison", comparison)
-        target = workflow.reports_folder(comparison)
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.copytree(copy / target, target)
+        cells, wanted = FinishedCells(workflow.cells_folder(comparison)), compared_settings(params, comparison)
+        found = cells.find({cell: settings for cell, (_, settings) in wanted.items()})
+        cells.keep(found)
+        code = code_of_stages(project)
+        by_others = [cell for cell, finished in found.items() if not finished.code.items() <= code.items()]
+        left = {cell: wanted[cell] for cell in wanted if cell not in found or (renew and cell in by_others)}
+        _say(comparison, cells, wanted, left, by_others)
+        if left:
+            for finished in _made(project, project / SCRATCH / name, params, left):
+                cells.add(finished)
+                found[finished.result.cell] = finished
+        report, _ = collect_compared(params, comparison, found)
+        write_report(report, workflow.reports_folder(comparison))
+    note(f"The report of {len(found)} cells: {workflow.reports_folder(comparison) / PAGE}")
+
+
+def _say(comparison: str, cells: FinishedCells, wanted: Wanted, left: Wanted, by_others: list[Cell]) -> None:
+    """Say how much of a comparison is finished, and what a cell is made again for."""
+    others = f" ({len(by_others)} made by other code)" if by_others else ""
+    note(f"{comparison}: {len(wanted) - len(left)} of {len(wanted)} cells are finished{others}, {len(left)} are left")
+    for cell, (_, settings) in left.items():
+        if changes := cells.changes(cell, settings):
+            note(f"{cell.full_name}: made again for other settings: {', '.join(changes)}")
+
+
+def _made(project: Path, copy: Path, params: Params, left: Wanted) -> Iterator[FinishedCell]:
+    """Yield the cells that are left as they get finished."""
+    own = (project / "params.yaml").read_text(encoding="utf-8")
+    _copy_project(project, copy)
+    code, fetched = code_of_stages(copy), set[str]()
+    for number, (cell, (grid, settings)) in enumerate(left.items(), start=1):
+        _write_changed(own, copy / "params.yaml", params, grid)
+        local = {name: source for name, source in _sources(grid, cell).items() if source.local_paths()}
+        if again := local.keys() - fetched:  # DVC does not see that local files have changed, but the settings do
+            _link(project, copy, (path for name in again for path in local[name].local_paths()))
+            _run(copy, "dvc", "repro", "--force", *sorted(again))
+            fetched |= again
+        _run(copy, "dvc", "repro", f"evaluate@{cell.full_name}" if cell.pattern else f"evaluate_dense@{cell.model}")
+        yield finished_in(copy, grid, cell, settings, code)
+        note(f"{cell.full_name}: finished; {len(left) - number} of {len(left)} cells are left")
+
+
+def _sources(grid: Params, cell: Cell) -> dict[str, Source]:
+    """Return what a cell is made of, by the stage that fetches it."""
+    texts: dict[str, Source] = {f"download_text@{text}": grid.texts[text] for text in grid.grid.texts}
+    return {f"download_model@{cell.model}": grid.models[cell.model], **texts, "download_tasks": grid.tasks}
+
+
+def _link(project: Path, copy: Path, paths: Iterable[Path]) -> None:
+    """Let relative paths of local files lead to the same files in the copy.
+
+    Raises
+    ------
+    ParamsError
+        If one leads out of the project.
+    """
+    for path in paths:
+        if path.is_absolute():
+            continue
+        name = next(iter(path.parts), "..")
+        if name == ".." or name in _PROJECT:
+            raise ParamsError(f"{path}: a comparison runs in a copy, where this path leads elsewhere; give it in full")
+        (copy / name).unlink(missing_ok=True)
+        (copy / name).symlink_to(project / name)
 
 
 def _copy_project(project: Path, copy: Path) -> None:
@@ -65,10 +134,10 @@ def _copy_project(project: Path, copy: Path) -> None:
         _run(copy, *words, "--local", cache.stdout.strip())
 
 
-def _write_changed(source: Path, target: Path, own: Params, grid: Params) -> None:
+def _write_changed(source: str, target: Path, own: Params, grid: Params) -> None:
     """Write params.yaml with only the sections replaced in which the grid differs: DVC compares their values."""
     yaml = YAML()
-    raw = yaml.load(source.read_text(encoding="utf-8"))
+    raw = yaml.load(source)
     for section in ("grid", *REPLACED):
         if getattr(grid, section) != getattr(own, section):
             raw[section] = getattr(grid, section).model_dump(mode="json")

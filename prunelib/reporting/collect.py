@@ -1,14 +1,17 @@
-"""The report's data, read from the stages' outputs: the cells of the grid, and their labels from params.yaml."""
+"""The report's data, read from the records of the grid's or a comparison's cells, and their labels from params.yaml."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import prunelib
 from prunelib import workflow
 from prunelib.cell import Cell
+from prunelib.cell_settings import CellSettings, settings_of
 from prunelib.params import EvaluationSettings, Params, spanning
 from prunelib.records import BOS_SUFFIX, read_cell, read_layers, read_timing
 from prunelib.reporting.cells import CellReport
+from prunelib.reporting.finished import FinishedCell
 from prunelib.reporting.flat import report_of
 from prunelib.reporting.records import Record, Report, as_line
 from prunelib.reporting.samples import SAMPLES, read_samples
@@ -18,16 +21,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def collect(params: Params, comparison: str | None = None) -> Report:
-    """Read the records of the cells of the grid, or of all grids of a comparison, and no others.
+def collect(params: Params) -> Report:
+    """Read the records of the cells of the grid, and no others.
 
     Raises
     ------
     ArtifactError
         If the records of a cell are missing or damaged.
     """
-    whole, cells = _spanned(params, comparison)
-    return _report(params, whole, [_read(whole, cell) for cell in cells], comparison)
+    whole, cells = _spanned(params, None)
+    return _report(params, whole, [_read(whole, cell) for cell in cells], None)
 
 
 def collect_finished(params: Params) -> tuple[Report, list[Cell]]:
@@ -44,8 +47,32 @@ def collect_finished(params: Params) -> tuple[Report, list[Cell]]:
     return report, [cell for cell in cells if cell not in finished]
 
 
+def compared_settings(params: Params, comparison: str) -> dict[Cell, tuple[Params, CellSettings]]:
+    """Return, for each cell of a comparison, the params of its grid, and its settings.
+
+    A cell of several grids that measure on different texts has those of the last.
+
+    Raises
+    ------
+    SourceError
+        If a local file of a model, text or task is missing.
+    """
+    runs = params.compared(comparison)
+    grids = {cell: grid for grid in runs for cell in grid.grid.cells()}
+    return {cell: (grid, settings_of(grid, cell)) for cell, grid in grids.items()}
+
+
+def collect_compared(params: Params, comparison: str, found: Mapping[Cell, FinishedCell]) -> tuple[Report, list[Cell]]:
+    """Return the report of the finished cells of a comparison, and name the others."""
+    whole, cells = _spanned(params, comparison)
+    finished = [found[cell] for cell in cells if cell in found]
+    report = _report(params, whole, [cell.report for cell in finished], comparison)
+    code = {cell.report.key: cell.code for cell in finished}
+    return replace(report, code=code), [cell for cell in cells if cell not in found]
+
+
 def reread(params: Params, comparison: str | None = None) -> Report:
-    """Read a report from its own tables: in a new clone, or for a comparison whose records are elsewhere.
+    """Read a report from its own tables: where there are no records, as in a new clone.
 
     The settings and labels are those of params.yaml now.
 

@@ -1,5 +1,6 @@
 """Notes that explain the report's tables."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from prunelib.reporting.digits import percent_reached
@@ -58,6 +59,7 @@ def notes(report: Report) -> list[str]:
         *_accuracies(report),
         _BOLD,
         _OPTIMUM,
+        *_code(report),
     ]
 
 
@@ -111,6 +113,22 @@ def _accuracies(report: Report) -> list[str]:
     several = "mean over the draws, ± the standard error of one, because all share the items"
     shown = several if means(rows_of(report)) else "± one standard error"
     return [f"Accuracy: zero-shot, {shown}; {tasks}."] if tasks else []
+
+
+def _code(report: Report) -> list[str]:
+    """Return a note on the stages that ran with different code for different cells."""
+    counted: dict[str, Counter[str]] = {}
+    for stages in report.code.values():
+        for stage, identity in stages.items():
+            counted.setdefault(stage, Counter())[identity[:8]] += 1
+    several = {stage: versions for stage, versions in counted.items() if len(versions) > 1}
+    if not several:
+        return []
+    shown = "; ".join(
+        f"{stage}, " + ", ".join(f"{identity} for {cells} cells" for identity, cells in versions.items())
+        for stage, versions in several.items()
+    )
+    return [f"Code: not all cells were made by the same. Stages of several versions, and the cells of each: {shown}."]
 
 
 def _covered(report: Report) -> str:

@@ -37,6 +37,9 @@ class Report:
         What a text's perplexity and a task's accuracy were measured on: name to text; without those unknown.
     samples
         What each cell wrote: its name to prompt to text.
+    code
+        The identity of the code of each stage that made a cell, by the cell's name; empty for the grid, whose stages
+        all run again when their code changes.
     """
 
     cells: Sequence[Record]
@@ -49,6 +52,7 @@ class Report:
     measured: Mapping[str, str] = field(default_factory=dict)
     prompts: Sequence[str] = ()
     samples: Samples = field(default_factory=dict)
+    code: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def label(self, section: str, name: str | None) -> str:
         """Return the display label of a name of a section of params.yaml; an en dash for None."""

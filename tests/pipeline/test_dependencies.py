@@ -13,6 +13,7 @@ STAGES = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]
 FRAME = {
     "prunelib/calibration/side_stream.py",  # when inputs are read
     "prunelib/cell.py",
+    "prunelib/cell_settings.py",  # which finished cells of a comparison are its own
     "prunelib/errors.py",
     "prunelib/methods/contract.py",
     "prunelib/methods/workspace.py",
