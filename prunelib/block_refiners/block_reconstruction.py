@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 
 from prunelib.methods.block_contract import BlockProblem, BlockRefiner, BlockSettings, Reconstructed, Target
+from prunelib.runtime.threads import Workers
 from prunelib.settings import Count
 
 _BETAS = (0.9, 0.95)
@@ -88,9 +89,7 @@ def reconstruct(
             for gradient in workers.map(loss.gradient, windows):
                 gradients.append(gradient)
                 on_window()
-            rate = _rate(step, steps, settings)
-            each = zip(weights, *gradients, strict=True)
-            list(workers.map(lambda parts, rate=rate: parts[0].step(parts[1:], rate), each))
+            _step(weights, gradients, _rate(step, steps, settings), workers)
             step += 1
         for weight in weights:
             weight.show(rounded=True)
@@ -172,6 +171,17 @@ class _Weight:
     def restore(self) -> None:
         """Copy the remembered weight into the model."""
         self._parameter.data.copy_(self._best)
+
+
+def _step(
+    weights: Sequence[_Weight], gradients: Sequence[Sequence[torch.Tensor]], rate: float, workers: Workers
+) -> None:
+    """Take a step with all weights, each on a thread of its own, from the gradients of some windows for each weight."""
+
+    def work(number: int) -> None:
+        weights[number].step([of_window[number] for of_window in gradients], rate)
+
+    list(workers.map(work, range(len(weights))))
 
 
 def _precise(tensor: torch.Tensor) -> torch.Tensor:
