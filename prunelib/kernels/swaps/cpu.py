@@ -60,7 +60,8 @@ def swap_to_optimum(
         return group_swaps.swap_best(weight, gram, mask, group, MAX_SWEEPS, threads)
     if len(gram) >= _WIDE:
         return cpu_wide.swap_to_optimum(weight, gram, mask, threads)
-    return _refine(_sweep, weight, gram, reach_of(gram, len(gram))[:, 0].contiguous().numpy(), mask, MAX_SWEEPS, threads)
+    reach = reach_of(gram, len(gram))[:, 0].contiguous().numpy()
+    return _refine(_sweep, weight, gram, reach, mask, MAX_SWEEPS, threads)
 
 
 class _Rows(NamedTuple):

@@ -81,7 +81,7 @@ def swap_to_optimum(
             largest=np.empty(count, np.float32),
             heaviest=np.empty(count, np.float32),
             gain=np.empty(shape, np.float32),
-            margin=np.empty(shape, np.float32),
+            margin=np.zeros(shape, np.float32),
             starts=np.empty(segments, np.int64),
             scratch=np.empty(inputs),
         )
