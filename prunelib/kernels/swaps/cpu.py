@@ -33,7 +33,6 @@ from prunelib.kernels.swaps import cpu_wide
 from prunelib.kernels.swaps.cpu_terms import (
     least_restore,
     least_restores,
-    move_correlation,
     prune_term,
     reach_of,
     rounding_of,
@@ -186,8 +185,14 @@ def _swap(rows, r, u, j):
 @inlined
 def _move(rows, r, u, pu, j, pj):
     """Add p_u G[:, u] + p_j G[:, j] to c; set b_j = w_j^2 G_jj - 2 w_j c_j of the pruned j, and their bounds."""
-    w, m, corr, restore, gram = rows.weight[r], rows.mask[r], rows.corr[r], rows.restore[r], rows.gram
-    move_correlation(w, m, rows.diag, corr, restore, gram[u], pu, gram[j], pj)
+    # One pass over the row for c and b.
+    w, m, diag, corr, restore = rows.weight[r], rows.mask[r], rows.diag, rows.corr[r], rows.restore[r]
+    gu, gj = rows.gram[u], rows.gram[j]
+    for i in range(w.size):
+        wi = np.float64(w[i])
+        ci = corr[i] + (pu * gu[i] + pj * gj[i])
+        corr[i] = ci
+        restore[i] = BLOCKED if m[i] else wi * (wi * diag[i] - 2.0 * ci)
     _set_bounds(rows, r)
 
 

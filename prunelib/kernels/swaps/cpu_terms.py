@@ -16,14 +16,14 @@ def reach_of(gram: torch.Tensor, segment: int) -> torch.Tensor:
     """
     inputs, norm = len(gram), gram.diagonal().sqrt()
     segments = -(-inputs // segment)
-    reach = torch.empty(inputs, segments)
+    reach, divisor = torch.empty(inputs, segments), torch.where(norm > 0, norm, 1)
     for start in range(0, inputs, _STRIP):
         strip = slice(start, start + _STRIP)
+        padded = torch.zeros(len(gram[strip]), segments * segment)
         # (strip, inputs); a dead j has G_uj = 0, so that any divisor but 0 will do.
-        shares = gram[strip].abs() / torch.where(norm > 0, norm, 1)
+        shares = torch.div(gram[strip].abs(), divisor, out=padded[:, :inputs])
         shares.diagonal(start).zero_()
-        padded = torch.nn.functional.pad(shares, (0, segments * segment - inputs))
-        reach[strip] = padded.view(len(shares), segments, segment).amax(dim=2)
+        reach[strip] = padded.view(len(padded), segments, segment).amax(dim=2)
     return reach
 
 
@@ -68,13 +68,3 @@ def least_restore(wu, w, row, restore):
     for j in range(w.size):
         least = lesser(restore[j] + np.float32(-2.0) * w[j] * (wu * row[j]), least)
     return least
-
-
-@inlined
-def move_correlation(w, m, diag, corr, restore, gu, pu, gj, pj):
-    """Add p_u G[:, u] + p_j G[:, j] to c, and set b_j = w_j^2 G_jj - 2 w_j c_j of the pruned j, BLOCKED of the kept."""
-    for i in range(w.size):
-        wi = np.float64(w[i])
-        ci = corr[i] + (pu * gu[i] + pj * gj[i])
-        corr[i] = ci
-        restore[i] = BLOCKED if m[i] else wi * (wi * diag[i] - 2.0 * ci)

@@ -36,7 +36,7 @@ from prunelib.kernels.cpu_common import (
     tile_rows,
 )
 from prunelib.kernels.interface import LOSS_TOLERANCE, MAX_SWEEPS, ROUNDING, RowResults
-from prunelib.kernels.swaps.cpu_terms import least_restores, move_correlation, prune_term, reach_of, rounding_of
+from prunelib.kernels.swaps.cpu_terms import least_restores, prune_term, reach_of, rounding_of
 
 
 class Sizes(NamedTuple):
@@ -47,7 +47,7 @@ class Sizes(NamedTuple):
     """
 
     block: int = 256
-    segment: int = 64
+    segment: int = 32
     strip: int = 32
     failures: int = 16
 
@@ -181,8 +181,13 @@ def _set_heavy(rows, r, column, sizes):
 @inlined
 def _move(rows, r, u, pu, j, pj, sizes):
     """Add p_u G[:, u] + p_j G[:, j] to c; set b_j of the pruned j and their bounds."""
-    w, m, corr, restore, gram = rows.weight[r], rows.mask[r], rows.corr[r], rows.restore[r], rows.gram
-    move_correlation(w, m, rows.diag, corr, restore, gram[u], pu, gram[j], pj)
+    w, m, diag, corr, restore = rows.weight[r], rows.mask[r], rows.diag, rows.corr[r], rows.restore[r]
+    gu, gj = rows.gram[u], rows.gram[j]
+    for i in range(w.size):
+        wi = np.float64(w[i])
+        ci = corr[i] + (pu * gu[i] + pj * gj[i])
+        corr[i] = ci
+        restore[i] = BLOCKED if m[i] else wi * (wi * diag[i] - 2.0 * ci)
     largest, heaviest, least, heavy = np.float32(0.0), np.float32(0.0), rows.least[r], rows.heavy[r]
     # Maxima are minima of negated values: ``lesser`` is the form that becomes a SIMD reduction.
     for i in range(w.size):
