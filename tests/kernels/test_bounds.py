@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-KERNELS = ("cpu_common", "swaps", "block_moves", "partial_refit_swaps", "refit_swaps", "relaxed_swaps", "frank_wolfe")
+KERNELS = (
+    "cpu_common",
+    "swaps",
+    "wide_swaps",
+    "block_moves",
+    "partial_refit_swaps",
+    "refit_swaps",
+    "relaxed_swaps",
+    "frank_wolfe",
+)
 
 
 @pytest.mark.slow

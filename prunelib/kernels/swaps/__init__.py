@@ -26,7 +26,8 @@ times. Of equal swaps the one with the lowest u is made, of these the one with t
 
 ``swap_to_optimum`` continues until no swap improves. Over whole rows the compiled backends make *sweeps*: a scan, then
 each u that may improve is visited, the most promising first, and its best swap under the current c is made at once. So
-one scan serves many swaps, made in another order than the paper's. Within groups all backends make best swaps, since
+one scan serves many swaps, made in another order than the paper's. Over wide rows the CPU backend scans and visits
+block by block (:mod:`.cpu_wide`), in yet another order. Within groups all backends make best swaps, since
 sweeps end at a higher loss there.
 
 Bounded scans
@@ -49,6 +50,7 @@ In sweeps the CPU backend leaves out of the scan each u for which a bound withou
     dL(u, j) >= a_u + min_j b_j - 2 |w_u| reach_u max_j |w_j| sqrt(G_jj)
     reach_u = max_j |G_uj| / sqrt(G_jj) over all j but u
 
-reach depends on G alone and is computed once for a layer; min_j b_j, max_j |b_j| and max_j |w_j| sqrt(G_jj), over the
+Over wide rows it evaluates this bound for each segment of columns, and scans the segments that remain. reach depends on
+G alone and is computed once for a layer; min_j b_j, max_j |b_j| and max_j |w_j| sqrt(G_jj), over the
 pruned j, are updated with each swap.
 """

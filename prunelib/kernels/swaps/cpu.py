@@ -1,4 +1,6 @@
-"""Swaps within whole rows on the CPU, compiled by numba; those within groups are in :mod:`.cpu_groups`.
+"""Swaps within whole rows on the CPU, compiled by numba.
+
+Those within groups are in :mod:`.cpu_groups`, sweeps over wide rows in :mod:`.cpu_wide`.
 
 Scans run in float32 with SIMD, decisions in float64 (:mod:`prunelib.kernels.swaps`). The correlation c = G p is in
 float64 throughout. Sweeps scan only the u that a bound does not exclude, best swaps every kept u.
@@ -25,10 +27,19 @@ from prunelib.kernels.cpu_common import (
     loss,
     tile_rows,
 )
-from prunelib.kernels.interface import FLOAT32_ROUNDING, LOSS_TOLERANCE, MAX_SWEEPS, ROUNDING, RowResults
+from prunelib.kernels.interface import LOSS_TOLERANCE, MAX_SWEEPS, ROUNDING, RowResults
 from prunelib.kernels.swaps import cpu_groups as group_swaps
+from prunelib.kernels.swaps import cpu_wide
+from prunelib.kernels.swaps.cpu_terms import (
+    least_restore,
+    least_restores,
+    prune_term,
+    reach_of,
+    rounding_of,
+)
 
-_STRIP = 256  # rows of a Gram matrix whose reach is computed at once
+_WIDE = 3072
+"""Inputs from which on sweeps are those of :mod:`.cpu_wide`: there they are faster."""
 
 
 def swap_best(
@@ -46,7 +57,10 @@ def swap_to_optimum(
     """Swap until no swap improves a row; see :mod:`prunelib.kernels.swaps`."""
     if group < len(gram):
         return group_swaps.swap_best(weight, gram, mask, group, MAX_SWEEPS, threads)
-    return _refine(_sweep, weight, gram, _reach(gram).numpy(), mask, MAX_SWEEPS, threads)
+    if len(gram) >= _WIDE:
+        return cpu_wide.swap_to_optimum(weight, gram, mask, threads)
+    reach = reach_of(gram, len(gram))[:, 0].contiguous().numpy()
+    return _refine(_sweep, weight, gram, reach, mask, MAX_SWEEPS, threads)
 
 
 class _Rows(NamedTuple):
@@ -113,19 +127,6 @@ def _refine(
         return rows, results
 
     return in_chunks(work, len(mask), threads)
-
-
-def _reach(gram: torch.Tensor) -> torch.Tensor:
-    """Compute the largest |G_uj| / sqrt(G_jj) over j other than u, for each u: (inputs,) float32."""
-    norm = gram.diagonal().sqrt()
-    reach = torch.empty_like(norm)
-    for start in range(0, len(gram), _STRIP):
-        strip = slice(start, start + _STRIP)
-        # (strip, inputs); a dead j has G_uj = 0, so that any divisor but 0 will do.
-        shares = gram[strip].abs() / torch.where(norm > 0, norm, 1)
-        shares.diagonal(start).zero_()
-        reach[strip] = shares.amax(dim=1)
-    return reach
 
 
 @compiled
@@ -215,8 +216,8 @@ def _set_promising(rows, active):
         w, m, corr, diag, norm, reach = rows.weight[r], rows.mask[r], rows.corr[r], rows.diag, rows.norm, rows.reach
         least, largest, heaviest, promising = rows.least[r], rows.largest[r], rows.heaviest[r], rows.promising[r]
         for u in range(w.size):
-            prune = np.float32(_prune_term(w[u], diag[u], corr[u]))
-            margin = _rounding(prune, w[u], norm[u], largest, heaviest)
+            prune = np.float32(prune_term(w[u], diag[u], corr[u]))
+            margin = rounding_of(prune, w[u], norm[u], largest, heaviest)
             promising[u] = m[u] & _may_improve(_least_change(prune, w[u], reach[u], least, heaviest), margin)
 
 
@@ -234,11 +235,11 @@ def _scan(rows, wanted, active, tile):
                 gain[u] = BLOCKED
                 chosen[count] = u  # overwritten by the next u unless u is wanted
                 count += wants[u]
-            _least_restores(chosen[:count], w, rows.gram, rows.restore[r], gain)
+            least_restores(chosen[:count], w, rows.gram, rows.restore[r], gain)
             for u in chosen[:count]:
-                prune = _prune_term(w[u], rows.diag[u], corr[u])
+                prune = prune_term(w[u], rows.diag[u], corr[u])
                 gain[u] += prune
-                margin[u] = _rounding(prune, w[u], rows.norm[u], rows.largest[r], rows.heaviest[r])
+                margin[u] = rounding_of(prune, w[u], rows.norm[u], rows.largest[r], rows.heaviest[r])
 
 
 @inlined
@@ -254,54 +255,11 @@ def _may_improve(least_change, margin):
 
 
 @inlined
-def _rounding(prune, wu, norm, largest, heaviest):
-    """Bound the error of a change computed in float32, by the magnitudes of its three terms."""
-    return np.float32(FLOAT32_ROUNDING) * (abs(prune) + largest + np.float32(2.0) * abs(wu) * norm * heaviest)
-
-
-@inlined
-def _prune_term(wu, guu, cu):
-    """Compute the change from pruning u alone, a_u = 2 w_u c_u + w_u^2 G_uu, in float64."""
-    return np.float64(wu) * (np.float64(wu) * guu + 2.0 * cu)
-
-
-@compiled
-def _least_restores(chosen, w, gram, restore, gain):
-    """Set gain[u] = min_j (b_j - 2 w_u w_j G_uj) of each chosen u."""
-    whole = chosen.size - chosen.size % 4
-    # Four u at a time: w_j and b_j are loaded once for four pairs. All j are read, with b_j = BLOCKED for the kept, so
-    # that the loop is contiguous and becomes SIMD.
-    for k in range(0, whole, 4):
-        u0, u1, u2, u3 = chosen[k], chosen[k + 1], chosen[k + 2], chosen[k + 3]
-        g0, g1, g2, g3 = gram[u0], gram[u1], gram[u2], gram[u3]
-        w0, w1, w2, w3 = w[u0], w[u1], w[u2], w[u3]
-        m0 = m1 = m2 = m3 = np.float32(BLOCKED)
-        for j in range(w.size):
-            twice, b = np.float32(-2.0) * w[j], restore[j]
-            m0 = lesser(b + twice * (w0 * g0[j]), m0)
-            m1 = lesser(b + twice * (w1 * g1[j]), m1)
-            m2 = lesser(b + twice * (w2 * g2[j]), m2)
-            m3 = lesser(b + twice * (w3 * g3[j]), m3)
-        gain[u0], gain[u1], gain[u2], gain[u3] = m0, m1, m2, m3
-    for u in chosen[whole:]:
-        gain[u] = _least_restore(w[u], w, gram[u], restore)
-
-
-@inlined
-def _least_restore(wu, w, row, restore):
-    """Compute min_j (b_j - 2 w_u w_j G_uj) in float32."""
-    least = np.float32(BLOCKED)
-    for j in range(w.size):
-        least = lesser(restore[j] + np.float32(-2.0) * w[j] * (wu * row[j]), least)
-    return least
-
-
-@inlined
 def _best_partner(rows, r, u):
     """Find in float64 the least change from pruning u, its j (the lowest of equals), and the rounding-error bound."""
     w, m, diag, corr, row, changes = rows.weight[r], rows.mask[r], rows.diag, rows.corr[r], rows.gram[u], rows.scratch
     wu = np.float64(w[u])
-    prune = _prune_term(wu, diag[u], corr[u])
+    prune = prune_term(wu, diag[u], corr[u])
     least = BLOCKED
     for j in range(w.size):
         wj = np.float64(w[j])
@@ -335,11 +293,11 @@ def _visit(rows, r, current):
     # Mergesort is stable: of equal gains the lower u comes first.
     for u in candidates[np.argsort(gain[candidates], kind="mergesort")]:
         # After a swap of this sweep gain is out of date: the bound, then a scan of one u, may save the float64 scan.
-        prune = _prune_term(w[u], rows.diag[u], rows.corr[r, u])
+        prune = prune_term(w[u], rows.diag[u], rows.corr[r, u])
         least = _least_change(prune, w[u], rows.reach[u], rows.least[r], rows.heaviest[r])
         if not _may_improve(least, margin[u]):
             continue
-        if prune + _least_restore(w[u], w, rows.gram[u], rows.restore[r]) > margin[u]:
+        if prune + least_restore(w[u], w, rows.gram[u], rows.restore[r]) > margin[u]:
             continue
         change, j, rounding = _best_partner(rows, r, u)
         if change < -(LOSS_TOLERANCE * current + rounding):
