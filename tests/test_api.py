@@ -16,6 +16,17 @@ def test_every_name_is_there_and_no_other():
         _ = prunelib.nothing
 
 
+def test_the_package_shows_its_names_and_its_version():
+    assert {name for name in dir(prunelib) if not name.startswith("_")} == set(prunelib.__all__)
+    assert "__version__" in dir(prunelib)
+    assert prunelib.__version__
+
+
+def test_functions_have_the_names_under_which_they_are_imported():
+    named = {name: getattr(prunelib, name) for name in prunelib.__all__}
+    assert {name: value.__name__ for name, value in named.items()} == {name: name for name in named}
+
+
 def test_importing_the_package_takes_no_torch():
     code = "import sys, prunelib, prunelib.errors; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True)

@@ -122,6 +122,9 @@ def test_a_chain_holds_settings_or_names_of_methods(edited):
         ("refiners.swaps.max_swaps", 0, r"max_swaps = 0: Input should be greater than or equal to 1"),
         ("refiners.swaps.max_swap", 7, r"unknown key 'max_swap', expected one of method, max_swaps"),
         ("grid.seeds", [0, 0], r"grid\.seeds: duplicate name"),
+        ("grid.seeds", ["0; touch ran;"], r"grid\.seeds\.0 = '0; touch ran;': Input should be a valid integer"),
+        ("grid.texts", ["../../precious"], r"grid\.texts\.0 = '\.\./\.\./precious': String should match pattern"),
+        ("models.a;touch ran", {"source": "local", "path": "x"}, r"models\.a;touch ran.*should match pattern"),
         ("grid.seeds", [-1], r"grid\.seeds\.0 = -1: Input should be greater than or equal to 0"),
         ("refiners.both", {"chain": ["sparseswaps"]}, r"refiners\.both\.chain\.chain = .*at least 2 items"),
         ("refiners.both", {"chain": ["none", "swap"]}, r"refiners\.both\.chain\.chain\.1: .*'swap'.*'sparseswaps'"),
@@ -208,6 +211,18 @@ def test_what_is_no_mapping_is_one_line(tmp_path, text):
     with pytest.raises(ParamsError) as caught:
         load_params(tmp_path / "params.yaml")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "# all is commented out\n"])
+def test_an_empty_file_is_called_empty(tmp_path, text):
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ParamsError, match=r"params\.yaml: empty, expected the sections grid, models"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_a_folder_in_the_place_of_the_file_is_one_line(tmp_path):
+    with pytest.raises(ParamsError, match=rf"^{tmp_path}: cannot be read \(Is a directory\)$"):
+        load_params(tmp_path)
 
 
 def test_a_missing_file_names_the_remedy(tmp_path):

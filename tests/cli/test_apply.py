@@ -65,6 +65,14 @@ def test_masks_of_another_model_are_refused_in_one_line(folders, tmp_path):
     assert error.count("\n") == 1
 
 
+def test_a_folder_that_is_not_there_is_not_called_another_model(folders, tmp_path):
+    done = prunelib("apply", "--model", tmp_path / "nowhere", "--masks", folders[1], "--to", tmp_path / "pruned")
+    assert done.exit_code == 2
+    assert f"{tmp_path}/nowhere: " in done.stderr
+    assert "no such folder" in done.stderr
+    assert "its model is" not in done.stderr
+
+
 def test_masks_of_a_warm_start_are_refused_by_what_they_lack(folders, tmp_path):
     folder, cell, _, masks = folders
     made_from = {"model": computed_identity(folder), "tokens": "t", "calibration": {}, "pattern": {}, "warmstart": {}}

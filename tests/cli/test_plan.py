@@ -153,6 +153,13 @@ def test_times_are_there_when_asked_for(command, config_file, monkeypatch):
     assert any(line.startswith("refine, a cell = swaps to the optimum at 60% per row: 7 sweeps x ") for line in lines)
 
 
+def test_a_config_that_is_nested_without_end_is_one_line(command, tmp_path):
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    status, _, errors = command("--config", tmp_path / "config.json")
+    assert status == 2
+    assert errors.startswith(f"error: {tmp_path}/config.json: damaged or not JSON")
+
+
 @pytest.mark.parametrize("nested", [False, True])
 def test_more_blocks_than_any_model_has_are_refused(command, tmp_path, nested):
     blocks = {**LLAMA_8B, "num_hidden_layers": 10**9}

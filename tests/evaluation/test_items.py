@@ -126,11 +126,20 @@ def piqa_of(labels: list[Any]) -> list[dict[str, Any]]:
     return [{"goal": a, "sol1": b, "sol2": c, "label": label} for (a, b, c), label in zip(PIQA, labels, strict=True)]
 
 
-@pytest.mark.parametrize("labels", [["0"] * 4, ["0", 0, "0", 0.0], [0] * 4])
-def test_the_form_of_labels_changes_no_accuracy(labels: list[Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("labels", "accuracy"),
+    [
+        ([0] * 4, 0.25),
+        (["0"] * 4, 0.25),
+        (["0", 0, "0", 0.0], 0.25),
+        ([1] * 4, 0.75),
+        (["1"] * 4, 0.75),
+    ],
+)
+def test_the_form_of_labels_changes_no_accuracy(labels: list[Any], accuracy: float, tmp_path: Path) -> None:
     written(tmp_path, "piqa", piqa_of(labels))
     settings = TasksSettings(names=("piqa",), limit=None, batch=2)
-    assert zero_shot(tiny_model("llama"), character_tokenizer(), tmp_path, settings)["piqa"].acc == 0.25
+    assert zero_shot(tiny_model("llama"), character_tokenizer(), tmp_path, settings)["piqa"].acc == accuracy
 
 
 def test_a_label_of_text_is_no_second_choice(tmp_path: Path) -> None:
@@ -163,4 +172,16 @@ def test_items_are_checked_before_any_work_up_to_the_limit(tmp_path: Path) -> No
     check_tasks(None, TasksSettings(names=("piqa",), limit=None, batch=1))
     with pytest.raises(ArtifactError, match=r"line 3: label = 2") as refused:
         check_tasks(tmp_path, TasksSettings(names=("piqa",), limit=None, batch=1))
+    assert str(refused.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize("task", ["arc_challenge", "arc_easy", "openbookqa"])
+def test_a_key_among_no_labels_is_refused_by_file_and_line(task: str, tmp_path: Path) -> None:
+    question = {"openbookqa": "question_stem"}.get(task, "question")
+    items = [{question: "q", "choices": AB, "answerKey": key} for key in "AD"]
+    path = written(tmp_path, task, items)
+    with pytest.raises(ArtifactError, match=r'line 2: answerKey = "D".*A, B') as refused:
+        zero_shot(
+            tiny_model("llama"), character_tokenizer(), tmp_path, TasksSettings(names=(task,), limit=None, batch=2)
+        )
     assert str(refused.value).startswith(f"{path}: ")

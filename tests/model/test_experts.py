@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from families import DEEPSEEK, MIXTURE, random_windows, read_by_expert, save, tiny_model
+from families import DEEPSEEK, MIXTURE, random_model, random_windows, read_by_expert, save, tiny_model
 
 from prunelib.calibration.statistics import InputStatistics, supported
 from prunelib.calibration.whole_model import accumulate_grams
@@ -56,6 +56,32 @@ def test_gates_are_found_in_half_precision_too(family, tmp_path):
     assert all(
         ".gate." in dense.name or "router" in dense.name or "expert_gate" in dense.name for dense in index.uncovered
     )
+
+
+LINEAR = {"linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8}
+AS_MANY_ROWS = {  # keys, values and a shared expert with as many rows as there are experts
+    "qwen3_moe": {**MIXTURE["qwen3_moe"], "num_experts": 16},
+    "qwen3_next": {
+        **MIXTURE["qwen3_moe"],
+        **LINEAR,
+        "num_experts": 16,
+        "shared_expert_intermediate_size": 16,
+        "layer_types": ["linear_attention", "full_attention"],
+    },
+}
+
+
+@pytest.mark.parametrize("family", AS_MANY_ROWS)
+def test_a_matrix_with_as_many_rows_as_experts_is_no_gate(family, tmp_path):
+    model = random_model(family, AS_MANY_ROWS[family])
+    index = find_layers(model, save(model, tmp_path))
+    rows = {layer.name.partition("layers.1.")[2]: layer.rows for layer in index.of_block(1) if not layer.fused}
+    alike = ["self_attn.k_proj", "self_attn.v_proj"]
+    if family == "qwen3_next":
+        alike += ["mlp.shared_expert.gate_proj", "mlp.shared_expert.up_proj"]
+    assert {rows[name] for name in alike} == {16}
+    gates = {dense.name.partition("layers.1.")[2] for dense in index.uncovered if dense.reason == "gate"} - {""}
+    assert gates == {"mlp.gate.weight", *(["mlp.shared_expert_gate.weight"] if family == "qwen3_next" else [])}
 
 
 def test_weights_are_read_from_the_files_as_the_model_has_them(mixture):

@@ -23,6 +23,7 @@ RIGHT = {  # family: what its shape is
     "gpt2": "transposed weights",
     "gpt_oss": "experts that are not multiplied slice by slice",
     "granitemoehybrid": "a state space and attention",
+    "jamba": "a state space whose projection is used without its module",
     "kimi_linear": "a delta rule, latent attention and experts",
     "lfm2": "convolutions",
     "llama4_text": "experts all run on all tokens",

@@ -92,6 +92,16 @@ def test_the_frame_exists():
     assert all((ROOT / file).is_file() for file in FRAME | READ)
 
 
+@pytest.mark.parametrize("stage", STAGES.keys() - {"check"})
+def test_every_stage_begins_after_all_names_are_checked(stage):
+    assert "artifacts/checked.txt" in STAGES[stage]["deps"]
+
+
+def test_the_check_of_all_names_takes_none_of_them():
+    assert "params.yaml" in STAGES["check"]["deps"]
+    assert "${" not in str(STAGES["check"])
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_commands_carry_names_and_no_values(stage):
     assert all(part.startswith("item.") for part in STAGES[stage]["cmd"].replace("${", "\0").split("\0")[1:])

@@ -29,13 +29,39 @@ def test_a_fault_is_one_line_and_loses_nothing(project):
     assert project.repro() == []
 
 
-def test_params_are_refused_before_any_work(project):
-    project.edit("calibration.samples", 5)
-    project.edit("patterns.row50.sparsity", 1.5)
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        (
+            {"calibration.samples": 5, "patterns.row50.sparsity": 1.5},
+            "patterns.row50.per_row.sparsity = 1.5: Input should be less than 1",
+        ),
+        ({"grid.texts": ["../../precious"]}, "grid.texts"),
+        ({"grid.seeds": ["0; touch ran;"]}, "grid.seeds"),
+        (
+            {"models": {"a;touch ran;#": {"source": "local", "path": "given/model"}}, "grid.models": ["a;touch ran;#"]},
+            "models",
+        ),
+        (
+            {"models.tiny.path": "artifacts/models/tiny"},
+            "models.tiny: artifacts/models/tiny lies in artifacts/",
+        ),
+    ],
+    ids=["value", "path", "word of the shell in a number", "word of the shell in a name", "source among outputs"],
+)
+def test_params_are_refused_before_any_work(project, changes, line):
+    (project.folder / "precious").mkdir()
+    (project.folder / "precious" / "notes.txt").write_text("in no cache\n")
+    for key, value in changes.items():
+        project.edit(key, value)
+    before = project.files("artifacts", "given", "precious", "results")
     output = project.command("dvc", "repro", fails=True)
-    assert "error: params.yaml: patterns.row50.per_row.sparsity = 1.5: Input should be less than 1" in output
+    assert f"error: params.yaml: {line}" in output or f"error: {line}" in output
     assert output.count("Running stage") == 1
     assert "Traceback" not in output
+    assert not (project.folder / "ran").exists()
+    del before["artifacts/checked.txt"]  # that of the stage that refuses
+    assert project.files("artifacts", "given", "precious", "results") == before
 
 
 def test_a_foreign_artifact_is_refused(project):

@@ -1,6 +1,7 @@
 """What DVC reruns when something changes, and what it shares: real DVC processes over a tiny model."""
 
 import json
+import shutil
 import subprocess
 
 import pytest
@@ -47,6 +48,11 @@ def test_an_added_pattern_runs_its_cells_alone_and_a_removed_one_only_the_report
     project.edit("grid.patterns", ["nm24"])
     assert project.repro() == ["report"]
     assert "row50" not in (project.folder / "reports" / "results.csv").read_text()
+    project.commit("without row50")
+    shutil.rmtree(project.folder / "results")  # a clone has what the cache holds of the grid
+    project.command("dvc", "checkout")
+    assert project.repro() == []
+    assert project.command("git", "status", "--short") == ""
 
 
 def test_another_refiner_setting_reruns_that_refiner_alone(project):

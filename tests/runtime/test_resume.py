@@ -118,6 +118,25 @@ def test_what_a_killed_removal_left_goes_even_if_the_settings_have_changed(monke
         assert not left.exists()
 
 
+def test_a_removal_that_is_killed_midway_leaves_no_part_to_go_on_from(monkeypatch):
+    unlink, removed = os.unlink, []
+
+    def kill_after_the_first(path, *arguments, **options):
+        if removed:
+            raise KeyboardInterrupt
+        removed.append(path)
+        unlink(path, *arguments, **options)
+
+    folder = fail("refine-a", {})
+    (folder / "another part").write_text("done")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), resumable("refine-a", {}):
+        patch.setattr(os, "unlink", kill_after_the_first)
+    assert len(removed) == 1
+    with resumable("refine-a", {}) as again:
+        assert again == folder
+        assert not list(again.iterdir())
+
+
 def interrupted(*_, **__):
     raise KeyboardInterrupt
 

@@ -61,10 +61,9 @@ def test_a_foreign_kind_is_refused(written):
         store.read_tensors(written, "mask")
 
 
-def test_a_safetensors_file_of_others_is_refused(tmp_path):
-    from safetensors.torch import save_file
-
-    save_file({"x": torch.ones(1)}, tmp_path / "x.safetensors")
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"prunelib": "[]"}, {"prunelib": "null"}])
+def test_a_safetensors_file_of_others_is_refused(tmp_path, metadata):
+    save_file({"x": torch.ones(1)}, tmp_path / "x.safetensors", metadata)
     with pytest.raises(ArtifactError, match="found another file"):
         store.read_tensors(tmp_path / "x.safetensors", "mask")
 
@@ -254,9 +253,10 @@ def test_json_refuses_nan_and_damage(tmp_path):
     with pytest.raises(ValueError, match="JSON compliant"):
         store.write_json(path, {"a": float("nan")})
     assert store.read_json(path)["b"] == 1
-    path.write_text("{")
-    with pytest.raises(ArtifactError, match="damaged or not JSON"):
-        store.read_json(path)
+    for damaged in ("{", "[" * 100_000):
+        path.write_text(damaged)
+        with pytest.raises(ArtifactError, match="damaged or not JSON"):
+            store.read_json(path)
 
 
 def test_tensors_that_share_memory_are_written_each_for_itself(tmp_path):

@@ -1,11 +1,13 @@
 """Model folders: complete, without pickles or code, and known by their contents."""
 
 import json
+import re
 import shutil
 
 import huggingface_hub
 import numpy as np
 import pytest
+import torch
 from huggingface_hub import errors
 from pydantic import TypeAdapter, ValidationError
 from safetensors.numpy import save_file
@@ -13,6 +15,7 @@ from safetensors.numpy import save_file
 from prunelib.errors import ArtifactError, ModelError, SourceError
 from prunelib.sources import ModelSource, fetch_model, model_identity, text_identity
 from prunelib.sources.models import HubModel, LocalModel
+from prunelib.sources.provenance import computed_identity
 
 REVISION = "0123456789" * 4
 
@@ -43,6 +46,7 @@ def test_only_weights_configuration_and_tokenizer_are_copied(original, tmp_path)
     assert names == wanted | {"provenance.json"}
     assert (folder / "model.safetensors").read_bytes() == (original / "model.safetensors").read_bytes()
     assert not (folder / "model.safetensors").is_symlink()
+    assert model_identity(folder) == computed_identity(original)
 
 
 def test_files_that_are_not_the_models_stay_where_they_are(original, tmp_path):
@@ -157,10 +161,12 @@ def test_a_part_of_a_hub_model_is_told_from_one_without_weights(original, tmp_pa
     assert ("pytorch_model.bin" in str(caught.value)) == ("pytorch_model.bin" in facts)
 
 
-def test_an_index_names_no_file_but_weights(original, tmp_path):
-    index = {"weight_map": {"w": "model.safetensors", "v": "tokenizer.json"}}
+@pytest.mark.parametrize("name", ["tokenizer.json", "extra.txt", "extra.safetensors", "pytorch_model.bin"])
+def test_an_index_names_no_file_but_weights(original, tmp_path, name):
+    torch.save({"v": torch.ones(2)}, original / name)
+    index = {"weight_map": {"w": "model.safetensors", "v": name}}
     (original / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(SourceError, match=r"model\.safetensors\.index\.json .*tokenizer\.json"):
+    with pytest.raises(SourceError, match=rf"model\.safetensors\.index\.json .*{re.escape(name)}"):
         fetched(LocalModel(path=original), tmp_path / "out")
 
 

@@ -1,6 +1,7 @@
 """Configurations of models, as their config.json has them."""
 
 import json
+from pathlib import Path
 
 from families import DENSE, MIXTURE
 from transformers import AutoConfig
@@ -80,3 +81,8 @@ PUBLISHED = {
 def written(family: str, **changes) -> dict:
     """The config.json that transformers writes of a tiny model."""
     return json.loads(AutoConfig.for_model(family, **{**DENSE, **MIXTURE}[family] | changes).to_json_string())
+
+
+def published(name: str) -> dict:
+    """The config.json that a model was published with."""
+    return json.loads(Path(__file__).with_name("published").joinpath(f"{name}.json").read_text())

@@ -134,13 +134,18 @@ ALL = {**DENSE, **MIXTURE, **TUPLES, **SHARED, **RENAMED, **DEEPSEEK, **PARTIAL,
 
 def tiny_model(family: str, attention: str | None = None, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """A model of the family in eval mode, always with the same random weights, biases and norms included."""
-    config = AutoConfig.for_model(family, **ALL[family])
+    return random_model(family, ALL[family], attention).to(dtype)
+
+
+def random_model(family: str, numbers: dict, attention: str | None = None) -> PreTrainedModel:
+    """The same with other numbers in its configuration, in float32."""
+    config = AutoConfig.for_model(family, **numbers)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config, attn_implementation=attention, experts_implementation="eager")
         for parameter in model.parameters():
             parameter.data.normal_(std=0.2).add_(float(parameter.ndim == 1) / 2)
-    return model.to(dtype).eval().requires_grad_(False)
+    return model.eval().requires_grad_(False)
 
 
 def read_by_expert(experts: torch.nn.Module, args: tuple[torch.Tensor, ...], layer) -> torch.Tensor:
