@@ -173,7 +173,7 @@ class BlockRefinement:
         """Refine the layers of a block, write the block, and return its number."""
         layers, device = self.calibration.index.of_block(block), torch.device(machine().refining_device)
         compute = machine().compute
-        warm_up(self.settings, self.pattern, device, (layer.inputs for layer in layers), compute=compute)
+        warm_up(self.settings, self.pattern, device, {layer.inputs for layer in layers}, compute=compute)
         masks = read_masks(self.masks, self.start, {layer.name for layer in layers})
         patterns = patterns_of(masks, self.pattern)
 

@@ -1,27 +1,29 @@
 """Compilation of kernels before the work, so that no layer's time includes it.
 
-numba compiles a kernel once for all sizes and caches it on disk; Triton compiles it for each number of inputs.
+numba compiles a kernel once for all sizes, or all wide rows, and caches it on disk; Triton compiles it for each number of
+inputs.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from functools import cache
 
 import torch
 
 from prunelib.kernels import on_compilation
+from prunelib.kernels.interface import WIDE
 from prunelib.masks.patterns import Pattern, select
 from prunelib.methods.contract import ExtraInputs, MethodSettings, silent
 from prunelib.pruning.chains import run_chain
 from prunelib.runtime.compute import AUTO, Compute
 
-_ROWS, _TOKENS = 16, 64
+_ROWS, _INPUTS, _TOKENS = 16, 16, 64
 
 
 def warm_up(
     settings: MethodSettings,
     pattern: Pattern,
     device: torch.device,
-    widths: Iterable[int],
+    widths: Collection[int],
     tell: Callable[[], None] = lambda: None,
     compute: Compute = AUTO,
 ) -> None:
@@ -43,10 +45,11 @@ def warm_up(
         Threads and kernels of the work.
     """
     group = pattern.column_groups.size if pattern.column_groups else 1
-    chosen = sorted(set(widths)) if device.type == "cuda" else [group * -(-_ROWS // group)]
+    on_cpu = {_INPUTS, WIDE} if max(widths, default=0) >= WIDE else {_INPUTS}
+    chosen = set(widths) if device.type == "cuda" else {group * -(-inputs // group) for inputs in on_cpu}
     sample = pattern if pattern.column_groups else pattern.with_sparsity(0.5)
     with on_compilation(device, tell):
-        for width in chosen:
+        for width in sorted(chosen):
             _refine_random_rows(settings, sample, device, width, compute)
 
 

@@ -123,12 +123,12 @@ def _wide_once(p, mask, sizes):
 def test_rows_are_wide_from_a_number_of_inputs_on(monkeypatch):
     p = problem(5, PATTERNS[1], rows=4, inputs=40, tokens=200)
     scaled, expected = equilibrate(p.weight, p.gram), optimum(p, sizes=Sizes())
-    monkeypatch.setattr(cpu, "_WIDE", 40)
+    monkeypatch.setattr(cpu, "WIDE", 40)
     result = finished(cpu.swap_to_optimum(scaled.weight, scaled.gram, p.mask, 40, 1))
     for name, value in expected.items():
         torch.testing.assert_close(value, result[name], rtol=0, atol=0)
     monkeypatch.setattr(cpu_wide, "swap_to_optimum", None)
-    monkeypatch.setattr(cpu, "_WIDE", 41)
+    monkeypatch.setattr(cpu, "WIDE", 41)
     assert finished(cpu.swap_to_optimum(scaled.weight, scaled.gram, p.mask, 40, 1))["optimal"].all()
 
 

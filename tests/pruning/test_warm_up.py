@@ -12,13 +12,21 @@ from prunelib.masks.patterns import NOfM, PerLayer, PerRow, select
 from prunelib.params import load_params
 from prunelib.pruning.chains import run_chain, layer_steps
 from prunelib.methods.contract import ExtraInputs, silent
+from prunelib.kernels.interface import WIDE
 from prunelib.methods import registry
 from prunelib import refiners
 from prunelib.pruning.warm_up import warm_up
 
 cpu, told, late = torch.device("cpu"), [], []
-weight, inputs = torch.randn(40, 96), torch.randn(200, 96)
-extra = ExtraInputs(input_mean=inputs.mean(dim=0), tokens=200, windows=1, name="layer", held_out_gram=inputs.T @ inputs)
+
+
+def refine(settings, pattern, rows, width):
+    weight, inputs = torch.randn(rows, width), torch.randn(200, width)
+    gram = inputs.T @ inputs
+    extra = ExtraInputs(input_mean=inputs.mean(dim=0), tokens=200, windows=1, name="layer", held_out_gram=gram)
+    run_chain(weight, gram, select(weight.abs(), pattern), pattern, settings, silent, extra)
+
+
 patterns = (PerRow(sparsity=0.6), NOfM(keep=2, group=4), PerLayer(sparsity=0.6))
 by_steps = {layer_steps(settings): (name, settings) for name, settings in load_params().refiners.items()}
 for name, settings in by_steps.values():
@@ -26,8 +34,11 @@ for name, settings in by_steps.values():
         if all(registry.refiner(refiners, step).supports(pattern) for step in layer_steps(settings)):
             warm_up(settings, pattern, cpu, [96], lambda: told.append(name))
             with on_compilation(cpu, lambda: late.append((name, pattern.kind))):
-                mask = select(weight.abs(), pattern)
-                run_chain(weight, inputs.T @ inputs, mask, pattern, settings, silent, extra)
+                refine(settings, pattern, 40, 96)
+swaps = load_params().refiners["swaps"]
+warm_up(swaps, patterns[0], cpu, [96, WIDE + 8])
+with on_compilation(cpu, lambda: late.append(WIDE)):
+    refine(swaps, patterns[0], 2, WIDE + 8)
 print(len(told) > 3, late)
 """
 

@@ -27,7 +27,7 @@ from prunelib.kernels.cpu_common import (
     loss,
     tile_rows,
 )
-from prunelib.kernels.interface import LOSS_TOLERANCE, MAX_SWEEPS, ROUNDING, RowResults
+from prunelib.kernels.interface import LOSS_TOLERANCE, MAX_SWEEPS, ROUNDING, WIDE, RowResults
 from prunelib.kernels.swaps import cpu_groups as group_swaps
 from prunelib.kernels.swaps import cpu_wide
 from prunelib.kernels.swaps.cpu_terms import (
@@ -37,9 +37,6 @@ from prunelib.kernels.swaps.cpu_terms import (
     reach_of,
     rounding_of,
 )
-
-_WIDE = 3072
-"""Inputs from which on sweeps are those of :mod:`.cpu_wide`: there they are faster."""
 
 
 def swap_best(
@@ -57,7 +54,7 @@ def swap_to_optimum(
     """Swap until no swap improves a row; see :mod:`prunelib.kernels.swaps`."""
     if group < len(gram):
         return group_swaps.swap_best(weight, gram, mask, group, MAX_SWEEPS, threads)
-    if len(gram) >= _WIDE:
+    if len(gram) >= WIDE:
         return cpu_wide.swap_to_optimum(weight, gram, mask, threads)
     reach = reach_of(gram, len(gram))[:, 0].contiguous().numpy()
     return _refine(_sweep, weight, gram, reach, mask, MAX_SWEEPS, threads)
