@@ -1,7 +1,7 @@
 """Compilation of kernels before the work, so that no layer's time includes it.
 
-numba compiles a kernel once for all sizes, or all wide rows, and caches it on disk; Triton compiles it for each number of
-inputs.
+numba compiles a kernel once for all sizes, or once for wide rows, and caches it on disk; Triton compiles it for each
+number of inputs.
 """
 
 from collections.abc import Callable, Collection
