@@ -40,7 +40,7 @@ def test_a_fault_is_one_line_and_loses_nothing(project):
         ({"grid.seeds": ["0; touch ran;"]}, "grid.seeds"),
         (
             {"models": {"a;touch ran;#": {"source": "local", "path": "given/model"}}, "grid.models": ["a;touch ran;#"]},
-            "models",
+            "grid.models",
         ),
         (
             {"models.tiny.path": "artifacts/models/tiny"},
