@@ -136,6 +136,7 @@ def test_a_source_in_a_folder_that_stages_write_to_is_refused(tmp_path, monkeypa
     raw[section] = {**raw[section], name: source} if name else source
     if not name:
         raw["evaluation"]["tasks"]["names"] = ["piqa"]
+        raw["comparisons"] = {}
     params = Params.model_validate(raw)
     with pytest.raises(ParamsError, match=rf"^{key}: .* which stages write to"):
         workflow.require_sources_elsewhere(params)
