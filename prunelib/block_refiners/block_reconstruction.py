@@ -6,6 +6,7 @@ quantised weights); 2510.14444 measures it for pruned ones.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from operator import methodcaller
 from typing import Literal, cast
 
 import numpy as np
@@ -13,7 +14,6 @@ import torch
 from pydantic import Field
 
 from prunelib.methods.block_contract import BlockProblem, BlockRefiner, BlockSettings, Reconstructed, Target
-from prunelib.runtime.threads import Workers
 from prunelib.settings import Count
 
 _BETAS = (0.9, 0.95)
@@ -85,11 +85,11 @@ def reconstruct(
         for weight in weights:
             weight.show()
         for windows in _batches(trained, settings.batch, epoch):
-            gradients = []
             for gradient in workers.map(loss.gradient, windows):
-                gradients.append(gradient)
+                for weight, part in zip(weights, gradient, strict=True):
+                    weight.add_gradient(part)
                 on_window()
-            _step(weights, gradients, _rate(step, steps, settings), workers)
+            list(workers.map(methodcaller("step", _rate(step, steps, settings)), weights))  # each on one thread
             step += 1
         for weight in weights:
             weight.show(rounded=True)
@@ -146,17 +146,19 @@ class _Weight:
         self._parameter, self._kept, self._stored = problem.parameters[name], problem.kept[name], problem.stored[name]
         self._trained = _precise(self._parameter.detach()).clone()
         self._largest_rate = learning_rate * _root_mean_square(self._trained[self._kept])
+        self._gradient = self._trained.grad = torch.zeros_like(self._trained)
         self._adam = torch.optim.Adam([self._trained], betas=_BETAS, fused=True)
 
-    def step(self, gradients: Sequence[torch.Tensor], rate: float) -> None:
-        """Take a step of Adam from the gradients of some windows, at a share of the largest rate, and show the end."""
-        self._trained.grad = torch.zeros_like(self._trained)
-        for gradient in gradients:
-            self._trained.grad += gradient
-        self._trained.grad.masked_fill_(~self._kept, 0)
+    def add_gradient(self, gradient: torch.Tensor) -> None:
+        """Add the gradient of a window."""
+        self._gradient += gradient
+
+    def step(self, rate: float) -> None:
+        """Take a step of Adam on the kept weights, at a share of the largest rate, and show the end."""
+        self._gradient.masked_fill_(~self._kept, 0)
         self._adam.param_groups[0]["lr"] = self._largest_rate * rate
         self._adam.step()
-        self._trained.grad = None
+        self._gradient.zero_()
         self.show()
 
     @torch.no_grad()
@@ -171,17 +173,6 @@ class _Weight:
     def restore(self) -> None:
         """Copy the remembered weight into the model."""
         self._parameter.data.copy_(self._best)
-
-
-def _step(
-    weights: Sequence[_Weight], gradients: Sequence[Sequence[torch.Tensor]], rate: float, workers: Workers
-) -> None:
-    """Take a step with all weights, each on a thread of its own, from the gradients of some windows for each weight."""
-
-    def work(number: int) -> None:
-        weights[number].step([of_window[number] for of_window in gradients], rate)
-
-    list(workers.map(work, range(len(weights))))
 
 
 def _precise(tensor: torch.Tensor) -> torch.Tensor:
