@@ -31,8 +31,10 @@ from prunelib.kernels.interface import LOSS_TOLERANCE, MAX_SWEEPS, ROUNDING, WID
 from prunelib.kernels.swaps import cpu_groups as group_swaps
 from prunelib.kernels.swaps import cpu_wide
 from prunelib.kernels.swaps.cpu_terms import (
+    candidates,
     least_restore,
     least_restores,
+    move,
     prune_term,
     reach_of,
     rounding_of,
@@ -181,15 +183,9 @@ def _swap(rows, r, u, j):
 
 @inlined
 def _move(rows, r, u, pu, j, pj):
-    """Add p_u G[:, u] + p_j G[:, j] to c; set b_j = w_j^2 G_jj - 2 w_j c_j of the pruned j, and their bounds."""
-    # One pass over the row for c and b.
-    w, m, diag, corr, restore = rows.weight[r], rows.mask[r], rows.diag, rows.corr[r], rows.restore[r]
-    gu, gj = rows.gram[u], rows.gram[j]
-    for i in range(w.size):
-        wi = np.float64(w[i])
-        ci = corr[i] + (pu * gu[i] + pj * gj[i])
-        corr[i] = ci
-        restore[i] = BLOCKED if m[i] else wi * (wi * diag[i] - 2.0 * ci)
+    """Add p_u G[:, u] + p_j G[:, j] to c; set b_j of the pruned j, and their bounds."""
+    w, m, corr, restore, gram = rows.weight[r], rows.mask[r], rows.corr[r], rows.restore[r], rows.gram
+    move(w, m, rows.diag, corr, restore, gram[u], pu, gram[j], pj)
     _set_bounds(rows, r)
 
 
@@ -285,10 +281,8 @@ def _best_pair(rows, r, current):
 def _visit(rows, r, current):
     """Visit each u that may improve, best first, make its best swap under the current c; return the number of swaps."""
     w, gain, margin = rows.weight[r], rows.gain[r], rows.margin[r]
-    candidates = np.flatnonzero(gain < margin)
     made = 0
-    # Mergesort is stable: of equal gains the lower u comes first.
-    for u in candidates[np.argsort(gain[candidates], kind="mergesort")]:
+    for u in candidates(gain, margin):
         # After a swap of this sweep gain is out of date: the bound, then a scan of one u, may save the float64 scan.
         prune = prune_term(w[u], rows.diag[u], rows.corr[r, u])
         least = _least_change(prune, w[u], rows.reach[u], rows.least[r], rows.heaviest[r])

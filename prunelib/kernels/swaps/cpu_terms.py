@@ -68,3 +68,22 @@ def least_restore(wu, w, row, restore):
     for j in range(w.size):
         least = lesser(restore[j] + np.float32(-2.0) * w[j] * (wu * row[j]), least)
     return least
+
+
+@inlined
+def move(w, m, diag, corr, restore, gu, pu, gj, pj):
+    """Add p_u G[:, u] + p_j G[:, j] to c; set b_j = w_j^2 G_jj - 2 w_j c_j of the pruned j, BLOCKED where kept."""
+    # One pass over the row for c and b.
+    for i in range(w.size):
+        wi = np.float64(w[i])
+        ci = corr[i] + (pu * gu[i] + pj * gj[i])
+        corr[i] = ci
+        restore[i] = BLOCKED if m[i] else wi * (wi * diag[i] - 2.0 * ci)
+
+
+@inlined
+def candidates(gain, margin):
+    """Return the u whose pruning may improve the row, the most promising first."""
+    found = np.flatnonzero(gain < margin)
+    # Mergesort is stable: of equal gains the lower u comes first.
+    return found[np.argsort(gain[found], kind="mergesort")]

@@ -36,7 +36,7 @@ from prunelib.kernels.cpu_common import (
     tile_rows,
 )
 from prunelib.kernels.interface import LOSS_TOLERANCE, MAX_SWEEPS, ROUNDING, RowResults
-from prunelib.kernels.swaps.cpu_terms import least_restores, prune_term, reach_of, rounding_of
+from prunelib.kernels.swaps.cpu_terms import candidates, least_restores, move, prune_term, reach_of, rounding_of
 
 
 class Sizes(NamedTuple):
@@ -181,13 +181,8 @@ def _set_heavy(rows, r, column, sizes):
 @inlined
 def _move(rows, r, u, pu, j, pj, sizes):
     """Add p_u G[:, u] + p_j G[:, j] to c; set b_j of the pruned j and their bounds."""
-    w, m, diag, corr, restore = rows.weight[r], rows.mask[r], rows.diag, rows.corr[r], rows.restore[r]
-    gu, gj = rows.gram[u], rows.gram[j]
-    for i in range(w.size):
-        wi = np.float64(w[i])
-        ci = corr[i] + (pu * gu[i] + pj * gj[i])
-        corr[i] = ci
-        restore[i] = BLOCKED if m[i] else wi * (wi * diag[i] - 2.0 * ci)
+    w, m, corr, restore, gram = rows.weight[r], rows.mask[r], rows.corr[r], rows.restore[r], rows.gram
+    move(w, m, rows.diag, corr, restore, gram[u], pu, gram[j], pj)
     largest, heaviest, least, heavy = np.float32(0.0), np.float32(0.0), rows.least[r], rows.heavy[r]
     # Maxima are minima of negated values: ``lesser`` is the form that becomes a SIMD reduction.
     for i in range(w.size):
@@ -296,10 +291,8 @@ def _visit(rows, r, columns, current, failures, sizes):
     w, margin, corr, gram, restore = rows.weight[r], rows.margin[r], rows.corr[r], rows.gram, rows.restore[r]
     least, heavy, reach, starts = rows.least[r], rows.heavy[r], rows.reach, rows.starts
     gain = rows.gain[r, columns[0] : columns[1]]
-    candidates = np.flatnonzero(gain < margin[columns[0] : columns[1]])
     made, failed = 0, 0
-    # Mergesort is stable: of equal gains the lower u comes first.
-    for u in columns[0] + candidates[np.argsort(gain[candidates], kind="mergesort")]:
+    for u in columns[0] + candidates(gain, margin[columns[0] : columns[1]]):
         # After a swap gain is out of date: the bounds, then a scan of one u, may save the evaluation in float64.
         prune = prune_term(w[u], rows.diag[u], corr[u])
         found = _find_segments(u, w[u], _limit(prune, margin[u]), least, heavy, reach, starts, sizes)
