@@ -8,7 +8,6 @@ the records.
 import hashlib
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +57,10 @@ class CellSettings(Settings):
 
     def parts(self) -> dict[str, str]:
         """Return a hash of each attribute; that of ``texts`` and ``calibration`` is the same for other names."""
-        value = self.model_dump(mode="json")
-        value["texts"] = sorted(self.text_hashes().values())
+        value, texts = self.model_dump(mode="json"), self.text_hashes()
+        value["texts"] = sorted(texts.values())
         if self.calibration:
-            value["calibration"]["text"] = self.text_hashes()[self.calibration.text]
+            value["calibration"]["text"] = texts[self.calibration.text]
         return {name: store.sha256_json(part) for name, part in value.items()}
 
     def identity(self) -> str:
@@ -149,13 +148,6 @@ def _text_content(globs: Iterable[str]) -> str:
 
 def _hash_of(path: Path) -> str:
     try:
-        stat = path.stat()
-        return _sha256(path.resolve(), stat.st_mtime_ns, stat.st_size)
+        return store.once_unchanged(store.sha256_file, path)
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror})") from None
-
-
-@cache
-def _sha256(path: Path, _changed: int, _size: int) -> str:
-    """Return the hash of a file, computed once for the time of its last change and its size."""
-    return store.sha256_file(path)

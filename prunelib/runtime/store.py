@@ -14,7 +14,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,17 @@ def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def once_unchanged(hash_file: Callable[[Path], str], path: Path) -> str:
+    """Return the hash of a file, computed once for the time of its last change and its size in each process."""
+    stat = path.stat()
+    return _hashed(hash_file, path.resolve(), stat.st_mtime_ns, stat.st_size)
+
+
+@cache
+def _hashed(hash_file: Callable[[Path], str], path: Path, _changed: int, _size: int) -> str:
+    return hash_file(path)
 
 
 def sha256_json(value: Any) -> str:

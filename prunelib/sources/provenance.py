@@ -6,7 +6,6 @@ identity is asked for, these files are read once in each process and compared wi
 """
 
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -119,15 +118,8 @@ def _identity(folder: Path, kind: Kind) -> str:
 
 def _verify(path: Path, checksum: str) -> None:
     try:
-        stat = path.stat()
-        found = _checksum(path.resolve(), stat.st_mtime_ns, stat.st_size)
+        found = store.once_unchanged(store.checksum_file, path)
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror}); run the download stage again") from None
     if found != checksum:
         raise ArtifactError(f"{path}: not the file that {_FILE} names; remove its folder and run the download stage")
-
-
-@cache
-def _checksum(path: Path, _changed: int, _size: int) -> str:
-    """Return the checksum of a file, computed once for the time of its last change and its size."""
-    return store.checksum_file(path)
