@@ -73,7 +73,8 @@ class FinishedCell(Settings):
     @property
     def identity(self) -> str | None:
         """That of its settings as this version reads them, :meth:`CellSettings.identity`."""
-        return self.known.identity() if self.known else None
+        known = self.known
+        return known.identity() if known else None
 
     @property
     def report(self) -> CellReport:
@@ -130,7 +131,8 @@ class FinishedCells:
         there = self._found.get(self._path(cell))
         if there is None:
             return []
-        before, now = there.known.parts() if there.known else {}, settings.parts()
+        known, now = there.known, settings.parts()
+        before = known.parts() if known else {}
         return [name for name in now if now[name] != before.get(name)]
 
     def keep(self, found: Mapping[Cell, FinishedCell]) -> None:
