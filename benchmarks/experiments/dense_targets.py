@@ -18,7 +18,6 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,18 +76,19 @@ class Streams:
         readers = self.index.readers(self.dense.block)
         sums = {layer.name: torch.zeros(2, layer.inputs, layer.inputs) for layer in readers}
         for batch in range(len(self.dense.batches)):
-            streams = [dict(inputs) for inputs in (self._inputs(self.dense, batch), self._inputs(self.read, batch))]
+            of_dense = self._inputs(self.dense, batch)
+            of_read = of_dense if shared else self._inputs(self.read, batch)
             for name, total in sums.items():
-                x_d, x_s = (streams[number][name].flatten(0, -2) for number in (0, 0 if shared else 1))
+                x_d, x_s = (inputs[name].flatten(0, -2) for inputs in (of_dense, of_read))
                 total[0].addmm_(x_s.T, x_s)
                 total[1].addmm_((x_d - x_s).T, x_s)
         return {name: (total[0], total[1]) for name, total in sums.items()}
 
-    def _inputs(self, stream: BlockwiseForward, batch: int) -> Iterator[tuple[str, torch.Tensor]]:
-        found: list[tuple[str, torch.Tensor]] = []
-        with watch_inputs(self.model, self.index.readers(stream.block), lambda *each: found.append(each)):
+    def _inputs(self, stream: BlockwiseForward, batch: int) -> dict[str, torch.Tensor]:
+        found: dict[str, torch.Tensor] = {}
+        with watch_inputs(self.model, self.index.readers(stream.block), found.__setitem__):
             stream.run(batch)
-        return iter(found)
+        return found
 
     def advance(self, weights: dict[str, torch.Tensor]) -> None:
         """Run the dense stream through the dense block, and the other through the pruned one, which stays so."""
@@ -102,7 +102,9 @@ class Streams:
             stream.advance()
 
 
-def prune(model: torch.nn.Module, batches: list[torch.Tensor], pattern: Pattern, chain: Chain, alpha: float | None):
+def prune(
+    model: torch.nn.Module, batches: list[torch.Tensor], pattern: Pattern, chain: Chain, alpha: float | None
+) -> None:
     """Prune a model in place; ``alpha`` None: by dense inputs."""
     index = locate_layers(model)
     streams = Streams(model, index, batches)
@@ -128,8 +130,8 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=CHAINS, default=list(CHAINS))
     arguments = parser.parse_args()
     torch.set_num_threads(machine().threads)
-    params, folder, text = load_params(), model_folder(MODEL), load_params().calibration.text
-    tokenizer, settings = load_tokenizer(folder), params.calibration
+    params, folder = load_params(), model_folder(MODEL)
+    tokenizer, settings, text = load_tokenizer(folder), params.calibration, params.calibration.text
     tokens = tokenize([each.text for each in read_documents(text_folder(text), "calibration")], tokenizer)
     windows = draw_windows(tokens, settings.samples, settings.length, seed=0)
     batches, _ = in_batches((windows, windows[:0]), settings.batch)
