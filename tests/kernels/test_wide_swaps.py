@@ -1,5 +1,7 @@
 """Sweeps over wide rows, on small layers: against brute force, and alike however the work is cut."""
 
+from pathlib import Path
+
 import numpy as np
 import oracles
 import pytest
@@ -11,12 +13,14 @@ from swap_backends import all_or_none, cancelling, check_all_or_none, finished
 
 from prunelib import NOfM
 from prunelib.kernels import cpu_common as compiled
+from prunelib.kernels.interface import WIDE
 from prunelib.kernels.scaling import equilibrate
 from prunelib.kernels.swaps import cpu, cpu_wide, reference
 from prunelib.kernels.swaps.cpu_terms import reach_of
 from prunelib.kernels.swaps.cpu_wide import Sizes
 
 ROW_PATTERNS = [pattern for pattern in PATTERNS if not isinstance(pattern, NOfM)] + PER_LAYER
+PAGE = Path(__file__).parents[2] / "docs" / "pages" / "methods" / "sparseswaps.md"
 SMALL = Sizes(block=4, segment=3, strip=2, failures=2)
 SIZES = [Sizes(), SMALL, Sizes(block=1, segment=1, strip=1, failures=1), Sizes(block=7, segment=8, strip=3, failures=5)]
 
@@ -143,3 +147,9 @@ def test_reach_is_the_largest_share_of_a_segment(inputs, segment):
             js = [j for j in range(s * segment, min((s + 1) * segment, inputs)) if j != u and norm[j] > 0]
             expected = max((abs(G[u, j]) / norm[j] for j in js), default=0)
             assert found[u, s].item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_documentation_has_the_width_and_the_block():
+    page = PAGE.read_text(encoding="utf-8")
+    assert f"{WIDE:,} inputs" in page
+    assert f"{Sizes().block} columns" in page

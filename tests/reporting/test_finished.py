@@ -1,6 +1,7 @@
 """The files of finished cells: found by their settings, refused when damaged, reported with their code."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from prunelib.cell import Cell
 from prunelib.cell_settings import settings_of
 from prunelib.errors import ArtifactError
 from prunelib.params import Params, load_params
-from prunelib.records import BlockResult, Timing, write_cell, write_layers, write_timing
+from prunelib.records import BlockResult, StepResult, Timing, write_cell, write_layers, write_timing
 from prunelib.reporting.collect import collect_compared, compared_settings
 from prunelib.reporting.finished import FinishedCells, finished_in
 from prunelib.reporting.notes import notes
@@ -43,7 +44,7 @@ def wanted(params):
     return {cell: settings for cell, (_, settings) in compared_settings(params, "one").items()}
 
 
-def make(params, cell, code=CODE):
+def make(params, cell, code=CODE, records=None):
     """Write the records of a cell as the stages do, and take them from there."""
     (grid,) = params.compared("one")
     origin = {"model": "m", "tokens": "t", "kernels": "cpu"} if cell.pattern else {"model": "m"}
@@ -51,7 +52,7 @@ def make(params, cell, code=CODE):
     evaluated = {**made_from, **workflow.evaluation_of(grid, cell.model)}
     write_cell(workflow.result_file(cell), result(cell, {"wikipedia": 21.5, "sotu": 1 / 3}), evaluated)
     if cell.pattern:
-        write_layers(workflow.layers_file(cell), layers(3, 0.5), made_from, BLOCKS)
+        write_layers(workflow.layers_file(cell), records or layers(3, 0.5), made_from, BLOCKS)
         sha256 = sha256_file(workflow.layers_file(cell))
         write_timing(
             workflow.timing_file(cell), Timing(layers_sha256=sha256, step_seconds=(1.5,), peak_bytes=7, machine="one")
@@ -198,3 +199,25 @@ def test_different_code_is_noted_in_the_report(params, finished):
 def test_the_grid_has_no_note_on_code():
     known = CASES["grid"]
     assert notes(known) == notes(replace(known, code={"a": {"refine": "x"}, "b": {"refine": "x"}}))
+
+
+def test_a_cell_of_210_matrices_has_the_size_that_the_documentation_states(params):
+    methods = ("sparseswaps", "refit_swaps")
+    records = [
+        layer.model_copy(
+            update={
+                "name": f"model.layers.{number}.self_attn.{layer.kind}",
+                "energy": 4e7 / number,
+                "steps": tuple(StepResult(method=method, loss_after=1e6 / number) for method in methods),
+            }
+        )
+        for number in range(7, 42)
+        for layer in layers(12345, 1 / 3, start=1e5 / number, sweeps=1234)
+    ]
+    assert len(records) == 210
+    _, cell = wanted(params)
+    FinishedCells(CELLS).add(make(params, cell, records=records))
+    page = (ROOT / "docs" / "pages" / "how-to" / "grid.md").read_text(encoding="utf-8")
+    stated = int(re.search(r"some (\d+) KB for 210 matrices", page)[1])
+    (file,) = CELLS.glob("*.json")
+    assert file.stat().st_size / 1000 == pytest.approx(stated, rel=0.3)
