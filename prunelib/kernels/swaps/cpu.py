@@ -1,15 +1,16 @@
-"""Swaps within whole rows on the CPU, compiled by numba.
+"""Swaps on the CPU, compiled by numba: here sweeps within whole rows that are not wide.
 
-Those within groups are in :mod:`.cpu_groups`, sweeps over wide rows in :mod:`.cpu_wide`.
+Best swaps within whole rows are in :mod:`.cpu_best`, those within groups in :mod:`.cpu_groups`, sweeps over wide rows
+in :mod:`.cpu_wide`.
 
 Scans run in float32 with SIMD, decisions in float64 (:mod:`prunelib.kernels.swaps`). The correlation c = G p is in
-float64 throughout. Sweeps scan only the u that a bound does not exclude, best swaps every kept u.
+float64 throughout. Only the u that a bound does not exclude are scanned.
 
 Rows are scanned in chunks, tile by tile of G: a tile that fits the core's cache is read by all rows of a chunk. A row's
 result depends neither on its chunk nor on the number of threads.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -28,8 +29,8 @@ from prunelib.kernels.cpu_common import (
     tile_rows,
 )
 from prunelib.kernels.interface import LOSS_TOLERANCE, MAX_SWEEPS, ROUNDING, WIDE, RowResults
+from prunelib.kernels.swaps import cpu_best, cpu_wide
 from prunelib.kernels.swaps import cpu_groups as group_swaps
-from prunelib.kernels.swaps import cpu_wide
 from prunelib.kernels.swaps.cpu_terms import (
     candidates,
     least_restore,
@@ -47,7 +48,7 @@ def swap_best(
     """Make the best swap of each row, at most ``max_swaps`` times; see :mod:`prunelib.kernels.swaps`."""
     if group < len(gram):
         return group_swaps.swap_best(weight, gram, mask, group, max_swaps, threads)
-    return _refine(_swap_best, weight, gram, np.empty(0, np.float32), mask, max_swaps, threads)
+    return cpu_best.swap_best(weight, gram, mask, max_swaps, threads)
 
 
 def swap_to_optimum(
@@ -58,16 +59,15 @@ def swap_to_optimum(
         return group_swaps.swap_best(weight, gram, mask, group, MAX_SWEEPS, threads)
     if len(gram) >= WIDE:
         return cpu_wide.swap_to_optimum(weight, gram, mask, threads)
-    reach = reach_of(gram, len(gram))[:, 0].contiguous().numpy()
-    return _refine(_sweep, weight, gram, reach, mask, MAX_SWEEPS, threads)
+    return _sweep_chunks(weight, gram, mask, threads)
 
 
 class _Rows(NamedTuple):
     """A chunk of rows and their state.
 
-    weight (rows, inputs), gram (inputs, inputs) and its diag, norm = sqrt(diag) and, for sweeps, reach (inputs,) are
-    float32; mask (rows, inputs) is bool. corr is c = G p (rows, inputs) in float64, restore is b_j of the pruned j,
-    BLOCKED where kept, (rows, inputs) in float32. least, largest and heaviest (rows,) are the least b_j, the largest
+    weight (rows, inputs), gram (inputs, inputs) and its diag, norm = sqrt(diag) and reach (inputs,) are float32; mask
+    (rows, inputs) is bool. corr is c = G p (rows, inputs) in float64, restore is b_j of the pruned j, BLOCKED where
+    kept, (rows, inputs) in float32. least, largest and heaviest (rows,) are the least b_j, the largest
     |b_j| and the largest |w_j| norm_j of the pruned j. promising[r, u] says whether pruning u could improve the row,
     gain[r, u] is the least change from pruning u as a float32 scan found it, and margin[r, u] bounds the rounding error
     of gain: (rows, inputs) each. scratch (inputs,) is float64.
@@ -90,16 +90,11 @@ class _Rows(NamedTuple):
     scratch: np.ndarray
 
 
-def _refine(
-    kernel: Callable[..., None],
-    weight: torch.Tensor,
-    gram: torch.Tensor,
-    reach: np.ndarray,
-    mask: torch.Tensor,
-    limit: int,
-    threads: int,
+def _sweep_chunks(
+    weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, threads: int
 ) -> Iterator[tuple[slice, RowResults]]:
     weights, grams, diag = weight.contiguous().numpy(), gram.contiguous().numpy(), gram.diagonal().numpy().copy()
+    reach = reach_of(gram, len(gram))[:, 0].contiguous().numpy()
 
     def work(rows: slice) -> tuple[slice, RowResults]:
         results = RowResults.untouched(mask[rows])
@@ -122,28 +117,10 @@ def _refine(
             margin=np.zeros(shape, np.float32),
             scratch=np.empty(inputs),
         )
-        kernel(chunk, figures, limit, tile_rows(grams))
+        _sweep(chunk, figures, MAX_SWEEPS, tile_rows(grams))
         return rows, results
 
     return in_chunks(work, len(mask), threads)
-
-
-@compiled
-def _swap_best(rows, figures, max_swaps, tile):
-    """Scan all rows of a chunk, make the best swap of each, and again until all are done."""
-    swaps, sweeps, optimal, losses = figures.swaps, figures.sweeps, figures.optimal, figures.loss_after
-    active = _begin(rows, figures)
-    while active.any():
-        _scan(rows, rows.mask, active, tile)
-        for r in np.flatnonzero(active):
-            sweeps[r] += 1
-            u, j = _best_pair(rows, r, losses[r])
-            optimal[r] = u < 0
-            active[r] = u >= 0 and swaps[r] < max_swaps
-            if active[r]:
-                _swap(rows, r, u, j)
-                swaps[r] += 1
-                losses[r] = loss(rows.weight[r], rows.mask[r], rows.corr[r])
 
 
 @compiled
@@ -153,7 +130,7 @@ def _sweep(rows, figures, max_sweeps, tile):
     active = _begin(rows, figures)
     while active.any():
         _set_promising(rows, active)
-        _scan(rows, rows.promising, active, tile)
+        _scan(rows, active, tile)
         for r in np.flatnonzero(active):
             sweeps[r] += 1
             made = _visit(rows, r, losses[r])
@@ -215,19 +192,20 @@ def _set_promising(rows, active):
 
 
 @compiled
-def _scan(rows, wanted, active, tile):
-    """Set gain[r, u] = a_u + min_j (b_j - 2 w_u w_j G_uj) in float32, and its margin, for wanted u of active rows."""
+def _scan(rows, active, tile):
+    """Set gain[r, u] = a_u + min_j (b_j - 2 w_u w_j G_uj) in float32, and its margin, for promising u."""
     inputs = rows.diag.size
     chosen = np.empty(min(tile, inputs), np.int64)
     for start in range(0, inputs, tile):
         # All active rows read this tile of G while it is in the core's cache.
         for r in np.flatnonzero(active):
-            w, corr, wants, gain, margin = rows.weight[r], rows.corr[r], wanted[r], rows.gain[r], rows.margin[r]
+            w, corr, gain, margin = rows.weight[r], rows.corr[r], rows.gain[r], rows.margin[r]
+            promising = rows.promising[r]
             count = 0
             for u in range(start, min(start + tile, inputs)):
                 gain[u] = BLOCKED
-                chosen[count] = u  # overwritten by the next u unless u is wanted
-                count += wants[u]
+                chosen[count] = u  # overwritten by the next u unless u is promising
+                count += promising[u]
             least_restores(chosen[:count], w, rows.gram, rows.restore[r], gain)
             for u in chosen[:count]:
                 prune = prune_term(w[u], rows.diag[u], corr[u])
@@ -261,20 +239,6 @@ def _best_partner(rows, r, u):
     j = first_of(changes, least)
     rounding = ROUNDING * (abs(prune) + abs(rows.restore[r, j]) + abs(least))
     return prune + least, j, rounding
-
-
-@compiled
-def _best_pair(rows, r, current):
-    """Find the best swap (u, j) of a row in float64, the lowest u of equals; u = -1 where none improves."""
-    gain, margin = rows.gain[r], rows.margin[r]
-    # The best change is at most min(gain + margin), so that u with a larger gain - margin cannot have it.
-    reachable = min(np.float32(0.0), (gain + margin).min())
-    best, best_u, best_j = 0.0, -1, -1
-    for u in np.flatnonzero(gain - margin <= reachable):
-        change, j, rounding = _best_partner(rows, r, u)
-        if change < best and change < -(LOSS_TOLERANCE * current + rounding):
-            best, best_u, best_j = change, u, j
-    return best_u, best_j
 
 
 @compiled

@@ -1,0 +1,244 @@
+"""The state of rows with bounds over segments of columns, which sweeps over wide rows and best swaps share, in numba.
+
+For the pruned j of a segment s of columns
+
+    dL(u, j) >= a_u + min_(j in s) b_j - 2 |w_u| reach_us max_(j in s) |w_j| sqrt(G_jj)
+    reach_us = max_(j in s) |G_uj| / sqrt(G_jj) over all j but u
+
+so that a scan that looks for swaps below a limit reads the segments whose bound is below it, and no others. As most
+|G_uj| are far below the largest of their row, and most b_j far above the least, these are few.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from prunelib.kernels.cpu_common import (
+    BLOCKED,
+    Figures,
+    compiled,
+    correlate_rows,
+    first_of,
+    in_chunks,
+    inlined,
+    lesser,
+    loss,
+    tile_rows,
+)
+from prunelib.kernels.interface import ROUNDING, RowResults
+from prunelib.kernels.swaps.cpu_terms import move, prune_term, reach_of
+
+
+class SegmentedRows(NamedTuple):
+    """A chunk of rows and their state.
+
+    weight (rows, inputs), gram (inputs, inputs), its diag and norm = sqrt(diag) (inputs,), reach (inputs, segments) and
+    its largest value over the segments, farthest (inputs,), are float32; mask (rows, inputs) is bool. corr is c = G p
+    (rows, inputs) in float64, restore is b_j of the pruned j, BLOCKED where kept, (rows, inputs) in float32. least and
+    heavy (rows, segments) are the least b_j and the largest |w_j| norm_j of the pruned j of a segment; lowest and
+    heaviest (rows,) are those of a row, largest (rows,) is its largest |b_j|. gain[r, u] is the least change from
+    pruning u as a float32 scan found it, BLOCKED where it looked for none, and margin[r, u] bounds its rounding error:
+    (rows, inputs) each. starts (segments,) are the first columns of the segments to read for one u, scratch (inputs,)
+    is float64. A segment has ``segment`` columns, the last may have fewer; the bounds of ``strip`` segments are
+    compared at once, by SIMD.
+    """
+
+    weight: np.ndarray
+    gram: np.ndarray
+    diag: np.ndarray
+    norm: np.ndarray
+    reach: np.ndarray
+    farthest: np.ndarray
+    mask: np.ndarray
+    corr: np.ndarray
+    restore: np.ndarray
+    least: np.ndarray
+    heavy: np.ndarray
+    lowest: np.ndarray
+    largest: np.ndarray
+    heaviest: np.ndarray
+    gain: np.ndarray
+    margin: np.ndarray
+    starts: np.ndarray
+    scratch: np.ndarray
+    segment: int
+    strip: int
+
+
+def in_segments(
+    kernel: Callable[[SegmentedRows, Figures, int], None],
+    weight: torch.Tensor,
+    gram: torch.Tensor,
+    mask: torch.Tensor,
+    threads: int,
+    segment: int,
+    strip: int,
+) -> Iterator[tuple[slice, RowResults]]:
+    """Call a compiled kernel on chunks of rows; its last argument is how many rows of G fit the core's cache."""
+    weights, grams, diag = weight.contiguous().numpy(), gram.contiguous().numpy(), gram.diagonal().numpy().copy()
+    reach = reach_of(gram, segment).numpy()
+
+    def work(rows: slice) -> tuple[slice, RowResults]:
+        results = RowResults.untouched(mask[rows])
+        figures = Figures.of(results)
+        inputs, segments = reach.shape
+        count, shape = len(figures.mask), figures.mask.shape
+        chunk = SegmentedRows(
+            weight=weights[rows],
+            gram=grams,
+            diag=diag,
+            norm=np.sqrt(diag),
+            reach=reach,
+            farthest=reach.max(axis=1),
+            mask=figures.mask,
+            corr=np.empty(shape),
+            restore=np.empty(shape, np.float32),
+            least=np.empty((count, segments), np.float32),
+            heavy=np.empty((count, segments), np.float32),
+            lowest=np.empty(count, np.float32),
+            largest=np.empty(count, np.float32),
+            heaviest=np.empty(count, np.float32),
+            gain=np.empty(shape, np.float32),
+            margin=np.zeros(shape, np.float32),
+            starts=np.empty(segments, np.int64),
+            scratch=np.empty(inputs),
+            segment=segment,
+            strip=strip,
+        )
+        kernel(chunk, figures, tile_rows(grams))
+        return rows, results
+
+    return in_chunks(work, len(mask), threads)
+
+
+@compiled
+def begin(rows, figures):
+    """Set c = G p, b and the loss of every row; return which rows are active: all."""
+    pruned = np.where(rows.mask, np.float32(0.0), rows.weight)
+    correlate_rows(pruned, np.arange(len(pruned)), rows.gram, rows.corr)
+    for r in range(len(pruned)):
+        for start in range(0, rows.diag.size, rows.segment):
+            _set_heavy(rows, r, start)
+        _move(rows, r, 0, 0.0, 0, 0.0)  # adds nothing to c, and sets b from it
+        figures.loss_before[r] = figures.loss_after[r] = loss(rows.weight[r], rows.mask[r], rows.corr[r])
+    return np.ones(len(pruned), np.bool_)
+
+
+@inlined
+def swap(rows, r, u, j):
+    """Prune u and restore j: p gains w_u at u and loses w_j at j."""
+    rows.mask[r, u], rows.mask[r, j] = False, True
+    _set_heavy(rows, r, u)
+    _set_heavy(rows, r, j)
+    _move(rows, r, u, np.float64(rows.weight[r, u]), j, -np.float64(rows.weight[r, j]))
+
+
+@inlined
+def _set_heavy(rows, r, column):
+    """Set the largest |w_j| norm_j of the pruned j of the segment that a column is in."""
+    s = column // rows.segment
+    part = slice(s * rows.segment, (s + 1) * rows.segment)
+    w, m, norm = rows.weight[r, part], rows.mask[r, part], rows.norm[part]
+    heavy = np.float32(0.0)
+    for j in range(w.size):
+        heavy = lesser(np.float32(0.0) if m[j] else -abs(w[j]) * norm[j], heavy)
+    rows.heavy[r, s] = -heavy
+
+
+@inlined
+def _move(rows, r, u, pu, j, pj):
+    """Add p_u G[:, u] + p_j G[:, j] to c; set b_j of the pruned j and their bounds."""
+    w, m, corr, restore, gram = rows.weight[r], rows.mask[r], rows.corr[r], rows.restore[r], rows.gram
+    move(w, m, rows.diag, corr, restore, gram[u], pu, gram[j], pj)
+    largest, heaviest, lowest = np.float32(0.0), np.float32(0.0), np.float32(BLOCKED)
+    least, heavy, segment = rows.least[r], rows.heavy[r], rows.segment
+    # Maxima are minima of negated values: ``lesser`` is the form that becomes a SIMD reduction.
+    for i in range(w.size):
+        largest = lesser(np.float32(0.0) if m[i] else -abs(restore[i]), largest)
+    for s in range(heavy.size):
+        heaviest = lesser(-heavy[s], heaviest)
+        low = np.float32(BLOCKED)
+        start = np.uint64(s) * np.uint64(segment)
+        for i in range(_length(start, segment, w.size)):
+            low = lesser(restore[start + i], low)
+        least[s] = low
+        lowest = lesser(low, lowest)
+    rows.lowest[r], rows.largest[r], rows.heaviest[r] = lowest, -largest, -heaviest
+
+
+# Indices are unsigned here, since numba checks signed ones for wraparound, which keeps a loop that begins at a computed
+# index from SIMD. Lengths are arguments, since a loop of a constant length is unrolled before it becomes SIMD.
+@inlined
+def _length(start, width, total):
+    """Return the columns or segments of the part at ``start``, the last of which may be shorter, unsigned."""
+    return min(np.uint64(width), np.uint64(total) - start)
+
+
+@inlined
+def threshold(change, prune, margin):
+    """Return the b_j - 2 w_u w_j G_uj below which a swap may change the loss by less than ``change``.
+
+    One margin is for the rounding of a scan, two for that of the bound.
+    """
+    return change + np.float32(3.0) * margin - np.float32(prune)
+
+
+# These two take arrays, not rows and r: to slice an array of rows for every u would take longer than what they do.
+@inlined
+def find_segments(u, wu, below, least, heavy, reach, starts, segment, strip):
+    """Set ``starts`` to the segments in which b_j - 2 w_u w_j G_uj may be below a threshold; return their number."""
+    twice, count = np.float32(2.0) * abs(wu), 0
+    for first in range(0, least.size, strip):
+        start = np.uint64(first)
+        length = _length(start, strip, least.size)
+        low = np.float32(BLOCKED)
+        for k in range(length):
+            s = start + k
+            low = lesser(least[s] - twice * reach[u, s] * heavy[s], low)
+        if low < below:
+            for k in range(length):
+                s = start + k
+                starts[count] = s * np.uint64(segment)
+                count += least[s] - twice * reach[u, s] * heavy[s] < below
+    return count
+
+
+@inlined
+def least_restore_in(u, w, gram, restore, starts, count, segment):
+    """Compute min_j (b_j - 2 w_u w_j G_uj) in float32 over the first ``count`` segments of ``starts``."""
+    least, wu = np.float32(BLOCKED), w[u]
+    for k in range(count):
+        start = np.uint64(starts[k])
+        for i in range(_length(start, segment, w.size)):
+            j = start + i
+            least = lesser(restore[j] + np.float32(-2.0) * w[j] * (wu * gram[u, j]), least)
+    return least
+
+
+@inlined
+def best_partner(rows, r, u, below):
+    """Find in float64 the least change from pruning u, over segments with a b_j - 2 w_u w_j G_uj below a threshold.
+
+    Return it, its j (the lowest of equals), and the rounding-error bound.
+    """
+    w, m, diag, corr, gram, changes = rows.weight[r], rows.mask[r], rows.diag, rows.corr[r], rows.gram, rows.scratch
+    starts, segment = rows.starts, rows.segment
+    count = find_segments(u, w[u], below, rows.least[r], rows.heavy[r], rows.reach, starts, segment, rows.strip)
+    wu = np.float64(w[u])
+    prune = prune_term(wu, diag[u], corr[u])
+    least, best = BLOCKED, 0
+    for k in range(count):
+        start = np.uint64(starts[k])
+        length = _length(start, segment, w.size)
+        low = BLOCKED
+        for i in range(length):
+            j = start + i
+            wj = np.float64(w[j])
+            changes[i] = BLOCKED if m[j] else wj * (wj * diag[j] - 2.0 * (corr[j] + wu * gram[u, j]))
+            low = lesser(changes[i], low)
+        if low < least:
+            least, best = low, np.int64(start) + first_of(changes[:length], low)
+    rounding = ROUNDING * (abs(prune) + abs(rows.restore[r, best]) + abs(least))
+    return prune + least, best, rounding
