@@ -12,8 +12,8 @@ and writes nothing.
 ``x plain`` compares with the plain backend, timed on a few rows and multiplied by the rows and scans that the papers'
 algorithm needs; ``x cpu`` with the processor's backend on all cores, timed on a few rows and multiplied by the rows.
 ``of limit`` is the share of the rate of fused multiply-adds, measured here, that three operations for every u x j pair
-of the counted scans make. ``from memory`` is a block with all that a stage does from Gram matrices in the processor's
-memory to masks there.
+of the counted scans would make: for best swaps over whole rows it may exceed 1, as most pairs are left out there.
+``from memory`` is a block with all that a stage does from Gram matrices in the processor's memory to masks there.
 """
 
 import argparse

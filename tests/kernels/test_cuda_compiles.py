@@ -21,6 +21,7 @@ from prunelib.kernels.frank_wolfe import cuda_kernels as frank_wolfe_kernels
 from prunelib.kernels.partial_refit_swaps import cuda as partial_refit_swaps, cuda_kernels as refit_kernels
 from prunelib.kernels.relaxed_swaps import cuda as relaxed_swaps, cuda_kernels as relaxed_swap_kernels
 from prunelib.kernels.swaps import cuda as swaps, cuda_kernels as swap_kernels, cuda_scan as scan_kernels
+from prunelib.kernels.swaps.cuda_best import best_swaps
 from prunelib.kernels.cuda_chunks import row_block, whole_row
 
 TYPES = dict(rows="*i64", active="*i1", weight="*fp32", gram="*fp32", diagonal="*fp32", corr="*fp64", restore="*fp32",
@@ -29,7 +30,7 @@ TYPES = dict(rows="*i64", active="*i1", weight="*fp32", gram="*fp32", diagonal="
     count="i32", first="i32", x="*fp64", inverse="*fp64", scale="*fp32", closed="*fp32", target="*fp32", steps="*fp64",
     linear="*fp32", residual="*fp32", mass="*fp32", fixed="*i1", toward="*fp32", pruned="*fp32", slope="*fp64",
     keep="i32", change="*fp32", found="*fp64", shifts="*fp64", gradient="*fp32", stages="i32", price="fp32",
-    tolerance="fp32", rounds="i32")
+    tolerance="fp32", rounds="i32", reach="*fp32", farthest="*fp32")
 
 
 def compiled(kernel, **settings):
@@ -42,10 +43,10 @@ def compiled(kernel, **settings):
 
 inputs = int(sys.argv[1])
 groups = (inputs, 4)
-for group in groups:
-    row = {"inputs": inputs, "group": group, **whole_row(inputs)}
-    compiled(swap_kernels.make_best_swap, **row)
-    compiled(swap_kernels.visit, **row)
+row = {"inputs": inputs, **whole_row(inputs)}
+compiled(best_swaps, SEGMENT=swaps.SEGMENT, **row)
+compiled(swap_kernels.make_best_swap, group=4, **row)
+compiled(swap_kernels.visit, group=inputs, **row)
 compiled(swap_kernels.begin, inputs=inputs, **swaps._BEGIN_TILE)
 compiled(scan_kernels.scan_rows, inputs=inputs, **swaps.TILE)
 compiled(scan_kernels.scan_groups, inputs=inputs, group=4, **swaps._GROUPS_TILE)

@@ -14,6 +14,7 @@ from prunelib.kernels.block_moves import cuda_kernels as block_move_kernels
 from prunelib.kernels.swaps import cuda as swaps
 from prunelib.kernels.swaps import cuda_kernels as swap_kernels
 from prunelib.kernels.swaps import cuda_scan as scan_kernels
+from prunelib.kernels.swaps import reach
 
 pytestmark = pytest.mark.triton
 
@@ -38,12 +39,13 @@ class Kernel:
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
     """Chunks and strips as much smaller as the layer is, and no kernels."""
-    for module, name in ((chunks, "CHUNK_ROWS"), (chunks, "STRIP_ROWS"), (scaling, "_STRIP")):
+    for module, name in ((chunks, "CHUNK_ROWS"), (chunks, "STRIP_ROWS"), (scaling, "_STRIP"), (reach, "_STRIP")):
         monkeypatch.setattr(module, name, getattr(module, name) * INPUTS // MATRIX)
     for module, name in ((swap_kernels, "begin"), (scan_kernels, "scan_rows"), (scan_kernels, "scan_groups")):
         monkeypatch.setattr(module, name, Kernel())
     for name in ("visit", "make_best_swap"):
         monkeypatch.setattr(swap_kernels, name, Kernel("active", ended=False))
+    monkeypatch.setattr(swaps, "best_swaps", Kernel())
     monkeypatch.setattr(block_move_kernels, "settle", Kernel("optimal"))
 
 

@@ -31,6 +31,7 @@ def _small_tiles():
     """Blocks that the small problems here do not fill, and more than one of them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cuda, "TILE", {"ROWS": 4, "KEPT": 8, "PRUNED": 8, "num_warps": 1})
+        patch.setattr(cuda, "SEGMENT", 4)
         yield
 
 
@@ -150,6 +151,7 @@ def test_how_the_work_is_cut_changes_nothing(monkeypatch, pattern):
     p = problem(4, pattern, rows=5, inputs=24, tokens=60)
     whole = optimum(p), best(p, 4)
     monkeypatch.setattr(cuda, "TILE", {"ROWS": 1, "KEPT": 32, "PRUNED": 2, "num_warps": 2})
+    monkeypatch.setattr(cuda, "SEGMENT", 16)
     monkeypatch.setattr(cuda, "_GROUPS_TILE", {"KEPT": 8, "num_warps": 1})
     monkeypatch.setattr(cuda, "_BEGIN_TILE", {"TILE": 8, "num_warps": 1})
     monkeypatch.setattr(chunks, "_TILE_COLUMNS_PER_WARP", 8)

@@ -12,7 +12,7 @@ from prunelib import NOfM
 from prunelib.kernels import cpu_common as compiled
 from prunelib.kernels.scaling import equilibrate
 from prunelib.kernels.swaps import cpu, reference
-from prunelib.kernels.swaps.cpu_terms import reach_of
+from prunelib.kernels.swaps.reach import reach_of
 
 BACKENDS = [cpu, reference]
 

@@ -16,8 +16,8 @@ from prunelib.kernels import cpu_common as compiled
 from prunelib.kernels.interface import WIDE
 from prunelib.kernels.scaling import equilibrate
 from prunelib.kernels.swaps import cpu, cpu_wide, reference
-from prunelib.kernels.swaps.cpu_terms import reach_of
 from prunelib.kernels.swaps.cpu_wide import Sizes
+from prunelib.kernels.swaps.reach import reach_of
 
 ROW_PATTERNS = [pattern for pattern in PATTERNS if not isinstance(pattern, NOfM)] + PER_LAYER
 PAGE = Path(__file__).parents[2] / "docs" / "pages" / "methods" / "sparseswaps.md"

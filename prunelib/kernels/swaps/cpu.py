@@ -37,9 +37,9 @@ from prunelib.kernels.swaps.cpu_terms import (
     least_restores,
     move,
     prune_term,
-    reach_of,
     rounding_of,
 )
+from prunelib.kernels.swaps.reach import reach_of
 
 
 def swap_best(

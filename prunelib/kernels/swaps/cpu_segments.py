@@ -28,7 +28,8 @@ from prunelib.kernels.cpu_common import (
     tile_rows,
 )
 from prunelib.kernels.interface import ROUNDING, RowResults
-from prunelib.kernels.swaps.cpu_terms import move, prune_term, reach_of
+from prunelib.kernels.swaps.cpu_terms import move, prune_term
+from prunelib.kernels.swaps.reach import reach_of
 
 
 class SegmentedRows(NamedTuple):

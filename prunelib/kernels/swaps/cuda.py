@@ -1,5 +1,7 @@
 """Swaps on a GPU: kernels of :mod:`.cuda_scan` scan all pairs, those of :mod:`.cuda_kernels` decide row by row.
 
+Best swaps within whole rows are made by one kernel, :mod:`.cuda_best`.
+
 Device memory in addition to the weight and the Gram matrix: 16 bytes for each weight of a chunk (at most a quarter of
 the rows), and a strip of the Gram matrix in float64.
 """
@@ -14,12 +16,18 @@ from prunelib.kernels.cuda_chunks import correlate, in_chunks, whole_row
 from prunelib.kernels.interface import MAX_SWEEPS, RowResults
 from prunelib.kernels.swaps import cuda_kernels as swap_kernels
 from prunelib.kernels.swaps import cuda_scan as scan_kernels
+from prunelib.kernels.swaps.cuda_best import best_swaps
+from prunelib.kernels.swaps.reach import reach_of
 
 TILE = {"ROWS": 16, "KEPT": 128, "PRUNED": 4, "num_warps": 2}
 """What one program scans: each thread has 32 (row, kept column) pairs in registers."""
 
 _BEGIN_TILE = {"TILE": 1024, "num_warps": 8}
 _GROUPS_TILE = {"KEPT": 256, "num_warps": 2}
+SEGMENT = 64
+"""Columns j with one bound in scans for best swaps within whole rows."""
+
+_OF_BEST_SWAPS = ("weight", "gram", "diagonal", "corr", "restore", "loss", "swaps", "sweeps", "optimal")
 # To ask which rows are active waits for the GPU, so several best swaps are launched before it.
 _SWAPS_BETWEEN_LOOKS = 4
 
@@ -29,7 +37,9 @@ def swap_best(
 ) -> Iterator[tuple[slice, RowResults]]:
     """Make the best swap of each row, at most ``max_swaps`` times; see :mod:`prunelib.kernels.swaps`."""
     del threads  # of the CPU
-    return _refine(swap_kernels.make_best_swap, weight, gram, mask, group, max_swaps, _SWAPS_BETWEEN_LOOKS)
+    if group < len(gram):
+        return _refine(swap_kernels.make_best_swap, weight, gram, mask, group, max_swaps, _SWAPS_BETWEEN_LOOKS)
+    return _swap_best(weight, gram, mask, max_swaps)
 
 
 def swap_to_optimum(
@@ -59,6 +69,32 @@ class Rows(NamedTuple):
     swaps: torch.Tensor
     sweeps: torch.Tensor
     optimal: torch.Tensor
+
+
+def _swap_best(
+    weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, max_swaps: int
+) -> Iterator[tuple[slice, RowResults]]:
+    gram, diagonal = gram.contiguous(), gram.diagonal().contiguous()
+    segment = min(SEGMENT, triton.next_power_of_2(len(gram)))
+    reach = reach_of(gram, segment)
+    farthest = reach.amax(dim=1)
+
+    def work(part: slice) -> tuple[slice, RowResults]:
+        rows = begin(weight[part].contiguous(), gram, diagonal, mask[part])
+        loss_before = rows.loss.clone()
+        operands = {name: getattr(rows, name) for name in _OF_BEST_SWAPS}
+        best_swaps[(len(rows.loss),)](
+            **operands,
+            reach=reach,
+            farthest=farthest,
+            inputs=len(gram),
+            SEGMENT=segment,
+            limit=max_swaps,
+            **whole_row(len(gram)),
+        )
+        return part, _results(rows, loss_before)
+
+    return in_chunks(work, weight)
 
 
 def _refine(
@@ -123,6 +159,10 @@ def _finish(state: Rows, decide: triton.JITFunction, group: int, limit: int, ste
                 rows=rows, **state._asdict(), inputs=inputs, group=group, limit=limit, **whole_row(inputs)
             )
         rows = rows[state.active[rows]]
+    return _results(state, loss_before)
+
+
+def _results(state: Rows, loss_before: torch.Tensor) -> RowResults:
     return RowResults(
         mask=state.restore == torch.inf,
         swaps=state.swaps,

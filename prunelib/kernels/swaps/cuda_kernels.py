@@ -53,20 +53,13 @@ def make_best_swap(
     # The best change is at most min(gain + margin), so that u with a larger gain - margin cannot have it.
     reachable = tl.minimum(tl.min(gain + margin, 0), 0.0)
     candidate = (gain - margin < 0.0) & (gain - margin <= reachable)
-    best, best_u, best_j = before * -_TOLERANCE, -1, -1
-    u = tl.min(tl.where(candidate, columns, BLOCK), 0)
-    while u < BLOCK:
-        change, j, rounding = _best_partner(u, weight, gram, diagonal, corr, restore, inputs, group, TILE)
-        better = (change < best) & (change < -(before * _TOLERANCE + rounding))
-        best = tl.where(better, change, best)
-        best_u, best_j = tl.where(better, u, best_u), tl.where(better, j, best_j)
-        u = tl.min(tl.where(candidate & (columns > u), columns, BLOCK), 0)
+    best_u, best_j = best_pair(candidate, before, weight, gram, diagonal, corr, restore, inputs, group, TILE)
     goes_on = (best_u >= 0) & (made < limit)
     tl.store(sweeps + r, tl.load(sweeps + r) + 1)
     tl.store(optimal + r, best_u < 0)
     tl.store(active + r, goes_on)
     if goes_on:
-        tl.store(loss + r, _swap(best_u, best_j, weight, gram, diagonal, corr, restore, inputs, TILE))
+        tl.store(loss + r, swap(best_u, best_j, weight, gram, diagonal, corr, restore, inputs, TILE))
         tl.store(swaps + r, made + 1)
 
 
@@ -103,10 +96,10 @@ def visit(
         value = tl.min(tl.where(near, b - 2.0 * wu * (w * g), INFINITY), 0)
         prune = prune_term(wu.to(tl.float64), du.to(tl.float64), tl.load(corr + u)).to(tl.float32)
         patience -= 1
-        if prune + value < _margin(prune, tl.abs(wu) * tl.sqrt(du), largest_restore, largest_size):
+        if prune + value < rounding_margin(prune, tl.abs(wu) * tl.sqrt(du), largest_restore, largest_size):
             change, j, rounding = _best_partner(u, weight, gram, diagonal, corr, restore, inputs, group, TILE)
             if change < -(current * _TOLERANCE + rounding):
-                current = _swap(u, j, weight, gram, diagonal, corr, restore, inputs, TILE)
+                current = swap(u, j, weight, gram, diagonal, corr, restore, inputs, TILE)
                 b = tl.load(restore + columns, mask=inside, other=INFINITY)
                 made += 1
                 patience = _PATIENCE
@@ -123,7 +116,7 @@ def visit(
 def _gains(weight, diagonal, corr, least, b, columns, inputs: tl.constexpr):
     """Compute the least change from pruning each u, infinite where pruned, and the bound of its rounding error.
 
-    Also returned for :func:`_margin`: the largest |b_j| and |w_j| sqrt(G_jj) of the pruned j.
+    Also returned for :func:`rounding_margin`: the largest |b_j| and |w_j| sqrt(G_jj) of the pruned j.
     """
     inside = columns < inputs
     w = tl.load(weight + columns, mask=inside, other=0.0)
@@ -136,12 +129,32 @@ def _gains(weight, diagonal, corr, least, b, columns, inputs: tl.constexpr):
     largest_size = tl.max(tl.where(pruned, size, 0.0), 0)
     gain = prune + tl.load(least + columns, mask=inside, other=INFINITY)
     gain = tl.where(inside & (b == INFINITY), gain, INFINITY)
-    return gain, _margin(prune, size, largest_restore, largest_size), largest_restore, largest_size
+    return gain, rounding_margin(prune, size, largest_restore, largest_size), largest_restore, largest_size
 
 
 @triton.jit
-def _margin(prune, size, largest_restore, largest_size):
+def rounding_margin(prune, size, largest_restore, largest_size):
+    """Bound the rounding error of a change computed in float32, by the magnitudes of its terms."""
     return (tl.abs(prune) + largest_restore + 2.0 * size * largest_size) * FLOAT32_ROUNDING
+
+
+@triton.jit
+def best_pair(
+    candidate, current, weight, gram, diagonal, corr, restore, inputs: tl.constexpr, group: tl.constexpr,
+    TILE: tl.constexpr,
+):  # fmt: skip
+    """Find in float64 the best swap of the candidate u (BLOCK,), the lowest u and j of equals; -1 if none improves."""
+    BLOCK: tl.constexpr = candidate.shape[0]
+    columns = tl.arange(0, BLOCK)
+    best, best_u, best_j = current * -_TOLERANCE, -1, -1
+    u = tl.min(tl.where(candidate, columns, BLOCK), 0)
+    while u < BLOCK:
+        change, j, rounding = _best_partner(u, weight, gram, diagonal, corr, restore, inputs, group, TILE)
+        better = (change < best) & (change < -(current * _TOLERANCE + rounding))
+        best = tl.where(better, change, best)
+        best_u, best_j = tl.where(better, u, best_u), tl.where(better, j, best_j)
+        u = tl.min(tl.where(candidate & (columns > u), columns, BLOCK), 0)
+    return best_u, best_j
 
 
 @triton.jit
@@ -173,7 +186,7 @@ def _best_partner(
 
 
 @triton.jit
-def _swap(u, j, weight, gram, diagonal, corr, restore, inputs: tl.constexpr, TILE: tl.constexpr):
+def swap(u, j, weight, gram, diagonal, corr, restore, inputs: tl.constexpr, TILE: tl.constexpr):
     """Prune u, restore j: c += w_u G[:, u] - w_j G[:, j], and b with it; return the new loss."""
     wu, wj = tl.load(weight + u).to(tl.float64), tl.load(weight + j).to(tl.float64)
     losses = tl.zeros((TILE,), tl.float64)
