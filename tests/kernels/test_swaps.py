@@ -12,6 +12,7 @@ from prunelib import NOfM
 from prunelib.kernels import cpu_common as compiled
 from prunelib.kernels.scaling import equilibrate
 from prunelib.kernels.swaps import cpu, reference
+from prunelib.kernels.swaps.cpu_rows import bound_over_row
 from prunelib.kernels.swaps.reach import reach_of
 
 BACKENDS = [cpu, reference]
@@ -99,7 +100,8 @@ def test_no_swap_that_prunes_an_input_changes_the_loss_by_less_than_its_bound(p)
     prune, restore = w * (w * G.diagonal() + 2 * c), w * (w * G.diagonal() - 2 * c)
     heaviest = (w.abs() * norm).masked_fill(m, 0).amax(dim=1, keepdim=True)
     least = restore.masked_fill(m, torch.inf).amin(dim=1, keepdim=True)
-    bound = cpu._least_change.py_func(prune, w, reach_of(scaled.gram, len(scaled.gram))[:, 0].double(), least, heaviest)
+    farthest = reach_of(scaled.gram, len(scaled.gram))[:, 0].double()
+    bound = prune + bound_over_row.py_func(w, farthest, least, heaviest)
     terms = prune.abs() + restore.abs().amax(dim=1, keepdim=True) + w.abs() * norm * heaviest
     assert (changes.amin(dim=2) >= bound - 1e-6 * terms)[m].all()
 

@@ -2,7 +2,7 @@
 
 To find the best swap, a scan need not find the least change of every u. Once the change of a good swap is known, it
 leaves out what has a bound above it: first every u by the bound over its whole row, then, of the u that remain,
-segments of columns (:mod:`.cpu_segments`). It begins with the runner-up of the scan before, whose change a swap hardly
+segments of columns (:mod:`.cpu_rows`). It begins with the runner-up of the scan before, whose change a swap hardly
 alters. Float64 decides as after a scan of all pairs (:mod:`prunelib.kernels.swaps`): the swaps are the same, to the
 last.
 """
@@ -14,12 +14,14 @@ import torch
 
 from prunelib.kernels.cpu_common import BLOCKED, compiled, loss
 from prunelib.kernels.interface import LOSS_TOLERANCE, RowResults
-from prunelib.kernels.swaps.cpu_segments import (
+from prunelib.kernels.swaps.cpu_rows import (
     begin,
     best_partner,
     find_segments,
-    in_segments,
     least_restore_in,
+    mark_promising,
+    promising_of,
+    refine_rows,
     swap,
     threshold,
 )
@@ -37,7 +39,7 @@ def swap_best(
 ) -> Iterator[tuple[slice, RowResults]]:
     """Make the best swap of each row, at most ``max_swaps`` times; see :mod:`prunelib.kernels.swaps`."""
     kernel = lambda rows, figures, _: _swap_best(rows, figures, max_swaps)  # noqa: E731
-    return in_segments(kernel, weight, gram, mask, threads, segment, strip)
+    return refine_rows(kernel, weight, gram, mask, threads, segment, strip)
 
 
 @compiled
@@ -50,8 +52,8 @@ def _swap_best(rows, figures, max_swaps):
         runner_up = 0
         while active[r]:
             sweeps[r] += 1
-            _scan(rows, r, runner_up, chosen)
-            u, j, runner_up = _best_pair(rows, r, losses[r])
+            reachable = _scan(rows, r, runner_up, chosen)
+            u, j, runner_up = _best_pair(rows, r, losses[r], reachable)
             optimal[r] = u < 0
             active[r] = u >= 0 and swaps[r] < max_swaps
             if active[r]:
@@ -64,44 +66,36 @@ def _swap_best(rows, figures, max_swaps):
 def _scan(rows, r, first, chosen):
     """Set gain[r, u] = a_u + min_j (b_j - 2 w_u w_j G_uj) in float32 of each u that may have the best swap.
 
-    ``first`` is a u to begin with, if it is kept; ``chosen`` (inputs,) is scratch.
+    ``first`` is a u to begin with, if it is kept; ``chosen`` (inputs,) is scratch. Return what the best change is at
+    most: u with a larger gain - margin cannot have it.
     """
     w, m, diag, norm, corr, restore = rows.weight[r], rows.mask[r], rows.diag, rows.norm, rows.corr[r], rows.restore[r]
     least, heavy, gain, margin = rows.least[r], rows.heavy[r], rows.gain[r], rows.margin[r]
-    lowest, largest, heaviest, farthest = rows.lowest[r], rows.largest[r], rows.heaviest[r], rows.farthest
     gram, reach, starts, segment, strip = rows.gram, rows.reach, rows.starts, rows.segment, rows.strip
-    reachable = np.float32(0.0)  # the best change is at most this
+    reachable = np.float32(0.0)
     if m[first]:
         prune = np.float32(prune_term(w[first], diag[first], corr[first]))
         change = prune + least_restore(w[first], w, gram[first], restore)
-        reachable = min(reachable, change + rounding_of(prune, w[first], norm[first], largest, heaviest))
-    for u in range(w.size):
-        prune = np.float32(prune_term(w[u], diag[u], corr[u]))
-        margin[u] = rounding_of(prune, w[u], norm[u], largest, heaviest)
-        below = threshold(reachable, prune, margin[u])
-        bound = lowest - np.float32(2.0) * abs(w[u]) * farthest[u] * heaviest
-        gain[u] = -BLOCKED if m[u] and bound < below else BLOCKED
-    count = 0
-    for u in range(w.size):
-        chosen[count] = u  # overwritten by the next u unless u is promising
-        count += gain[u] < 0
+        margin_of_first = rounding_of(prune, w[first], norm[first], rows.largest[r], rows.heaviest[r])
+        reachable = min(reachable, change + margin_of_first)
+    mark_promising(rows, r, reachable)
+    count = promising_of(gain, (0, w.size), chosen)
     for u in chosen[:count]:
         prune = prune_term(w[u], diag[u], corr[u])
         below = threshold(reachable, prune, margin[u])
         found = find_segments(u, w[u], below, least, heavy, reach, starts, segment, strip)
         gain[u] = prune + least_restore_in(u, w, gram, restore, starts, found, segment)
         reachable = min(reachable, gain[u] + margin[u])
+    return reachable
 
 
 @compiled
-def _best_pair(rows, r, current):
+def _best_pair(rows, r, current, reachable):
     """Find the best swap (u, j) of a row in float64, the lowest u of equals; u = -1 where none improves.
 
     Return it, and the runner-up: of the other u that were scanned the one with the least gain.
     """
     gain, margin = rows.gain[r], rows.margin[r]
-    # The best change is at most min(gain + margin), so that u with a larger gain - margin cannot have it.
-    reachable = min(np.float32(0.0), (gain + margin).min())
     best, best_u, best_j = 0.0, -1, -1
     for u in np.flatnonzero(gain - margin <= reachable):
         # In float64 the best j is among those within two margins of the least, and a third for the bound.

@@ -6,7 +6,7 @@ blocks of consecutive columns: it scans a block under the current c, visits the 
 of gain, and goes on to the next block. So swaps of large gains are made first, and no scan becomes old. A sweep without
 a swap has scanned all blocks under one c: it verifies the optimum.
 
-Scans read the segments that may have a swap that improves (:mod:`.cpu_segments`), few in late sweeps.
+Scans read the segments that may have a swap that improves (:mod:`.cpu_rows`), few in late sweeps.
 On narrow rows the sweeps of :mod:`.cpu` are faster: there bounds cost about as much as the pairs that they exclude.
 """
 
@@ -18,12 +18,12 @@ import torch
 
 from prunelib.kernels.cpu_common import BLOCKED, compiled, inlined, loss
 from prunelib.kernels.interface import LOSS_TOLERANCE, MAX_SWEEPS, RowResults
-from prunelib.kernels.swaps.cpu_segments import (
+from prunelib.kernels.swaps.cpu_rows import (
     begin,
     best_partner,
     find_segments,
-    in_segments,
     least_restore_in,
+    refine_rows,
     swap,
     threshold,
 )
@@ -52,7 +52,7 @@ def swap_to_optimum(
     """Swap within whole rows until no swap improves; see :mod:`prunelib.kernels.swaps`."""
     limit = MAX_SWEEPS
     sweep = lambda rows, figures, tile: _sweep(rows, figures, limit, tile, sizes.block, sizes.failures)  # noqa: E731
-    return in_segments(sweep, weight, gram, mask, threads, sizes.segment, sizes.strip)
+    return refine_rows(sweep, weight, gram, mask, threads, sizes.segment, sizes.strip)
 
 
 @compiled

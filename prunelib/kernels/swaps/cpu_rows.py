@@ -1,12 +1,13 @@
-"""The state of rows with bounds over segments of columns, which sweeps over wide rows and best swaps share, in numba.
+"""The state of whole rows on the CPU and the bounds of their swaps, shared by all kernels over whole rows, in numba.
 
-For the pruned j of a segment s of columns
+Over all pruned j of a row, and over those of a segment s of columns,
 
     dL(u, j) >= a_u + min_(j in s) b_j - 2 |w_u| reach_us max_(j in s) |w_j| sqrt(G_jj)
     reach_us = max_(j in s) |G_uj| / sqrt(G_jj) over all j but u
 
-so that a scan that looks for swaps below a limit reads the segments whose bound is below it, and no others. As most
-|G_uj| are far below the largest of their row, and most b_j far above the least, these are few.
+so that a scan that looks for swaps below a limit leaves out the u whose bound over the row is not below it, and reads
+of the others the segments whose bound is. As most |G_uj| are far below the largest of their row, and most b_j far above
+the least, these are few.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,11 +29,11 @@ from prunelib.kernels.cpu_common import (
     tile_rows,
 )
 from prunelib.kernels.interface import ROUNDING, RowResults
-from prunelib.kernels.swaps.cpu_terms import move, prune_term
+from prunelib.kernels.swaps.cpu_terms import move, prune_term, rounding_of
 from prunelib.kernels.swaps.reach import reach_of
 
 
-class SegmentedRows(NamedTuple):
+class Rows(NamedTuple):
     """A chunk of rows and their state.
 
     weight (rows, inputs), gram (inputs, inputs), its diag and norm = sqrt(diag) (inputs,), reach (inputs, segments) and
@@ -68,8 +69,8 @@ class SegmentedRows(NamedTuple):
     strip: int
 
 
-def in_segments(
-    kernel: Callable[[SegmentedRows, Figures, int], None],
+def refine_rows(
+    kernel: Callable[[Rows, Figures, int], None],
     weight: torch.Tensor,
     gram: torch.Tensor,
     mask: torch.Tensor,
@@ -77,22 +78,26 @@ def in_segments(
     segment: int,
     strip: int,
 ) -> Iterator[tuple[slice, RowResults]]:
-    """Call a compiled kernel on chunks of rows; its last argument is how many rows of G fit the core's cache."""
+    """Call a compiled kernel on chunks of rows; its last argument is how many rows of G fit the core's cache.
+
+    ``segment`` and ``strip`` are those of :class:`Rows`.
+    """
     weights, grams, diag = weight.contiguous().numpy(), gram.contiguous().numpy(), gram.diagonal().numpy().copy()
-    reach = reach_of(gram, segment).numpy()
+    norm, reach = np.sqrt(diag), reach_of(gram, segment).numpy()
+    farthest = reach.max(axis=1)
 
     def work(rows: slice) -> tuple[slice, RowResults]:
         results = RowResults.untouched(mask[rows])
         figures = Figures.of(results)
         inputs, segments = reach.shape
         count, shape = len(figures.mask), figures.mask.shape
-        chunk = SegmentedRows(
+        chunk = Rows(
             weight=weights[rows],
             gram=grams,
             diag=diag,
-            norm=np.sqrt(diag),
+            norm=norm,
             reach=reach,
-            farthest=reach.max(axis=1),
+            farthest=farthest,
             mask=figures.mask,
             corr=np.empty(shape),
             restore=np.empty(shape, np.float32),
@@ -184,6 +189,44 @@ def threshold(change, prune, margin):
     One margin is for the rounding of a scan, two for that of the bound.
     """
     return change + np.float32(3.0) * margin - np.float32(prune)
+
+
+@inlined
+def bound_over_row(wu, farthest, lowest, heaviest):
+    """Bound b_j - 2 w_u w_j G_uj from below over all pruned j of a row."""
+    return lowest - np.float32(2.0) * abs(wu) * farthest * heaviest
+
+
+@inlined
+def mark_promising(rows, r, change):
+    """Set gain[r, u] to -BLOCKED where pruning u may change the loss by less than ``change``, else to BLOCKED.
+
+    Sets the margin of every u, too.
+    """
+    w, m, diag, norm, corr, farthest = rows.weight[r], rows.mask[r], rows.diag, rows.norm, rows.corr[r], rows.farthest
+    lowest, largest, heaviest, gain, margin = (
+        rows.lowest[r],
+        rows.largest[r],
+        rows.heaviest[r],
+        rows.gain[r],
+        rows.margin[r],
+    )
+    for u in range(w.size):
+        prune = np.float32(prune_term(w[u], diag[u], corr[u]))
+        margin[u] = rounding_of(prune, w[u], norm[u], largest, heaviest)
+        below = threshold(change, prune, margin[u])
+        promising = m[u] & (bound_over_row(w[u], farthest[u], lowest, heaviest) < below)
+        gain[u] = -BLOCKED if promising else BLOCKED
+
+
+@inlined
+def promising_of(gain, columns, chosen):
+    """Set ``chosen`` to the u of a range of columns that are marked; return their number."""
+    count = 0
+    for u in range(columns[0], columns[1]):
+        chosen[count] = u  # overwritten by the next u unless u is marked
+        count += gain[u] < 0
+    return count
 
 
 # These two take arrays, not rows and r: to slice an array of rows for every u would take longer than what they do.
