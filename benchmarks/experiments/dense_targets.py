@@ -9,9 +9,9 @@ ones. Before a matrix W is pruned by what its inputs X_s are, it is moved toward
 
     W + alpha W (X_d - X_s) X_s^T (X_s X_s^T + damping)^-1
 
-Methods: swaps, swaps then refit swaps, ALPS. Dense inputs are the baseline. Perplexity is measured on the held-out part
-of every text. About 5 minutes a row on two cores. Prints a table, and writes benchmarks/results/dense_targets.json
-after every row; those that it has are not measured again.
+Refiners: swaps, swaps then refit swaps, ALPS. Dense inputs are the baseline. Perplexity is measured on the held-out
+part of every text. About 5 minutes a row on two cores. Prints a table, and writes
+benchmarks/results/dense_targets.json after every row; those that it has are not measured again.
 """
 
 import argparse
@@ -30,12 +30,12 @@ from prunelib.calibration.windows import draw_windows, in_batches, tokenize
 from prunelib.evaluation.held_out import held_out_texts, held_out_windows
 from prunelib.evaluation.perplexity import perplexity
 from prunelib.masks.patterns import Pattern
-from prunelib.methods.contract import NOTHING_ELSE, silent
+from prunelib.methods.contract import NOTHING_ELSE, MethodSettings, silent
 from prunelib.model.blockwise import BlockwiseForward
 from prunelib.model.layers import LayerIndex, watch_inputs
 from prunelib.model.structure import load_model, load_tokenizer, locate_layers
 from prunelib.params import load_params
-from prunelib.pruning.chains import Chain, run_chain
+from prunelib.pruning.chains import run_chain
 from prunelib.runtime.machine import STATE_BYTES, machine
 from prunelib.sources.documents import read_documents
 from prunelib.workflow import model_folder, text_folder
@@ -44,11 +44,7 @@ sys.path.append(str(Path(__file__).parents[1] / "support"))
 from record import RESULTS, write_results
 
 NAME, MODEL = "dense_targets", "smollm2_135m"
-CHAINS = {
-    "swaps": ["sparseswaps"],
-    "swaps, refit swaps": ["sparseswaps", "refit_swaps"],
-    "ALPS": ["alps"],
-}
+REFINERS = ["swaps", "swaps_refit", "alps"]  # of params.yaml
 DAMPING = 0.01  # of the mean of the diagonal, as GPTQ's
 DENSE = "dense"
 
@@ -103,7 +99,7 @@ class Streams:
 
 
 def prune(
-    model: torch.nn.Module, batches: list[torch.Tensor], pattern: Pattern, chain: Chain, alpha: float | None
+    model: torch.nn.Module, batches: list[torch.Tensor], pattern: Pattern, refiner: MethodSettings, alpha: float | None
 ) -> None:
     """Prune a model in place; ``alpha`` None: by dense inputs."""
     index = locate_layers(model)
@@ -116,7 +112,7 @@ def prune(
             weight = layer.weight(model).detach()
             start = moved(weight, difference, gram, alpha) if alpha else weight
             mask = select(wanda(start, gram), pattern)
-            end = run_chain(start, gram, mask, pattern, chain, silent, NOTHING_ELSE)[-1].refined
+            end = run_chain(start, gram, mask, pattern, refiner, silent, NOTHING_ELSE)[-1].refined
             kept = start if end.weight is None else end.weight
             weights[layer.name] = kept.where(end.mask, 0)
         streams.advance(weights)
@@ -127,7 +123,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pattern", default="row60", help="a name under patterns in params.yaml")
     parser.add_argument("--alphas", nargs="+", type=float, default=[0.0, 0.25, 0.5, 1.0])
-    parser.add_argument("--methods", nargs="+", choices=CHAINS, default=list(CHAINS))
+    parser.add_argument("--refiners", nargs="+", default=REFINERS, help="names under refiners in params.yaml")
     arguments = parser.parse_args()
     torch.set_num_threads(machine().threads)
     params, folder = load_params(), model_folder(MODEL)
@@ -139,22 +135,21 @@ def main() -> None:
     held_out = held_out_windows(texts, tokenizer, params.evaluation.perplexity)
     file = RESULTS / f"{NAME}.json"
     records: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))["records"] if file.exists() else []
-    for method in arguments.methods:
+    for refiner in arguments.refiners:
         for alpha in [None, *arguments.alphas]:
-            row = {"pattern": arguments.pattern, "method": method, "alpha": DENSE if alpha is None else alpha}
+            row = {"pattern": arguments.pattern, "refiner": refiner, "alpha": DENSE if alpha is None else alpha}
             if any(row.items() <= record.items() for record in records):
                 continue
             model, started = load_model(folder, "float32", "cpu"), time.perf_counter()
-            chain = Chain.model_validate({"chain": CHAINS[method]})
-            prune(model, batches, params.patterns[arguments.pattern], chain, alpha)
+            prune(model, batches, params.patterns[arguments.pattern], params.refiners[refiner], alpha)
             row["seconds"] = time.perf_counter() - started
             row["perplexity"] = {name: perplexity(model, each, 2).value for name, each in held_out.items()}
             records.append(row)
             write_results(NAME, {"damping": DAMPING, "records": records}, device="cpu")
-    table = Table("pattern", "method", "alpha", *(f"perplexity, {name}" for name in held_out), "s")
+    table = Table("pattern", "refiner", "alpha", *(f"perplexity, {name}" for name in held_out), "s")
     for record in records:
         values = (f"{value:.2f}" for value in record["perplexity"].values())
-        table.add_row(record["pattern"], record["method"], str(record["alpha"]), *values, f"{record['seconds']:.0f}")
+        table.add_row(record["pattern"], record["refiner"], str(record["alpha"]), *values, f"{record['seconds']:.0f}")
     Console(width=110).print(table)
 
 

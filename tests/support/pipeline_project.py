@@ -11,6 +11,7 @@ from families import WORDS, save, tiny_model
 from ruamel.yaml import YAML
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+from warm_commands import warm_commands
 
 ROOT = Path(__file__).parents[2]
 LETTERS = "abcdefghijklmnopqrstuvwxyz .,\n"
@@ -135,14 +136,16 @@ class Project:
             "PYTHONPATH": str(self.folder),
             "PRUNELIB_THREADS": str(self.threads),
             "DVC_NO_ANALYTICS": "1",
+            "PYTHONDONTWRITEBYTECODE": "",  # one compilation of the library for all stages
         }
 
     def command(self, *words: str, fails: bool = False) -> str:
-        """Run a command in the project; its output, both streams."""
+        """Run a command in the project, stages and DVC in forks of one process; its output, both streams."""
+        environment = self.environment
         result = subprocess.run(
             words,
             cwd=self.folder,
-            env=self.environment,
+            env=environment | {"PATH": f"{warm_commands()}{os.pathsep}{environment['PATH']}"},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

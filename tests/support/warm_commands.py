@@ -1,0 +1,110 @@
+"""Commands ``python`` and ``dvc`` that are forks of a process in which torch, transformers and DVC are imported.
+
+These imports are most of what a stage takes on a tiny model. What runs is the same: the script, in a process, a folder
+and an environment of its own, with the library that it finds there. Not for what is killed: a signal ends the caller
+alone. ``make e2e``, the tests of kills and of ``prunelib run`` start every command as a user does.
+"""
+
+import atexit
+import gc
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+
+CLIENT = """#!{python} -IS
+import json, os, socket, sys
+
+words = [{dvc!r}, *sys.argv[1:]] if sys.argv[0].endswith("/dvc") else sys.argv[1:]
+if not words or not words[0].startswith(("stages/", {dvc!r})):
+    os.execv({python!r}, [{python!r}, *words])
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect({address!r})
+    socket.send_fds(server, [b"!"], [0, 1, 2])
+    server.sendall(json.dumps([words, os.getcwd(), dict(os.environ)]).encode() + b"\\n")
+    status = int(server.makefile().read() or 1)
+sys.exit(status if status >= 0 else 128 - status)
+"""
+
+
+@cache
+def warm_commands() -> Path:
+    """Start the process that is forked, once for all tests of this one; the folder of the commands."""
+    folder = Path(tempfile.mkdtemp(prefix="warm"))
+    address = str(folder / "socket")
+    dvc = str(Path(sys.executable).parent / "dvc")
+    for name in ("python", "dvc"):
+        (folder / name).write_text(CLIENT.format(python=sys.executable, dvc=dvc, address=address))
+        (folder / name).chmod(0o700)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen()
+        server = subprocess.Popen(
+            [sys.executable, __file__, str(listener.fileno())],
+            stdin=subprocess.PIPE,  # its end is that of the tests
+            env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+            pass_fds=[listener.fileno()],
+        )
+    atexit.register(server.kill)
+    return folder
+
+
+def serve(listener: socket.socket) -> None:
+    """Fork for every caller; return in the process that is to be the command, with its words, folder and streams."""
+    import_what_commands_import()
+    gc.freeze()  # what is imported stays in pages that all share
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        if sys.stdin in select.select([listener, sys.stdin], [], [])[0]:
+            os._exit(0)
+        caller, _ = listener.accept()
+        if os.fork() == 0:
+            break
+        caller.close()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _, streams, *_ = socket.recv_fds(caller, 1, 3)
+    arguments, folder, environment = json.loads(caller.makefile().readline())
+    if command := os.fork():
+        _, status = os.waitpid(command, 0)
+        caller.sendall(str(os.waitstatus_to_exitcode(status)).encode())
+        os._exit(0)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    for opened in (caller, listener):
+        opened.close()
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.dont_write_bytecode = bool(environment.get("PYTHONDONTWRITEBYTECODE"))
+    sys.argv[:] = arguments
+    folders = environment.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[:1] = [str(Path(arguments[0]).parent.resolve()), *filter(None, folders)]
+
+
+def import_what_commands_import() -> None:
+    """Import what lies outside of this project, and starts no thread."""
+    import dvc.cli.parser
+    import dvc.repo.reproduce
+    import dvc_data.index
+    import dvc_task
+    import matplotlib.pyplot
+    import numba
+    import pydantic
+    import safetensors.torch
+    import torch
+    import transformers.generation
+    import transformers.models.auto.modeling_auto
+    import transformers.models.llama.modeling_llama  # noqa: F401 - for what is imported with it
+
+
+if __name__ == "__main__":
+    serve(socket.socket(fileno=int(sys.argv[1])))
+    runpy.run_path(sys.argv[0], run_name="__main__")
