@@ -17,8 +17,23 @@ import subprocess
 import sys
 import tempfile
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
+IMPORTED = (  # what lies outside of this project, and starts no thread
+    "dvc.cli.parser",
+    "dvc.repo.reproduce",
+    "dvc_data.index",
+    "dvc_task",
+    "matplotlib.pyplot",
+    "numba",
+    "pydantic",
+    "safetensors.torch",
+    "torch",
+    "transformers.generation",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.llama.modeling_llama",
+)
 CLIENT = """#!{python} -IS
 import json, os, socket, sys
 
@@ -58,7 +73,8 @@ def warm_commands() -> Path:
 
 def serve(listener: socket.socket) -> None:
     """Fork for every caller; return in the process that is to be the command, with its words, folder and streams."""
-    import_what_commands_import()
+    for module in IMPORTED:
+        import_module(module)
     gc.freeze()  # what is imported stays in pages that all share
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
@@ -87,22 +103,6 @@ def serve(listener: socket.socket) -> None:
     sys.argv[:] = arguments
     folders = environment.get("PYTHONPATH", "").split(os.pathsep)
     sys.path[:1] = [str(Path(arguments[0]).parent.resolve()), *filter(None, folders)]
-
-
-def import_what_commands_import() -> None:
-    """Import what lies outside of this project, and starts no thread."""
-    import dvc.cli.parser
-    import dvc.repo.reproduce
-    import dvc_data.index
-    import dvc_task
-    import matplotlib.pyplot
-    import numba
-    import pydantic
-    import safetensors.torch
-    import torch
-    import transformers.generation
-    import transformers.models.auto.modeling_auto
-    import transformers.models.llama.modeling_llama  # noqa: F401 - for what is imported with it
 
 
 if __name__ == "__main__":
