@@ -1,8 +1,8 @@
-"""Commands ``python`` and ``dvc`` that are forks of a process in which torch, transformers and DVC are imported.
+"""Commands ``python``, ``dvc`` and ``prunelib`` as forks of a process that has imported torch, transformers and DVC.
 
 These imports are most of what a stage takes on a tiny model. What runs is the same: the script, in a process, a folder
 and an environment of its own, with the library that it finds there. Not for what is killed: a signal ends the caller
-alone. ``make e2e``, the tests of kills and of ``prunelib run`` start every command as a user does.
+alone. ``make e2e`` and the tests of kills start every command as a user does.
 """
 
 import atexit
@@ -37,8 +37,9 @@ IMPORTED = (  # what lies outside of this project, and starts no thread
 CLIENT = """#!{python} -IS
 import json, os, socket, sys
 
-words = [{dvc!r}, *sys.argv[1:]] if sys.argv[0].endswith("/dvc") else sys.argv[1:]
-if not words or not words[0].startswith(("stages/", {dvc!r})):
+name = os.path.basename(sys.argv[0])
+words = sys.argv[1:] if name == "python" else [{folder!r} + name, *sys.argv[1:]]
+if not words or not words[0].startswith(("stages/", {folder!r})):
     os.execv({python!r}, [{python!r}, *words])
 with socket.socket(socket.AF_UNIX) as server:
     server.connect({address!r})
@@ -54,9 +55,9 @@ def warm_commands() -> Path:
     """Start the process that is forked, once for all tests of this one; the folder of the commands."""
     folder = Path(tempfile.mkdtemp(prefix="warm"))
     address = str(folder / "socket")
-    dvc = str(Path(sys.executable).parent / "dvc")
-    for name in ("python", "dvc"):
-        (folder / name).write_text(CLIENT.format(python=sys.executable, dvc=dvc, address=address))
+    scripts = f"{Path(sys.executable).parent}{os.sep}"
+    for name in ("python", "dvc", "prunelib"):
+        (folder / name).write_text(CLIENT.format(python=sys.executable, folder=scripts, address=address))
         (folder / name).chmod(0o700)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
@@ -101,6 +102,9 @@ def serve(listener: socket.socket) -> None:
     os.environ.update(environment)
     sys.dont_write_bytecode = bool(environment.get("PYTHONDONTWRITEBYTECODE"))
     sys.argv[:] = arguments
+    if Path(arguments[0]).name == "prunelib":
+        # Beside its Python it looks for the commands of its environment.
+        sys.executable = str(Path(environment["PATH"].partition(os.pathsep)[0]) / "python")
     folders = environment.get("PYTHONPATH", "").split(os.pathsep)
     sys.path[:1] = [str(Path(arguments[0]).parent.resolve()), *filter(None, folders)]
 
