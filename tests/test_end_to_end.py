@@ -24,7 +24,7 @@ pytestmark = pytest.mark.e2e
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    project = Project(tmp_path_factory.mktemp("real") / "project", threads=available_cores())
+    project = Project(tmp_path_factory.mktemp("real") / "project", threads=available_cores(), forks=False)
     project.folder.mkdir()
     for name in ("stages", "prunelib"):
         shutil.copytree(ROOT / name, project.folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -134,6 +134,6 @@ def test_the_report_holds_every_cell(finished):
 
 def test_the_committed_record_agrees_with_the_committed_settings():
     locked = YAML(typ="safe").load((ROOT / "dvc.lock").read_text())["stages"]
-    output = Project(ROOT).command("dvc", "repro", "--dry", "--allow-missing")
+    output = Project(ROOT, forks=False).command("dvc", "repro", "--dry", "--allow-missing")
     assert "report" in locked
     assert "Running stage" not in output

@@ -73,10 +73,13 @@ def character_tokenizer():
 
 
 class Project:
-    """A project folder, with git and DVC, whose commands use so many threads: others run beside them."""
+    """A project folder, with git and DVC, whose commands use so many threads: others run beside them.
 
-    def __init__(self, folder: Path, threads: int = 1) -> None:
-        self.folder, self.threads = folder, threads
+    With ``forks`` its commands are forks of one process; without, they start as a user's.
+    """
+
+    def __init__(self, folder: Path, threads: int = 1, *, forks: bool = True) -> None:
+        self.folder, self.threads, self.forks = folder, threads, forks
 
     @classmethod
     def create(cls, folder: Path) -> "Project":
@@ -140,12 +143,14 @@ class Project:
         }
 
     def command(self, *words: str, fails: bool = False) -> str:
-        """Run a command in the project, stages and DVC in forks of one process; its output, both streams."""
+        """Run a command in the project; its output, both streams."""
         environment = self.environment
+        if self.forks:
+            environment["PATH"] = f"{warm_commands()}{os.pathsep}{environment['PATH']}"
         result = subprocess.run(
             words,
             cwd=self.folder,
-            env=environment | {"PATH": f"{warm_commands()}{os.pathsep}{environment['PATH']}"},
+            env=environment,
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
