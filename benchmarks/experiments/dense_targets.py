@@ -120,13 +120,13 @@ def prune(
 
 def main() -> None:
     """Measure what has not been measured, print and write."""
+    params, folder = load_params(), model_folder(MODEL)
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pattern", default="row60", help="a name under patterns in params.yaml")
+    parser.add_argument("--pattern", choices=list(params.patterns), default="row60", metavar="NAME")
     parser.add_argument("--alphas", nargs="+", type=float, default=[0.0, 0.25, 0.5, 1.0])
-    parser.add_argument("--refiners", nargs="+", default=REFINERS, help="names under refiners in params.yaml")
+    parser.add_argument("--refiners", nargs="+", choices=list(params.refiners), default=REFINERS, metavar="NAME")
     arguments = parser.parse_args()
     torch.set_num_threads(machine().threads)
-    params, folder = load_params(), model_folder(MODEL)
     tokenizer, settings, text = load_tokenizer(folder), params.calibration, params.calibration.text
     tokens = tokenize([each.text for each in read_documents(text_folder(text), "calibration")], tokenizer)
     windows = draw_windows(tokens, settings.samples, settings.length, seed=0)

@@ -1,7 +1,4 @@
-"""Kernels are compiled before the work: nothing is compiled while layers are refined and timed.
-
-A kernel that was compiled once is read from the disk here; what counts is that no signature is new after the warm-up.
-"""
+"""Kernels are compiled before the work: nothing is compiled while layers are refined and timed."""
 
 import subprocess
 import sys
@@ -9,10 +6,7 @@ import sys
 import pytest
 
 PROGRAM = """
-import gc
-import torch
-from numba import njit
-from numba.core.dispatcher import Dispatcher
+import sys, torch
 from prunelib.kernels import on_compilation
 from prunelib.masks.patterns import NOfM, PerLayer, PerRow, select
 from prunelib.params import load_params
@@ -26,10 +20,6 @@ from prunelib.pruning.warm_up import warm_up
 cpu, told, late = torch.device("cpu"), [], []
 
 
-def signatures():
-    return sum(len(each.overloads) for each in gc.get_objects() if issubclass(type(each), Dispatcher))
-
-
 def refine(settings, pattern, rows, width):
     weight, inputs = torch.randn(rows, width), torch.randn(200, width)
     gram = inputs.T @ inputs
@@ -41,26 +31,22 @@ patterns = (PerRow(sparsity=0.6), NOfM(keep=2, group=4), PerLayer(sparsity=0.6))
 by_steps = {layer_steps(settings): (name, settings) for name, settings in load_params().refiners.items()}
 for name, settings in by_steps.values():
     if hasattr(settings, "iterations"):
-        settings = settings.model_copy(update={"iterations": 3})  # each of the papers' 2,000 takes as long
+        settings = settings.model_copy(update={"iterations": 3})  # the papers' 2,000 would compile nothing more
     for pattern in patterns:
         if all(registry.refiner(refiners, step).supports(pattern) for step in layer_steps(settings)):
-            warm_up(settings, pattern, cpu, [96])
-            before = signatures()
-            refine(settings, pattern, 40, 96)
-            late += [(name, pattern.kind)] if signatures() > before else []
+            warm_up(settings, pattern, cpu, [96], lambda: told.append(name))
+            with on_compilation(cpu, lambda: late.append((name, pattern.kind))):
+                refine(settings, pattern, 40, 96)
 swaps = load_params().refiners["swaps"]
 warm_up(swaps, patterns[0], cpu, [96, WIDE + 8])
-before = signatures()
-refine(swaps, patterns[0], 2, WIDE + 8)
-late += [WIDE] if signatures() > before else []
-with on_compilation(cpu, lambda: told.append("once")):
-    for new in (1, 1.0):
-        njit(lambda value: value + 1)(new)
-print(told, late, before > 10)
+with on_compilation(cpu, lambda: late.append(WIDE)):
+    refine(swaps, patterns[0], 2, WIDE + 8)
+print(len(told) > 3, late)
 """
 
 
 @pytest.mark.slow
-def test_no_refiner_of_params_yaml_compiles_anything_after_its_warm_up():
+def test_no_refiner_of_params_yaml_compiles_anything_after_its_warm_up(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     done = subprocess.run([sys.executable, "-c", PROGRAM], text=True, capture_output=True, check=False)
-    assert done.stdout == "['once'] [] True\n", done.stderr
+    assert done.stdout == "True []\n", done.stderr

@@ -139,7 +139,6 @@ class Project:
             "PYTHONPATH": str(self.folder),
             "PRUNELIB_THREADS": str(self.threads),
             "DVC_NO_ANALYTICS": "1",
-            "PYTHONDONTWRITEBYTECODE": "",  # one compilation of the library for all stages
         }
 
     def command(self, *words: str, fails: bool = False) -> str:

@@ -11,6 +11,7 @@ import json
 import os
 import runpy
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -68,12 +69,13 @@ def warm_commands() -> Path:
             env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
             pass_fds=[listener.fileno()],
         )
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     atexit.register(server.kill)
     return folder
 
 
 def serve(listener: socket.socket) -> None:
-    """Fork for every caller; return in the process that is to be the command, with its words, folder and streams."""
+    """Fork for every caller, until the tests end; return in the process that is to be a caller's command."""
     for module in IMPORTED:
         import_module(module)
     gc.freeze()  # what is imported stays in pages that all share
@@ -85,28 +87,32 @@ def serve(listener: socket.socket) -> None:
         if os.fork() == 0:
             break
         caller.close()
+    listener.close()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _, streams, *_ = socket.recv_fds(caller, 1, 3)
-    arguments, folder, environment = json.loads(caller.makefile().readline())
+    request = json.loads(caller.makefile().readline())
     if command := os.fork():
         _, status = os.waitpid(command, 0)
         caller.sendall(str(os.waitstatus_to_exitcode(status)).encode())
         os._exit(0)
+    caller.close()
+    become(streams, *request)
+
+
+def become(streams: list[int], words: list[str], folder: str, environment: dict[str, str]) -> None:
+    """Take over the three streams, the words, the folder and the environment of a command."""
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
-    for opened in (caller, listener):
-        opened.close()
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    sys.dont_write_bytecode = bool(environment.get("PYTHONDONTWRITEBYTECODE"))
-    sys.argv[:] = arguments
-    if Path(arguments[0]).name == "prunelib":
-        # Beside its Python it looks for the commands of its environment.
+    sys.argv[:] = words
+    if Path(words[0]).name == "prunelib":
+        # It looks for its environment's commands beside its Python.
         sys.executable = str(Path(environment["PATH"].partition(os.pathsep)[0]) / "python")
     folders = environment.get("PYTHONPATH", "").split(os.pathsep)
-    sys.path[:1] = [str(Path(arguments[0]).parent.resolve()), *filter(None, folders)]
+    sys.path[:1] = [str(Path(words[0]).parent.resolve()), *filter(None, folders)]
 
 
 if __name__ == "__main__":
