@@ -5,10 +5,7 @@ cpu         compiled by numba
 cuda        compiled by Triton
 """
 
-import atexit
 import importlib
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
@@ -36,30 +33,15 @@ def backend(device: torch.device, operation: str, compute: Compute) -> ModuleTyp
     compiler = _COMPILERS.get(device.type)
     if compiler is None or compute.reference:
         return importlib.import_module(f"prunelib.kernels.{operation}.reference")
-    name = f"prunelib.kernels.{operation}.{device.type}"
     try:
-        return _imported(name)
-    except (ImportError, RuntimeError) as error:
+        return importlib.import_module(f"prunelib.kernels.{operation}.{device.type}")
+    except ImportError as error:
         if (getattr(error, "name", None) or "").startswith("prunelib"):
             raise
         raise StageError(
             f"{compiler} cannot be used ({error}): install it, or choose plain torch, hundreds of times slower, with "
             f"PRUNELIB_BACKEND=reference"
         ) from None
-
-
-def _imported(name: str) -> ModuleType:
-    """Import a backend; numba compiles into a temporary folder if it finds no other that it may write to."""
-    try:
-        return importlib.import_module(name)
-    except RuntimeError as error:
-        if "cache" not in str(error):
-            raise
-    import numba  # noqa: PLC0415 - only backends need it
-
-    numba.config.CACHE_DIR = tempfile.mkdtemp(prefix="prunelib-compiled-")
-    atexit.register(shutil.rmtree, numba.config.CACHE_DIR, ignore_errors=True)
-    return importlib.import_module(name)
 
 
 @contextmanager

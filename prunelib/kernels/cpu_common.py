@@ -8,19 +8,25 @@ import numpy as np
 from numba import njit
 from numba.extending import intrinsic
 
+from prunelib.kernels.cpu_cache import kernels_kept
 from prunelib.kernels.interface import RowResults
 
 T = TypeVar("T")
 
 _NO_SPECIAL_VALUES = ("nnan", "ninf", "nsz")
 _SETTINGS = {"nogil": True, "error_model": "numpy", "fastmath": {*_NO_SPECIAL_VALUES, "contract", "reassoc"}}
-compiled = njit(**_SETTINGS, cache=True)
-"""Compile a function whose arithmetic has neither NaN nor infinity."""
 inlined = njit(**_SETTINGS, inline="always")
 """Compile a small function into its callers.
 
 A call counts references to every array of its arguments, a quarter of a microsecond for the state of a row.
 """
+
+
+def compiled(function):
+    """Compile a function whose arithmetic has neither NaN nor infinity, once for all processes."""
+    with kernels_kept():
+        return njit(**_SETTINGS, cache=True)(function)
+
 
 BLOCKED = 1e30
 """Used instead of infinity, which the compiler's fast-math settings (ninf) rule out."""
