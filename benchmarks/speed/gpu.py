@@ -177,7 +177,7 @@ def tiles() -> Iterator[dict]:
     rows = torch.arange(len(each.weight), device=DEVICE)
 
     def run() -> torch.Tensor:
-        cuda.scan(rows, state, each.group)
+        cuda.scan(rows, state)
         return state.least[:1].cpu()
 
     run()

@@ -22,7 +22,8 @@ from prunelib.kernels.partial_refit_swaps import cuda as partial_refit_swaps, cu
 from prunelib.kernels.relaxed_swaps import cuda as relaxed_swaps, cuda_kernels as relaxed_swap_kernels
 from prunelib.kernels.swaps import cuda as swaps, cuda_kernels as swap_kernels, cuda_scan as scan_kernels
 from prunelib.kernels.swaps.cuda_best import best_swaps
-from prunelib.kernels.cuda_chunks import row_block, whole_row
+from prunelib.kernels.swaps.cuda_groups import best_swaps_in_groups
+from prunelib.kernels.cuda_chunks import row_block, row_tiles, whole_row
 
 TYPES = dict(rows="*i64", active="*i1", weight="*fp32", gram="*fp32", diagonal="*fp32", corr="*fp64", restore="*fp32",
     least="*fp32", loss="*fp64", swaps="*i64", sweeps="*i64", optimal="*i1", mask="*i1", limit="i32",
@@ -30,7 +31,8 @@ TYPES = dict(rows="*i64", active="*i1", weight="*fp32", gram="*fp32", diagonal="
     count="i32", first="i32", x="*fp64", inverse="*fp64", scale="*fp32", closed="*fp32", target="*fp32", steps="*fp64",
     linear="*fp32", residual="*fp32", mass="*fp32", fixed="*i1", toward="*fp32", pruned="*fp32", slope="*fp64",
     keep="i32", change="*fp32", found="*fp64", shifts="*fp64", gradient="*fp32", stages="i32", price="fp32",
-    tolerance="fp32", rounds="i32", reach="*fp32", farthest="*fp32")
+    tolerance="fp32", rounds="i32", reach="*fp32", farthest="*fp32",
+    near="*fp32")
 
 
 def compiled(kernel, **settings):
@@ -45,11 +47,10 @@ inputs = int(sys.argv[1])
 groups = (inputs, 4)
 row = {"inputs": inputs, **whole_row(inputs)}
 compiled(best_swaps, SEGMENT=swaps.SEGMENT, **row)
-compiled(swap_kernels.make_best_swap, group=4, **row)
-compiled(swap_kernels.visit, group=inputs, **row)
+compiled(best_swaps_in_groups, group=4, inputs=inputs, **row_tiles(inputs))
+compiled(swap_kernels.visit, **row)
 compiled(swap_kernels.begin, inputs=inputs, **swaps._BEGIN_TILE)
 compiled(scan_kernels.scan_rows, inputs=inputs, **swaps.TILE)
-compiled(scan_kernels.scan_groups, inputs=inputs, group=4, **swaps._GROUPS_TILE)
 for size, keep, moves, most in ((4, 2, 5, 4), (16, 8, 12869, 16)):
     sizes = {"inputs": inputs, "size": size, "keep": keep, "moves": moves, "most": most}
     compiled(block_move_kernels.settle, **sizes, **block_moves._looks(moves), **block_moves._TILE)

@@ -41,11 +41,11 @@ def small(monkeypatch):
     """Chunks and strips as much smaller as the layer is, and no kernels."""
     for module, name in ((chunks, "CHUNK_ROWS"), (chunks, "STRIP_ROWS"), (scaling, "_STRIP"), (reach, "_STRIP")):
         monkeypatch.setattr(module, name, getattr(module, name) * INPUTS // MATRIX)
-    for module, name in ((swap_kernels, "begin"), (scan_kernels, "scan_rows"), (scan_kernels, "scan_groups")):
+    for module, name in ((swap_kernels, "begin"), (scan_kernels, "scan_rows")):
         monkeypatch.setattr(module, name, Kernel())
-    for name in ("visit", "make_best_swap"):
-        monkeypatch.setattr(swap_kernels, name, Kernel("active", ended=False))
-    monkeypatch.setattr(swaps, "best_swaps", Kernel())
+    monkeypatch.setattr(swap_kernels, "visit", Kernel("active", ended=False))
+    for name in ("best_swaps", "best_swaps_in_groups"):
+        monkeypatch.setattr(swaps, name, Kernel())
     monkeypatch.setattr(block_move_kernels, "settle", Kernel("optimal"))
 
 

@@ -152,7 +152,6 @@ def test_how_the_work_is_cut_changes_nothing(monkeypatch, pattern):
     whole = optimum(p), best(p, 4)
     monkeypatch.setattr(cuda, "TILE", {"ROWS": 1, "KEPT": 32, "PRUNED": 2, "num_warps": 2})
     monkeypatch.setattr(cuda, "SEGMENT", 16)
-    monkeypatch.setattr(cuda, "_GROUPS_TILE", {"KEPT": 8, "num_warps": 1})
     monkeypatch.setattr(cuda, "_BEGIN_TILE", {"TILE": 8, "num_warps": 1})
     monkeypatch.setattr(chunks, "_TILE_COLUMNS_PER_WARP", 8)
     monkeypatch.setattr(chunks, "CHUNK_ROWS", 2)

@@ -32,8 +32,7 @@ sweeps end at a higher loss there.
 
 Bounded scans
 -------------
-Over whole rows, and on a GPU within groups too, a scan runs in float32, where SIMD units and GPUs are fast. It finds
-for each kept u, over the pruned j of its group,
+Over whole rows a scan runs in float32, where SIMD units and GPUs are fast. It finds for each kept u, over the pruned j,
 
     gain_u = a_u + min_j (b_j - 2 w_u w_j G_uj)
 

@@ -1,35 +1,33 @@
-"""Swaps on a GPU: kernels of :mod:`.cuda_scan` scan all pairs, those of :mod:`.cuda_kernels` decide row by row.
+"""Swaps on a GPU: one kernel makes all best swaps of a row (:mod:`.cuda_best`, within groups :mod:`.cuda_groups`).
 
-Best swaps within whole rows are made by one kernel, :mod:`.cuda_best`.
+In sweeps to the optimum, kernels of :mod:`.cuda_scan` scan all pairs, and those of :mod:`.cuda_kernels` decide.
 
 Device memory in addition to the weight and the Gram matrix: 16 bytes for each weight of a chunk (at most a quarter of
 the rows), and a strip of the Gram matrix in float64.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 import triton
 
-from prunelib.kernels.cuda_chunks import correlate, in_chunks, whole_row
+from prunelib.kernels.cuda_chunks import correlate, in_chunks, row_tiles, whole_row
 from prunelib.kernels.interface import MAX_SWEEPS, RowResults
 from prunelib.kernels.swaps import cuda_kernels as swap_kernels
 from prunelib.kernels.swaps import cuda_scan as scan_kernels
 from prunelib.kernels.swaps.cuda_best import best_swaps
+from prunelib.kernels.swaps.cuda_groups import best_swaps_in_groups
 from prunelib.kernels.swaps.reach import reach_of
 
 TILE = {"ROWS": 16, "KEPT": 128, "PRUNED": 4, "num_warps": 2}
 """What one program scans: each thread has 32 (row, kept column) pairs in registers."""
 
 _BEGIN_TILE = {"TILE": 1024, "num_warps": 8}
-_GROUPS_TILE = {"KEPT": 256, "num_warps": 2}
 SEGMENT = 64
 """Columns j with one bound in scans for best swaps within whole rows."""
 
 _OF_BEST_SWAPS = ("weight", "gram", "diagonal", "corr", "restore", "loss", "swaps", "sweeps", "optimal")
-# To ask which rows are active waits for the GPU, so several best swaps are launched before it.
-_SWAPS_BETWEEN_LOOKS = 4
 
 
 def swap_best(
@@ -37,9 +35,20 @@ def swap_best(
 ) -> Iterator[tuple[slice, RowResults]]:
     """Make the best swap of each row, at most ``max_swaps`` times; see :mod:`prunelib.kernels.swaps`."""
     del threads  # of the CPU
-    if group < len(gram):
-        return _refine(swap_kernels.make_best_swap, weight, gram, mask, group, max_swaps, _SWAPS_BETWEEN_LOOKS)
-    return _swap_best(weight, gram, mask, max_swaps)
+    inputs, gram = len(gram), gram.contiguous()
+    if group < inputs:
+        kernel, settings = best_swaps_in_groups, {"near": _near(gram, group), "group": group, **row_tiles(inputs)}
+    else:
+        segment = min(SEGMENT, triton.next_power_of_2(inputs))
+        reach = reach_of(gram, segment)
+        settings = {"reach": reach, "farthest": reach.amax(dim=1), "SEGMENT": segment, **whole_row(inputs)}
+        kernel = best_swaps
+
+    def swap(rows: Rows) -> None:
+        operands = {name: getattr(rows, name) for name in _OF_BEST_SWAPS}
+        kernel[(len(rows.loss),)](**operands, inputs=inputs, limit=max_swaps, **settings)
+
+    return _refine(swap, weight, gram, mask)
 
 
 def swap_to_optimum(
@@ -48,7 +57,7 @@ def swap_to_optimum(
     """Swap until no swap improves a row; see :mod:`prunelib.kernels.swaps`."""
     if group < len(gram):
         return swap_best(weight, gram, mask, group, MAX_SWEEPS, threads)
-    return _refine(swap_kernels.visit, weight, gram, mask, group, MAX_SWEEPS, 1)
+    return _refine(_sweep, weight, gram.contiguous(), mask)
 
 
 class Rows(NamedTuple):
@@ -71,46 +80,31 @@ class Rows(NamedTuple):
     optimal: torch.Tensor
 
 
-def _swap_best(
-    weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, max_swaps: int
+def _near(gram: torch.Tensor, group: int) -> torch.Tensor:
+    """Return G[u, j] for the k-th column j of u's group at [k, u], (group, inputs)."""
+    columns = torch.arange(len(gram), device=gram.device)
+    return gram[columns, columns - columns % group + torch.arange(group, device=gram.device)[:, None]]
+
+
+def _refine(
+    swap: Callable[[Rows], None], weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor
 ) -> Iterator[tuple[slice, RowResults]]:
-    gram, diagonal = gram.contiguous(), gram.diagonal().contiguous()
-    segment = min(SEGMENT, triton.next_power_of_2(len(gram)))
-    reach = reach_of(gram, segment)
-    farthest = reach.amax(dim=1)
+    """Refine chunks of rows by a function that makes all swaps of one."""
+    diagonal = gram.diagonal().contiguous()
 
     def work(part: slice) -> tuple[slice, RowResults]:
         rows = begin(weight[part].contiguous(), gram, diagonal, mask[part])
         loss_before = rows.loss.clone()
-        operands = {name: getattr(rows, name) for name in _OF_BEST_SWAPS}
-        best_swaps[(len(rows.loss),)](
-            **operands,
-            reach=reach,
-            farthest=farthest,
-            inputs=len(gram),
-            SEGMENT=segment,
-            limit=max_swaps,
-            **whole_row(len(gram)),
+        swap(rows)
+        results = RowResults(
+            mask=rows.restore == torch.inf,
+            swaps=rows.swaps,
+            sweeps=rows.sweeps,
+            loss_before=loss_before,
+            loss_after=rows.loss,
+            optimal=rows.optimal,
         )
-        return part, _results(rows, loss_before)
-
-    return in_chunks(work, weight)
-
-
-def _refine(
-    decide: triton.JITFunction,
-    weight: torch.Tensor,
-    gram: torch.Tensor,
-    mask: torch.Tensor,
-    group: int,
-    limit: int,
-    steps: int,
-) -> Iterator[tuple[slice, RowResults]]:
-    gram, diagonal = gram.contiguous(), gram.diagonal().contiguous()
-
-    def work(part: slice) -> tuple[slice, RowResults]:
-        rows = begin(weight[part].contiguous(), gram, diagonal, mask[part])
-        return part, _finish(rows, decide, group, limit, steps)
+        return part, results.cpu()
 
     return in_chunks(work, weight)
 
@@ -147,42 +141,24 @@ def begin(weight: torch.Tensor, gram: torch.Tensor, diagonal: torch.Tensor, mask
     )
 
 
-def _finish(state: Rows, decide: triton.JITFunction, group: int, limit: int, steps: int) -> RowResults:
-    """Scan and decide until no row is active; after every ``steps`` launches rows that are done are dropped."""
+def _sweep(state: Rows) -> None:
+    """Scan all pairs and visit what the scan leaves until no row is active; rows that are done are dropped."""
     inputs = len(state.gram)
-    loss_before = state.loss.clone()
     rows = torch.arange(len(state.loss), device=state.loss.device)
     while len(rows):
-        for _ in range(steps):
-            scan(rows, state, group)
-            decide[(len(rows),)](
-                rows=rows, **state._asdict(), inputs=inputs, group=group, limit=limit, **whole_row(inputs)
-            )
+        scan(rows, state)
+        swap_kernels.visit[(len(rows),)](
+            rows=rows, **state._asdict(), inputs=inputs, limit=MAX_SWEEPS, **whole_row(inputs)
+        )
         rows = rows[state.active[rows]]
-    return _results(state, loss_before)
 
 
-def _results(state: Rows, loss_before: torch.Tensor) -> RowResults:
-    return RowResults(
-        mask=state.restore == torch.inf,
-        swaps=state.swaps,
-        sweeps=state.sweeps,
-        loss_before=loss_before,
-        loss_after=state.loss,
-        optimal=state.optimal,
-    ).cpu()
-
-
-def scan(rows: torch.Tensor, state: Rows, group: int) -> None:
+def scan(rows: torch.Tensor, state: Rows) -> None:
     """Set ``least`` of the numbered ``rows`` (n,) that are active."""
     inputs = len(state.gram)
     operands = {name: getattr(state, name) for name in ("active", "weight", "gram", "restore", "least")}
-    if group < inputs:
-        grid = (len(rows), triton.cdiv(inputs, _GROUPS_TILE["KEPT"]))
-        scan_kernels.scan_groups[grid](rows=rows, **operands, inputs=inputs, group=group, **_GROUPS_TILE)
-    else:
-        blocks = triton.cdiv(len(rows), TILE["ROWS"])
-        # The last row again, to fill the last block: each program reads whole blocks of rows.
-        repeated = torch.cat([rows, rows[-1:].expand(blocks * TILE["ROWS"] - len(rows))])
-        grid = (blocks, triton.cdiv(inputs, TILE["KEPT"]))
-        scan_kernels.scan_rows[grid](rows=repeated, **operands, inputs=inputs, **TILE)
+    blocks = triton.cdiv(len(rows), TILE["ROWS"])
+    # The last row again, to fill the last block: each program reads whole blocks of rows.
+    repeated = torch.cat([rows, rows[-1:].expand(blocks * TILE["ROWS"] - len(rows))])
+    grid = (blocks, triton.cdiv(inputs, TILE["KEPT"]))
+    scan_kernels.scan_rows[grid](rows=repeated, **operands, inputs=inputs, **TILE)

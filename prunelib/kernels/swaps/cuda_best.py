@@ -48,7 +48,7 @@ def best_swaps(
             bound, b, w, heavy, weight, gram, diagonal, reach, corr, largest_restore, largest_size, inputs, SEGMENT
         )
         candidate = (gain - margin < 0.0) & (gain - margin <= reachable)
-        best_u, best_j = best_pair(candidate, current, weight, gram, diagonal, corr, restore, inputs, inputs, TILE)
+        best_u, best_j = best_pair(candidate, current, weight, gram, diagonal, corr, restore, inputs, TILE)
         _, runner_up = tl.min(tl.where(columns == best_u, INFINITY, gain), 0, return_indices=True)
         scans += 1
         tl.store(optimal + r, best_u < 0)

@@ -1,4 +1,4 @@
-"""Decisions about swaps, one program a row: the u that a float32 scan leaves are evaluated again in float64.
+"""Decisions about swaps within whole rows, one program a row: float64 evaluates the u that a float32 scan leaves.
 
 ``rows`` lists the indices of the rows to work on, so that rows that are done are dropped without copying any state. No
 program writes what another reads: results do not depend on the order in which programs run.
@@ -31,42 +31,15 @@ def begin(weight, mask, diagonal, corr, restore, loss, inputs: tl.constexpr, TIL
         d = tl.load(diagonal + columns, mask=inside, other=0.0).to(tl.float64)
         c = tl.load(corr + here, mask=inside, other=0.0)
         pruned = inside & (tl.load(mask + here, mask=inside, other=1) == 0)
-        tl.store(restore + here, tl.where(pruned, _restore_term(w, d, c), INFINITY).to(tl.float32), mask=inside)
+        tl.store(restore + here, tl.where(pruned, restore_term(w, d, c), INFINITY).to(tl.float32), mask=inside)
         losses += tl.where(pruned, w * c, 0.0)
     tl.store(loss + row, tl.maximum(tl.sum(losses, 0), 0.0))
 
 
 @triton.jit(do_not_specialize=["limit"])
-def make_best_swap(
-    rows, active, weight, gram, diagonal, corr, restore, least, loss, swaps, sweeps, optimal,
-    inputs: tl.constexpr, group: tl.constexpr, limit, BLOCK: tl.constexpr, TILE: tl.constexpr,
-):  # fmt: skip
-    """Make the best swap of a row, found in float64, the lowest u and j of equals; a row without one is optimal."""
-    r = tl.load(rows + tl.program_id(0))
-    if tl.load(active + r).to(tl.int32) == 0:
-        return
-    weight, corr, restore, least = weight + r * inputs, corr + r * inputs, restore + r * inputs, least + r * inputs
-    columns = tl.arange(0, BLOCK)
-    before, made = tl.load(loss + r), tl.load(swaps + r)
-    b = tl.load(restore + columns, mask=columns < inputs, other=INFINITY)
-    gain, margin, _, _ = _gains(weight, diagonal, corr, least, b, columns, inputs)  # (BLOCK,) each
-    # The best change is at most min(gain + margin), so that u with a larger gain - margin cannot have it.
-    reachable = tl.minimum(tl.min(gain + margin, 0), 0.0)
-    candidate = (gain - margin < 0.0) & (gain - margin <= reachable)
-    best_u, best_j = best_pair(candidate, before, weight, gram, diagonal, corr, restore, inputs, group, TILE)
-    goes_on = (best_u >= 0) & (made < limit)
-    tl.store(sweeps + r, tl.load(sweeps + r) + 1)
-    tl.store(optimal + r, best_u < 0)
-    tl.store(active + r, goes_on)
-    if goes_on:
-        tl.store(loss + r, swap(best_u, best_j, weight, gram, diagonal, corr, restore, inputs, TILE))
-        tl.store(swaps + r, made + 1)
-
-
-@triton.jit(do_not_specialize=["limit"])
 def visit(
     rows, active, weight, gram, diagonal, corr, restore, least, loss, swaps, sweeps, optimal,
-    inputs: tl.constexpr, group: tl.constexpr, limit, BLOCK: tl.constexpr, TILE: tl.constexpr,
+    inputs: tl.constexpr, limit, BLOCK: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
     """Visit the u of a row, the most promising first, and make the best swap of each under the current c.
 
@@ -88,16 +61,15 @@ def visit(
     made, patience = 0, 0
     while ((lowest < 0.0) & (made == 0)) | ((lowest < INFINITY) & (patience > 0)):
         waiting = tl.where(columns == u, INFINITY, waiting)
-        near = _near(u, columns, inputs, group)
-        w = tl.load(weight + columns, mask=near, other=0.0)
-        g = tl.load(gram + u.to(tl.int64) * inputs + columns, mask=near, other=0.0)
+        w = tl.load(weight + columns, mask=inside, other=0.0)
+        g = tl.load(gram + u.to(tl.int64) * inputs + columns, mask=inside, other=0.0)
         wu, du = tl.load(weight + u), tl.load(diagonal + u)
         # A float32 scan of this u under the current c; most visits end here, without float64 arithmetic.
-        value = tl.min(tl.where(near, b - 2.0 * wu * (w * g), INFINITY), 0)
+        value = tl.min(b - 2.0 * wu * (w * g), 0)
         prune = prune_term(wu.to(tl.float64), du.to(tl.float64), tl.load(corr + u)).to(tl.float32)
         patience -= 1
         if prune + value < rounding_margin(prune, tl.abs(wu) * tl.sqrt(du), largest_restore, largest_size):
-            change, j, rounding = _best_partner(u, weight, gram, diagonal, corr, restore, inputs, group, TILE)
+            change, j, rounding = _best_partner(u, weight, gram, diagonal, corr, restore, inputs, TILE)
             if change < -(current * _TOLERANCE + rounding):
                 current = swap(u, j, weight, gram, diagonal, corr, restore, inputs, TILE)
                 b = tl.load(restore + columns, mask=inside, other=INFINITY)
@@ -140,8 +112,7 @@ def rounding_margin(prune, size, largest_restore, largest_size):
 
 @triton.jit
 def best_pair(
-    candidate, current, weight, gram, diagonal, corr, restore, inputs: tl.constexpr, group: tl.constexpr,
-    TILE: tl.constexpr,
+    candidate, current, weight, gram, diagonal, corr, restore, inputs: tl.constexpr, TILE: tl.constexpr
 ):  # fmt: skip
     """Find in float64 the best swap of the candidate u (BLOCK,), the lowest u and j of equals; -1 if none improves."""
     BLOCK: tl.constexpr = candidate.shape[0]
@@ -149,7 +120,7 @@ def best_pair(
     best, best_u, best_j = current * -_TOLERANCE, -1, -1
     u = tl.min(tl.where(candidate, columns, BLOCK), 0)
     while u < BLOCK:
-        change, j, rounding = _best_partner(u, weight, gram, diagonal, corr, restore, inputs, group, TILE)
+        change, j, rounding = _best_partner(u, weight, gram, diagonal, corr, restore, inputs, TILE)
         better = (change < best) & (change < -(current * _TOLERANCE + rounding))
         best = tl.where(better, change, best)
         best_u, best_j = tl.where(better, u, best_u), tl.where(better, j, best_j)
@@ -158,9 +129,7 @@ def best_pair(
 
 
 @triton.jit
-def _best_partner(
-    u, weight, gram, diagonal, corr, restore, inputs: tl.constexpr, group: tl.constexpr, TILE: tl.constexpr
-):
+def _best_partner(u, weight, gram, diagonal, corr, restore, inputs: tl.constexpr, TILE: tl.constexpr):
     """Find in float64 the least change from pruning u, its j (the lowest of equals), and the rounding-error bound."""
     wu = tl.load(weight + u).to(tl.float64)
     prune = prune_term(wu, tl.load(diagonal + u).to(tl.float64), tl.load(corr + u))
@@ -169,19 +138,19 @@ def _best_partner(
     best_columns = tl.zeros((TILE,), tl.int32)
     for start in range(0, inputs, TILE):
         columns = start + tl.arange(0, TILE)
-        near = _near(u, columns, inputs, group)
-        possible = tl.load(restore + columns, mask=near, other=INFINITY) < INFINITY
-        w = tl.load(weight + columns, mask=near, other=0.0).to(tl.float64)
-        d = tl.load(diagonal + columns, mask=near, other=0.0).to(tl.float64)
-        c = tl.load(corr + columns, mask=near, other=0.0)
-        g = tl.load(gram + u.to(tl.int64) * inputs + columns, mask=near, other=0.0).to(tl.float64)
-        change = tl.where(possible, _restore_term(w, d, c) - 2.0 * wu * (w * g), INFINITY)
+        inside = columns < inputs
+        possible = tl.load(restore + columns, mask=inside, other=INFINITY) < INFINITY
+        w = tl.load(weight + columns, mask=inside, other=0.0).to(tl.float64)
+        d = tl.load(diagonal + columns, mask=inside, other=0.0).to(tl.float64)
+        c = tl.load(corr + columns, mask=inside, other=0.0)
+        g = tl.load(gram + u.to(tl.int64) * inputs + columns, mask=inside, other=0.0).to(tl.float64)
+        change = tl.where(possible, restore_term(w, d, c) - 2.0 * wu * (w * g), INFINITY)
         best_columns = tl.where(change < changes, columns, best_columns)
         changes = tl.minimum(change, changes)
     least = tl.min(changes, 0)
     j = tl.min(tl.where(changes == least, best_columns, inputs), 0)
     wj, dj = tl.load(weight + j).to(tl.float64), tl.load(diagonal + j).to(tl.float64)
-    terms = tl.abs(prune) + tl.abs(_restore_term(wj, dj, tl.load(corr + j))) + tl.abs(least)
+    terms = tl.abs(prune) + tl.abs(restore_term(wj, dj, tl.load(corr + j))) + tl.abs(least)
     return prune + least, j, terms * _ROUNDING
 
 
@@ -203,23 +172,12 @@ def swap(u, j, weight, gram, diagonal, corr, restore, inputs: tl.constexpr, TILE
         losses += tl.where(pruned, w * c, 0.0)
         tl.debug_barrier()  # other threads may still load what this one stores
         tl.store(corr + columns, c, mask=inside)
-        tl.store(restore + columns, tl.where(pruned, _restore_term(w, d, c), INFINITY).to(tl.float32), mask=inside)
+        tl.store(restore + columns, tl.where(pruned, restore_term(w, d, c), INFINITY).to(tl.float32), mask=inside)
     tl.debug_barrier()
     return tl.maximum(tl.sum(losses, 0), 0.0)
 
 
 @triton.jit
-def _near(u, columns, inputs: tl.constexpr, group: tl.constexpr):
-    """Return which columns are in the group of u."""
-    # For a whole row the condition is a constant, which keeps loads wide.
-    if group == inputs:
-        near = columns < inputs
-    else:
-        low = u - u % group
-        near = (columns >= low) & (columns < low + group)
-    return near
-
-
-@triton.jit
-def _restore_term(w, d, c):
+def restore_term(w, d, c):
+    """Compute b_j, the change of the loss when a weight w alone is restored; d is G_jj and c is c_j."""
     return w * (w * d - 2.0 * c)

@@ -41,24 +41,3 @@ def scan_rows(
         changes = b[:, :, None] + x[None, :, :] * (w[:, :, None] * g[:, None, :])  # (PRUNED, ROWS, KEPT)
         found = tl.minimum(found, tl.min(changes, axis=0))
     tl.store(least + here, found, mask=inside)
-
-
-@triton.jit
-def scan_groups(
-    rows, active, weight, gram, restore, least, inputs: tl.constexpr, group: tl.constexpr, KEPT: tl.constexpr
-):
-    """Set least[r, u] for one row and KEPT columns u, over the j of the same group of columns."""
-    r = tl.load(rows + tl.program_id(0))
-    if tl.load(active + r).to(tl.int32) == 0:
-        return
-    u = tl.program_id(1) * KEPT + tl.arange(0, KEPT)
-    inside = u < inputs
-    x = -2.0 * tl.load(weight + r * inputs + u, mask=inside, other=0.0)
-    found = tl.full((KEPT,), INFINITY, tl.float32)
-    for position in range(group):
-        j = u - u % group + position  # (KEPT,), the same position of each group
-        g = tl.load(gram + u.to(tl.int64) * inputs + j, mask=inside, other=0.0)
-        w = tl.load(weight + r * inputs + j, mask=inside, other=0.0)
-        b = tl.load(restore + r * inputs + j, mask=inside, other=INFINITY)
-        found = tl.minimum(found, b + x * (w * g))
-    tl.store(least + r * inputs + u, found, mask=inside)
