@@ -26,6 +26,7 @@ from prunelib.reporting.finished import FinishedCell, FinishedCells, code_of_sta
 from prunelib.runtime.progress import note
 from prunelib.runtime.resume import SCRATCH, alone
 from prunelib.sources.provenance import Source
+from prunelib.warmstarts.given import GivenMasks
 
 _PROJECT = ("dvc.yaml", "params.yaml", ".dvcignore", "stages", "prunelib")
 Wanted = Mapping[Cell, tuple[Params, CellSettings]]
@@ -80,7 +81,7 @@ def _made(project: Path, copy: Path, params: Params, left: Wanted) -> Iterator[F
     _copy_project(project, copy)
     code, fetched = code_of_stages(copy), set[str]()
     for number, (cell, (grid, settings)) in enumerate(left.items(), start=1):
-        _write_changed(own, copy / "params.yaml", params, grid)
+        _write_changed(own, copy / "params.yaml", params, grid, project)
         local = {name: source for name, source in _sources(grid, cell).items() if source.local_paths()}
         if again := local.keys() - fetched:  # DVC does not see that local files have changed, but the settings do
             _link(project, copy, (path for name in again for path in local[name].local_paths()))
@@ -134,13 +135,19 @@ def _copy_project(project: Path, copy: Path) -> None:
         _run(copy, *words, "--local", cache.stdout.strip())
 
 
-def _write_changed(source: str, target: Path, own: Params, grid: Params) -> None:
-    """Write params.yaml with only the sections replaced in which the grid differs: DVC compares their values."""
+def _write_changed(source: str, target: Path, own: Params, grid: Params, project: Path) -> None:
+    """Write params.yaml with only the sections replaced in which the grid differs: DVC compares their values.
+
+    Paths of given masks are those from the project's folder.
+    """
     yaml = YAML()
     raw = yaml.load(source)
     for section in ("grid", *REPLACED):
         if getattr(grid, section) != getattr(own, section):
             raw[section] = getattr(grid, section).model_dump(mode="json")
+    for name, settings in grid.warmstarts.items():
+        if isinstance(settings, GivenMasks):
+            raw["warmstarts"][name]["path"] = str(project / settings.path)
     with target.open("w", encoding="utf-8") as stream:
         yaml.dump(raw, stream)
 

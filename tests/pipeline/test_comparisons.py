@@ -11,6 +11,8 @@ import time
 import pytest
 from pipeline_project import Project
 
+from prunelib.runtime.store import sha256_file
+
 pytestmark = pytest.mark.slow
 
 GRIDS = [{"patterns": ["row50"], "refiners": ["swaps"]}]
@@ -136,6 +138,17 @@ def test_a_local_file_that_changed_makes_its_cells_again(compared, tmp_path):
     after = row(project, CELL)
     assert after["perplexity_theirs"] != before["perplexity_theirs"]
     assert after["perplexity_ours"] == before["perplexity_ours"]
+
+
+def test_given_masks_are_found_from_the_folder_of_the_project(compared, tmp_path):
+    project = compared.copy(tmp_path / "project")
+    path = shutil.copy(project.folder / "artifacts/warmstarts/tiny/0/row50-wanda.safetensors", project.folder / "mine")
+    project.edit("warmstarts.mine", {"method": "given", "path": "mine", "sha256": sha256_file(path)})
+    project.edit("comparisons.one.grids", [{"patterns": ["row50"], "warmstarts": ["mine"], "refiners": ["swaps"]}])
+    project.command(*COMPARE)
+    found, expected = row(project, "tiny-0-row50-mine-swaps"), row(compared, CELL)
+    assert found["relative_error"] == expected["relative_error"]
+    assert found["perplexity_ours"] == expected["perplexity_ours"]
 
 
 def test_a_damaged_file_is_one_line_before_any_work(clone):
