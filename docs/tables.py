@@ -31,6 +31,9 @@ MASKS = {  # label: warm start and refiner in params.yaml
     "SparseSwaps, T = 100": ("wanda", "swaps_t100"),
     "SparseSwaps, optimum": ("wanda", "swaps"),
     "block moves": ("wanda", "blocks"),
+    "DSnoT, all layers": ("wanda", "dsnot"),
+    "DSnoT, MLPs skipped, as in its script": ("wanda", "dsnot_attention"),
+    "DSnoT, all layers, same sign": ("wanda", "dsnot_same_sign"),
     "Frank-Wolfe, line search, 50 iterations, 90% fixed": ("wanda", "fw_line_search"),
     "Frank-Wolfe's relaxation solved, 90% fixed": ("wanda", "fw_alpha"),
     "the same, nothing fixed": ("wanda", "fw_free"),
@@ -42,6 +45,8 @@ UPDATED = {
     "swaps, least squares": ("wanda", "swaps_least_squares"),
     "ADMM, least squares": ("wanda", "admm_least_squares"),
     "swaps, refit swaps": ("wanda", "swaps_refit"),
+    "ALPS": ("wanda", "alps"),
+    "ALPS, refit swaps": ("wanda", "alps_refit"),
     "ADMM, refit swaps": ("wanda", "admm_refit"),
 }
 METHODS = MASKS | UPDATED
@@ -87,8 +92,9 @@ def of_method(label: str, pattern: str, column: str) -> list[float]:
     wanted = (pattern, *METHODS[label])
     rows = [row for row in reported("methods/results.csv") if cell(row) == wanted]
     if column == "seconds":
-        seconds = benchmarked("method_times")["seconds"]
-        return [fmean(seconds[row["cell"]] for row in rows)] if rows else []
+        seconds = benchmarked("method_times")["seconds"]  # of some cells
+        found = [seconds[row["cell"]] for row in rows if row["cell"] in seconds]
+        return [fmean(found)] if found else []
     return [float(row[column]) for row in rows]
 
 
