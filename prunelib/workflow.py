@@ -8,14 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ruamel.yaml import YAML
 
-import prunelib
 from prunelib.calibration.artifact import read_origin
 from prunelib.cell import Cell
 from prunelib.errors import ParamsError
 from prunelib.params import Params, known_name, load_params
-from prunelib.runtime.code import code_identity
 from prunelib.runtime.console import one_line
 from prunelib.runtime.machine import machine
 from prunelib.runtime.resume import SCRATCH
@@ -25,7 +22,7 @@ ARTIFACTS = Path("artifacts")
 RESULTS = Path("results")
 REPORTS = Path("reports")
 TASKS = ARTIFACTS / "tasks"
-CHECKED = ARTIFACTS / "checked.txt"
+CODE = ARTIFACTS / "code"
 
 
 def model_folder(model: str) -> Path:
@@ -66,6 +63,11 @@ def layers_file(cell: Cell) -> Path:
 def timing_file(cell: Cell) -> Path:
     """Return the file of a refinement's time and memory; DVC does not track it, so that timing never causes a rerun."""
     return RESULTS / "timing" / _drawn(cell) / f"{cell.name}.json"
+
+
+def code_file(stage: str) -> Path:
+    """Return the file of the code that decides what a stage computes."""
+    return CODE / f"{stage}.json"
 
 
 def reports_folder(comparison: str | None = None) -> Path:
@@ -165,26 +167,6 @@ def require_sources_elsewhere(params: Params) -> None:
             for folder in (ARTIFACTS, RESULTS, REPORTS, SCRATCH):
                 if path.resolve().is_relative_to(folder.resolve()):
                     raise ParamsError(f"{key}: {path} lies in {folder}/, which stages write to; move it elsewhere")
-
-
-def code_of(stage: str, project: Path | None = None) -> str:
-    """Return the identity of the code that determines a stage's numbers: its script and the modules in its ``deps``.
-
-    DVC reruns the stage when these files change; unlike DVC, this identity ignores comments and docstrings.
-
-    Parameters
-    ----------
-    project
-        The folder with the code; None: the working directory, with the library that runs.
-    """
-    folder, library = project or Path(), project or Path(prunelib.__file__).parents[1]
-    deps = YAML(typ="safe").load(folder / "dvc.yaml")["stages"][stage]["deps"]
-    sources = [folder / dep for dep in deps if dep.startswith("stages/")]
-    for dep in deps:
-        if dep.startswith("prunelib/"):
-            path = library / dep
-            sources += [path] if path.is_file() else path.rglob("*.py")
-    return code_identity(sources)
 
 
 def run(stage: Callable[..., None]) -> None:

@@ -17,6 +17,7 @@ with one_line():  # an interrupt of the imports, which take seconds
     from prunelib.runtime.store import publish
     from prunelib.sources.documents import read_documents
     from prunelib.sources.provenance import model_identity, text_identity
+    from prunelib.stage_code import code_of
 
 
 def calibrate(params: Params, model: str, seed: int) -> None:
@@ -43,7 +44,7 @@ def calibrate(params: Params, model: str, seed: int) -> None:
         "tokenizer": tokenizer_identity(tokenizer),
         "settings": {**settings.model_dump(), "seed": seed},
     }
-    decides = {**drawn_from, "bos": bos, "dtype": source.dtype, "code": workflow.code_of("calibrate")}
+    decides = {**drawn_from, "bos": bos, "dtype": source.dtype, "code": code_of("calibrate")}
     require_capacity_to_calibrate(workflow.calibration_folder(cell), index, settings, token_bytes)
     with (
         resumable(f"calibrate-{cell.full_name}", decides) as scratch,

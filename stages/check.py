@@ -1,13 +1,13 @@
-"""Check params.yaml before any other stage begins.
+"""Check params.yaml before any other stage begins, and record the code that decides what each of them computes.
 
 Every other stage depends on this one: DVC puts names of params.yaml into commands and paths, and removes a stage's
-outputs before the stage itself could refuse. What is written is always the same, so that no other stage reruns for it.
+outputs before the stage itself could refuse. What is written depends on the code alone.
 """
 
 from prunelib.runtime.console import one_line
 
 with one_line():  # an interrupt of the imports, which take seconds
-    from prunelib import workflow
+    from prunelib import stage_code, workflow
     from prunelib.params import Params
     from prunelib.runtime import store
 
@@ -15,7 +15,8 @@ with one_line():  # an interrupt of the imports, which take seconds
 def check(params: Params) -> None:
     """Check all names and values, which reading them does, and that no source lies where stages write."""
     workflow.require_sources_elsewhere(params)
-    store.write_text(workflow.CHECKED, "params.yaml is valid\n")
+    for stage in stage_code.STAGES:
+        store.write_json(workflow.code_file(stage), stage_code.files_that_decide(stage))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ with one_line():  # an interrupt of the imports, which take seconds
     from prunelib.runtime.machine import machine
     from prunelib.runtime.progress import meter
     from prunelib.runtime.resume import resumable
+    from prunelib.stage_code import code_of
 
 
 def evaluate(
@@ -40,7 +41,7 @@ def evaluate(
     evaluated = workflow.evaluated(params, cell)
     pruned = workflow.refined_folder(cell) if pattern else None
     decided_by = {"tokenizer": tokenizer_identity(tokenizer), "pruned": pruned and pruned_identity(pruned)}
-    decides = {**evaluated, **decided_by, "code": workflow.code_of("evaluate")}
+    decides = {**evaluated, **decided_by, "code": code_of("evaluate")}
     made_from = workflow.made_from(params, cell) if pattern else {}
     with (
         resumable(f"evaluate-{cell.full_name}", decides) as scratch,

@@ -24,6 +24,7 @@ with one_line():  # an interrupt of the imports, which take seconds
     from prunelib.runtime.resume import resumable
     from prunelib.runtime.store import sha256_file
     from prunelib.sources.provenance import model_identity
+    from prunelib.stage_code import code_of
 
 
 def refine(params: Params, model: str, seed: int, pattern: str, warmstart: str, refiner: str) -> None:
@@ -51,7 +52,7 @@ def refine(params: Params, model: str, seed: int, pattern: str, warmstart: str, 
     gradients = calibration.index.blocks * last.gradients(calibration.settings["samples"]) if last else 0
     rows = sum(layer.rows for layer in calibration.index.layers) * len(layer_steps(settings))
     decided_by = {"calibration": calibration.identity(), "start": sha256_file(start_file)}
-    decides = {**provenance, **decided_by, "dtype": dtype, "code": workflow.code_of("refine")}
+    decides = {**provenance, **decided_by, "dtype": dtype, "code": code_of("refine")}
     with resumable(f"refine-{cell.full_name}", decides) as scratch:
         with meter(f"refine {cell.name}", rows, "rows") as bar:
             blocks = refinement.run(FinishedBlocks(scratch, provenance), machine(), bar)

@@ -10,7 +10,7 @@ ROOT = Path(prunelib.__file__).parent
 FLOORS = [  # from the roof down to the ground; a name is a folder or a module of prunelib
     {"__init__", "__main__", "api", "cli"},
     {"planning", "reporting", "export", "training"},
-    {"cell_settings", "params", "workflow"},
+    {"cell_settings", "params", "stage_code", "workflow"},
     {"evaluation"},
     {"pruning"},
     {"cell", "records", "tables"},

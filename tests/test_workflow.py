@@ -17,7 +17,6 @@ from prunelib.errors import ArtifactError, ParamsError
 from prunelib.masks.pruned import Pruned, read_pruned, write_pruned
 from prunelib.params import Params, load_params
 from prunelib.runtime import store
-from prunelib.workflow import code_of
 
 ROOT = Path(__file__).parents[1]
 CELL = Cell(model="smollm2_135m", seed=3, pattern="nm24", warmstart="ria", refiner="swaps")
@@ -111,13 +110,6 @@ def test_masks_of_other_calibration_tokens_are_refused(calibrated):
     write_pruned(folder, pruned, {**expected, "tokens": "others"})
     with pytest.raises(ArtifactError, match=r"nm24-ria-swaps/masks\.safetensors: its tokens is 'others', but"):
         read_pruned(folder, workflow.made_from(params, CELL))
-
-
-def test_each_stage_that_goes_on_has_the_identity_of_its_own_code(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    stages = ("calibrate", "refine", "evaluate")
-    assert len({code_of(stage) for stage in stages}) == len(stages)
-    assert code_of("refine") == code_of("refine")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Scripts in forked children of a process that has the libraries imported: they run at once, and can be killed."""
 
 import atexit
-import functools
 import importlib
 import mmap
 import os
@@ -20,8 +19,7 @@ from typing import NamedTuple
 from file_operations import Operations, forget_removed, refuse_removal, stop_with
 
 from prunelib.model import blockwise
-from prunelib.runtime import code
-from prunelib.workflow import code_of
+from prunelib.stage_code import code_of
 
 LONGEST = 180.0
 """Seconds after which a script counts as stuck; undisturbed ones take a few."""
@@ -77,7 +75,6 @@ class Ended(NamedTuple):
 
 def prepare(folder: Path) -> None:
     """Import what the scripts in a folder import, at once or late, and hash what they hash: children need not."""
-    code._computed = functools.cache(code._computed)  # parses the sources, half of a child's time
     for name in _IMPORTED_LATE:
         importlib.import_module(name)
     for script in sorted(folder.glob("*.py")):

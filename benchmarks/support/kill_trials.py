@@ -64,7 +64,7 @@ def _refine(refiner: str, project: str = "dense") -> Command:
 
 def _commands() -> Iterator[Command]:
     """Yield all commands of all projects, each after those whose outputs it reads."""
-    yield Command("check", "check", Script(("stages/check.py",)), ("artifacts/checked.txt",))
+    yield Command("check", "check", Script(("stages/check.py",)), ("artifacts/code",))
     for words, output in (
         (("--model", "tiny"), "models/tiny"),
         (("--text", "ours"), "texts/ours"),

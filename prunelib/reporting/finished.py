@@ -32,10 +32,11 @@ from prunelib.records import (
 from prunelib.reporting.cells import CellReport
 from prunelib.runtime import store
 from prunelib.settings import Settings
+from prunelib.stage_code import code_of
 
 _KIND, _LAYERS = "finished cell", "layers"
-_STAGES = ("download_model", "calibrate", "warmstart", "refine", "evaluate")
-_DENSE_STAGES = ("download_model", "evaluate")
+_STAGES = ("download", "calibrate", "warmstart", "refine", "evaluate")
+_DENSE_STAGES = ("download", "evaluate")
 
 
 class FinishedCell(Settings):
@@ -46,7 +47,7 @@ class FinishedCell(Settings):
     settings
         What decided it, a :class:`CellSettings` of the version that made it.
     code
-        The identity of the code of each stage that made it, :func:`prunelib.workflow.code_of`.
+        The identity of the code of each stage that made it, :func:`prunelib.stage_code.code_of`.
     made_from
         The identities of the model, the tokens, the texts and the items, with the settings, as the stages record them;
         the kernels that refined it.
@@ -199,7 +200,7 @@ def finished_in(
 
 def code_of_stages(project: Path) -> dict[str, str]:
     """Return the identity of the code of each stage, as it is in the folder of a project."""
-    return {stage: workflow.code_of(stage, project) for stage in _STAGES}
+    return {stage: code_of(stage, project) for stage in _STAGES}
 
 
 def _read(path: Path) -> FinishedCell:

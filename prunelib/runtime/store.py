@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import psutil
 import xxhash
@@ -26,6 +26,8 @@ from prunelib.errors import ArtifactError
 
 if TYPE_CHECKING:
     import torch
+
+T = TypeVar("T")
 
 _HEADER, _CHECKSUM, _CHECKSUMS = "prunelib", "checksum", "checksums"
 FORMAT_VERSION = 2
@@ -38,15 +40,15 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def once_unchanged(hash_file: Callable[[Path], str], path: Path) -> str:
-    """Return the hash of a file, computed once for the time of its last change and its size in each process."""
+def once_unchanged(read: Callable[[Path], T], path: Path) -> T:
+    """Return what is read of a file, once for the time of its last change and its size in each process."""
     stat = path.stat()
-    return _hashed(hash_file, path.resolve(), stat.st_mtime_ns, stat.st_size)
+    return cast("T", _read(read, path.resolve(), stat.st_mtime_ns, stat.st_size))
 
 
 @cache
-def _hashed(hash_file: Callable[[Path], str], path: Path, _changed: int, _size: int) -> str:
-    return hash_file(path)
+def _read(read: Callable[[Path], Any], path: Path, _changed: int, _size: int) -> Any:
+    return read(path)
 
 
 def sha256_json(value: Any) -> str:

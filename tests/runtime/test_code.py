@@ -2,7 +2,7 @@
 
 import pytest
 
-from prunelib.runtime.code import code_identity
+from prunelib.runtime.code import read_code
 
 SOURCE = '''"""What it is for."""
 
@@ -21,7 +21,7 @@ def double(x):
 
 def identity(folder, source):
     (folder / "module.py").write_text(source)
-    return code_identity([folder / "module.py"])
+    return read_code(folder / "module.py").identity
 
 
 @pytest.mark.parametrize(
@@ -42,9 +42,3 @@ def test_comments_docstrings_and_layout_do_not_count(tmp_path, old, new):
 @pytest.mark.parametrize(("old", "new"), [("2 * x", "x * 2"), ("VALUE = 1", "VALUE = 2"), ("(x)", "(x, y=0)")])
 def test_what_it_computes_counts(tmp_path, old, new):
     assert identity(tmp_path, SOURCE.replace(old, new)) != identity(tmp_path, SOURCE)
-
-
-def test_the_name_of_a_file_counts(tmp_path):
-    for name in ("a.py", "b.py"):
-        (tmp_path / name).write_text(SOURCE)
-    assert code_identity([tmp_path / "a.py"]) != code_identity([tmp_path / "b.py"])
