@@ -153,6 +153,5 @@ def test_weights_that_move_lower_both_further(second):
 
 def test_the_committed_record_agrees_with_the_committed_settings():
     locked = YAML(typ="safe").load((ROOT / "dvc.lock").read_text())["stages"]
-    output = Project(ROOT, forks=False).command("dvc", "repro", "--dry", "--allow-missing")
     assert "report" in locked
-    assert "Running stage" not in output
+    assert Project(ROOT, forks=False).repro("--dry", "--allow-missing") == []
