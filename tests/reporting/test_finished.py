@@ -20,7 +20,7 @@ from prunelib.reporting.notes import notes
 from prunelib.runtime.store import sha256_file
 
 ROOT = Path(__file__).parents[2]
-CODE = {stage: f"{stage} as it is" for stage in ("download_model", "calibrate", "warmstart", "refine", "evaluate")}
+CODE = {stage: f"{stage} as it is" for stage in ("download", "calibrate", "warmstart", "refine", "evaluate")}
 CELLS = Path("reports/one/cells")
 BLOCKS = [BlockResult(block=0, error_before=0.5, error_after=0.25, epoch=3)]
 
@@ -78,7 +78,7 @@ def test_what_was_written_is_read_back(params, finished):
     assert cell.timing.seconds == 1.5
     assert cell.made_from["kernels"] == "cpu"
     assert dense.result.perplexity["sotu"].value == 1 / 3
-    assert dense.code.keys() == {"download_model", "evaluate"}
+    assert dense.code.keys() == {"download", "evaluate"}
     report, missing = collect_compared(params, "one", again)
     assert missing == []
     assert [row["cell"] for row in report.cells] == ["smollm2_135m-dense", "smollm2_135m-0-nm24-wanda-swaps"]
