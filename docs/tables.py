@@ -31,9 +31,6 @@ MASKS = {  # label: warm start and refiner in params.yaml
     "SparseSwaps, T = 100": ("wanda", "swaps_t100"),
     "SparseSwaps, optimum": ("wanda", "swaps"),
     "block moves": ("wanda", "blocks"),
-    "DSnoT, all layers": ("wanda", "dsnot"),
-    "DSnoT, MLPs skipped, as in its script": ("wanda", "dsnot_attention"),
-    "DSnoT, all layers, same sign": ("wanda", "dsnot_same_sign"),
     "Frank-Wolfe, line search, 50 iterations, 90% fixed": ("wanda", "fw_line_search"),
     "Frank-Wolfe's relaxation solved, 90% fixed": ("wanda", "fw_alpha"),
     "the same, nothing fixed": ("wanda", "fw_free"),
@@ -45,8 +42,6 @@ UPDATED = {
     "swaps, least squares": ("wanda", "swaps_least_squares"),
     "ADMM, least squares": ("wanda", "admm_least_squares"),
     "swaps, refit swaps": ("wanda", "swaps_refit"),
-    "ALPS": ("wanda", "alps"),
-    "ALPS, refit swaps": ("wanda", "alps_refit"),
     "ADMM, refit swaps": ("wanda", "admm_refit"),
 }
 METHODS = MASKS | UPDATED
