@@ -22,7 +22,7 @@ from prunelib.sources.documents import read_documents
 pytestmark = pytest.mark.e2e
 
 
-SECOND_RUN = [f"{stage}@smollm2_135m-0-nm24-wanda-swaps_least_squares" for stage in ("refine", "evaluate")]
+SECOND_RUN = [f"{stage}@smollm2_135m-0-nm24-wanda-swaps_updated" for stage in ("refine", "evaluate")]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,8 @@ def first(tmp_path_factory):
 def second(first):
     """The project after a second run, with one refiner more and one pattern less; the first one's cells go on in it."""
     first.edit("grid.patterns", ["nm24"])
-    first.edit("grid.refiners", ["none", "swaps", "swaps_least_squares"])
+    first.edit("grid.refiners", ["none", "swaps", "swaps_updated"])
+    first.edit("refiners.swaps_updated", {"chain": ["sparseswaps", {"method": "least_squares", "iterations": 10}]})
     return first, first.repro()
 
 
@@ -144,7 +145,7 @@ def test_a_changed_grid_runs_what_is_new(second):
 
 def test_weights_that_move_lower_both_further(second):
     project, _ = second
-    alone, updated = (cell(project, f"0/nm24-wanda-{refiner}") for refiner in ("swaps", "swaps_least_squares"))
+    alone, updated = (cell(project, f"0/nm24-wanda-{refiner}") for refiner in ("swaps", "swaps_updated"))
     assert updated["sparsity"] == pytest.approx(alone["sparsity"], abs=1e-4)
     assert updated["relative_error"] < 0.95 * alone["relative_error"]
     for text in ("wikipedia", "sotu"):
