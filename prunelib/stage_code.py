@@ -18,6 +18,7 @@ _FRAME = (  # modules that decide no number: a change in them must not rerun a d
     "cell.py",
     "cell_settings.py",  # which finished cells of a comparison are its own
     "errors.py",
+    "kernels/cpu_cache.py",  # where compiled code is kept
     "methods/contract.py",
     "methods/registry.py",
     "methods/workspace.py",

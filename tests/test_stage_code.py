@@ -70,8 +70,8 @@ def test_comments_are_no_code(project):
 def test_code_that_is_chosen_by_a_name_decides():
     files = files_that_decide("refine", ROOT)
     for part in ("refiners", "block_refiners", "warmstarts", "kernels"):
-        inside = (ROOT / "prunelib" / part).rglob("*.py")
-        assert {path.relative_to(ROOT).as_posix() for path in inside} <= files.keys()
+        inside = {path.relative_to(ROOT).as_posix() for path in (ROOT / "prunelib" / part).rglob("*.py")}
+        assert inside - {"prunelib/kernels/cpu_cache.py"} <= files.keys()
 
 
 def test_each_stage_has_code_of_its_own():

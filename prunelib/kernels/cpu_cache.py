@@ -70,8 +70,8 @@ def _folder() -> Path:
 
 @cache
 def _sources() -> str:
-    """Hash numba's version, and the names and contents of all files of kernels."""
-    found = hashlib.sha256(numba.__version__.encode())
+    """Hash numba's version, whether it checks bounds, and the names and contents of all files of kernels."""
+    found = hashlib.sha256(f"{numba.__version__} {numba.config.BOUNDSCHECK}".encode())
     for file in sorted(_KERNELS.rglob("*.py")):
         found.update(file.relative_to(_KERNELS).as_posix().encode() + b"\0" + file.read_bytes() + b"\0")
     return found.hexdigest()[:16]

@@ -33,12 +33,12 @@ RUN = "from prunelib.kernels.caller import caller; print(caller(1.0), sum(caller
 def run(tmp_path):
     """Runs the caller in a new copy of the library; what it returned, and how often it had been compiled before."""
 
-    def run_copy(name, returned):
+    def run_copy(name, returned, **more):
         copy = tmp_path / name
         shutil.copytree(ROOT / "prunelib", copy / "prunelib", ignore=shutil.ignore_patterns("__pycache__"))
         for module, source in (("caller", CALLER), ("called", CALLED.format(returned=returned))):
             (copy / "prunelib" / "kernels" / f"{module}.py").write_text(source)
-        given = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
+        given = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONDONTWRITEBYTECODE": "1"} | more
         ended = subprocess.run(
             [sys.executable, "-c", RUN], cwd=copy, env=given, capture_output=True, text=True, check=False
         )
@@ -53,3 +53,4 @@ def test_kernels_are_compiled_once_for_all_copies_and_anew_when_what_they_call_c
     assert run("first", "x + 1.0") == (2.0, 0)
     assert run("copy", "x + 1.0") == (2.0, 1)
     assert run("upgraded", "x + 2.0") == (3.0, 0)
+    assert run("checked", "x + 1.0", NUMBA_BOUNDSCHECK="1") == (2.0, 0)
