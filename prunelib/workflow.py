@@ -22,7 +22,6 @@ ARTIFACTS = Path("artifacts")
 RESULTS = Path("results")
 REPORTS = Path("reports")
 TASKS = ARTIFACTS / "tasks"
-CODE = ARTIFACTS / "code"
 
 
 def model_folder(model: str) -> Path:
@@ -67,7 +66,7 @@ def timing_file(cell: Cell) -> Path:
 
 def code_file(stage: str) -> Path:
     """Return the file of the code that decides what a stage computes."""
-    return CODE / f"{stage}.json"
+    return ARTIFACTS / "code" / f"{stage}.json"
 
 
 def reports_folder(comparison: str | None = None) -> Path:
