@@ -12,6 +12,9 @@ import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from dvc.dvcfile import LOCK_FILE, Lockfile
+from dvc.exceptions import DvcException
+from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 from prunelib import workflow
@@ -79,6 +82,7 @@ def _made(project: Path, copy: Path, params: Params, left: Wanted) -> Iterator[F
     """Yield the cells that are left as they get finished."""
     own = (project / "params.yaml").read_text(encoding="utf-8")
     _copy_project(project, copy)
+    _remove_damaged_lock(copy)
     code, fetched = code_of_stages(copy), set[str]()
     for number, (cell, (grid, settings)) in enumerate(left.items(), start=1):
         _write_changed(own, copy / "params.yaml", params, grid, project)
@@ -133,6 +137,15 @@ def _copy_project(project: Path, copy: Path) -> None:
         environment = {**os.environ, "PATH": search_path()}
         cache = subprocess.run(words, cwd=project, env=environment, check=True, capture_output=True, text=True)
         _run(copy, *words, "--local", cache.stdout.strip())
+
+
+def _remove_damaged_lock(copy: Path) -> None:
+    """Remove a dvc.lock that DVC cannot read, as after a kill; DVC's cache has the finished stages."""
+    with Repo(str(copy)) as repo:
+        try:
+            Lockfile(repo, str(copy / LOCK_FILE)).load()
+        except DvcException:
+            (copy / LOCK_FILE).unlink()
 
 
 def _write_changed(source: str, target: Path, own: Params, grid: Params, project: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import sys
 
 from dvc.cli import main as dvc
+from dvc.dvcfile import LOCK_FILE
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from rich.console import Console
@@ -19,6 +20,7 @@ from prunelib.reporting.terminal import print_tables
 
 _BEGINNINGS = ("Running stage '%s'", "Stage '%s' ")
 """Beginnings of the one log message that DVC emits per stage: that it runs, is in the cache, or has not changed."""
+_RECOVERY = "after a kill while DVC wrote it, restore it from git, or delete it; finished stages are in DVC's cache"
 
 
 class StageNumbers(logging.Filter):
@@ -74,7 +76,7 @@ def reproduce(options: list[str]) -> int:
         with Repo() as repo:
             numbers = StageNumbers(len(repo.index.stages))
     except DvcException as error:
-        raise StageError(str(error)) from None
+        raise StageError(f"{error}; {_RECOVERY}" if LOCK_FILE in str(error) else str(error)) from None
     handlers = logging.getLogger("dvc").handlers
     for handler in handlers:
         handler.addFilter(numbers)

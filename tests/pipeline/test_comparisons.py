@@ -111,6 +111,15 @@ def kill_after_a_cell(project):
         os.killpg(running.pid, signal.SIGKILL)
 
 
+def test_a_lock_file_that_was_half_written_loses_no_stage(compared, tmp_path):
+    project = compared.copy(tmp_path / "project")
+    (project.folder / "reports" / "one" / "cells" / FILES[1]).unlink()
+    project.cut_off_lock("scratch/compare-one")
+    output = project.command(*COMPARE)
+    assert not any("evaluate" in name for name in ran(output))
+    assert outcomes(project) == outcomes(compared)
+
+
 def test_other_code_makes_a_cell_again_only_if_asked_to(compared, tmp_path):
     project = compared.copy(tmp_path / "project")
     before = cells(project)

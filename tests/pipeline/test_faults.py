@@ -148,6 +148,16 @@ def test_a_killed_run_keeps_finished_stages_and_leaves_no_half_artifact(project,
     assert not any(project.folder.rglob(".*.partial"))
 
 
+def test_a_half_written_lock_file_is_named_and_loses_no_stage(project):
+    project.cut_off_lock()
+    output = project.command("prunelib", "run", fails=True)
+    assert output.startswith("error: ")
+    assert output.count("\n") == 1
+    assert "dvc.lock" in output
+    (project.folder / "dvc.lock").unlink()
+    assert project.repro() == ["report"]  # its files are in git, not in the cache
+
+
 def kill_in(project, stage):
     """Run ``dvc repro`` and kill it with all its children while a stage writes; the stages completed before."""
     running = subprocess.Popen(
