@@ -27,30 +27,46 @@ def depends_on_batch(model: "PreTrainedModel", short: Sequence[int], long: Seque
     short, long
         Token ids; ``short`` is padded on the right to the length of ``long``.
     """
-    alone = _states(model, [short])
-    noise, change = (_distance(alone, _states(model, [short, other])) for other in (short, long))
-    return change > max(_FLOOR, _ROUNDINGS * torch.finfo(alone.dtype).eps, _TIMES_NOISE * noise)
+
+    def of_first(*inputs: Sequence[int]) -> torch.Tensor:
+        longest = max(map(len, inputs))
+        padded = [[*ids, *[0] * (longest - len(ids))] for ids in inputs]
+        return last_states(model, input_ids=torch.tensor(padded, device=model.device))[0, : len(short)]
+
+    alone = of_first(short)
+    return not equal_but_for_rounding(alone, of_first(short, long), again=of_first(short, short))
 
 
-def _states(model: "PreTrainedModel", inputs: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Return what the output head takes for the first input (positions, width), without its padding."""
+def last_states(model: "PreTrainedModel", **inputs: torch.Tensor) -> torch.Tensor:
+    """Return what the output head takes (rows, positions, width) when the model runs on ``inputs``."""
     seen: list[torch.Tensor] = []
 
     def take(_module: Any, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         seen.append(given[0])
         return (given[0][:, :1], *given[1:])  # logits of all positions may not fit
 
-    longest = max(map(len, inputs))
-    padded = torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in inputs], device=model.device)
     head = model.get_output_embeddings()
     hook = head.register_forward_pre_hook(take) if head is not None else None
     try:
-        logits = model(input_ids=padded, use_cache=False).logits
+        logits: torch.Tensor = model(**inputs, use_cache=False).logits
     finally:
         if hook:
             hook.remove()
-    states: torch.Tensor = seen[-1] if seen else logits  # a head that is used without a call
-    return states[0, : len(inputs[0])]
+    return seen[-1] if seen else logits  # a head that is used without a call
+
+
+def equal_but_for_rounding(alone: torch.Tensor, other: torch.Tensor, again: torch.Tensor | None = None) -> bool:
+    """Return whether hidden states differ from those of an input alone by no more than rounding explains.
+
+    Parameters
+    ----------
+    alone, other
+        Of the same shape and dtype.
+    again
+        Those of ``alone`` with other rounding, if known: some models round more.
+    """
+    noise = 0.0 if again is None else _distance(alone, again)
+    return _distance(alone, other) <= max(_FLOOR, _ROUNDINGS * torch.finfo(alone.dtype).eps, _TIMES_NOISE * noise)
 
 
 def _distance(first: torch.Tensor, second: torch.Tensor) -> float:

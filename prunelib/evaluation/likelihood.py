@@ -9,6 +9,7 @@ import torch
 
 from prunelib.errors import ModelError, NumericalError
 from prunelib.evaluation.batching import depends_on_batch
+from prunelib.evaluation.shared_prefixes import Group, Tokens, batches, grouped, model_inputs, runs_as_alone
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,9 +33,11 @@ class Scored(NamedTuple):
 def log_likelihoods(model: "PreTrainedModel", pairs: Sequence[Pair], batch: int) -> list[Scored]:
     """Score each continuation: log-probabilities in float32, summed over its tokens in float64.
 
-    Inputs of similar length share a batch, padded on the right, which does not affect a causal model. Logits are
-    computed only from the first answer token of a batch on, and repeated inputs (answers of one token) are run once.
-    Where a model's output for the shortest input changes beside the longest, each input is run alone.
+    Inputs that begin alike, as those of one question's answers, run as one sequence if the model allows it
+    (:mod:`prunelib.evaluation.shared_prefixes`), and equal inputs (answers of one token) run once. Those of similar
+    length share a batch, padded on the right, which does not affect a causal model. Logits are computed only from the
+    first answer token of a batch on. Where a model's output for the shortest input changes beside the longest, each
+    input is run alone.
     Inputs too long for the model are truncated on the left (:func:`truncated_tokens`).
 
     Parameters
@@ -59,25 +62,36 @@ def log_likelihoods(model: "PreTrainedModel", pairs: Sequence[Pair], batch: int)
         If a log-likelihood is NaN or infinite.
     """
     model.eval()
-    members: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)  # input: numbers of the pairs scored on it
+    members: defaultdict[Tokens, list[int]] = defaultdict(list)  # input: numbers of the pairs scored on it
     for number, pair in enumerate(pairs):
         members[_input(model, pair)].append(number)
     inputs = sorted(members, key=len)
     if batch > 1 and _depends_on_batch(model, inputs):
         batch = 1
     scores: dict[int, Scored] = {}
-    for begin in range(0, len(inputs), batch):
-        chunk = inputs[begin : begin + batch]
-        first = min(len(ids) - len(pairs[number].continuation) for ids in chunk for number in members[ids])
-        for ids, logits in zip(chunk, _logits(model, chunk, first), strict=True):
-            for number in members[ids]:
-                continuation = pairs[number].continuation
-                end = len(ids) - first
-                scores[number] = _score(logits[end - len(continuation) : end], continuation)
+    for chunk in batches(_groups(model, inputs, batch), batch):
+        answers = [
+            (row, number, group.places(at)[len(ids) - len(pairs[number].continuation) :])
+            for row, group in enumerate(chunk)
+            for at, ids in enumerate(group.inputs)
+            for number in members[ids]
+        ]
+        first = min((places[0] for _, _, places in answers if places), default=0)
+        logits = _logits(model, chunk, first)
+        for row, number, places in answers:
+            scores[number] = _score(logits[row, [place - first for place in places]], pairs[number].continuation)
     return [scores[number] for number in range(len(pairs))]
 
 
-def _depends_on_batch(model: "PreTrainedModel", inputs: Sequence[tuple[int, ...]]) -> bool:
+def _groups(model: "PreTrainedModel", inputs: Sequence[Tokens], most: int) -> list[Group]:
+    """Return groups of at most ``most`` inputs, each of one input where the model gives others other results."""
+    groups = grouped(inputs, most)
+    several = [group for group in groups if len(group.inputs) > 1]
+    longest = max(several, key=lambda group: max(map(len, group.inputs)), default=None)
+    return groups if longest is None or runs_as_alone(model, longest) else [Group.of_one(ids) for ids in inputs]
+
+
+def _depends_on_batch(model: "PreTrainedModel", inputs: Sequence[Tokens]) -> bool:
     """Return whether the shortest input of several tokens changes beside the longest; ``inputs``: sorted by length."""
     shortest = next((ids for ids in inputs if len(ids) > 1), ())  # attention to a single token changes nothing
     return 0 < len(shortest) < len(inputs[-1]) and depends_on_batch(model, shortest, inputs[-1])
@@ -99,18 +113,17 @@ def truncated_tokens(model: "PreTrainedModel", pair: Pair) -> int:
     return max(0, len(pair.context) + len(pair.continuation) - 1 - int(longest))
 
 
-def _input(model: "PreTrainedModel", pair: Pair) -> tuple[int, ...]:
+def _input(model: "PreTrainedModel", pair: Pair) -> Tokens:
     """Return the model input: all tokens but the last, which is only predicted; at least one token."""
     tokens = (*pair.context, *pair.continuation)[truncated_tokens(model, pair) :]
     return tokens[:-1] or tokens
 
 
-def _logits(model: "PreTrainedModel", inputs: Sequence[tuple[int, ...]], first: int) -> torch.Tensor:
-    """Return logits (rows, positions, vocabulary) of inputs sorted by length, from position ``first`` on."""
-    longest = len(inputs[-1])
-    padded = torch.tensor([ids + (0,) * (longest - len(ids)) for ids in inputs], device=model.device)
-    keep = longest - first
-    logits: torch.Tensor = model(input_ids=padded, use_cache=False, logits_to_keep=keep).logits
+def _logits(model: "PreTrainedModel", groups: Sequence[Group], first: int) -> torch.Tensor:
+    """Return logits (groups, places, vocabulary) from place ``first`` on."""
+    inputs = model_inputs(model, groups)
+    keep = inputs["input_ids"].shape[1] - first
+    logits: torch.Tensor = model(**inputs, use_cache=False, logits_to_keep=keep).logits
     return logits[:, -keep:]  # a few families compute all
 
 

@@ -1,10 +1,10 @@
-"""Scores of continuations against one float64 forward each, in ten families."""
+"""Scores of continuations against one float64 forward each, in many families."""
 
 import random
 
 import pytest
 import torch
-from families import DENSE, LENGTH, WORDS, tiny_model
+from families import DENSE, LENGTH, MIXTURE, SHARED, TUPLES, WORDS, tiny_model
 from transformers import BloomConfig, BloomForCausalLM, PreTrainedModel
 
 from prunelib.errors import ModelError, NumericalError
@@ -17,6 +17,17 @@ def random_pairs(count: int, longest: int = 12) -> list[Pair]:
         Pair(draw.choices(range(WORDS), k=draw.randint(1, longest)), draw.choices(range(WORDS), k=draw.randint(1, 4)))
         for _ in range(count)
     ]
+
+
+def questions(count: int, longest: int) -> list[Pair]:
+    """Answers of several tokens to questions, of one token, and none."""
+    draw = random.Random(0)  # noqa: S311 - test data
+    pairs = []
+    for _ in range(count):
+        context = draw.choices(range(WORDS), k=draw.randint(1, longest))
+        answers = [draw.choices(range(WORDS), k=draw.randint(1, 5)) for _ in range(draw.randint(1, 4))]
+        pairs += [Pair(context, answer) for answer in [*answers, [8], []]]
+    return pairs
 
 
 def oracle(model: PreTrainedModel, pair: Pair) -> float:
@@ -38,6 +49,16 @@ def test_scores_are_their_definition(family: str, batch: int) -> None:
     )
 
 
+@pytest.mark.parametrize("batch", [2, 5])
+@pytest.mark.parametrize("family", sorted({*DENSE, *MIXTURE, *SHARED, *TUPLES} - {"xlnet"}))  # xlnet is not causal
+def test_scores_are_those_of_each_answer_alone(family: str, batch: int) -> None:
+    pairs = questions(4, longest=20)
+    scores = log_likelihoods(tiny_model(family), pairs, batch)
+    double = tiny_model(family)
+    expected = [oracle(double, pair) if pair.continuation else 0.0 for pair in pairs]
+    assert [score.log_likelihood for score in scores] == pytest.approx(expected, rel=1e-4)
+
+
 def test_the_batch_changes_nothing() -> None:
     pairs, model = random_pairs(20), tiny_model("llama")
     alone = log_likelihoods(model, pairs, 1)
@@ -55,6 +76,19 @@ def test_answers_of_one_token_share_a_forward(monkeypatch: pytest.MonkeyPatch) -
     scores = log_likelihoods(model, [Pair([5, 6], [token]) for token in range(WORDS)], 4)
     assert rows == [[5, 6]]
     assert torch.tensor([score.log_likelihood for score in scores]).exp().sum().item() == pytest.approx(1, rel=1e-5)
+
+
+def test_a_shared_beginning_runs_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, shapes = tiny_model("llama"), []
+    forward = model.forward
+
+    def seen(**inputs: torch.Tensor) -> object:
+        shapes.append(tuple(inputs["input_ids"].shape))
+        return forward(**inputs)
+
+    monkeypatch.setattr(model, "forward", seen)
+    log_likelihoods(model, [Pair(range(20), [20 + answer, 7, 8]) for answer in range(4)], 4)
+    assert shapes[-1] == (1, 20 + 4 * 2)
 
 
 def test_greedy_is_what_the_model_would_write() -> None:
