@@ -31,6 +31,9 @@ MASKS = {  # label: warm start and refiner in params.yaml
     "SparseSwaps, T = 100": ("wanda", "swaps_t100"),
     "SparseSwaps, optimum": ("wanda", "swaps"),
     "block moves": ("wanda", "blocks"),
+    "DSnoT, all layers": ("wanda", "dsnot"),
+    "DSnoT, MLPs skipped, as in its script": ("wanda", "dsnot_attention"),
+    "DSnoT, all layers, same sign": ("wanda", "dsnot_same_sign"),
     "Frank-Wolfe, line search, 50 iterations, 90% fixed": ("wanda", "fw_line_search"),
     "Frank-Wolfe's relaxation solved, 90% fixed": ("wanda", "fw_alpha"),
     "the same, nothing fixed": ("wanda", "fw_free"),
@@ -42,6 +45,8 @@ UPDATED = {
     "swaps, least squares": ("wanda", "swaps_least_squares"),
     "ADMM, least squares": ("wanda", "admm_least_squares"),
     "swaps, refit swaps": ("wanda", "swaps_refit"),
+    "ALPS": ("wanda", "alps"),
+    "ALPS, refit swaps": ("wanda", "alps_refit"),
     "ADMM, refit swaps": ("wanda", "admm_refit"),
 }
 METHODS = MASKS | UPDATED
@@ -214,7 +219,8 @@ def choose() -> str:
         ),
         "updated weights, soon": ("SparseGPT", "`--warmstart sparsegpt --refiner sparsegpt_update`"),
         "updated weights, lower error": ("swaps, least squares", "`--refiner sparseswaps --refiner least_squares`"),
-        "updated weights, lowest error": ("swaps, refit swaps", "`--refiner sparseswaps --refiner refit_swaps`"),
+        "updated weights, lower error still": ("swaps, refit swaps", "`--refiner sparseswaps --refiner refit_swaps`"),
+        "updated weights, lowest error": ("ALPS", "`--refiner alps`"),
     }
     headings, *rows = compared((label for label, _ in wishes.values()), MAIN, FIGURES)
     options = [[wish, words, *row[1:]] for (wish, (_, words)), row in zip(wishes.items(), rows, strict=True)]
