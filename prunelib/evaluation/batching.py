@@ -29,12 +29,16 @@ def depends_on_batch(model: "PreTrainedModel", short: Sequence[int], long: Seque
     """
 
     def of_first(*inputs: Sequence[int]) -> torch.Tensor:
-        longest = max(map(len, inputs))
-        padded = [[*ids, *[0] * (longest - len(ids))] for ids in inputs]
-        return last_states(model, input_ids=torch.tensor(padded, device=model.device))[0, : len(short)]
+        return last_states(model, input_ids=padded(inputs, model.device))[0, : len(short)]
 
     alone = of_first(short)
     return not equal_but_for_rounding(alone, of_first(short, long), again=of_first(short, short))
+
+
+def padded(rows: Sequence[Sequence[int]], device: torch.device, value: int = 0) -> torch.Tensor:
+    """Return integers (rows, the longest), padded on the right with ``value``."""
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows], device=device)
 
 
 def last_states(model: "PreTrainedModel", **inputs: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from prunelib.evaluation.batching import equal_but_for_rounding, last_states
+from prunelib.evaluation.batching import equal_but_for_rounding, last_states, padded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -89,19 +89,14 @@ def model_inputs(model: "PreTrainedModel", batch: Sequence[Group]) -> dict[str, 
         ``input_ids`` (groups, L). If a group has several inputs, ``position_ids`` (groups, L) and ``attention_mask``
         (groups, 1, L, L), too: what is added to the scores of attention, in the model's dtype.
     """
-    longest = max(len(group.tokens) for group in batch)
-
-    def padded(rows: Iterable[Tokens], value: int = 0) -> torch.Tensor:
-        return torch.tensor([(*row, *[value] * (longest - len(row))) for row in rows], device=model.device)
-
-    tokens = padded(group.tokens for group in batch)
+    tokens = padded([group.tokens for group in batch], model.device)
     if all(len(group.inputs) == 1 for group in batch):
         return {"input_ids": tokens}
-    owners = padded((group.owners for group in batch), -1)
+    owners = padded([group.owners for group in batch], model.device, -1)
     allowed = (owners[:, None, :] == 0) | (owners[:, None, :] == owners[:, :, None])  # (groups, L, L)
     mask = torch.full(allowed.shape, torch.finfo(model.dtype).min, dtype=model.dtype, device=model.device)
     mask.masked_fill_(allowed.tril(), 0)
-    positions = padded(group.positions for group in batch)
+    positions = padded([group.positions for group in batch], model.device)
     return {"input_ids": tokens, "position_ids": positions, "attention_mask": mask[:, None]}
 
 
