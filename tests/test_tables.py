@@ -45,4 +45,4 @@ def test_what_is_missing_or_no_table_is_one_line(tmp_path):
 
 
 def test_the_committed_page_of_methods_is_small():
-    assert (ROOT / "reports" / "methods" / "report.html").stat().st_size < 500_000
+    assert (ROOT / "reports" / "methods" / "report.html").stat().st_size < 300_000

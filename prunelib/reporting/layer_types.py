@@ -44,7 +44,7 @@ def type_panel(
     table = np.array([[each.get(kind, np.nan) for kind in kinds] for each in values])
 
     def paint(axes: Axes) -> None:
-        axes.pcolormesh(_grounds(table), edgecolor=PAPER, linewidth=1)
+        axes.pcolormesh(_grounds(table), edgecolor=PAPER, linewidth=1, clip_on=False)
         axes.invert_yaxis()
         axes.spines["bottom"].set_visible(False)
         axes.tick_params(length=0)

@@ -1,5 +1,7 @@
 """The report as one self-contained HTML page: styles, figures and the script that sorts and filters are inlined."""
 
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from prunelib.reporting.style import RULES, WIDTH, variables
 from prunelib.reporting.tables import results_tables
 
 _HERE = Path(__file__).parent
+_STYLE = re.compile(r'(?<! class="panel") style="([^"]*)"')
 
 
 def html(report: Report, drawings: Sequence[Drawing]) -> str:
@@ -34,7 +37,7 @@ def html(report: Report, drawings: Sequence[Drawing]) -> str:
         keep_trailing_newline=True,
     )
     costs = draw_costs(report)
-    return environment.get_template("page.html").render(
+    page = environment.get_template("page.html").render(
         updated=any(cell["updated"] for cell in report.cells),
         models=", ".join(report.label("models", model) for model in report.models),
         findings=findings(report),
@@ -53,6 +56,20 @@ def html(report: Report, drawings: Sequence[Drawing]) -> str:
         script=Markup((_HERE / "page.js").read_text(encoding="utf-8")),  # noqa: S704 - our own
         width=WIDTH,
     )
+    return _repeated_styles_named(page)
+
+
+def _repeated_styles_named(page: str) -> str:
+    """Replace styles that several marks have by classes, whose rules the page has once: it is a third smaller."""
+    counts = Counter(_STYLE.findall(page))
+    repeated = (style for style, count in counts.most_common() if count > 1)
+    names = {style: f"s{number}" for number, style in enumerate(repeated)}
+    rules = "".join(f".{name} {{ {style} }}\n" for style, name in names.items())
+
+    def named(found: re.Match[str]) -> str:
+        return f' class="{names[found[1]]}"' if found[1] in names else found[0]
+
+    return _STYLE.sub(named, page).replace("</style>", f"{rules}</style>", 1)
 
 
 def findings(report: Report) -> list[tuple[str, str]]:

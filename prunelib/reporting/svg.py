@@ -16,6 +16,7 @@ from prunelib.reporting.style import COLOURS, FONT, RULES, STYLE, WIDTH, variabl
 _SVG, _LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 _FONT = re.compile(r"font-(size|family): [^;]*(; )?")  # those of the page
 _LONG = re.compile(r"\d+\.\d{3,}")
+_SPACE = re.compile(r"\s*\b([MLQCz])\b\s*")  # around the commands of a path
 _VARIABLES = {light: f"var(--{name})" for name, (light, _) in COLOURS.items()}
 _COLOUR = re.compile("|".join(_VARIABLES))
 
@@ -89,11 +90,12 @@ def link_to(cell: str) -> str:
 
 
 def _tidy(root: ET.Element) -> None:
-    """Remove what the page doesn't use: metadata, ids, fonts; round numbers and name colours by their variables."""
+    """Remove what the page doesn't use: metadata, ids, fonts, space; round numbers, name colours by their variables."""
     for element in list(root):
         if element.tag == f"{_SVG}metadata" or element.find(f"{_SVG}style") is not None:
             root.remove(element)
     for element in root.iter():
+        element.text, element.tail = ((part or "").strip() or None for part in (element.text, element.tail))
         if element.tag == f"{_SVG}g":
             element.attrib.pop("id", None)
         if _LINK in element.attrib:
@@ -101,6 +103,8 @@ def _tidy(root: ET.Element) -> None:
         for key in ("d", "x", "y", "style", "transform"):
             if key in element.attrib:
                 element.set(key, _short(element.attrib[key]))
+        if "d" in element.attrib:
+            element.set("d", _SPACE.sub(r"\1", element.attrib["d"]).strip())
         if element.get("transform", "").startswith("rotate(-0 "):
             del element.attrib["transform"]
 
