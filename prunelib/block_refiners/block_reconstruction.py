@@ -140,39 +140,43 @@ class _Loss:
 
 
 class _Weight:
-    """A weight that is trained, in float32 or float64, beside the parameter of the model that shows it."""
+    """The kept weights of a parameter, a vector in float32 or float64 that is trained beside the parameter."""
 
     def __init__(self, problem: BlockProblem, name: str, learning_rate: float) -> None:
-        self._parameter, self._kept, self._stored = problem.parameters[name], problem.kept[name], problem.stored[name]
-        self._trained = _precise(self._parameter.detach()).clone()
-        self._largest_rate = learning_rate * _root_mean_square(self._trained[self._kept])
+        self._parameter, self._stored = problem.parameters[name], problem.stored[name]
+        self._kept = problem.kept[name].flatten().nonzero().squeeze(dim=1)  # places in the flat parameter
+        self._trained = _precise(self._parameter.detach().flatten()[self._kept])
+        self._largest_rate = learning_rate * _root_mean_square(self._trained)
         self._gradient = self._trained.grad = torch.zeros_like(self._trained)
         self._adam = torch.optim.Adam([self._trained], betas=_BETAS, fused=True)
 
     def add_gradient(self, gradient: torch.Tensor) -> None:
-        """Add the gradient of a window."""
-        self._gradient += gradient
+        """Add the gradient of a window, of the parameter's shape."""
+        self._gradient += gradient.flatten().index_select(0, self._kept)
 
     def step(self, rate: float) -> None:
-        """Take a step of Adam on the kept weights, at a share of the largest rate, and show the end."""
-        self._gradient.masked_fill_(~self._kept, 0)
+        """Take a step of Adam, at a share of the largest rate, and show the end."""
         self._adam.param_groups[0]["lr"] = self._largest_rate * rate
         self._adam.step()
         self._gradient.zero_()
         self.show()
 
-    @torch.no_grad()
     def show(self, *, rounded: bool = False) -> None:
-        """Copy the weight into the model, on request as it is stored."""
-        self._parameter.data.copy_(self._trained.to(self._stored) if rounded else self._trained)
+        """Copy the weights into the model, on request as they are stored."""
+        self._copy(self._trained.to(self._stored) if rounded else self._trained)
 
     def remember(self) -> None:
-        """Remember the weight that the model has."""
-        self._best = self._parameter.detach().clone()
+        """Remember the weights as they are stored."""
+        self._best = self._trained.to(self._stored, copy=True)
 
     def restore(self) -> None:
-        """Copy the remembered weight into the model."""
-        self._parameter.data.copy_(self._best)
+        """Copy the remembered weights into the model."""
+        self._copy(self._best)
+
+    def _copy(self, values: torch.Tensor) -> None:
+        parameter = self._parameter.data
+        flat = parameter.flatten().scatter_(0, self._kept, values.to(parameter.dtype))
+        parameter.copy_(flat.view_as(parameter))  # which flat is no view of where it is not contiguous
 
 
 def _precise(tensor: torch.Tensor) -> torch.Tensor:
