@@ -195,7 +195,11 @@ def _kept(layer: Layer, pattern: Pattern) -> int:
 
 def _settled(groups: Sequence[int], sizes: Sequence[int], wanted: Sequence[float], total: int) -> list[int]:
     """Return whole numbers near ``wanted``, between 1 and ``sizes`` - 1, with sum(groups * numbers) = total."""
-    kept = [min(max(round(number), 1), size - 1) for number, size in zip(wanted, sizes, strict=True)]
+    kept, carried = [0] * len(groups), 0.0
+    for i in sorted(range(len(groups)), key=lambda i: -groups[i]):  # finer steps make up for what coarser ones miss
+        exact = wanted[i] + carried / groups[i]
+        kept[i] = min(max(round(exact), 1), sizes[i] - 1)
+        carried = (exact - kept[i]) * groups[i]
     rest = total - sum(number * keep for number, keep in zip(groups, kept, strict=True))
     for step in _steps(rest, sorted(set(groups))):
         sign = 1 if step > 0 else -1

@@ -109,6 +109,18 @@ def test_blocks_by_importance_keep_the_exact_total(shapes, allocation, kind, spa
         assert abs(kept(layers, found)[each.name] / (each.rows * each.inputs) - shares[each.block]) <= 2 / size + 0.05
 
 
+def test_what_rounding_leaves_over_is_not_that_of_one_small_layer():
+    shapes = [(12, 40), (12, 40), (4, 16), (8, 40)]
+    layers = [layer(block, f"m{i}", *shape) for block in range(4) for i, shape in enumerate(shapes)]
+    allocation = Dlp(spread=0.15)
+    importances = {0: 0.0, 1: 0.5, 2: 1.0, 3: 0.0}
+    found = by_importance(layers, PerRow(sparsity=0.625, allocation=allocation), allocation, importances)
+    shares = allocation.kept_shares(importances, 0.625)
+    for each in layers:
+        share = kept(layers, found)[each.name] / (each.rows * each.inputs)
+        assert abs(share - shares[each.block]) <= 1 / each.inputs + 0.01
+
+
 def test_a_progression_needs_no_measure():
     pattern = PerRow(sparsity=0.6, allocation=Atp(slope=0.1))
     patterns = of(index_of(LAYERS), pattern)
