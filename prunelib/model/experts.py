@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 def fused_parameters(model: "PreTrainedModel", block_list: str) -> dict[str, nn.Parameter]:
     """Return the parameters (experts, rows, inputs) in a model's blocks whose slices its forward multiplies by.
 
+    The forward of two tokens uses few experts, and in some blocks perhaps none: what it multiplies by in one block is
+    returned of all blocks.
+
     Raises
     ------
     ModelError
@@ -33,9 +36,9 @@ def fused_parameters(model: "PreTrainedModel", block_list: str) -> dict[str, nn.
     }
     slices = {(name, expert): weight.data[expert] for name, weight in held.items() for expert in range(len(weight))}
     used: set[str] = set()
-    with watch_slices(slices, lambda key, _: used.add(key[0])):
+    with watch_slices(slices, lambda key, _: used.add(_within_block(key[0], block_list))):
         probe(model)
-    return {name: weight for name, weight in held.items() if name in used}
+    return {name: weight for name, weight in held.items() if _within_block(name, block_list) in used}
 
 
 def expert_layers(model: "PreTrainedModel", name: str, parameter: nn.Parameter, block: int) -> list[Layer]:
@@ -72,6 +75,11 @@ def expert_layers(model: "PreTrainedModel", name: str, parameter: nn.Parameter, 
             )
         )
     return layers
+
+
+def _within_block(name: str, block_list: str) -> str:
+    """Return the name that a parameter has in its block."""
+    return name.removeprefix(f"{block_list}.").partition(".")[2]
 
 
 def _slices(model: "PreTrainedModel", name: str, parameter: nn.Parameter) -> Iterator[tuple[int, int, str, int | None]]:

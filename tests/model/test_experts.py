@@ -4,7 +4,10 @@ from functools import partial
 
 import pytest
 import torch
+from brute_force import save_random
 from families import DEEPSEEK, MIXTURE, random_model, random_windows, read_by_expert, save, tiny_model
+from tiny_configs import WORDS, tiny_config
+from transformers import AutoModelForCausalLM
 
 from prunelib.calibration.statistics import InputStatistics, supported
 from prunelib.calibration.whole_model import accumulate_grams
@@ -56,6 +59,18 @@ def test_gates_are_found_in_half_precision_too(family, tmp_path):
     assert all(
         ".gate." in dense.name or "router" in dense.name or "expert_gate" in dense.name for dense in index.uncovered
     )
+
+
+def test_experts_that_the_first_tokens_do_not_use_are_found(tmp_path):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(tiny_config("longcat_flash"), experts_implementation="eager")
+    save_random(model.eval(), tmp_path, WORDS)
+    model = load_model(tmp_path, "float32", "cpu")
+    found = find_layers(model, tmp_path)
+    router = model.model.layers[1].mlp.router
+    router.e_score_correction_bias[model.config.n_routed_experts :] = 1e6  # block 1: experts without weights alone
+    assert any(layer.fused for layer in found.of_block(1))
+    assert find_layers(model, tmp_path) == found
 
 
 LINEAR = {"linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8}
