@@ -15,7 +15,7 @@ if not (3, 11) <= sys.version_info[:2] <= (3, 14) or (platform.system(), platfor
 endef
 export SUPPORTED
 
-.PHONY: help run demo test quick triton browser cases e2e lint constraints docs clean
+.PHONY: help run demo test quick triton browser e2e lint constraints docs clean
 .DEFAULT_GOAL := help
 
 help:  ## show this list
@@ -27,11 +27,11 @@ run: .venv/run  ## set up, run every stage that params.yaml asks for, and print 
 demo: .venv/run  ## set up, and prune the default model at 2:4 by three methods in a few minutes
 	$(BIN)/prunelib demo
 
-test: .venv/test lint  ## set up, and run all checks and tests but the open cases and the end-to-end run
-	$(BIN)/pytest -n 2 --dist loadfile -m "not cases and not e2e"
+test: .venv/test lint  ## set up, and run all checks and tests but the end-to-end run
+	$(BIN)/pytest -n 2 --dist loadfile -m "not e2e"
 
 quick: .venv/test  ## the quick tests alone
-	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not cases and not e2e"
+	$(BIN)/pytest -n 2 --dist loadfile -m "not slow and not e2e"
 
 triton: .venv/triton-$(OLDEST_TRITON)  ## the tests of the Triton kernels on the oldest Triton; all others run on the newest
 	PYTHONPATH=$(CURDIR)/$< $(BIN)/python -c "import triton as t; print('triton', t.__version__); assert t.__version__ == '$(OLDEST_TRITON)'"
@@ -39,9 +39,6 @@ triton: .venv/triton-$(OLDEST_TRITON)  ## the tests of the Triton kernels on the
 
 browser:  ## Chromium, with which tests open the report; where apt-get is missing, those tests are skipped
 	command -v chromium || ! command -v apt-get || (apt-get update -qq && apt-get install -qq --no-install-recommends chromium fonts-dejavu-core)
-
-cases: .venv/test  ## the open faults of tests/cases, as expected failures
-	$(BIN)/pytest -n 2 -m cases
 
 e2e: .venv/test  ## the real model end to end on a reduced grid, in a temporary folder
 	$(BIN)/pytest -m e2e

@@ -280,8 +280,9 @@ class Losses:
         """Add rows; a :data:`prunelib.methods.contract.Progress`."""
         self._before += loss_before
         self._after += loss_after
-        reduction = 1 - self._after / self._before if self._before else 0.0
-        self._bar.advance(rows, f"error {self._before:.4g} -> {self._after:.4g} (-{100 * reduction:.1f}%){self._load}")
+        change = self._after / self._before - 1 if self._before else 0.0
+        sign = "+" if change > 0 else ""
+        self._bar.advance(rows, f"error {self._before:.4g} -> {self._after:.4g} ({sign}{change:z.1%}){self._load}")
 
 
 def _record(layer: Layer, steps: Sequence[Step], inputs: LayerInputs) -> LayerResult:
