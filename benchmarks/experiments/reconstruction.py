@@ -3,9 +3,9 @@
     dvc repro download_text calibrate@smollm2_135m-0
     python stages/warmstart.py --model smollm2_135m --seed 0 --pattern row60 --warmstart wanda
     python stages/refine.py --model smollm2_135m --seed 0 --pattern row60 --warmstart wanda --refiner swaps_refit
-    python benchmarks/experiments/reconstruction.py [--pattern nm24] [--blocks 6] [--only NAME ...]
+    python benchmarks/experiments/reconstruction.py [--pattern nm24] [--start alps] [--blocks 6] [--only NAME ...]
 
-Each variation starts from that refined cell, and changes the default settings or the number of calibration windows.
+Each variation starts from that refined cell (or another, with ``--start``), and changes the default settings or the number of calibration windows.
 Perplexity is measured on the held-out part of every text, with only the first ``--blocks`` blocks pruned. All blocks of
 the default model take about a quarter of an hour a variation on two cores. Prints a table, and writes
 benchmarks/results/reconstruction_settings.json after every variation; those that it has are not measured again.
@@ -86,10 +86,10 @@ class Setting(NamedTuple):
     dtype: str
 
 
-def setting(model: str, pattern: str, blocks: int | None) -> Setting:
+def setting(model: str, pattern: str, start: str, blocks: int | None) -> Setting:
     """What all variations share."""
     params, folder = load_params(), model_folder(model)
-    cell = Cell(model=model, seed=0, pattern=pattern, warmstart="wanda", refiner="swaps_refit")
+    cell = Cell(model=model, seed=0, pattern=pattern, warmstart="wanda", refiner=start)
     tokenizer = load_tokenizer(folder)
     text = params.calibration.text
     tokens = tokenize([each.text for each in read_documents(text_folder(text), "calibration")], tokenizer)
@@ -155,11 +155,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="smollm2_135m")
     parser.add_argument("--pattern", default="row60", help="a name under patterns in params.yaml")
+    parser.add_argument("--start", default="swaps_refit", help="a name under refiners in params.yaml")
     parser.add_argument("--blocks", type=int, help="only the first ones")
     parser.add_argument("--only", nargs="+", choices=[START, *VARIATIONS], default=[START, *VARIATIONS])
     arguments = parser.parse_args()
     torch.set_num_threads(machine().threads)
-    key = {"model": arguments.model, "pattern": arguments.pattern, "blocks": arguments.blocks}
+    key = {name: getattr(arguments, name) for name in ("model", "pattern", "start", "blocks")}
     file = RESULTS / f"{NAME}.json"
     records = json.loads(file.read_text(encoding="utf-8"))["records"] if file.exists() else []
     have = {record["variation"] for record in records if key.items() <= record.items()}
