@@ -1,4 +1,4 @@
-"""The picture of README.md: perplexity of the default model, pruned by three methods, from the committed report.
+"""The picture of README.md: perplexity of the default model, pruned by four methods, from the committed report.
 
 python docs/picture.py        # writes docs/pages/images/perplexity.svg
 """
@@ -17,6 +17,7 @@ BARS = {  # label: method in tables.METHODS, colour
     "Wanda": ("Wanda", "#e69f00"),
     "+ SparseSwaps": ("SparseSwaps, optimum", "#56b4e9"),
     "+ refit swaps": ("swaps, refit swaps", "#009e73"),
+    "+ block reconstruction": ("swaps, refit swaps, blocks reconstructed", "#cc79a7"),
 }
 COLUMN = "perplexity_wikipedia"
 STYLE = {

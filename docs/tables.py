@@ -49,8 +49,11 @@ UPDATED = {
     "ALPS, refit swaps": ("wanda", "alps_refit"),
     "ADMM, refit swaps": ("wanda", "admm_refit"),
 }
-METHODS = MASKS | UPDATED
-"""The methods that keep the model's weights, and those that update them."""
+RECONSTRUCTED = {
+    "swaps, refit swaps, blocks reconstructed": ("wanda", "swaps_refit_reconstruct"),
+}
+METHODS = MASKS | UPDATED | RECONSTRUCTED
+"""The methods that keep the model's weights, those that update them by matrices, and those that do by blocks."""
 
 Rows = list[dict[str, str]]
 
@@ -95,7 +98,7 @@ def of_method(label: str, pattern: str, column: str) -> list[float]:
         seconds = benchmarked("method_times")["seconds"]  # of some cells
         found = [seconds[row["cell"]] for row in rows if row["cell"] in seconds]
         return [fmean(found)] if found else []
-    return [float(row[column]) for row in rows]
+    return [float(row[column]) for row in rows if row[column]]
 
 
 def cell(row: Mapping[str, str]) -> tuple[str, str, str]:
@@ -128,15 +131,23 @@ def dense(name: str, column: str) -> float:
 
 
 def headline() -> str:
-    """Return the result of README.md's first screen: a table of four rows and the sentence that reads it."""
-    rows = {"Wanda": "Wanda", "+ SparseSwaps": "SparseSwaps, optimum", "+ refit swaps": "swaps, refit swaps"}
+    """Return the result of README.md's first screen: a table and the sentence that reads it."""
+    rows = {
+        "Wanda": "Wanda",
+        "+ SparseSwaps": "SparseSwaps, optimum",
+        "+ refit swaps": "swaps, refit swaps",
+        "+ block reconstruction": "swaps, refit swaps, blocks reconstructed",
+    }
     error, perplexity, seconds = ("error_vs_wanda", 2), ("perplexity_wikipedia", 1), ("seconds", 0)
     shown = [("row60", error), ("row60", perplexity), ("row60", seconds), ("nm24", error), ("nm24", perplexity)]
     before = f"{dense('methods/results.csv', perplexity[0]):.1f}"
     entries = [["dense", "", "", before, "", "", before]]
     for name, label in rows.items():
-        figures = (f"{fmean(of_method(label, pattern, each)):.{digits}f}" for pattern, (each, digits) in shown)
-        entries.append([name, "updated" if label in UPDATED else "the model's", *figures])
+        figures = (
+            mean([fmean(found)] if (found := of_method(label, pattern, each)) else [], digits)
+            for pattern, (each, digits) in shown
+        )
+        entries.append([name, "the model's" if label in MASKS else "updated", *figures])
     headings = (
         "",
         "kept weights",
@@ -149,7 +160,8 @@ def headline() -> str:
     cut = 100 * (1 - float(entries[2][2]))
     return table(headings, entries, left=2) + (
         f"\nAt 60%, swaps remove {cut:.0f}% of Wanda's error and bring perplexity from {entries[1][3]} to "
-        f"{entries[2][3]}; with updated weights it is {entries[3][3]}; the dense model has {before}.\n"
+        f"{entries[2][3]}; with updated weights it is {entries[3][3]}, and {entries[4][3]} with blocks reconstructed; "
+        f"the dense model has {before}.\n"
     )
 
 
@@ -196,7 +208,9 @@ def methods() -> str:
     names = ("error / Wanda's", "Wikipedia", "speeches", "seconds")
     columns = dict(zip(("error_vs_wanda", *TEXTS, "seconds"), names, strict=True))
     headings, *rows = compared(METHODS, MAIN, columns)
-    rows.insert(len(MASKS), ["*kept weights updated:*", *[""] * (len(headings) - 1)])
+    empty = [""] * (len(headings) - 1)
+    rows.insert(len(METHODS) - len(RECONSTRUCTED), ["*kept weights updated, block by block:*", *empty])
+    rows.insert(len(MASKS), ["*kept weights updated, matrix by matrix:*", *empty])
     return table(headings, rows) + times()
 
 
@@ -221,6 +235,10 @@ def choose() -> str:
         "updated weights, lower error": ("swaps, least squares", "`--refiner sparseswaps --refiner least_squares`"),
         "updated weights, lower error still": ("swaps, refit swaps", "`--refiner sparseswaps --refiner refit_swaps`"),
         "updated weights, lowest error": ("ALPS", "`--refiner alps`"),
+        "the lowest perplexity": (
+            "swaps, refit swaps, blocks reconstructed",
+            "`--refiner sparseswaps --refiner refit_swaps --refiner block_reconstruction`",
+        ),
     }
     headings, *rows = compared((label for label, _ in wishes.values()), MAIN, FIGURES)
     options = [[wish, words, *row[1:]] for (wish, (_, words)), row in zip(wishes.items(), rows, strict=True)]
@@ -274,6 +292,18 @@ def reconstruction() -> str:
         f"A block takes {result['median_ratio']:.2f} times the forward and backward passes that it needs "
         f"({measured(result)}).\n"
     )
+
+
+def reconstruction_settings() -> str:
+    """Return perplexities of the default model with its first blocks pruned, and reconstructed by other settings."""
+    result = benchmarked("reconstruction_settings")
+    texts = {"Wikipedia": "wikipedia", "speeches": "sotu"}
+    rows = (
+        [record["variation"], *(f"{record['perplexity'][text]:.2f}" for text in texts.values())]
+        for record in result["records"]
+        if (record["pattern"], record["start"], record["blocks"]) == ("row60", "swaps_refit", 6)
+    )
+    return table(("", *texts), rows) + f"\n{measured(result)}.\n"
 
 
 def updated_weights() -> str:
@@ -385,6 +415,7 @@ TABLES = {
     "calibration_text": calibration_text,
     "updated_weights": updated_weights,
     "reconstruction": reconstruction,
+    "reconstruction_settings": reconstruction_settings,
     "speed": speed,
     "kills": kills,
     "damages": damages,

@@ -5,10 +5,11 @@
     python stages/refine.py --model smollm2_135m --seed 0 --pattern row60 --warmstart wanda --refiner swaps_refit
     python benchmarks/experiments/reconstruction.py [--pattern nm24] [--start alps] [--blocks 6] [--only NAME ...]
 
-Each variation starts from that refined cell (or another, with ``--start``), and changes the default settings or the number of calibration windows.
-Perplexity is measured on the held-out part of every text, with only the first ``--blocks`` blocks pruned. All blocks of
-the default model take about a quarter of an hour a variation on two cores. Prints a table, and writes
-benchmarks/results/reconstruction_settings.json after every variation; those that it has are not measured again.
+Each variation starts from that refined cell (or another, with ``--start``), and changes the default settings or the
+number of calibration windows. Perplexity is measured on the held-out part of every text, with only the first
+``--blocks`` blocks pruned. All blocks of the default model take about a quarter of an hour a variation on two cores.
+Prints a table, and writes benchmarks/results/reconstruction_settings.json after every variation; those that it has are
+not measured again.
 """
 
 import argparse
