@@ -161,8 +161,20 @@ def headline() -> str:
     return table(headings, entries, left=2) + (
         f"\nAt 60%, swaps remove {cut:.0f}% of Wanda's error and bring perplexity from {entries[1][3]} to "
         f"{entries[2][3]}; with updated weights it is {entries[3][3]}, and {entries[4][3]} with blocks reconstructed; "
-        f"the dense model has {before}.\n"
+        f"the dense model has {before}. {reconstruction_time()}\n"
     )
+
+
+def reconstruction_time() -> str:
+    """Return a sentence on what block reconstruction takes, of the comparison's own run."""
+    steps = {row["cell"]: row["step_seconds"].split(" > ") for row in reported("methods/timing.csv")}
+    [method] = RECONSTRUCTED.values()
+    minutes = {
+        row["pattern"]: f"{float(steps[row['cell']][-1]) / 60:.0f} min at {PATTERNS[row['pattern']]}"
+        for row in reported("methods/results.csv")
+        if cell(row)[1:] == method
+    }
+    return f"Block reconstruction adds {' and '.join(minutes[pattern] for pattern in MAIN)}, beside other work."
 
 
 def cost() -> str:

@@ -176,7 +176,7 @@ class _Weight:
     def _copy(self, values: torch.Tensor) -> None:
         parameter = self._parameter.data
         flat = parameter.flatten().scatter_(0, self._kept, values.to(parameter.dtype))
-        parameter.copy_(flat.view_as(parameter))  # which flat is no view of where it is not contiguous
+        parameter.copy_(flat.view_as(parameter))  # flat is a copy if the parameter is not contiguous
 
 
 def _precise(tensor: torch.Tensor) -> torch.Tensor:
