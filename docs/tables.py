@@ -281,6 +281,25 @@ def overfitting() -> str:
     return table(("", *(f"{text}: {name}" for text in ("Wikipedia", "speeches") for name in refiners)), rows)
 
 
+def budgets() -> str:
+    """Return what sparsity that differs by block gives: methods at 70%, and block reconstruction at 60%."""
+    allocations = {"the same in all blocks": "", "OWL": "_owl", "DLP": "_dlp", "ATP": "_atp"}
+    matrices = ("Wanda", "SparseSwaps, optimum", "SparseGPT", "swaps, refit swaps")
+    shown = [("row70", label) for label in matrices] + [("row60", label) for label in RECONSTRUCTED]
+    found = {cell(row): row for name in ("methods", "budgets") for row in reported(f"{name}/results.csv")}
+
+    def perplexities(pattern: str, label: str) -> str:
+        row = found.get((pattern, *METHODS[label]))
+        return " / ".join(f"{value:.{int(value < 100)}f}" for value in map(float, map(row.get, TEXTS))) if row else ""
+
+    headings = ("", *(f"{PATTERNS[pattern].removesuffix(' per row')}: {label}" for pattern, label in shown))
+    rows = (
+        [name, *(perplexities(f"{pattern}{suffix}", label) for pattern, label in shown)]
+        for name, suffix in allocations.items()
+    )
+    return table(headings, rows)
+
+
 def calibration_text() -> str:
     """Return how much the calibration text matters."""
     result = benchmarked("calibration_text")
@@ -424,6 +443,7 @@ TABLES = {
     "other_patterns": other_patterns,
     "choose": choose,
     "overfitting": overfitting,
+    "budgets": budgets,
     "calibration_text": calibration_text,
     "updated_weights": updated_weights,
     "reconstruction": reconstruction,
