@@ -290,7 +290,7 @@ def budgets() -> str:
 
     def perplexities(pattern: str, label: str) -> str:
         row = found.get((pattern, *METHODS[label]))
-        return " / ".join(f"{value:.{int(value < 100)}f}" for value in map(float, map(row.get, TEXTS))) if row else ""
+        return " / ".join(f"{float(row[text]):.1f}" for text in TEXTS) if row else ""
 
     headings = ("", *(f"{PATTERNS[pattern].removesuffix(' per row')}: {label}" for pattern, label in shown))
     rows = (
