@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 from prunelib import workflow
 from prunelib.cell import Cell
 from prunelib.cell_settings import CellSettings
-from prunelib.cli import search_path
+from prunelib.cli.processes import ended_by_sigterm, search_path
 from prunelib.errors import ParamsError, StageError
 from prunelib.params import REPLACED, Params, known_name, load_params
 from prunelib.reporting import PAGE, write_report
@@ -167,5 +167,7 @@ def _write_changed(source: str, target: Path, own: Params, grid: Params, project
 
 def _run(folder: Path, *words: str) -> None:
     environment = {**os.environ, "PATH": search_path(), "PYTHONPATH": str(folder)}
-    if subprocess.run(words, cwd=folder, env=environment, check=False).returncode:
+    with ended_by_sigterm():
+        status = subprocess.run(words, cwd=folder, env=environment, check=False).returncode
+    if status:
         raise StageError(f"{' '.join(words)} failed in {folder}; finished stages are kept: rerun to continue")

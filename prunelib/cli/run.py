@@ -11,7 +11,7 @@ from dvc.repo import Repo
 from rich.console import Console
 
 from prunelib import workflow
-from prunelib.cli import search_path
+from prunelib.cli.processes import ended_by_sigterm, search_path
 from prunelib.errors import StageError
 from prunelib.params import known_name, load_params
 from prunelib.reporting import PAGE, update_costs
@@ -81,7 +81,8 @@ def reproduce(options: list[str]) -> int:
     for handler in handlers:
         handler.addFilter(numbers)
     try:
-        return int(dvc(["repro", *options]))
+        with ended_by_sigterm():
+            return int(dvc(["repro", *options]))
     finally:
         for handler in handlers:
             handler.removeFilter(numbers)
