@@ -17,7 +17,14 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 TEXTS = ("perplexity_wikipedia", "perplexity_sotu")
-PATTERNS = {"row50": "50% per row", "row60": "60% per row", "row70": "70% per row", "nm24": "2:4", "nm48": "4:8"}
+PATTERNS = {
+    "row50": "50% per row",
+    "row60": "60% per row",
+    "row70": "70% per row",
+    "nm24": "2:4",
+    "nm48": "4:8",
+    "nm68": "6:8",
+}
 MAIN = ("row60", "nm24")
 FIGURES = {"error_vs_wanda": "error / Wanda's", "perplexity_wikipedia": "perplexity", "seconds": "seconds"}
 MASKS = {  # label: warm start and refiner in params.yaml
@@ -34,9 +41,9 @@ MASKS = {  # label: warm start and refiner in params.yaml
     "DSnoT, all layers": ("wanda", "dsnot"),
     "DSnoT, MLPs skipped, as in its script": ("wanda", "dsnot_attention"),
     "DSnoT, all layers, same sign": ("wanda", "dsnot_same_sign"),
-    "Frank-Wolfe, line search, 50 iterations, 90% fixed": ("wanda", "fw_line_search"),
-    "Frank-Wolfe's relaxation solved, 90% fixed": ("wanda", "fw_alpha"),
-    "the same, nothing fixed": ("wanda", "fw_free"),
+    "Frank-Wolfe, line search, 50 iterations, alpha 0.9": ("wanda", "fw_line_search"),
+    "Frank-Wolfe's relaxation solved, alpha 0.9": ("wanda", "fw_alpha"),
+    "Frank-Wolfe's relaxation solved, alpha 0": ("wanda", "fw_free"),
     "SparseFW, then swaps": ("wanda", "fw_swaps"),
 }
 UPDATED = {
@@ -122,7 +129,7 @@ def compared(labels: Iterable[str], patterns: Sequence[str], columns: Mapping[st
 
 def times() -> str:
     """Return the line below a table with seconds."""
-    return f"\nSeconds: 210 matrices, {measured(benchmarked('method_times'))}.\n"
+    return f"\nSeconds: refinement alone, of 210 matrices; {measured(benchmarked('method_times'))}.\n"
 
 
 def dense(name: str, column: str) -> float:
@@ -174,7 +181,7 @@ def reconstruction_time() -> str:
         for row in reported("methods/results.csv")
         if cell(row)[1:] == method
     }
-    return f"Block reconstruction adds {' and '.join(minutes[pattern] for pattern in MAIN)}, beside other work."
+    return f"Block reconstruction adds {' and '.join(minutes[pattern] for pattern in MAIN)}, on a busy machine."
 
 
 def cost() -> str:
@@ -237,16 +244,16 @@ def other_patterns() -> str:
 def choose() -> str:
     """Return the decision table: what is wanted, what to run, what it costs and gives."""
     wishes = {
-        "a mask in seconds": ("Wanda", "`--refiner none`"),
-        "the best mask for the model's own weights": ("SparseSwaps, optimum", "`--refiner sparseswaps`"),
+        "the cheapest mask": ("Wanda", "`--refiner none`"),
+        "a good mask for the model's own weights": ("SparseSwaps, optimum", "`--refiner sparseswaps`"),
         "a slightly better mask, and certified bounds": (
             "SparseFW, then swaps",
             "`--refiner sparsefw --refiner sparseswaps`",
         ),
-        "updated weights, soon": ("SparseGPT", "`--warmstart sparsegpt --refiner sparsegpt_update`"),
+        "updated weights, fast": ("SparseGPT", "`--warmstart sparsegpt --refiner sparsegpt_update`"),
         "updated weights, lower error": ("swaps, least squares", "`--refiner sparseswaps --refiner least_squares`"),
         "updated weights, lower error still": ("swaps, refit swaps", "`--refiner sparseswaps --refiner refit_swaps`"),
-        "updated weights, lowest error": ("ALPS", "`--refiner alps`"),
+        "updated weights, lowest error": ("ALPS, refit swaps", "`--refiner alps --refiner refit_swaps`"),
         "the lowest perplexity": (
             "swaps, refit swaps, blocks reconstructed",
             "`--refiner sparseswaps --refiner refit_swaps --refiner block_reconstruction`",
@@ -298,6 +305,29 @@ def budgets() -> str:
         for name, suffix in allocations.items()
     )
     return table(headings, rows)
+
+
+def recommended() -> str:
+    """Return what the recommended recipe gives at the patterns that have been run, and the dense model beside it."""
+    rows = sorted(reported("recommended/results.csv"), key=lambda row: float(row["sparsity"]))
+    minutes = {
+        row["cell"]: sum(map(float, row["step_seconds"].split(" > "))) / 60
+        for row in reported("recommended/timing.csv")
+    }
+    tasks = {"PIQA": "piqa", "ARC easy": "arc_easy"}
+    entries = (
+        [
+            PATTERNS[row["pattern"]] if row["pattern"] else "dense",
+            *(f"{float(row[text]):.1f}" for text in TEXTS),
+            *(
+                f"{100 * float(row[f'acc_{task}']):.0f} ± {100 * float(row[f'acc_stderr_{task}']):.0f}"
+                for task in tasks.values()
+            ),
+            f"{minutes[row['cell']]:.0f}" if row["cell"] in minutes else "",
+        ]
+        for row in rows
+    )
+    return table(("", "Wikipedia", "speeches", *(f"{name}, %" for name in tasks), "minutes"), entries)
 
 
 def calibration_text() -> str:
@@ -398,7 +428,7 @@ def families() -> str:
     right = [each for each in result["families"] if each["outcome"] == "right"]
     return (
         f"Of the {len(result['families'])} causal model types of transformers {result['transformers']}, "
-        f"{len(right)} are right: tiny models with random weights are pruned as by a brute-force reference.\n"
+        f"{len(right)} are right: tiny ones with random weights are pruned exactly as by a brute-force reference.\n"
     )
 
 
@@ -444,6 +474,7 @@ TABLES = {
     "choose": choose,
     "overfitting": overfitting,
     "budgets": budgets,
+    "recommended": recommended,
     "calibration_text": calibration_text,
     "updated_weights": updated_weights,
     "reconstruction": reconstruction,

@@ -6,7 +6,7 @@
 Without a model it makes a tiny random one, which runs on any CPU in seconds. A model is a folder or a name on the hub;
 the text is one file, whose last tenth is held out. Needs accelerate, as transformers' Trainer does.
 
-Prints, on the tiny model, beside the Trainer's own lines:
+Prints, on the tiny model with --to, among the Trainer's own lines:
 
     loss, dense       0.788
     loss, pruned      0.800

@@ -1,6 +1,6 @@
 """Pruning-mask selection and refinement for language models.
 
-:func:`prune` prunes a loaded transformers model in place. The other functions take a single matrix.
+:func:`prune` prunes a loaded transformers model in place. Most others take a single matrix.
 
 Legend, used everywhere
 -----------------------

@@ -5,7 +5,7 @@
 For each model type that ``AutoModelForCausalLM`` maps: a tiny configuration, random weights, and the library's
 download, calibration, warm start, evaluation and export, each compared with brute force (``support/brute_force.py``).
 A child process each. Prints a line a family; for all of them, writes benchmarks/results/families.json, and from it the
-list in README.md and the table in benchmarks/README.md.
+list in docs/pages/how-to/model.md and the table in benchmarks/README.md.
 """
 
 import argparse

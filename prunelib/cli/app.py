@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from prunelib import __version__
 from prunelib.runtime.console import one_line
 
-_INSTALL = "pip install 'prunelib[workflow,evaluate]'"
+_INSTALL = "pip install '.[workflow,evaluate]' in the checkout"
 
 
 class _Commands(TyperGroup):
@@ -54,7 +54,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show, exit.")] = False,
     traceback: Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")] = False,
 ) -> None: ...
 
@@ -74,7 +74,7 @@ Target = Annotated[Path, typer.Option(metavar="FOLDER", help="New or empty.")]
 @app.command()
 def prune(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, or OWNER/NAME on the hub.")],
-    text: Annotated[list[str], typer.Option(metavar="FILE", help="UTF-8 text to calibrate on; globs and several.")],
+    text: Annotated[list[str], typer.Option(metavar="FILE", help="UTF-8 text to calibrate on; glob; repeatable.")],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the pruned model goes; new or empty.")],
     pattern: Annotated[str, typer.Option(metavar="PATTERN", help="2:4, 60% (of each row) or 60% per layer.")] = "2:4",
     warmstart: Annotated[str, typer.Option(metavar="METHOD", help="The first mask; see `prunelib methods`.")] = "wanda",
@@ -91,7 +91,9 @@ def prune(
     bos_per_window: Annotated[bool, typer.Option(help="Begin each window with BOS, as Gemma needs.")] = False,
     inputs: Annotated[Inputs, typer.Option(help="Of the dense model, or through pruned blocks.")] = "dense",
     allow_uncovered: Annotated[bool, typer.Option(help="Leave matrices dense that cannot be pruned.")] = False,
-    device: Annotated[str | None, typer.Option(metavar="DEVICE", help="cpu, cuda or cuda:N; default: a GPU.")] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="DEVICE", help="cpu, cuda or cuda:N; default: GPU if any.")
+    ] = None,
     dtype: Annotated[Dtype | None, typer.Option(help="What the model runs in; default: its config's.")] = None,
     revision: Annotated[str | None, typer.Option(metavar="COMMIT", help="Of a model on the hub.")] = None,
 ) -> None:
@@ -150,8 +152,8 @@ def demo() -> None:
 def run(
     cell: Annotated[str | None, typer.Option(metavar="NAME", help="One cell of the grid, with what it needs.")] = None,
     pull: Annotated[bool, typer.Option("--pull", help="Take what is missing from the DVC remote.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Run every stage, also those that are up to date.")] = False,
-    keep_going: Annotated[bool, typer.Option("--keep-going", help="Run what no failed stage is needed for.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Run every stage, even if up to date.")] = False,
+    keep_going: Annotated[bool, typer.Option("--keep-going", help="Run what needs no failed stage.")] = False,
 ) -> None:
     """Run every stage of params.yaml that is not up to date, and print the main figures.
 
@@ -192,7 +194,7 @@ def plan(
 @app.command()
 def compare(
     comparison: Annotated[str, typer.Argument(metavar="NAME", help="A name under comparisons in params.yaml.")],
-    renew: Annotated[bool, typer.Option("--renew", help="Make cells again, too, that other code has made.")] = False,
+    renew: Annotated[bool, typer.Option("--renew", help="Also rerun cells that other code made.")] = False,
 ) -> None:
     """Make the cells of a comparison that are not finished, and put all of them in one report, reports/NAME.
 

@@ -18,7 +18,7 @@ from prunelib.runtime.load import Load
 from prunelib.runtime.tasks import run_tasks
 
 WITH_RAY = importlib.util.find_spec("ray") is not None
-needs_ray = pytest.mark.skipif(not WITH_RAY, reason="ray is not installed: pip install 'prunelib[ray]'")
+needs_ray = pytest.mark.skipif(not WITH_RAY, reason="ray is not installed: pip install '.[ray]'")
 ITEMS = [3, 1, 4, 1, 5, 9, 2, 6]
 
 
