@@ -1,5 +1,6 @@
 """The tables of a finished report as pandas DataFrames, for notebooks and for drawing its page again."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,12 +32,12 @@ def results(path: str | Path = "reports") -> "pd.DataFrame":
     Raises
     ------
     ArtifactError
-        If results.csv is missing, or a file is not a table.
+        If results.csv is missing, or a file is not a table or lacks the names of the cells.
     """
     folder = Path(path)
-    cells = _read(folder / "results.csv")
+    cells = _read(folder / "results.csv", ("cell", "model", "seed", "pattern", "warmstart", "refiner"))
     timing = folder / "timing.csv"
-    return cells.merge(_read(timing), on="cell", how="left") if timing.is_file() else cells
+    return cells.merge(_read(timing, ("cell",)), on="cell", how="left") if timing.is_file() else cells
 
 
 def layer_results(path: str | Path = "reports") -> "pd.DataFrame":
@@ -54,15 +55,18 @@ def layer_results(path: str | Path = "reports") -> "pd.DataFrame":
     ArtifactError
         If layers.csv is missing or not a table.
     """
-    return _read(Path(path) / "layers.csv")
+    return _read(Path(path) / "layers.csv", ("cell", "name"))
 
 
-def _read(path: Path) -> "pd.DataFrame":
+def _read(path: Path, needed: Iterable[str]) -> "pd.DataFrame":
     import pandas as pd  # noqa: PLC0415 - a second that only users of tables need
 
     try:
-        return pd.read_csv(path, dtype=_TYPES, keep_default_na=False, na_values=[""])
+        table = pd.read_csv(path, dtype=_TYPES, keep_default_na=False, na_values=[""])
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file; the report stage or `prunelib compare` writes it") from None
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: not a table of a report ({str(error).splitlines()[0]})") from None
+    if missing := [name for name in needed if name not in table]:
+        raise ArtifactError(f"{path}: not a table of a report (no column {missing[0]})")
+    return table

@@ -42,6 +42,18 @@ def test_what_is_missing_or_no_table_is_one_line(tmp_path):
     (tmp_path / "layers.csv").write_text("")
     with pytest.raises(ArtifactError, match=r"layers\.csv: not a table"):
         prunelib.layer_results(tmp_path)
+    (tmp_path / "timing.csv").write_text("seconds\n1\n")
+    with pytest.raises(ArtifactError, match=r"timing\.csv: not a table of a report \(no column cell\)"):
+        prunelib.results(tmp_path)
+
+
+def test_a_table_without_cells_is_no_report(monkeypatch, tmp_path):
+    headings = (ROOT / "reports" / "results.csv").read_text(encoding="utf-8").partition("\n")[0]
+    (tmp_path / "results.csv").write_text(headings)
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("prunelib.workflow.reports_folder", lambda _: tmp_path)
+    with pytest.raises(ArtifactError, match=r"results\.csv: has no cells"):
+        reread(load_params())
 
 
 def test_the_committed_page_of_methods_is_small():

@@ -20,7 +20,7 @@ class _Commands(TyperGroup):
     """The subcommands; a user error in one of them prints one line and exits with status 2, an interrupt with 130."""
 
     def invoke(self, ctx: Any) -> Any:
-        with one_line(show_traceback=ctx.params.get("traceback", False)), _extras(ctx):
+        with one_line(show_traceback=ctx.params.get("traceback", False), resumes=False), _extras(ctx):
             return super().invoke(ctx)
 
 

@@ -14,6 +14,7 @@ from prunelib.masks.pruned import read_pruned
 from prunelib.model.layers import read_index
 from prunelib.params import Params, load_params
 from prunelib.records import CellResult, read_cell
+from prunelib.runtime.store import require_new
 
 
 def export(cell: Cell, to: Path) -> None:
@@ -24,7 +25,7 @@ def export(cell: Cell, to: Path) -> None:
     PruneError
         If params.yaml is invalid or lacks a name, an artifact is missing, or the folder is not empty.
     """
-    params = load_params()
+    to, params = require_new(to), load_params()
     workflow.check_names(params, cell.model_dump())
     model = cell.model
     folder, chosen = workflow.model_folder(model), params.patterns[str(cell.pattern)]

@@ -104,6 +104,7 @@ def _config_file(source: ModelSource, name: str) -> Path:
 
 
 def _read(path: Path) -> Mapping[str, Any]:
+    path = path / "config.json" if path.is_dir() else path
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,5 +1,6 @@
 """Prune a model in a folder or of the hub, and write the pruned model to a folder; no project is needed."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,14 @@ from prunelib.masks.patterns import parse_pattern
 from prunelib.masks.pruned import Pruned
 from prunelib.model.structure import dtype_of, load_model, load_tokenizer
 from prunelib.model.weights import weight_in
-from prunelib.pruning.arguments import refiner_of, warmstart_of
+from prunelib.pruning.arguments import (
+    calibration_of,
+    check_seed,
+    check_settings,
+    known_device,
+    refiner_of,
+    warmstart_of,
+)
 from prunelib.pruning.in_memory import prune
 from prunelib.pruning.result import PruningResult
 from prunelib.runtime.progress import note
@@ -27,6 +35,9 @@ from prunelib.sources.documents import Rows
 from prunelib.sources.model_files import CARD, SMALL_FILES, WEIGHTS
 from prunelib.sources.provenance import computed_identity
 from prunelib.sources.texts import plain_documents
+
+_CALIBRATION = ("samples", "length", "batch", "held_out_samples", "draw")
+_COMMIT = re.compile("[0-9a-f]{40}")
 
 
 def prune_folder(
@@ -62,15 +73,20 @@ def prune_folder(
     PruneError
         As :func:`prunelib.prune` and :func:`prunelib.export.folder.export_model`.
     """
-    require_new(out)
+    out = require_new(out)
     chosen, start = parse_pattern(pattern), warmstart_of(_from_text("warmstart", warmstart))
     steps = refiner_of([_from_text("refiner", refiner) for refiner in refiners])
+    calibration = {name: options[name] for name in _CALIBRATION}
+    check_settings(chosen, start, steps, calibration_of(**calibration, inputs=options["calibration_inputs"]))
+    check_seed(options["seed"])
+    known_device(options["device"])
     documents = [document.text for document in plain_documents(texts, rows)]
-    folder = Path(model) if Path(model).is_dir() else _fetched(model, revision)
+    folder = _folder(model, revision)
+    tokenizer = load_tokenizer(folder)
     loaded = load_model(folder, dtype or dtype_of(folder), "cpu")
-    result = prune(loaded, load_tokenizer(folder), documents, chosen, start, steps, folder=folder, **options)
+    result = prune(loaded, tokenizer, documents, chosen, start, steps, folder=folder, **options)
     provenance = {"model": computed_identity(folder), **result.provenance}
-    card = model_card(Path(model).absolute().name, provenance, None, None, origin_of(folder))
+    card = model_card(Path(model).resolve().name, provenance, None, None, origin_of(folder))
     updated = _Updated(loaded, result)
     export_model(folder, out, result.index, Pruned(result.masks, updated), provenance, card)
     if chosen.column_groups:
@@ -101,12 +117,16 @@ def _from_text(key: str, text: str) -> Any:
         return text
     try:
         return YAML(typ="safe", pure=True).load(text)
-    except YAMLError as error:
+    except (YAMLError, ValueError) as error:  # ValueError: a date that no calendar has
         raise ParamsError(f"{key} = {text}: not YAML: {' '.join(str(error).split())}") from None
 
 
-def _fetched(model: str, revision: str | None) -> Path:
-    """Return the folder in the hub's cache of a repository at a commit."""
-    commit = hub.commit_of(model, revision)
+def _folder(model: str, revision: str | None) -> Path:
+    """Return the folder of a model: itself, or that in the hub's cache of a repository at a commit."""
+    if Path(model).is_dir():
+        if revision:
+            raise ParamsError(f"revision = {revision}: {model} is a folder, which has no revisions")
+        return Path(model)
+    commit = revision if revision and _COMMIT.fullmatch(revision) else hub.commit_of(model, revision)
     note(f"{model} at commit {commit}")
     return hub.snapshot(hub.Repository(id=model, revision=commit), (WEIGHTS, *SMALL_FILES, CARD))

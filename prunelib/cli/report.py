@@ -29,6 +29,7 @@ def report(comparison: str | None = None) -> None:
         for cell in missing:
             note(f"{cell.full_name}: not finished, left out")
     else:
+        note(f"No records of cells here: figures from the tables in {folder}, names and settings from params.yaml")
         found = reread(params, comparison)
     write_report(found, folder)
     note(f"The report of {len(found.cells)} cells: {folder / PAGE}")

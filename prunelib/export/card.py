@@ -27,7 +27,8 @@ def model_card(
     name
         Name of the dense model.
     made_from
-        Settings of ``calibration``, ``pattern``, ``warmstart`` and ``refiner``.
+        Settings of ``calibration``, ``pattern``, ``warmstart`` and ``refiner``; ``kept_weights`` where they are not
+        those that the refiner gave.
     dense, pruned
         Figures of the dense and of the pruned model; None: not measured.
     origin
@@ -44,7 +45,8 @@ def model_card(
         license_name=origin.licence.get("license_name"),
         license_link=origin.licence.get("license_link"),
     )
-    settings = json.dumps({key: made_from[key] for key in ("calibration", "pattern", "warmstart", "refiner")}, indent=2)
+    keys = ("calibration", "pattern", "warmstart", "refiner", "kept_weights")
+    settings = json.dumps({key: made_from[key] for key in keys if key in made_from}, indent=2)
     return "\n".join(
         [
             f"---\n{data.to_yaml()}\n---\n",

@@ -57,7 +57,7 @@ def export_model(
     PatternError
         If the masks do not fit the layers.
     """
-    require_new(target)
+    target = require_new(target)
     check_masks(shapes_of(index.layers), pruned.masks)
     layers: dict[str, list[Layer]] = {}
     for layer in index.layers:

@@ -31,7 +31,10 @@ def outline(values: Mapping[str, Any]) -> Outline:
     ModelError
         If transformers cannot build the model, the dtype is unknown, or the model cannot be pruned.
     """
-    dtype = _stored_dtype(values, values.get("text_config") or {})
+    of_text = values.get("text_config") or {}
+    if not isinstance(of_text, Mapping):
+        raise ModelError(f"config.json: text_config = {of_text!r}, expected an object")
+    dtype = _stored_dtype(values, of_text)
     with quiet_transformers():
         config = _config(values)
         model = _built(config)
@@ -63,7 +66,7 @@ def _stored_dtype(*configs: Mapping[str, Any]) -> str:
 def _config(values: Mapping[str, Any]) -> PreTrainedConfig:
     """Return the configuration as transformers reads it, with the defaults of its family."""
     family = values.get("model_type")
-    if family not in CONFIG_MAPPING:
+    if not isinstance(family, str) or family not in CONFIG_MAPPING:
         raise ModelError(f"config.json: model_type = {family!r}, expected one that transformers knows, such as 'llama'")
     try:
         plain = {key: value for key, value in values.items() if key != "quantization_config"}

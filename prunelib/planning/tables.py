@@ -46,7 +46,7 @@ def times(estimates: "Iterable[Estimate]") -> Iterator[str | Table]:
 def _table(headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for index, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if index else "left", no_wrap=True)
+        table.add_column(heading, justify="right" if index else "left", no_wrap=bool(index), overflow="fold")
     for row in rows:
         table.add_row(*row)
     return table

@@ -5,7 +5,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 from transformers import PreTrainedModel
 
 from prunelib import block_refiners, refiners, warmstarts
@@ -19,7 +19,7 @@ from prunelib.methods.contract import Method, MethodSettings
 from prunelib.model.structure import check_length
 from prunelib.pruning.chains import Chain, layer_steps, needs_held_out
 from prunelib.runtime.machine import usable_device
-from prunelib.settings import Settings, among
+from prunelib.settings import Seed, Settings, among
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -95,6 +95,11 @@ def device_of(given: torch.device | str | None, model: PreTrainedModel) -> torch
     if given is None:
         own: torch.device = model.device
         return own
+    return known_device(given)
+
+
+def known_device(given: torch.device | str) -> torch.device:
+    """Return a device of this machine."""
     try:
         return torch.device(usable_device(str(given)))
     except ValueError as error:
@@ -117,6 +122,14 @@ def check_settings(
         )
     if needs_held_out(refiner) and not calibration.held_out_samples:
         raise ParamsError("held_out_samples = 0: early_stopping_interval needs held-out windows, expected at least 1")
+
+
+def check_seed(seed: int) -> None:
+    """Refuse a seed that not every generator takes."""
+    try:
+        TypeAdapter(Seed).validate_python(seed)
+    except ValidationError as error:
+        raise ParamsError(f"seed = {seed!r}: {error.errors()[0]['msg']}") from None
 
 
 def check_model(model: PreTrainedModel) -> None:
@@ -153,7 +166,10 @@ def windows_of(
     else:
         documents, bos = _documents(texts), bos_of(tokenizer) if bos_per_window else None
         samples = settings.samples + settings.held_out_samples
-        windows = draw(settings.draw, documents, tokenizer, samples, settings.length, seed, bos)
+        try:
+            windows = draw(settings.draw, documents, tokenizer, samples, settings.length, seed, bos)
+        except ParamsError as error:
+            raise ParamsError(str(error).replace("calibration.", "")) from None  # here they are in no section
     rows = model.get_input_embeddings().weight.shape[0]
     if wrong := [int(each) for each in (windows.min(), windows.max()) if not 0 <= each < rows]:
         raise ParamsError(f"texts: token id {wrong[0]}, but the model's embedding has {rows} rows")

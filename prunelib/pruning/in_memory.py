@@ -30,6 +30,7 @@ from prunelib.pruning.arguments import (
     Chosen,
     calibration_of,
     check_model,
+    check_seed,
     check_settings,
     device_of,
     pattern_of,
@@ -154,6 +155,7 @@ def prune(
         min_tokens=min_tokens,
     )
     check_settings(wanted, start, settings, calibration)
+    check_seed(seed)
     check_model(model)
     runs_on = device_of(device, model)
     with in_eval_mode(model):

@@ -76,9 +76,7 @@ class PruningResult:
         ArtifactError
             If the folder is not empty, or a file cannot be written.
         """
-        folder = Path(folder)
-        require_new(folder)
-        with replacing_folder(folder) as target:
+        with replacing_folder(require_new(Path(folder))) as target:
             write_masks(target / MASKS_FILE, self.masks, self.provenance)
             write_layers(target / _RECORDS, self.records, self.provenance, self.reconstructions)
 

@@ -8,6 +8,7 @@ import prunelib
 from prunelib import workflow
 from prunelib.cell import Cell
 from prunelib.cell_settings import CellSettings, settings_of
+from prunelib.errors import ArtifactError
 from prunelib.params import EvaluationSettings, Params, spanning
 from prunelib.records import BOS_SUFFIX, read_cell, read_layers, read_timing
 from prunelib.reporting.cells import CellReport
@@ -79,11 +80,13 @@ def reread(params: Params, comparison: str | None = None) -> Report:
     Raises
     ------
     ArtifactError
-        If a table is missing or damaged.
+        If a table is missing or damaged, or there are no cells in it.
     """
     folder = workflow.reports_folder(comparison)
     whole, _ = _spanned(params, comparison)
     cells, layers = results(folder), folder / "layers.csv"
+    if cells.empty:
+        raise ArtifactError(f"{folder / 'results.csv'}: has no cells")
     texts = [text for text in _texts(whole) if f"perplexity_{text}" in cells]
     tasks = [task for task in whole.evaluation.tasks.names if f"acc_{task}" in cells]
     return Report(

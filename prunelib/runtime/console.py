@@ -14,7 +14,7 @@ from prunelib.errors import PruneError
 
 
 @contextlib.contextmanager
-def one_line(*, show_traceback: bool = False) -> Iterator[None]:
+def one_line(*, show_traceback: bool = False, resumes: bool = True) -> Iterator[None]:
     """Turn a user error inside the ``with`` block into one line and exit status 2.
 
     The same for a refusal of the operating system; an interrupt (Ctrl-C) ends with status 130.
@@ -23,6 +23,8 @@ def one_line(*, show_traceback: bool = False) -> Iterator[None]:
     ----------
     show_traceback
         Whether to print the traceback first.
+    resumes
+        Whether a run after an interrupt goes on from finished parts, as a stage does.
     """
     try:
         with _interruptible():
@@ -30,7 +32,9 @@ def one_line(*, show_traceback: bool = False) -> Iterator[None]:
     except (PruneError, OSError, KeyboardInterrupt) as error:
         if show_traceback:
             traceback.print_exc()
-        print(f"error: {_line(error)}", file=sys.stderr)  # noqa: T201 - the message for the user
+        more = "; run it again, and it continues from its finished parts" if resumes else ""
+        line = f"interrupted{more}" if isinstance(error, KeyboardInterrupt) else _line(error)
+        print(f"error: {line}", file=sys.stderr)  # noqa: T201 - the message for the user
         sys.exit(130 if isinstance(error, KeyboardInterrupt) else 2)
 
 
@@ -60,10 +64,8 @@ def _interruptible() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _line(error: BaseException) -> str:
+def _line(error: Exception) -> str:
     match error:
-        case KeyboardInterrupt():
-            return "interrupted; a stage continues from its finished parts when it is run again"
         case OSError(filename=str() | bytes() as file, strerror=str() as reason):
             return f"{os.fsdecode(file)}: {reason}"
         case OSError(errno=errno.ENOSPC | errno.EDQUOT, strerror=str() as reason):

@@ -104,16 +104,32 @@ def replacing(path: Path) -> Iterator[Path]:
         discard(temporary)
 
 
-def require_new(folder: Path) -> None:
-    """Check that a folder of the user's to write to is new or empty.
+def require_new(folder: Path) -> Path:
+    """Return a folder of the user's that :func:`replacing_folder` can write, with links followed: new or empty.
 
     Raises
     ------
     ArtifactError
-        If it is anything else.
+        If it is anything else, or cannot be written.
     """
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise ArtifactError(f"{folder}: exists already, expected a new or empty folder")
+    with _writing(folder):
+        target = folder.resolve()
+        if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+            raise ArtifactError(f"{folder}: exists already, expected a new or empty folder")
+        if target.is_mount() or Path.cwd().is_relative_to(target):  # they cannot be replaced
+            what = "a mount point" if target.is_mount() else "the working directory"
+            raise ArtifactError(f"{folder}: {what}, expected a new folder, such as {folder / 'pruned'}")
+        missing = [parent for parent in target.parents if not parent.exists()]
+        try:
+            _make_way(target)
+            probe = _partial(target)
+            probe.mkdir()
+            probe.rmdir()
+        finally:
+            for parent in missing:  # the nearest first
+                if parent.exists():
+                    parent.rmdir()
+    return target
 
 
 @contextlib.contextmanager

@@ -1,4 +1,7 @@
-"""The licence of a model, as the hub's metadata name it: ``license``, and of another one its name and link."""
+"""The licence of a model, as the hub's metadata name it: ``license``, and of another one its name and link.
+
+The metadata are at the head of the model's card, ``README.md`` of its folder.
+"""
 
 import re
 from pathlib import Path
@@ -14,15 +17,20 @@ _IDENTIFIER = re.compile(r"[A-Za-z0-9.-]+")
 
 
 def licence_of_card(folder: Path) -> dict[str, str]:
-    """Return the licence in the metadata of a model's card, ``README.md`` of its folder; empty if it names none."""
+    """Return the licence in the metadata of a model's card; empty if it names none."""
+    known = metadata_of_card(folder)
+    found = {key: known[key] for key in KEYS if isinstance(known.get(key), str)}
+    return found if _IDENTIFIER.fullmatch(found.get("license", "")) else {}
+
+
+def metadata_of_card(folder: Path) -> dict[str, Any]:
+    """Return the metadata of a model's card; empty without a card, or if it has none."""
     try:
         text = (folder / CARD).read_text(encoding="utf-8")
         before, metadata, _ = re.split(r"^---\s*$", text, maxsplit=2, flags=re.MULTILINE)
-        known: Any = {} if before.strip() else YAML(typ="safe").load(metadata)
-        found = {key: str(known[key]) for key in KEYS if isinstance(known.get(key), str)}
-    except (OSError, ValueError, AttributeError, YAMLError):
-        return {}  # no card, or one without metadata
-    return found if _IDENTIFIER.fullmatch(found.get("license", "")) else {}
+        return {} if before.strip() else dict(YAML(typ="safe").load(metadata))
+    except (OSError, ValueError, TypeError, YAMLError):
+        return {}
 
 
 def licence_of_file(folder: Path) -> dict[str, str]:

@@ -61,9 +61,11 @@ def _files(source: Path) -> list[Path]:
 
 
 def _matching(glob: str) -> list[Path]:
-    pattern = Path(glob)
+    pattern = _in_full(glob)
     try:
         with _reading(pattern):
+            if pattern.is_file():
+                return [pattern]  # whatever characters of a glob are in its name
             found = Path(pattern.anchor).glob(str(pattern.relative_to(pattern.anchor))) if pattern.name else ()
             matches = [path for path in found if path.is_file()]
     except ValueError as error:  # "a**", or a byte that no path has
@@ -71,6 +73,14 @@ def _matching(glob: str) -> list[Path]:
     if not matches:
         raise SourceError(f"{glob}: no such file, expected a path or glob of text files (relative to {Path.cwd()})")
     return matches
+
+
+def _in_full(glob: str) -> Path:
+    """Return the absolute path of a file or glob, with the user's folder in place of ``~``."""
+    try:
+        return Path(glob).expanduser().absolute()
+    except RuntimeError:  # no such user
+        return Path(glob).absolute()
 
 
 def _opened(path: Path) -> BinaryIO:

@@ -7,11 +7,12 @@ import torch
 from commands import prunelib
 from families import random_windows, save, tiny_model
 from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
 
 from prunelib.errors import ArtifactError
 from prunelib.masks.patterns import NOfM, select
 from prunelib.masks.pruned import Pruned, write_pruned
-from prunelib.model.structure import find_layers
+from prunelib.model.structure import find_layers, load_model
 from prunelib.model.weights import read_weight
 from prunelib.pruning.in_memory import prune
 from prunelib.sources.provenance import computed_identity, model_identity, seal
@@ -139,3 +140,28 @@ def test_the_card_names_folder_and_licence_as_text(folders, tmp_path):
     card = ModelCard.load(tmp_path / "pruned" / "README.md")
     assert card.data.license == "mit"
     assert r"\_x\_ &lt;b> # \`y\`" in card.text
+
+
+def test_masks_without_the_weights_that_their_refiner_updated_are_told_apart(folders, tmp_path):
+    folder, cell, _, masks = folders
+    made_from = {"model": computed_identity(folder), "tokens": "t", "calibration": {}, "pattern": {}, "warmstart": {}}
+    for refiner in ({"method": "sparseswaps"}, {"method": "chain", "chain": ["sparseswaps", "refit_swaps"]}):
+        write_pruned(cell, Pruned(masks, {}), {**made_from, "refiner": refiner})
+        target = tmp_path / refiner["method"]
+        done = prunelib("apply", "--model", folder, "--masks", cell / "masks.safetensors", "--to", target)
+        assert done.exit_code == 0
+        updated = refiner["method"] == "chain"
+        assert ("updated weights" in done.stderr) == updated
+        assert ("kept_weights" in (target / "provenance.json").read_text()) == updated
+        assert ("kept_weights" in (target / "README.md").read_text()) == updated
+
+
+def test_masks_in_memory_have_the_names_of_a_model_without_the_prefix_of_its_files(tmp_path):
+    folder = save(tiny_model("gpt2"), tmp_path / "dense")
+    tensors = load_file(folder / "model.safetensors")
+    without = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
+    save_file(without, folder / "model.safetensors", {"format": "pt"})
+    model = load_model(folder, "float32", "cpu")
+    prune(model, None, random_windows(4, 8), "2:4", progress=False).save(tmp_path / "masks")
+    apply("--model", folder, "--masks", tmp_path / "masks", "--to", tmp_path / "pruned")
+    assert len(find_layers(model, tmp_path / "pruned").layers) == 8  # of equal weights: others are refused

@@ -137,6 +137,7 @@ def test_a_model_of_the_hub_is_planned_from_its_config_alone(command, config_fil
         (("--comparison", "all"), "error: --comparison: unknown name 'all', expected one of methods, overfitting, "),
         (("--config", "none.json"), "error: none.json: no such file, expected the config.json of a model"),
         (("--config", "params.yaml"), "error: params.yaml: damaged or not JSON"),
+        (("--config", "."), "error: config.json: no such file, expected the config.json of a model"),
     ],
 )
 def test_a_fault_is_one_line_and_status_2(command, options, line):

@@ -103,3 +103,55 @@ def test_neither_a_folder_nor_on_the_hub(text, tmp_path, monkeypatch):
 
 def _offline(*_, **__):
     raise ConnectionError("no route to the hub")
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (("--samples", 0), ["samples", "0"]),
+        (("--seed", -1), ["seed", "-1"]),
+        (("--seed", 2**70), ["seed", str(2**70)]),
+        (("--device", "tpu"), ["device", "tpu"]),
+        (("--device", "cpu:"), ["device", "cpu:"]),
+        (("--pattern", "60%", "--refiner", "block_moves"), ["block_moves", "60%"]),
+        (("--refiner", "{method: sparseswaps, early_stopping_interval: 5}"), ["held_out_samples"]),
+        (("--refiner", "{method: sparseswaps, max_swaps: 2024-13-45}"), ["refiner", "2024-13-45"]),
+    ],
+)
+def test_a_wrong_option_is_refused_before_the_model_is_fetched(text, tmp_path, monkeypatch, words, named):
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", _offline)
+    done = prunelib("prune", "owner/name", "--text", text, *FEW, *words, "--out", tmp_path / "pruned")
+    assert done.exit_code == 2
+    assert all(fact in done.stderr for fact in named)
+    assert "owner/name" not in done.stderr
+
+
+def test_too_little_text_is_said_in_the_words_of_the_command(model, text, tmp_path):
+    done = prunelib("prune", model, "--text", text, *FEW, "--samples", 100, "--out", tmp_path / "pruned")
+    assert "calibration." not in done.stderr
+
+
+def test_a_commit_in_the_hubs_cache_needs_no_hub(model, text, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", _offline)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **given: asked.append(given) or model)
+    options = ("--revision", "a" * 40, "--text", text, *FEW, "--refiner", "none")
+    done = prunelib("prune", "owner/name", *options, "--out", tmp_path / "pruned")
+    assert done.exit_code == 0, done.stderr
+    assert asked[0]["revision"] == "a" * 40
+
+
+def test_a_folder_has_no_revisions(model, text, tmp_path):
+    done = prunelib("prune", model, "--revision", "main", "--text", text, *FEW, "--out", tmp_path / "pruned")
+    assert done.exit_code == 2
+    assert "revision = main" in done.stderr
+
+
+def test_a_link_to_an_empty_folder_is_followed(model, text, tmp_path):
+    (tmp_path / "link").symlink_to("real", target_is_directory=True)
+    (tmp_path / "real").mkdir()
+    done = prunelib("prune", model, "--text", text, *FEW, "--refiner", "none", "--out", tmp_path / "link")
+    assert done.exit_code == 0, done.stderr
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "config.json").is_file()

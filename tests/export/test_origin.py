@@ -64,3 +64,10 @@ def test_metadata_stand_at_the_beginning_of_a_card(folder: Path, text: str) -> N
 def test_what_is_given_comes_first(folder: Path) -> None:
     seal(folder, "model", {"source": "hub", "id": "owner/name", "license": "mit"})
     assert origin_of(folder, "other/name", "apache-2.0") == Origin("other/name", {"license": "apache-2.0"})
+
+
+def test_a_pruned_model_pruned_again_keeps_the_base_model_of_its_card(folder: Path) -> None:
+    card(folder, "base_model: owner/name\nlicense: mit")
+    assert origin_of(folder).base_model is None
+    (folder / "masks.safetensors").touch()
+    assert origin_of(folder) == Origin("owner/name", {"license": "mit"})

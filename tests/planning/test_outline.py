@@ -104,6 +104,8 @@ def test_the_text_part_of_a_larger_config_counts():
         ({"torch_dtype": "float8_e4m3fn"}, ("dtype", "'float8_e4m3fn'", "bfloat16")),
         ({"model_type": "lama"}, ("model_type", "'lama'")),
         ({"model_type": "t5"}, ("t5",)),
+        ({"model_type": ["llama"]}, ("model_type", "['llama']")),
+        ({"text_config": [1]}, ("text_config", "[1]")),
         ({"model_type": "blt"}, ("BltForCausalLM", "num_hidden_layers", "model.global_transformer.layers of")),
     ],
 )

@@ -51,6 +51,7 @@ def test_the_environment_decides(monkeypatch):
         ("THREADS", "0", "PRUNELIB_THREADS='0': .*greater than or equal to 1"),
         ("THREADS", "many", "PRUNELIB_THREADS='many': .*valid integer"),
         ("DEVICE", "tpu", "PRUNELIB_DEVICE='tpu': .*must be cpu, cuda or cuda:N"),
+        ("DEVICE", "cpu:", "PRUNELIB_DEVICE='cpu:': .*must be cpu, cuda or cuda:N"),
         ("DEVICE", "cuda:2", "PRUNELIB_DEVICE='cuda:2': .*must be below cuda:2"),
         ("BACKEND", "gpu", "PRUNELIB_BACKEND='gpu': .*'auto', 'cpu' or 'reference'"),
         ("GRAM_BYTES", "lots", "PRUNELIB_GRAM_BYTES='lots': "),

@@ -285,3 +285,20 @@ def test_files_have_the_mode_of_any_new_file(tmp_path, umask, mode):
         os.umask(before)
     for path in (tmp_path / "file", tmp_path / "folder" / "in_it"):
         assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file" / "out", tmp_path / ("a" * 245)):
+        with pytest.raises(ArtifactError, match="cannot be written"):
+            store.require_new(folder)
+    assert store.require_new(tmp_path / "new" / "folder" / "out") == (tmp_path / "new" / "folder" / "out").resolve()
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(ArtifactError, match="working directory, expected a new folder, such as pruned"):
+        store.require_new(Path())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Path, "is_mount", lambda _: True)
+    with pytest.raises(ArtifactError, match="empty: a mount point"):
+        store.require_new(tmp_path / "empty")

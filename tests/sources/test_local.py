@@ -68,3 +68,11 @@ def test_a_glob_that_names_no_file_is_one_line(glob, folder, monkeypatch):
     with pytest.raises(SourceError) as caught:
         read_files([glob])
     assert glob in str(caught.value) or repr(glob) in str(caught.value)
+
+
+def test_a_file_counts_once_whatever_its_path(folder, monkeypatch):
+    (folder / "a[1].txt").write_text("brackets")
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(folder))
+    found = read_files(["a.txt", str(folder / "*.txt"), "a[1].txt", "~/c.md"])
+    assert list(found) == [str(folder / name) for name in ("a.txt", "a[1].txt", "b.txt", "c.md")]
