@@ -36,11 +36,9 @@ def row_losses(weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor) -> 
         If a type or shape does not fit, or a number is NaN or infinite.
     """
     weight, gram = checked_shapes(weight, gram)
+    _require_finite(weight, gram)
     mask = _checked_mask(mask, weight)
-    losses = _quadratic_forms(gram, weight, lambda rows: weight[rows].double().masked_fill(mask[rows], 0))
-    if losses.isnan().any():
-        raise NumericalError("weight or gram: NaN or infinity found, expected finite numbers")
-    return losses
+    return _quadratic_forms(gram, weight, lambda rows: weight[rows].double().masked_fill(mask[rows], 0))
 
 
 def pruning_error(weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor) -> float:
@@ -123,6 +121,12 @@ def checked_shapes(weight: torch.Tensor, gram: torch.Tensor) -> tuple[torch.Tens
     return weight, gram
 
 
+def _require_finite(weight: torch.Tensor, gram: torch.Tensor) -> None:
+    for name, tensor in (("weight", weight), ("gram", gram)):
+        if not tensor.isfinite().all():
+            raise NumericalError(f"{name}: NaN or infinity found, expected finite numbers")
+
+
 def _checked_mask(mask: Any, weight: torch.Tensor) -> torch.Tensor:
     found = values("mask", mask)
     if found.shape != weight.shape or found.dtype != torch.bool or found.device != weight.device:
@@ -143,9 +147,7 @@ def checked_layer(weight: torch.Tensor, gram: torch.Tensor) -> tuple[torch.Tenso
         symmetric, or with an entry larger than its two diagonal entries allow (Cauchy-Schwarz).
     """
     weight, gram = checked_shapes(weight, gram)
-    for name, tensor in (("weight", weight), ("gram", gram)):
-        if not tensor.isfinite().all():
-            raise NumericalError(f"{name}: NaN or infinity found, expected finite numbers")
+    _require_finite(weight, gram)
     inverse = gram.diagonal().clamp(min=0).rsqrt()  # infinite for dead inputs; 0 * inf is NaN, which passes the check
     for start in range(0, len(gram), _GRAM_STRIP):
         strip = slice(start, start + _GRAM_STRIP)

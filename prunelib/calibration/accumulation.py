@@ -67,13 +67,16 @@ def calibrate_model(
     forward = BlockwiseForward(model, index.block_list, batches, device, machine.state_bytes)
     checkpoint = Checkpoint(scratch)
     checkpoint.resume(forward)
+    finished = {block for block in range(index.blocks) if block in blocks}
+    if not finished.issuperset(range(forward.block)):
+        forward.restart()
     on_windows(forward.block * sum(map(len, windows)))
     for block, statistics in accumulate_grams(
         forward,
         index,
         parts,
         gram_bytes=machine.gram_bytes,
-        finished={block for block in range(index.blocks) if block in blocks},
+        finished=finished,
         on_batch=lambda number: on_windows(len(batches[number])),
     ):
         blocks.write(block, statistics)

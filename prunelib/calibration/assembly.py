@@ -80,10 +80,12 @@ class Assembly:
     def write(self, block: int, parts: BlockStatistics) -> None:
         """Add the statistics of a block."""
         readers = {layer.name: layer for layer in self._index.readers(block)}
-        known = [
-            {name: supported(readers[name], each, self._settings.min_tokens) for name, each in part.items()}
-            for part in parts
-        ]
+        measured = [part for part in parts if part]  # the second is empty without held-out windows
+        used = {
+            name: supported(readers[name], [part[name] for part in measured], self._settings.min_tokens)
+            for name in measured[0]
+        }
+        known = [{name: each[number] for name, each in used.items()} for number in range(len(measured))]
         self._grams.write(block, known)
         grams = ((layer, known[0][layer.gram].gram) for layer in self._index.of_block(block))
         energies = {layer.name: output_energy(read_weight(self._model, layer), gram) for layer, gram in grams}

@@ -27,11 +27,22 @@ BlockStatistics = Sequence[Mapping[str, InputStatistics]]
 """The statistics of a block's inputs by :attr:`Layer.gram`: over the windows, and over held-out windows if any."""
 
 
-def supported(layer: Layer, statistics: InputStatistics, min_tokens: int) -> InputStatistics:
-    """Return the statistics; for an expert with fewer than ``min_tokens``, an identity Gram matrix and zero mean."""
-    if layer.fused is None or statistics.tokens >= min_tokens:
-        return statistics
-    return statistics._replace(gram=torch.eye(layer.inputs), mean=torch.zeros(layer.inputs))
+def supports(layer: Layer, tokens: int, min_tokens: int) -> bool:
+    """Return whether a Gram matrix over so many tokens is used: that of an expert needs at least ``min_tokens``."""
+    return layer.fused is None or tokens >= min_tokens
+
+
+def supported(layer: Layer, parts: Sequence[InputStatistics], min_tokens: int) -> list[InputStatistics]:
+    """Return the statistics over the windows, and over held-out windows if any, that a layer is pruned by.
+
+    An expert with fewer than ``min_tokens`` has identity Gram matrices and zero means in their place; one without
+    held-out tokens is judged by the others.
+    """
+    seen, *held_out = parts
+    if supports(layer, seen.tokens, min_tokens):
+        return [seen, *(each if each.tokens else seen for each in held_out)]
+    eye, zeros = torch.eye(layer.inputs), torch.zeros(layer.inputs)
+    return [part._replace(gram=eye, mean=zeros) for part in parts]
 
 
 def warn_of_few(seen: Mapping[str, int], min_tokens: int) -> None:

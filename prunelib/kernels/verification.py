@@ -93,6 +93,8 @@ def _row_holds(
     group: int,
 ) -> bool:
     """Return whether no change of a row (inputs,) is below -allowed, the rounding error of its computation included."""
+    if not m.any():
+        return True  # nothing is kept that could be pruned instead
     energy = w**2 * gram.diagonal().double()
     prune, restore = energy + 2 * w * c, energy - 2 * w * c
     columns = torch.arange(len(w), device=w.device)

@@ -333,6 +333,8 @@ def select(scores: torch.Tensor, pattern: Pattern) -> torch.Tensor:
     if scores.isnan().any():
         raise NumericalError("scores: NaN found, expected real numbers")
     size, keep = _checked(pattern).groups(*scores.shape)
+    if not 0 < keep <= size:
+        raise PatternError(f"{pattern.label}: keeps {keep} of the {size} weights of a group, expected at least 1")
     groups = scores.reshape(-1, size)
     least = groups.topk(keep, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
     above, equal = groups > least, groups == least
@@ -346,9 +348,17 @@ def _checked(pattern: Pattern) -> Pattern:
     return pattern
 
 
+def group_columns(pattern: Pattern, inputs: int) -> int | None:
+    """Return the number of columns of a group that is a part of a row; None: it is a row or the whole matrix."""
+    if pattern.column_groups:
+        return pattern.column_groups.size
+    size = pattern.groups(1, inputs).size
+    return size if size < inputs else None
+
+
 def swap_columns(pattern: Pattern, inputs: int) -> int:
     """Return how many consecutive columns may be swapped without changing a group's count: those of a group or row."""
-    return pattern.column_groups.size if pattern.column_groups else inputs
+    return group_columns(pattern, inputs) or inputs
 
 
 def check_mask(mask: torch.Tensor, weight: torch.Tensor, pattern: Pattern) -> None:

@@ -173,6 +173,7 @@ def windows_of(
     rows = model.get_input_embeddings().weight.shape[0]
     if wrong := [int(each) for each in (windows.min(), windows.max()) if not 0 <= each < rows]:
         raise ParamsError(f"texts: token id {wrong[0]}, but the model's embedding has {rows} rows")
+    windows = windows.to(torch.int32)
     held_out = len(windows) - settings.held_out_samples
     return windows[:held_out], windows[held_out:]
 
@@ -186,7 +187,7 @@ def _given_windows(windows: torch.Tensor, held_out: int) -> torch.Tensor:
         raise ParamsError(
             f"texts: shape {tuple(windows.shape)}, expected more windows than held_out_samples = {held_out}"
         )
-    return windows.to("cpu", torch.int32)
+    return windows.cpu()
 
 
 def _documents(texts: Any) -> list[str]:

@@ -33,7 +33,7 @@ def stored_patterns(folder: Path, calibration: Calibration, pattern: Pattern) ->
 
     def importances(allocation: MeasuredAllocation) -> dict[int, float]:
         return {
-            block: block_importance(index.of_block(block), weight, calibration.gram, allocation)
+            block: block_importance(index.of_block(block), weight, calibration.gram, allocation, calibration.supports)
             for block in _blocks(index.layers)
         }
 
@@ -88,12 +88,16 @@ def patterns_by_shape(layers: Sequence[Layer], pattern: Pattern) -> dict[str, Pa
 
 
 def block_importance(
-    layers: Iterable[Layer],
+    layers: Sequence[Layer],
     weight: Callable[[Layer], torch.Tensor],
     gram: Callable[[Layer], torch.Tensor],
     allocation: MeasuredAllocation,
+    supports: Callable[[Layer], bool],
 ) -> float:
     """Return the importance of a block from the Wanda scores of its weights.
+
+    Experts with too few tokens for a Gram matrix do not count, unless there are no other layers: the scale of the
+    matrix in its place is not that of inputs.
 
     Parameters
     ----------
@@ -101,8 +105,11 @@ def block_importance(
         Those of the block, at least one.
     weight, gram
         Return the weight (rows, inputs) and the Gram matrix (inputs, inputs) of a layer.
+    supports
+        Returns whether a layer's input had enough tokens (:func:`prunelib.calibration.statistics.supports`).
     """
-    scores = [wanda(weight(layer), gram(layer)).flatten() for layer in layers]
+    counted = [layer for layer in layers if supports(layer)] or layers
+    scores = [wanda(weight(layer), gram(layer)).flatten() for layer in counted]
     return allocation.importance(torch.cat(scores))
 
 
@@ -136,7 +143,11 @@ def tabled(layers: Sequence[Layer], pattern: Pattern, table: SparsityTable) -> d
     fitting = {layer.name: [key for key in table.sparsities if fnmatchcase(layer.name, key)] for layer in layers}
     if unused := table.sparsities.keys() - {key for keys in fitting.values() for key in keys}:
         raise PatternError(f"allocation.sparsities: {min(unused)!r} matches no layer, such as {layers[0].name}")
-    named = {name: pattern.with_sparsity(table.sparsities[keys[0]]) for name, keys in fitting.items() if keys}
+    named = {
+        layer.name: _in_whole_weights(layer, pattern.with_sparsity(table.sparsities[keys[0]]))
+        for layer in layers
+        if (keys := fitting[layer.name])
+    }
     others = [layer for layer in layers if layer.name not in named]
     kept = sum(_kept(layer, named[layer.name]) for layer in layers if layer.name in named)
     left = _total(layers, pattern) - kept
@@ -179,6 +190,12 @@ def balanced(layers: Sequence[Layer], pattern: Pattern, shares: Shares, total: i
     return {layer.name: pattern.keeping(*both) for layer, *both in zip(layers, kept, sizes, strict=True)}
 
 
+def _in_whole_weights(layer: Layer, pattern: Pattern) -> Pattern:
+    """Return the pattern as the counts of a layer's mask give it, which are all that later stages know."""
+    size, keep = pattern.groups(layer.rows, layer.inputs)
+    return pattern.keeping(keep, size)
+
+
 def _blocks(layers: Iterable[Layer]) -> list[int]:
     """Return the numbers of the blocks that have layers, in order."""
     return sorted({layer.block for layer in layers})
@@ -195,6 +212,8 @@ def _kept(layer: Layer, pattern: Pattern) -> int:
 
 def _settled(groups: Sequence[int], sizes: Sequence[int], wanted: Sequence[float], total: int) -> list[int]:
     """Return whole numbers near ``wanted``, between 1 and ``sizes`` - 1, with sum(groups * numbers) = total."""
+    if min(sizes) < 2:
+        raise PatternError("allocation: a layer whose rows have one weight cannot keep a part of it")
     kept, carried = [0] * len(groups), 0.0
     for i in sorted(range(len(groups)), key=lambda i: -groups[i]):  # finer steps make up for what coarser ones miss
         exact = wanted[i] + carried / groups[i]

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from prunelib.calibration.artifact import tokens_identity
 from prunelib.calibration.settings import ACCUMULATION, CalibrationSettings
-from prunelib.calibration.statistics import supported
+from prunelib.calibration.statistics import InputStatistics, supported, supports
 from prunelib.calibration.whole_model import accumulate_grams
 from prunelib.calibration.windows import in_batches
 from prunelib.masks.allocation import Allocation, MeasuredAllocation
@@ -279,13 +279,16 @@ class _Pruning:
         found = {}
         with self._forward(batches) as forward:
             for block, (known, *_) in accumulate_grams(forward, self.index, [numbers], gram_bytes=GRAM_BYTES):
-                grams = {
-                    layer.gram: supported(layer, known[layer.gram], self.calibration.min_tokens).gram
-                    for layer in self.index.readers(block)
-                }
                 if of_block := self.index.of_block(block):
-                    found[block] = block_importance(of_block, self._weight, lambda each: grams[each.gram], allocation)  # noqa: B023
+                    gram, enough = partial(self._gram, known), partial(self._supports, known)
+                    found[block] = block_importance(of_block, self._weight, gram, allocation, enough)
         return found
+
+    def _gram(self, known: Mapping[str, InputStatistics], layer: Layer) -> torch.Tensor:
+        return supported(layer, [known[layer.gram]], self.calibration.min_tokens)[0].gram
+
+    def _supports(self, known: Mapping[str, InputStatistics], layer: Layer) -> bool:
+        return supports(layer, known[layer.gram].tokens, self.calibration.min_tokens)
 
 
 class _Latest:

@@ -99,6 +99,8 @@ class OnTheFlyRefinement:
         """
         if checkpoint:
             checkpoint.resume(self.forward)
+            if not all(finished.find(block) for block in range(self.forward.block)):
+                self.forward.restart()
         losses, seen = Losses(bar), dict[str, int]()
         for block in range(self.index.blocks):
             known = finished.find(block)
@@ -158,7 +160,7 @@ class OnTheFlyRefinement:
 
     def _refine_layer(self, layer: Layer, inputs: Sequence[InputStatistics], losses: Losses) -> RefinedLayer:
         weight = self.weight(layer)
-        seen, *held_out = (supported(layer, each, self.min_tokens) for each in inputs)
+        seen, *held_out = supported(layer, inputs, self.min_tokens)
         extra = ExtraInputs(
             input_mean=seen.mean,
             tokens=seen.tokens,

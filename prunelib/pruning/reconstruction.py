@@ -5,6 +5,7 @@ it returns, for what it reads of the pruned model, what the dense block returns 
 """
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -119,7 +120,7 @@ class ModelReconstruction:
         Raises
         ------
         NumericalError
-            If the dense block returns NaN or infinity.
+            If the dense or the pruned block returns NaN or infinity.
         """
         started, number = time.perf_counter(), self._read.block
         method = registry.block_refiner(block_refiners, self._settings)
@@ -142,6 +143,8 @@ class ModelReconstruction:
                 )
                 with _only_trained(self._model, parameters.values()):
                     measured = method.reconstruct(problem, self._settings, partial(advance, 1, f"block {number}"))
+                if not math.isfinite(measured.error_before):
+                    raise NumericalError(f"decoder block {number}: returns NaN or infinity once it is pruned")
                 weights = {
                     layer.name: weight_in(self._model, layer).to("cpu", stored[layer.parameter]) for layer in layers
                 }

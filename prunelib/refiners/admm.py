@@ -127,7 +127,7 @@ def _largest(scores: torch.Tensor, pattern: Pattern, share: float) -> torch.Tens
     For N:M, the others compete in the whole matrix, as in the authors' script.
     """
     mask = select(scores, pattern)
-    if share == 1:
+    if share == 1 or mask.all():
         return mask
     lighter = pattern.with_sparsity(share * pattern.mean_sparsity)
     return select(scores.masked_fill(mask, torch.inf), lighter)

@@ -42,7 +42,7 @@ from torch.nn.functional import pad
 
 from prunelib.algebra.objective import checked_layer, row_losses
 from prunelib.errors import NumericalError
-from prunelib.masks.patterns import Pattern, check_mask
+from prunelib.masks.patterns import Pattern, check_mask, group_columns
 from prunelib.methods.contract import NOTHING_ELSE, ExtraInputs, MethodSettings, Progress, Refined, Refiner, silent
 from prunelib.runtime.compute import AUTO, Compute
 
@@ -187,9 +187,10 @@ def _refine_rows(
     eps = share.masked_fill(m, 0).cumsum(dim=1)[:, -1:]  # cumsum is sequential; sum() splits a long row over threads
     share *= eps.sign()
     saliency, cycles = w.abs() * inputs.norm, settings.max_cycles
-    one_sign = settings.same_sign or pattern.column_groups is not None
-    if pattern.column_groups:
-        pairs = [_pairs_of_groups(share, saliency, m, inputs.variance, pattern.column_groups.size, cycles)]
+    group = group_columns(pattern, w.shape[1])
+    one_sign = settings.same_sign or group is not None
+    if group:
+        pairs = [_pairs_of_groups(share, saliency, m, inputs.variance, group, cycles)]
     else:
         growth = (share / inputs.variance).masked_fill(m, 0).sort(descending=True, stable=True)
         pruning, kept, signs = _pruning_order(share, saliency, m), m.sum(dim=1, keepdim=True), (1, -1)

@@ -96,7 +96,7 @@ def refit_swaps(
         With the least-squares weights; those of dead inputs are the model's. ``optimal``, only for ``all``: no swap
         lowers the error of a row, even with all its kept weights re-estimated, by more than 8 eps sqrt(inputs) of
         the sum of w_j^2 G_jj, with the eps of float32 (:mod:`prunelib.kernels.refit_swaps`); not said of rows whose
-        inputs are too nearly dependent for a proof.
+        inputs are too nearly dependent for a proof. With ``damping`` all this is about the damped error.
     """
     weight, gram = checked_layer(weight, gram)
     check_mask(mask, weight, pattern)

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from prunelib.algebra import obs
 from prunelib.algebra.objective import checked_layer
-from prunelib.masks.patterns import Pattern
+from prunelib.masks.patterns import Pattern, group_columns
 from prunelib.methods.contract import MethodSettings, WarmStart
 from prunelib.settings import MOST_DAMPING, Count
 
@@ -56,8 +56,9 @@ def sparsegpt(
     """
     weight, gram = checked_layer(weight, gram)
     live = weight.masked_fill(gram.diagonal() <= 0, 0)
-    choice = _choice(pattern, *weight.shape)
-    mask, _ = obs.prune_columns(live, gram, choice, settings.damping, *_block_and_width(pattern, settings.block))
+    group = group_columns(pattern, weight.shape[1])
+    block, width = (max(1, settings.block // group) * group, group) if group else (settings.block, settings.block)
+    mask, _ = obs.prune_columns(live, gram, _choice(pattern, *weight.shape), settings.damping, block, width)
     return mask
 
 
@@ -89,15 +90,7 @@ def _choice(pattern: Pattern, rows: int, inputs: int) -> obs.Choice:
 
     if pattern.spans_rows:
         return of_layer
-    return of_group if pattern.column_groups else of_row
-
-
-def _block_and_width(pattern: Pattern, block: int) -> tuple[int, int]:
-    """Return the numbers of columns per update and per choice of the mask; N:M chooses group by group."""
-    if pattern.column_groups:
-        group = pattern.column_groups.size
-        return max(1, block // group) * group, group
-    return block, block
+    return of_group if group_columns(pattern, inputs) else of_row
 
 
 def _costliest(costs: torch.Tensor, count: torch.Tensor) -> torch.Tensor:

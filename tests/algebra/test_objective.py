@@ -40,6 +40,16 @@ def test_the_error_is_that_of_the_layers_outputs():
     assert pruning_error(weight, gram, torch.ones_like(mask)) == 0
 
 
+@pytest.mark.parametrize("bad", [float("inf"), float("-inf"), float("nan")])
+def test_losses_of_what_is_not_finite_are_refused(bad):
+    for weight, gram in (
+        (torch.ones(1, 2), torch.tensor([[1.0, bad], [bad, 1.0]])),
+        (torch.tensor([[1.0, bad]]), torch.eye(2)),
+    ):
+        with pytest.raises(NumericalError, match="NaN or infinity"):
+            row_losses(weight, gram, torch.tensor([[False, True]]))
+
+
 @pytest.mark.parametrize(
     ("weight", "gram", "message"),
     [

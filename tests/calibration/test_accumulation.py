@@ -50,3 +50,10 @@ def test_without_held_out_windows_nothing_is_held_out(model, tmp_path):
     files, done = calibrate(model, tmp_path / "a", (WINDOWS[0], WINDOWS[1][:0]))
     assert done == 2 * 3
     assert b'held_out_count": 0' in files["block_000.safetensors"].replace(b"\\", b"")
+
+
+def test_a_damaged_block_is_calibrated_again_whatever_was_saved_after_it(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(blockwise, "SECONDS_BETWEEN_SAVES", 0.0)
+    expected, _ = calibrate(model, tmp_path)
+    (tmp_path / "calibration" / "block_000.safetensors").write_bytes(b"damaged")
+    assert calibrate(model, tmp_path)[0] == expected

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from oracles import swap_pairs, swapped
 from strategies import PATTERNS, PER_LAYER, Problem, problems
 
-from prunelib import PerRow, refiners, select, sparseswaps, wanda
+from prunelib import PerLayer, PerRow, refiners, select, sparseswaps, wanda
 from prunelib.kernels.verification import ROUNDING_SHARE, SHARE
 from prunelib.masks.patterns import swap_columns
 from prunelib.methods import registry
@@ -105,3 +105,14 @@ def test_rows_without_a_loss_are_optimal():
     found = sparseswaps(p.weight, torch.zeros_like(p.gram), p.mask, p.pattern)
     assert found.optimal.all()
     assert sparseswaps(p.weight, p.gram, p.mask, p.pattern).optimal.all()
+
+
+def test_a_row_that_keeps_nothing_has_no_swap():
+    weight, gram = torch.tensor([[1.0, -0.9999], [100.0, 100.0]]), torch.ones(2, 2)
+    pattern = PerLayer(sparsity=0.5)
+    mask = select(wanda(weight, gram), pattern)
+    assert not mask[0].any()
+    for name in ("sparseswaps", "row_exchange"):
+        found = METHODS[name].refine(weight, gram, mask, pattern)
+        assert found.optimal[0]
+        assert torch.equal(found.mask, mask)

@@ -39,6 +39,23 @@ class HalfOfColumns(Pattern):
         return self.column_groups
 
 
+class QuarterOfRow(Pattern):
+    """Keep half of each quarter of a row: groups are columns, but not a fixed number in every matrix."""
+
+    kind: Literal["quarter_of_row"] = "quarter_of_row"
+
+    @property
+    def label(self) -> str:
+        return "half of each quarter of a row"
+
+    @property
+    def kept_share(self) -> Fraction:
+        return Fraction(1, 2)
+
+    def groups(self, rows: int, inputs: int) -> Groups:
+        return Groups(size=inputs // 4, keep=inputs // 8)
+
+
 class ThirdOfRow(Pattern):
     """Keep a third of every row, rounded up; there is nothing to set."""
 
@@ -67,7 +84,7 @@ class ThirdOfLayer(ThirdOfRow):
         return Groups(size=rows * inputs, keep=-(-rows * inputs // 3))
 
 
-PATTERNS = [HalfOfColumns(width=4), ThirdOfRow(), ThirdOfLayer()]
+PATTERNS = [HalfOfColumns(width=4), QuarterOfRow(), ThirdOfRow(), ThirdOfLayer()]
 REFINERS = registry.methods(refiners)
 STARTS = {name: method for name, method in registry.methods(warmstarts).items() if method.read is None}
 every_pattern = pytest.mark.parametrize("pattern", PATTERNS, ids=lambda pattern: pattern.kind)
@@ -109,6 +126,7 @@ def test_every_refiner_takes_it_or_says_that_it_does_not(name, pattern):
 def test_methods_choose_by_properties():
     taken = {pattern.kind: {name for name in REFINERS if REFINERS[name].supports(pattern)} for pattern in PATTERNS}
     assert set(REFINERS) - taken["half_of_columns"] == {"row_exchange"}
+    assert set(REFINERS) - taken["quarter_of_row"] == {"block_moves", "row_exchange"}
     assert set(REFINERS) - taken["third_of_row"] == {"block_moves", "row_exchange"}
     assert set(REFINERS) - taken["third_of_layer"] == {"block_moves"}
 
@@ -122,6 +140,11 @@ def test_2_4_by_another_name_gives_the_masks_of_2_4():
     found, expected = (admm(p.weight, p.gram, p.mask, each) for each in (p.pattern, NOfM(keep=2, group=4)))
     assert torch.equal(found.mask, expected.mask)
     assert torch.equal(found.weight, expected.weight)
+
+
+def test_a_pattern_that_keeps_nothing_of_a_group_is_refused():
+    with pytest.raises(PatternError, match="quarter of a row: keeps 0 of the 1 weights"):
+        select(torch.ones(2, 4), QuarterOfRow())
 
 
 @every_pattern

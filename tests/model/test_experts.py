@@ -167,4 +167,18 @@ def test_experts_that_saw_too_little_are_pruned_as_if_inputs_were_independent(mi
     dense, expert = index.of_block(0)[0], of_experts(index, 0)[0]
     for layer, eye in ((dense, False), (expert, changed)):
         seen = InputStatistics(torch.full((layer.inputs, layer.inputs), 2.0), torch.ones(layer.inputs), tokens)
-        assert torch.equal(supported(layer, seen, 64).gram, torch.eye(layer.inputs) if eye else seen.gram)
+        assert torch.equal(supported(layer, [seen], 64)[0].gram, torch.eye(layer.inputs) if eye else seen.gram)
+
+
+def test_an_expert_stops_early_by_its_own_held_out_tokens_however_few(mixture):
+    _, _, index = mixture
+    expert = of_experts(index, 0)[0]
+
+    def statistics(value, tokens):
+        return InputStatistics(torch.full((expert.inputs, expert.inputs), value), torch.ones(expert.inputs), tokens)
+
+    many, few, none = statistics(3.0, 64), statistics(2.0, 5), statistics(0.0, 0)
+    assert [part.tokens for part in supported(expert, [many, few], 64)] == [64, 5]
+    assert torch.equal(supported(expert, [many, few], 64)[1].gram, few.gram)
+    assert torch.equal(supported(expert, [many, none], 64)[1].gram, many.gram)
+    assert all(torch.equal(part.gram, torch.eye(expert.inputs)) for part in supported(expert, [few, many], 64))

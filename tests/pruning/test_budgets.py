@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from prunelib import NOfM, PerLayer, PerRow, gram_matrix, warmstarts
+from prunelib import NOfM, PerLayer, PerRow, admm, gram_matrix, select, warmstarts
 from prunelib.calibration.settings import CalibrationInputs
 from prunelib.errors import ParamsError, PatternError
 from prunelib.masks.allocation import Atp, Dlp, Owl, SparsityTable
@@ -150,6 +150,7 @@ def model(tmp_path):
         inputs=CalibrationInputs.DENSE,
         gram=lambda each: grams[each.name],
         provenance={"model": "m"},
+        supports=lambda _: True,
     )
     return tmp_path, calibration, weights, grams
 
@@ -164,7 +165,9 @@ def test_outliers_are_counted_over_a_whole_block(model):
     ]
     mean = sum(scores) / len(scores)
     expected = sum(score > 5 * mean for score in scores) / len(scores)
-    found = block_importance(LAYERS[3:6], lambda each: weights[each.name], calibration.gram, Owl())
+    found = block_importance(
+        LAYERS[3:6], lambda each: weights[each.name], calibration.gram, Owl(), calibration.supports
+    )
     assert found == pytest.approx(expected)
     assert expected > 0
 
@@ -177,8 +180,23 @@ def test_the_median_is_that_of_a_whole_block(model):
         for i in range(each.rows)
         for j in range(each.inputs)
     )
-    found = block_importance(LAYERS[3:6], lambda each: weights[each.name], calibration.gram, Dlp())
+    found = block_importance(
+        LAYERS[3:6], lambda each: weights[each.name], calibration.gram, Dlp(), calibration.supports
+    )
     assert found == pytest.approx(-scores[(len(scores) - 1) // 2])
+
+
+@pytest.mark.parametrize("allocation", [Owl(), Dlp()])
+def test_experts_without_a_gram_matrix_of_their_own_do_not_count(model, allocation):
+    _, calibration, weights, grams = model
+    measured, few = LAYERS[3:5], LAYERS[5]
+    grams[few.name] = 1e6 * torch.eye(few.inputs)
+
+    def importance(layers, supports):
+        return block_importance(layers, lambda each: weights[each.name], calibration.gram, allocation, supports)
+
+    assert importance([*measured, few], lambda each: each is not few) == importance(measured, lambda _: True)
+    assert importance([few], lambda _: False) == importance([few], lambda _: True)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -219,6 +237,24 @@ def test_blocks_with_more_outliers_keep_more(model, kind):
     assert patterns_of(masks, pattern) == stored_patterns(folder, calibration, pattern)
 
 
+@pytest.mark.parametrize("sparsity", [0.62, 1e-3])
+def test_patterns_of_a_table_are_those_that_the_masks_give_again(sparsity):
+    pattern = PerRow(sparsity=0.5, allocation=SparsityTable(sparsities={"*.q": sparsity}))
+    patterns = of(index_of(LAYERS), pattern)
+    weights = {each.name: torch.randn(each.rows, each.inputs) for each in LAYERS}
+    masks = {name: select(weight.abs(), patterns[name]) for name, weight in weights.items()}
+    assert patterns_of(masks, pattern) == patterns
+    name = LAYERS[0].name
+    found = admm(weights[name], torch.eye(16), masks[name], patterns[name])
+    assert found.mask.sum() == masks[name].sum()
+
+
+def test_layers_of_one_input_cannot_share_a_budget_unevenly():
+    layers = [layer(block, "q", 8, 1) for block in range(2)]
+    with pytest.raises(PatternError, match="one weight"):
+        balanced(layers, PerRow(sparsity=0.5), {each.name: 0.5 for each in layers}, 8)
+
+
 @given(st.integers(2, 100_000_000), st.data())
 def test_a_layers_pattern_keeps_exactly_its_number(size, data):
     keep = data.draw(st.integers(1, size - 1))
@@ -229,7 +265,7 @@ def test_a_layers_pattern_keeps_exactly_its_number(size, data):
 def test_a_table_is_followed_and_the_others_make_up_for_it():
     table = SparsityTable(sparsities={"*.layers.0.*": 0.25, "*.down": 0.75})
     patterns = of(index_of(LAYERS), PerRow(sparsity=0.6, allocation=table))
-    assert {patterns[each.name].sparsity for each in LAYERS if each.block == 0} == {0.25}
+    assert [patterns[each.name].sparsity for each in LAYERS if each.block == 0] == [pytest.approx(0.25)] * 3
     assert {patterns[f"model.layers.{block}.down"].sparsity for block in (1, 2, 3)} == {0.75}
     uniform = kept(LAYERS, {each.name: PerRow(sparsity=0.6) for each in LAYERS})
     assert sum(kept(LAYERS, patterns).values()) == sum(uniform.values())

@@ -277,6 +277,8 @@ REFUSED = {
     "no allocation": ({"pattern": "60%", "allocation": "owl"}, ["allocation", "owl"]),
     "device": ({"device": "cuda:99"}, ["device", "cuda:99"]),
     "tokens": ({"texts": WINDOWS + 60}, ["texts", "64 rows"]),
+    "wide tokens": ({"texts": WINDOWS.long() + 2**32}, ["texts", "64 rows"]),
+    "seed": ({"seed": -1}, ["seed", "-1"]),
     "negative": ({"texts": WINDOWS - 64}, ["texts", "-"]),
     "shape": ({"texts": WINDOWS[0]}, ["texts", "(12,)"]),
     "floats": ({"texts": WINDOWS.float()}, ["texts", "float32"]),

@@ -175,6 +175,17 @@ def test_what_goes_on_after_a_stop_ends_the_same(tmp_path, monkeypatch, inputs, 
             assert all(torch.equal(mask, other.pruned.masks[name]) for name, mask in one.pruned.masks.items())
 
 
+@pytest.mark.parametrize("inputs", ["sequential", "true_sequential"])
+def test_a_damaged_block_is_refined_again_whatever_was_saved_after_it(tmp_path, monkeypatch, inputs):
+    monkeypatch.setattr(blockwise, "SECONDS_BETWEEN_SAVES", 0.0)
+    folder, model, index = saved(tmp_path)
+    expected = refine(tmp_path / "scratch", folder, model, index, inputs)
+    (tmp_path / "scratch" / "block_000" / "cost.json").write_text("damaged")
+    again = refine(tmp_path / "scratch", folder, model, index, inputs)
+    for one, other in zip(expected, again, strict=True):
+        assert one.records == other.records
+
+
 def test_little_memory_for_gram_matrices_changes_nothing(tmp_path):
     folder, model, index = saved(tmp_path)
     much, little = (

@@ -203,3 +203,13 @@ def test_gradients_are_on_and_off_where_they_were(tmp_path):
     with torch.no_grad():
         run(tmp_path, model)
     assert {name: parameter.requires_grad for name, parameter in model.named_parameters()} == before
+
+
+def test_a_pruned_block_that_returns_nan_is_one_line(tmp_path):
+    model = tiny_model("llama")
+    index, blocks = pruned_blocks(model)
+    layer = index.of_block(0)[0]
+    weight = torch.full((layer.rows, layer.inputs), 1e38).masked_fill(~blocks[0].pruned.masks[layer.name], 0)
+    blocks[0] = blocks[0]._replace(pruned=Pruned(blocks[0].pruned.masks, {layer.name: weight}))
+    with pytest.raises(NumericalError, match=r"decoder block 0: .*once it is pruned"):
+        reconstruction(model, index).run(blocks, FinishedBlocks(tmp_path, {"model": "abc"}), tmp_path, Bar())
