@@ -36,9 +36,9 @@ def fused_parameters(model: "PreTrainedModel", block_list: str) -> dict[str, nn.
     }
     slices = {(name, expert): weight.data[expert] for name, weight in held.items() for expert in range(len(weight))}
     used: set[str] = set()
-    with watch_slices(slices, lambda key, _: used.add(_within_block(key[0], block_list))):
+    with watch_slices(slices, lambda key, _: used.add(place_in_blocks(key[0], block_list)[1])):
         probe(model)
-    return {name: weight for name, weight in held.items() if _within_block(name, block_list) in used}
+    return {name: weight for name, weight in held.items() if place_in_blocks(name, block_list)[1] in used}
 
 
 def expert_layers(model: "PreTrainedModel", name: str, parameter: nn.Parameter, block: int) -> list[Layer]:
@@ -77,9 +77,10 @@ def expert_layers(model: "PreTrainedModel", name: str, parameter: nn.Parameter, 
     return layers
 
 
-def _within_block(name: str, block_list: str) -> str:
-    """Return the name that a parameter has in its block."""
-    return name.removeprefix(f"{block_list}.").partition(".")[2]
+def place_in_blocks(name: str, block_list: str) -> tuple[int, str]:
+    """Return the number of a parameter's block, and the name that it has there."""
+    block, _, within = name.removeprefix(f"{block_list}.").partition(".")
+    return int(block), within
 
 
 def _slices(model: "PreTrainedModel", name: str, parameter: nn.Parameter) -> Iterator[tuple[int, int, str, int | None]]:

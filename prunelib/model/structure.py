@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from transformers.utils import logging
 
 from prunelib.errors import ArtifactError, ModelError, ParamsError, PruneError
-from prunelib.model.experts import expert_layers, fused_parameters
+from prunelib.model.experts import expert_layers, fused_parameters, place_in_blocks
 from prunelib.model.fit import check_names, check_size
 from prunelib.model.gates import find_gates
 from prunelib.model.layers import Layer, LayerIndex
@@ -283,7 +283,7 @@ def _experts(
     layers: list[Layer] = []
     reasons = {}
     for name, parameter in fused.items():
-        block = int(name.removeprefix(f"{block_list}.").partition(".")[0])
+        block, _ = place_in_blocks(name, block_list)
         try:
             of_parameter = expert_layers(model, name, parameter, block)
         except ModelError as error:

@@ -141,10 +141,9 @@ METHOD = Refiner(
     settings=DSnoT,
     refine=dsnot,
     summary=(
-        "grow and prune weights until a row's mean output error is at most `update_threshold`, at most `max_cycles` "
-        "each, as the authors' script does: a row goes on after its error has changed its sign, or with `same_sign` "
-        'ends before (always within groups of n:m); the script skips the MLPs, `skip: ["*.mlp.*"]`; it may raise the '
-        "pruning error"
+        "grow and prune up to `max_cycles` weights a row until its mean output error is at most `update_threshold`, as "
+        "the authors' script does; with `same_sign`, and always within groups, stop before that error changes its "
+        'sign; the script skips the MLPs, `skip: ["*.mlp.*"]`; may raise the pruning error'
     ),
     source="Zhang et al., [2310.08915](https://arxiv.org/abs/2310.08915)",
     monotone=False,

@@ -114,9 +114,8 @@ METHOD = Refiner(
     settings=RefitSwaps,
     refine=refit_swaps,
     summary=(
-        "swap a kept for a pruned weight as long as that lowers the error with re-estimated kept weights: the restored "
-        "one at each swap, the others between sweeps; with `refit: all`, all of them at each swap, which is slower and "
-        "ends lower"
+        "swap kept for pruned weights while that lowers the error; the restored weight is re-estimated at each swap, "
+        "the others between sweeps (`refit: all`: all of them at each swap; slower, lower error)"
     ),
     source="this project, after Zimmer et al., [2512.10922](https://arxiv.org/abs/2512.10922), and Hazimeh & Mazumder, "
     "[1803.01454](https://arxiv.org/abs/1803.01454)",

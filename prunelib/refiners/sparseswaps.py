@@ -102,8 +102,8 @@ METHOD = Refiner(
     settings=SparseSwaps,
     refine=sparseswaps,
     summary=(
-        "swap a kept for a pruned weight as long as that lowers the error: at most `max_swaps` best ones a row, or to "
-        "the 1-swap optimum; `damping` and `early_stopping_interval` guard against overfitting"
+        "swap kept for pruned weights while that lowers the error: the best `max_swaps` of a row, or until no swap "
+        "lowers it (the 1-swap optimum); `damping` and `early_stopping_interval` guard against overfitting"
     ),
     source="Zimmer et al., [2512.10922](https://arxiv.org/abs/2512.10922)",
     extra_inputs=("held_out_gram",),

@@ -34,7 +34,7 @@ def ria(weight: torch.Tensor, gram: torch.Tensor, settings: RIA = _DEFAULT) -> t
 METHOD = WarmStart(
     settings=RIA,
     saliency=ria,
-    summary="share of its row and column sums, times the norm of its input to the power `exponent`",
+    summary="weight's share of its row's sum plus that of its column's, times input norm to the power `exponent`",
     source="Zhang et al., ICLR 2024",
 )
 
