@@ -307,29 +307,6 @@ def budgets() -> str:
     return table(headings, rows)
 
 
-def recommended() -> str:
-    """Return what the recommended recipe gives at the patterns that have been run, and the dense model beside it."""
-    rows = sorted(reported("recommended/results.csv"), key=lambda row: float(row["sparsity"]))
-    minutes = {
-        row["cell"]: sum(map(float, row["step_seconds"].split(" > "))) / 60
-        for row in reported("recommended/timing.csv")
-    }
-    tasks = {"PIQA": "piqa", "ARC easy": "arc_easy"}
-    entries = (
-        [
-            PATTERNS[row["pattern"]] if row["pattern"] else "dense",
-            *(f"{float(row[text]):.1f}" for text in TEXTS),
-            *(
-                f"{100 * float(row[f'acc_{task}']):.0f} ± {100 * float(row[f'acc_stderr_{task}']):.0f}"
-                for task in tasks.values()
-            ),
-            f"{minutes[row['cell']]:.0f}" if row["cell"] in minutes else "",
-        ]
-        for row in rows
-    )
-    return table(("", "Wikipedia", "speeches", *(f"{name}, %" for name in tasks), "minutes"), entries)
-
-
 def calibration_text() -> str:
     """Return how much the calibration text matters."""
     result = benchmarked("calibration_text")
@@ -474,7 +451,6 @@ TABLES = {
     "choose": choose,
     "overfitting": overfitting,
     "budgets": budgets,
-    "recommended": recommended,
     "calibration_text": calibration_text,
     "updated_weights": updated_weights,
     "reconstruction": reconstruction,
