@@ -129,7 +129,10 @@ def compared(labels: Iterable[str], patterns: Sequence[str], columns: Mapping[st
 
 def times() -> str:
     """Return the line below a table with seconds."""
-    return f"\nSeconds: refinement alone, of 210 matrices; {measured(benchmarked('method_times'))}.\n"
+    return (
+        f"\nSeconds: refinement alone, of 210 matrices; {measured(benchmarked('method_times'))}. Where there are none, "
+        "reports/methods/timing.csv has those of a busier machine.\n"
+    )
 
 
 def dense(name: str, column: str) -> float:
