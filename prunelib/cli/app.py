@@ -77,6 +77,10 @@ def prune(
     text: Annotated[list[str], typer.Option(metavar="FILE", help="UTF-8 text to calibrate on; glob; repeatable.")],
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the pruned model goes; new or empty.")],
     pattern: Annotated[str, typer.Option(metavar="PATTERN", help="2:4, 60% (of each row) or 60% per layer.")] = "2:4",
+    allocation: Annotated[
+        str | None,
+        typer.Option(metavar="METHOD", help="Sparsities that differ by block: owl, dlp or atp."),
+    ] = None,
     warmstart: Annotated[str, typer.Option(metavar="METHOD", help="The first mask; see `prunelib methods`.")] = "wanda",
     refiner: Annotated[
         list[str] | None, typer.Option(metavar="METHOD", help="Several make a chain; default: sparseswaps.")
@@ -116,6 +120,7 @@ def prune(
         text,
         out,
         pattern=pattern,
+        allocation=allocation,
         warmstart=warmstart,
         refiners=refiner or ["sparseswaps"],
         revision=revision,

@@ -14,7 +14,6 @@ from prunelib.errors import ParamsError
 from prunelib.export.card import model_card
 from prunelib.export.folder import check_groups, export_model
 from prunelib.export.origin import origin_of
-from prunelib.masks.patterns import parse_pattern
 from prunelib.masks.pruned import Pruned
 from prunelib.model.structure import dtype_of, load_model, load_tokenizer
 from prunelib.model.weights import weight_in
@@ -23,6 +22,7 @@ from prunelib.pruning.arguments import (
     check_seed,
     check_settings,
     known_device,
+    pattern_of,
     refiner_of,
     warmstart_of,
 )
@@ -46,6 +46,7 @@ def prune_folder(
     out: Path,
     *,
     pattern: str,
+    allocation: str | None,
     warmstart: str,
     refiners: Sequence[str],
     revision: str | None,
@@ -61,7 +62,7 @@ def prune_folder(
         A folder, or a repository of the hub and the commit, branch or tag in it; None: its newest commit.
     texts, rows
         Globs of plain UTF-8 files, and what their lines are (:func:`prunelib.sources.documents.documents_of`).
-    pattern, warmstart, refiners
+    pattern, allocation, warmstart, refiners
         In their text forms: names of methods, or YAML mappings of their settings.
     dtype
         Dtype that the model runs in; None: that of its config.
@@ -74,7 +75,9 @@ def prune_folder(
         As :func:`prunelib.prune` and :func:`prunelib.export.folder.export_model`.
     """
     out = require_new(out)
-    chosen, start = parse_pattern(pattern), warmstart_of(_from_text("warmstart", warmstart))
+    given = _from_text("allocation", allocation) if allocation else None
+    chosen = pattern_of(pattern, {"method": given} if isinstance(given, str) else given)
+    start = warmstart_of(_from_text("warmstart", warmstart))
     steps = refiner_of([_from_text("refiner", refiner) for refiner in refiners])
     calibration = {name: options[name] for name in _CALIBRATION}
     check_settings(chosen, start, steps, calibration_of(**calibration, inputs=options["calibration_inputs"]))

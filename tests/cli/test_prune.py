@@ -10,6 +10,7 @@ from pipeline_project import LETTERS, character_tokenizer
 from transformers import AutoModelForCausalLM
 
 from prunelib import read_masks
+from prunelib.masks.allocation import Atp
 from prunelib.model.structure import find_layers, load_model, load_tokenizer
 from prunelib.model.weights import read_weight
 from prunelib.pruning.in_memory import prune
@@ -53,6 +54,17 @@ def test_the_pruned_model_is_in_the_folder(model, text, tmp_path):
     assert made_from["tokens"] == expected.provenance["tokens"]
 
 
+@pytest.mark.parametrize("given", ["atp", "{method: atp, slope: 0.01}"])
+def test_sparsities_that_differ_by_block(model, text, tmp_path, given):
+    out = tmp_path / "pruned"
+    done = prunelib("prune", model, "--text", text, "--pattern", "60%", "--allocation", given, *FEW, "--out", out)
+    assert done.exit_code == 0, done.stderr
+    loaded, tokenizer = load_model(model, "bfloat16", "cpu"), load_tokenizer(model)
+    expected = prune(loaded, tokenizer, [text.read_text()], "60%", allocation=Atp(), samples=4, length=12)
+    masks = read_masks(out / "masks.safetensors")
+    assert all(torch.equal(masks[name], mask) for name, mask in expected.masks.items())
+
+
 def test_masks_alone_can_be_applied_again(model, text, tmp_path):
     assert prunelib("prune", model, "--text", text, *FEW, "--out", tmp_path / "one").exit_code == 0
     done = prunelib("apply", "--model", model, "--masks", tmp_path / "one", "--to", tmp_path / "other")
@@ -74,6 +86,8 @@ def test_masks_alone_can_be_applied_again(model, text, tmp_path):
         (("--length", 100), ["length", "100", "64"]),
         (("--device", "tpu"), ["device", "tpu"]),
         (("--draw", "random"), ["draw", "random"]),
+        (("--allocation", "owl"), ["allocation", "2:4"]),
+        (("--pattern", "60%", "--allocation", "owll"), ["allocation", "owll"]),
         (("--text", "nothing.txt"), ["nothing.txt"]),
     ],
 )
