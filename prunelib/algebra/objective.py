@@ -33,12 +33,15 @@ def row_losses(weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor) -> 
     Raises
     ------
     NumericalError
-        If a type or shape does not fit, or a number is NaN or infinite.
+        If a type or shape does not fit, or a number is NaN, infinite or too large.
     """
     weight, gram = checked_shapes(weight, gram)
     _require_finite(weight, gram)
     mask = _checked_mask(mask, weight)
-    return _quadratic_forms(gram, weight, lambda rows: weight[rows].double().masked_fill(mask[rows], 0))
+    losses = _quadratic_forms(gram, weight, lambda rows: weight[rows].double().masked_fill(mask[rows], 0))
+    if not losses.isfinite().all():
+        raise NumericalError("weight or gram: too large, expected numbers whose products are finite in float64")
+    return losses
 
 
 def pruning_error(weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor) -> float:

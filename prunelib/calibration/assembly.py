@@ -80,7 +80,7 @@ class Assembly:
     def write(self, block: int, parts: BlockStatistics) -> None:
         """Add the statistics of a block."""
         readers = {layer.name: layer for layer in self._index.readers(block)}
-        measured = [part for part in parts if part]  # the second is empty without held-out windows
+        measured = [part for part in parts if part] or parts[:1]  # the second is empty without held-out windows
         used = {
             name: supported(readers[name], [part[name] for part in measured], self._settings.min_tokens)
             for name in measured[0]

@@ -17,9 +17,9 @@ def search_path() -> str:
 
 @contextlib.contextmanager
 def ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the processes begun inside the ``with`` block along with this one, which exits with status 143.
+    """Let SIGTERM end this process, with status 143, and all that it began, while inside the ``with`` block.
 
-    SIGTERM reaches one process alone: a stage would go on without the command that began it.
+    By itself it reaches one process alone: a stage would go on without the command that began it.
     """
 
     def end(*_: object) -> None:

@@ -352,6 +352,8 @@ def group_columns(pattern: Pattern, inputs: int) -> int | None:
     """Return the number of columns of a group that is a part of a row; None: it is a row or the whole matrix."""
     if pattern.column_groups:
         return pattern.column_groups.size
+    if pattern.spans_rows:
+        return None
     size = pattern.groups(1, inputs).size
     return size if size < inputs else None
 

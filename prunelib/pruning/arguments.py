@@ -187,7 +187,7 @@ def _given_windows(windows: torch.Tensor, held_out: int) -> torch.Tensor:
         raise ParamsError(
             f"texts: shape {tuple(windows.shape)}, expected more windows than held_out_samples = {held_out}"
         )
-    return windows.cpu()
+    return windows.to("cpu", torch.int64)
 
 
 def _documents(texts: Any) -> list[str]:

@@ -113,22 +113,15 @@ def require_new(folder: Path) -> Path:
         If it is anything else, or cannot be written.
     """
     with _writing(folder):
-        target = folder.resolve()
+        target = Path(os.path.realpath(folder))
         if target.exists() and not (target.is_dir() and not any(target.iterdir())):
             raise ArtifactError(f"{folder}: exists already, expected a new or empty folder")
         if target.is_mount() or Path.cwd().is_relative_to(target):  # they cannot be replaced
             what = "a mount point" if target.is_mount() else "the working directory"
             raise ArtifactError(f"{folder}: {what}, expected a new folder, such as {folder / 'pruned'}")
-        missing = [parent for parent in target.parents if not parent.exists()]
-        try:
-            _make_way(target)
-            probe = _partial(target)
-            probe.mkdir()
-            probe.rmdir()
-        finally:
-            for parent in missing:  # the nearest first
-                if parent.exists():
-                    parent.rmdir()
+        probe = next(parent for parent in target.parents if parent.exists()) / _partial(target).name
+        probe.mkdir()
+        probe.rmdir()
     return target
 
 

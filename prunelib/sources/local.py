@@ -1,6 +1,7 @@
 """Local files: copied or read one by one, selected by name."""
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
@@ -35,18 +36,23 @@ def file_names(source: Path) -> list[str]:
 
 
 def read_files(globs: Iterable[str]) -> dict[str, bytes]:
-    """Return the contents of all files that match any of the globs, by path, in the order of their paths.
+    """Return the contents of all files that match any of the globs, each once, by path, in the order of their paths.
 
     Raises
     ------
     SourceError
         If a glob matches no file, or a file cannot be read.
     """
-    contents = {}
-    for path in sorted({path for glob in globs for path in _matching(glob)}):
+    contents, found = {}, {in_full(path): path for glob in globs for path in _matching(glob)}
+    for _, path in sorted(found.items()):
         with _reading(path):
             contents[path.as_posix()] = path.read_bytes()
     return contents
+
+
+def in_full(path: Path | str) -> Path:
+    """Return the absolute path of a file, without ``..``; links keep their names."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() follows links
 
 
 def _chosen(source: Path, globs: tuple[str, ...]) -> list[Path]:
@@ -61,7 +67,7 @@ def _files(source: Path) -> list[Path]:
 
 
 def _matching(glob: str) -> list[Path]:
-    pattern = _in_full(glob)
+    pattern = _with_home(glob)
     try:
         with _reading(pattern):
             if pattern.is_file():
@@ -75,12 +81,12 @@ def _matching(glob: str) -> list[Path]:
     return matches
 
 
-def _in_full(glob: str) -> Path:
-    """Return the absolute path of a file or glob, with the user's folder in place of ``~``."""
+def _with_home(glob: str) -> Path:
+    """Return a path with the user's folder in place of ``~``."""
     try:
-        return Path(glob).expanduser().absolute()
+        return Path(glob).expanduser()
     except RuntimeError:  # no such user
-        return Path(glob).absolute()
+        return Path(glob)
 
 
 def _opened(path: Path) -> BinaryIO:

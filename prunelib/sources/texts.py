@@ -142,13 +142,14 @@ def _deal(contents: Mapping[str, bytes], settings: _Files) -> dict[Split, list[D
 
 
 def _plain(contents: Mapping[str, bytes], rows: Rows | None) -> Iterator[Document]:
-    parent = os.path.commonpath([Path(name).parent for name in contents])
+    files = {name: local.in_full(name) for name in contents}
+    parent = os.path.commonpath([file.parent for file in files.values()])
     for name, content in contents.items():
         try:
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise SourceError(f"{name}: not UTF-8 text ({error})") from None
-        yield from documents_of(Path(name).relative_to(parent).as_posix(), with_newlines(text), rows)
+        yield from documents_of(files[name].relative_to(parent).as_posix(), with_newlines(text), rows)
 
 
 def _articles(contents: Mapping[str, bytes]) -> Iterator[Document]:

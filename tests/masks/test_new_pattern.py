@@ -81,6 +81,8 @@ class ThirdOfLayer(ThirdOfRow):
     kind: Literal["third_of_layer"] = "third_of_layer"  # type: ignore[assignment]
 
     def groups(self, rows: int, inputs: int) -> Groups:
+        if rows < 2:
+            raise PatternError("one row is no layer")
         return Groups(size=rows * inputs, keep=-(-rows * inputs // 3))
 
 

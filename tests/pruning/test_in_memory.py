@@ -303,6 +303,14 @@ def test_a_wrong_argument_is_refused_in_one_line_and_changes_nothing(case):
     assert all(torch.equal(tensor, dense[name]) for name, tensor in model.state_dict().items())
 
 
+def test_windows_may_have_any_integer_dtype():
+    found, expected = (
+        prune(tiny_model("llama"), None, WINDOWS.to(dtype), refiner=None, progress=False)
+        for dtype in (torch.uint16, torch.int32)
+    )
+    assert found.provenance == expected.provenance
+
+
 def test_what_is_no_transformers_model_on_one_device_is_refused():
     with pytest.raises(ModelError, match="Linear"):
         prune(torch.nn.Linear(2, 2), None, WINDOWS)

@@ -74,5 +74,6 @@ def test_a_file_counts_once_whatever_its_path(folder, monkeypatch):
     (folder / "a[1].txt").write_text("brackets")
     monkeypatch.chdir(folder)
     monkeypatch.setenv("HOME", str(folder))
-    found = read_files(["a.txt", str(folder / "*.txt"), "a[1].txt", "~/c.md"])
-    assert list(found) == [str(folder / name) for name in ("a.txt", "a[1].txt", "b.txt", "c.md")]
+    found = read_files(["../folder/a.txt", str(folder / "*.txt"), "a[1].txt", "~/c.md", "a.txt"])
+    assert list(found.values()) == [b"a.txt", b"brackets", b"b.txt", b"c.md"]
+    assert "a.txt" in found

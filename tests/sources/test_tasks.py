@@ -67,6 +67,14 @@ def test_all_tasks_are_fetched_and_recorded(files, tmp_path):
     assert len(provenance["sha256"]) == 64
 
 
+def test_files_may_have_relative_paths_and_serve_several_tasks(files, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = files["own"].relative_to(tmp_path)
+    fetch_tasks(LocalTasks(files={"own": own, "same": own}), tmp_path / "out")
+    found = [(tmp_path / "out" / task / "validation.jsonl").read_text(encoding="utf-8") for task in ("own", "same")]
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("task", ["piqa", "own"])
 def test_a_damaged_file_is_refused(files, tmp_path, task):
     content = files[task].read_bytes()
