@@ -156,7 +156,7 @@ def test_a_command_without_its_packages_names_them_in_one_line(bare, tmp_path):
     environment["COLUMNS"] = "200"
     found, status = run(bare.parent / "prunelib", "run", cwd=tmp_path, env=environment)
     assert status == 2
-    assert "[workflow,evaluate]" in found
+    assert "'.[workflow,evaluate]'" in found
     assert re.search(r"\bdvc\b", found), found
     assert "Traceback" not in found
 

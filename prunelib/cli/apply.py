@@ -12,16 +12,14 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from prunelib import refiners
 from prunelib.errors import ArtifactError, ParamsError
 from prunelib.export.card import model_card
 from prunelib.export.folder import export_model
 from prunelib.export.origin import origin_of
 from prunelib.masks.pruned import MASKS_FILE, Pruned, read_pruned
-from prunelib.methods import registry
 from prunelib.model.layers import LayerIndex
 from prunelib.model.structure import dtype_of, find_layers, load_model
-from prunelib.pruning.chains import AnyRefiner, block_step, layer_steps
+from prunelib.pruning.chains import AnyRefiner, updates_weights
 from prunelib.runtime import store
 from prunelib.runtime.progress import note
 from prunelib.sources.provenance import computed_identity
@@ -55,8 +53,7 @@ def _updates_weights(refiner: Mapping[str, Any]) -> bool:
         settings = TypeAdapter(AnyRefiner).validate_python(refiner)
     except (ParamsError, ValidationError):
         return False  # not a method of this version
-    methods = (registry.refiner(refiners, step) for step in layer_steps(settings))
-    return block_step(settings) is not None or any(method.updates_weights for method in methods)
+    return updates_weights(settings)
 
 
 def _by_name_in_files(masks: Mapping[str, torch.Tensor], index: LayerIndex) -> Mapping[str, torch.Tensor]:

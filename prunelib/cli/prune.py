@@ -1,6 +1,5 @@
 """Prune a model in a folder or of the hub, and write the pruned model to a folder; no project is needed."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +36,6 @@ from prunelib.sources.provenance import computed_identity
 from prunelib.sources.texts import plain_documents
 
 _CALIBRATION = ("samples", "length", "batch", "held_out_samples", "draw")
-_COMMIT = re.compile("[0-9a-f]{40}")
 
 
 def prune_folder(
@@ -130,6 +128,6 @@ def _folder(model: str, revision: str | None) -> Path:
         if revision:
             raise ParamsError(f"revision = {revision}: {model} is a folder, which has no revisions")
         return Path(model)
-    commit = revision if revision and _COMMIT.fullmatch(revision) else hub.commit_of(model, revision)
+    commit = hub.commit_of(model, revision)
     note(f"{model} at commit {commit}")
     return hub.snapshot(hub.Repository(id=model, revision=commit), (WEIGHTS, *SMALL_FILES, CARD))

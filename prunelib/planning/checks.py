@@ -28,7 +28,7 @@ from prunelib.planning.needs import (
 )
 from prunelib.planning.shapes import WEIGHT_BYTES, Block
 from prunelib.pruning.budgets import patterns_by_shape
-from prunelib.pruning.chains import block_step, layer_steps
+from prunelib.pruning.chains import block_step, layer_steps, updates_weights
 from prunelib.runtime.tasks import distributed
 
 
@@ -120,7 +120,7 @@ def require_capacity_to_refine(
     blocks = _blocks(index)
     weights = sum(block.prunable for block in blocks)
     last = block_step(settings)
-    updated = weights * weight_bytes if last or any(step.updates_weights for step in steps) else 0
+    updated = weights * weight_bytes if updates_weights(settings) else 0
     require_disk(folder, masks_disk(blocks) + updated, "refined masks and updated weights")
     if not distributed():
         needed = refining_bytes(blocks, gram_sets, [step.workspace for step in steps])

@@ -8,7 +8,7 @@ from prunelib.methods import registry
 from prunelib.methods.contract import MethodSettings, Refiner
 from prunelib.params import Params
 from prunelib.planning.needs import Workload
-from prunelib.pruning.chains import block_step, layer_steps
+from prunelib.pruning.chains import block_step, layer_steps, updates_weights
 
 
 def workload(runs: Sequence[Params], model: str) -> Workload:
@@ -31,7 +31,8 @@ def workload(runs: Sequence[Params], model: str) -> Workload:
         seeds=len({seed for seed, *_ in cells}),
         starts=len({cell[:3] for cell in cells}),
         cells=tuple(
-            (params.patterns[pattern].kept_share, _updates_weights(params, refiner)) for _, pattern, _, refiner in cells
+            (params.patterns[pattern].kept_share, updates_weights(params.refiners[refiner]))
+            for _, pattern, _, refiner in cells
         ),
         workspaces=tuple(dict.fromkeys(step.workspace for refiner in sorted(used) for step in _steps(params, refiner))),
         block_weight_bytes=max((registry.block_refiner(block_refiners, step).weight_bytes for step in last), default=0),
@@ -46,12 +47,6 @@ def workload(runs: Sequence[Params], model: str) -> Workload:
         evaluation_batch=perplexity.batch * perplexity.length,
         dtype=params.models[model].dtype,
     )
-
-
-def _updates_weights(params: Params, refiner: str) -> bool:
-    """Return whether a refiner updates the kept weights."""
-    chosen = params.refiners[refiner]
-    return block_step(chosen) is not None or any(step.updates_weights for step in _steps(params, refiner))
 
 
 def _steps(params: Params, refiner: str) -> list[Refiner[MethodSettings]]:

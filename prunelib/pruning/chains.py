@@ -70,6 +70,12 @@ else:
     AnyRefiner = Annotated[registry.any_settings(refiners, block_refiners) | Chain, Field(discriminator="method")]
 
 
+def updates_weights(settings: MethodSettings) -> bool:
+    """Return whether a refiner or a step of a chain updates the kept weights."""
+    steps = (registry.refiner(refiners, step) for step in layer_steps(settings))
+    return block_step(settings) is not None or any(step.updates_weights for step in steps)
+
+
 def needs_held_out(settings: MethodSettings) -> bool:
     """Return whether a refiner or a step of a chain stops early, for which it needs held-out calibration tokens."""
     return any(getattr(step, "early_stopping_interval", None) for step in layer_steps(settings))

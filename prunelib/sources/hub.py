@@ -1,5 +1,6 @@
 """Models and texts of the Hugging Face hub, at a pinned commit."""
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +12,9 @@ from prunelib.sources.provenance import Source
 
 ID = r"^[\w.-]+(/[\w.-]+)?$"
 """Names of repositories."""
+
+COMMIT = r"^[0-9a-f]{40}$"
+"""Full hashes of commits."""
 
 
 class Repository(Source):
@@ -26,7 +30,7 @@ class Repository(Source):
 
     source: Literal["hub"] = "hub"
     id: Annotated[str, Field(pattern=ID)]
-    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+    revision: Annotated[str, Field(pattern=COMMIT)]
 
 
 class Dataset(Repository):
@@ -68,7 +72,7 @@ def snapshot(repository: Repository, globs: Iterable[str]) -> Path:
 
 
 def commit_of(name: str, revision: str | None) -> str:
-    """Ask the hub for the full commit hash of a model's branch, tag or commit; None: the newest commit.
+    """Ask the hub for the full commit hash of a model's branch, tag or commit; None: the newest. A full one is itself.
 
     Raises
     ------
@@ -77,6 +81,8 @@ def commit_of(name: str, revision: str | None) -> str:
     """
     from huggingface_hub import HfApi  # noqa: PLC0415 - needed for hub models only
 
+    if revision and re.fullmatch(COMMIT, revision):
+        return revision
     try:
         return str(HfApi().model_info(name, revision=revision).sha)
     except faults() as error:

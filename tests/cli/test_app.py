@@ -54,7 +54,7 @@ def test_a_package_that_is_not_installed_is_named_with_its_extra(monkeypatch):
     done = prunelib("methods")
     assert done.exit_code == 2
     assert "dvc" in done.stderr
-    assert "[workflow" in done.stderr
+    assert "'.[workflow" in done.stderr
 
 
 @pytest.mark.parametrize("words", [("--help",), ("prune", "--help"), ("--version",)])
