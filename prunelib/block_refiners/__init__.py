@@ -1,4 +1,4 @@
-"""Refiners of whole decoder blocks, the last step of a chain; each module is one method and ends in its ``METHOD``.
+"""Refiners of whole decoder blocks, the last step of a chain; each module is one method and defines ``METHOD``.
 
 The contract is :class:`prunelib.methods.block_contract.Reconstruct`.
 """

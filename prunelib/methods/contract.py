@@ -6,7 +6,7 @@ Shapes, here and in every method::
     gram     (inputs, inputs) float32: sum over tokens of x x^T, x the layer's input
     mask     (rows, inputs) bool, True = kept, with the exact counts of the pattern
 
-A method's docstrings state only what differs. Its module ends in ``METHOD``, a :class:`WarmStart` or a
+A method's docstrings state only what differs. Its module defines ``METHOD``, a :class:`WarmStart` or a
 :class:`Refiner`.
 """
 

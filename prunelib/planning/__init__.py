@@ -1,6 +1,7 @@
 """Resource planning: what a model needs, from its config.json, before anything runs.
 
-shapes   the matrices of every block, from a config.json: the model built without values
+outline  the sizes of a model from its config.json: the model built without values
+shapes   the matrices of every block
 needs    bytes that the stages need on disk and in memory
 capacity free disk and memory, and an error if that is too little
 checks   pre-flight checks of the stages
