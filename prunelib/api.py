@@ -50,8 +50,8 @@ from prunelib.refiners.sparsegpt_update import SparseGPTUpdate as SparseGPTUpdat
 from prunelib.refiners.sparsegpt_update import sparsegpt_update as sparsegpt_update
 from prunelib.refiners.sparseswaps import SparseSwaps as SparseSwaps
 from prunelib.refiners.sparseswaps import sparseswaps as sparseswaps
-from prunelib.tables import layer_results as layer_results
-from prunelib.tables import results as results
+from prunelib.report_tables import layer_results as layer_results
+from prunelib.report_tables import results as results
 from prunelib.training.keep_masks import KeepMasks as KeepMasks
 from prunelib.training.lora import merge as merge
 from prunelib.warmstarts.given import GivenMasks as GivenMasks

@@ -13,7 +13,7 @@ FLOORS = [  # from the roof down to the ground; a name is a folder or a module o
     {"cell_settings", "params", "stage_code", "workflow"},
     {"evaluation"},
     {"pruning"},
-    {"cell", "records", "tables"},
+    {"cell", "records", "report_tables"},
     {"calibration"},
     {"warmstarts", "refiners", "block_refiners"},
     {"relaxation"},

@@ -5,7 +5,7 @@ from pathlib import Path
 from prunelib.reporting import backend  # noqa: F401 - before any other module imports matplotlib
 from prunelib.reporting.figures import draw
 from prunelib.reporting.page import html
-from prunelib.reporting.records import Report
+from prunelib.reporting.report import Report
 from prunelib.reporting.samples import SAMPLES, samples_json
 from prunelib.reporting.tables import layers_csv, metrics_json, results_csv, results_markdown, timing_csv
 from prunelib.runtime import store

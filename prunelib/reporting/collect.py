@@ -11,12 +11,12 @@ from prunelib.cell_settings import CellSettings, settings_of
 from prunelib.errors import ArtifactError
 from prunelib.params import EvaluationSettings, Params, spanning
 from prunelib.records import BOS_SUFFIX, read_cell, read_layers, read_timing
+from prunelib.report_tables import layer_results, results
 from prunelib.reporting.cells import CellReport
 from prunelib.reporting.finished import FinishedCell
 from prunelib.reporting.flat import report_of
-from prunelib.reporting.records import Record, Report, as_line
+from prunelib.reporting.report import Record, Report, as_line
 from prunelib.reporting.samples import SAMPLES, read_samples
-from prunelib.tables import layer_results, results
 
 if TYPE_CHECKING:
     import pandas as pd

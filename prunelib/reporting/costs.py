@@ -7,12 +7,12 @@ from matplotlib.text import Text
 from matplotlib.transforms import IdentityTransform
 
 from prunelib.reporting.digits import significant
-from prunelib.reporting.labels import place
+from prunelib.reporting.label_placement import place
 from prunelib.reporting.limits import is_log, set_linear, set_positive
 from prunelib.reporting.marks import Mark, colour_of, draw_marks, tooltip
 from prunelib.reporting.names import group_heading, short_names
-from prunelib.reporting.records import Report
-from prunelib.reporting.seeds import Row
+from prunelib.reporting.report import Report
+from prunelib.reporting.rows import Row
 from prunelib.reporting.style import PAPER, shortened
 from prunelib.reporting.svg import Panel, draw_panel
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from prunelib.reporting.seeds import Row
+from prunelib.reporting.rows import Row
 
 
 def draws_differ(rows: Sequence[Row]) -> bool:

@@ -10,8 +10,8 @@ from prunelib.reporting.layer_types import Means, means_by_type, of_row, type_pa
 from prunelib.reporting.marks import KEY
 from prunelib.reporting.names import by_pattern
 from prunelib.reporting.perplexities import perplexity_panel
-from prunelib.reporting.records import Report
-from prunelib.reporting.seeds import Row, grouped, rows_of
+from prunelib.reporting.report import Report
+from prunelib.reporting.rows import Row, grouped, rows_of
 from prunelib.reporting.svg import Panel, standalone
 
 

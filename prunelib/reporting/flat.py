@@ -4,17 +4,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from prunelib.records import LayerResult
+from prunelib.reporting.baselines import Baselines
 from prunelib.reporting.cells import CellReport
-from prunelib.reporting.comparisons import Comparisons
 from prunelib.reporting.digits import significant
-from prunelib.reporting.records import Record, Report
+from prunelib.reporting.report import Record, Report
 
 
 def report_of(cells: Sequence[CellReport], texts: Sequence[str], tasks: Sequence[str], **shown: Any) -> Report:
     """Return the report of evaluated cells; ``shown`` are the labels, settings and provenance of :class:`Report`."""
-    comparisons = Comparisons(cells)
+    baselines = Baselines(cells)
     return Report(
-        cells=[{**_cell_record(comparisons, cell, texts, tasks), **_timing_record(cell)} for cell in cells],
+        cells=[{**_cell_record(baselines, cell, texts, tasks), **_timing_record(cell)} for cell in cells],
         layers=[_layer_record(cell, layer) for cell in cells for layer in cell.layers],
         texts=texts,
         tasks=tasks,
@@ -24,7 +24,7 @@ def report_of(cells: Sequence[CellReport], texts: Sequence[str], tasks: Sequence
     )
 
 
-def _cell_record(comparisons: Comparisons, cell: CellReport, texts: Sequence[str], tasks: Sequence[str]) -> Record:
+def _cell_record(baselines: Baselines, cell: CellReport, texts: Sequence[str], tasks: Sequence[str]) -> Record:
     """Return a row of results.csv: fractions, not percent."""
     result = cell.result
     return {
@@ -35,9 +35,9 @@ def _cell_record(comparisons: Comparisons, cell: CellReport, texts: Sequence[str
         "relative_error": result.relative_error,
         "error_reduction": result.error_reduction,
         "block_error": result.block_error,
-        "error_vs_wanda": comparisons.error_vs_wanda(cell),
-        "optimality_gap": comparisons.optimality_gap(cell),
-        "optimality_gap_total": comparisons.optimality_gap_total(cell),
+        "error_vs_wanda": baselines.error_vs_wanda(cell),
+        "optimality_gap": baselines.optimality_gap(cell),
+        "optimality_gap_total": baselines.optimality_gap_total(cell),
         **_evaluation(cell, texts, tasks),
         "swaps_per_row": cell.swaps_per_row,
         "optimal_share": cell.optimal_share,

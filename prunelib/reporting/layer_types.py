@@ -9,8 +9,8 @@ from matplotlib.colors import to_rgba
 
 from prunelib.reporting.marks import tooltip
 from prunelib.reporting.names import group_heading, short_names
-from prunelib.reporting.records import Record, Report
-from prunelib.reporting.seeds import Row
+from prunelib.reporting.report import Record, Report
+from prunelib.reporting.rows import Row
 from prunelib.reporting.style import INK, MASK, PAPER, UPDATED, WIDTH, shortened
 from prunelib.reporting.svg import Panel, draw_panel, link_to
 

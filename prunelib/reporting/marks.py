@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 
 from prunelib.reporting.digits import percent, plus_minus, significant
 from prunelib.reporting.names import method_name
-from prunelib.reporting.records import Report
-from prunelib.reporting.seeds import Row
+from prunelib.reporting.report import Report
+from prunelib.reporting.rows import Row
 from prunelib.reporting.style import BLOCKS, MASK, PAPER, UPDATED
 from prunelib.reporting.svg import link_to
 

@@ -3,8 +3,8 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
-from prunelib.reporting.records import Report
-from prunelib.reporting.seeds import Row, grouped, title
+from prunelib.reporting.report import Report
+from prunelib.reporting.rows import Row, grouped, title
 
 
 def heading(report: Report, model: str, text: str) -> str:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from prunelib.reporting.digits import percent_reached
 from prunelib.reporting.draws import draws_differ, means
-from prunelib.reporting.records import Report
-from prunelib.reporting.seeds import Row, rows_of
+from prunelib.reporting.report import Report
+from prunelib.reporting.rows import Row, rows_of
 
 _SPARSITY = (
     "Sparsity: share of zeros among the matrix weights inside the decoder blocks. "

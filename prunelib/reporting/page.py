@@ -16,9 +16,9 @@ from prunelib.reporting.figures import Drawing, cost_groups, draw_costs
 from prunelib.reporting.marks import shown
 from prunelib.reporting.names import group_heading, method_name
 from prunelib.reporting.notes import cost_notes, notes
-from prunelib.reporting.records import Report, as_text
+from prunelib.reporting.report import Report, as_text
+from prunelib.reporting.rows import Row, grouped, main_text, rows_of
 from prunelib.reporting.samples import samples_of
-from prunelib.reporting.seeds import Row, grouped, main_text, rows_of
 from prunelib.reporting.style import RULES, WIDTH, variables
 from prunelib.reporting.tables import results_tables
 

@@ -8,8 +8,8 @@ from prunelib.reporting.digits import significant
 from prunelib.reporting.limits import set_linear
 from prunelib.reporting.marks import Mark, colour_of, draw_marks, shown, tooltip
 from prunelib.reporting.names import heading, short_names
-from prunelib.reporting.records import Report
-from prunelib.reporting.seeds import Row, title
+from prunelib.reporting.report import Report
+from prunelib.reporting.rows import Row, title
 from prunelib.reporting.style import INK, MUTED, shortened
 from prunelib.reporting.svg import Panel, draw_panel
 

@@ -11,8 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 from prunelib.errors import ArtifactError
 from prunelib.reporting.marks import shown
 from prunelib.reporting.names import heading, method_name
-from prunelib.reporting.records import Report, Samples
-from prunelib.reporting.seeds import Row, main_text, rows_of, title
+from prunelib.reporting.report import Report, Samples
+from prunelib.reporting.rows import Row, main_text, rows_of, title
 from prunelib.runtime import store
 
 SAMPLES = "samples.json"

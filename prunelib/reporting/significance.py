@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from math import hypot, sqrt
 
-from prunelib.reporting.seeds import ACCURACY, Row
+from prunelib.reporting.rows import ACCURACY, Row
 
 Best = Callable[[Iterable[float]], float]
 

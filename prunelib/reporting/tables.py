@@ -10,8 +10,8 @@ from prunelib.markdown import escaped
 from prunelib.reporting.digits import percent, percent_at_most, percent_reached, plus_minus, significant
 from prunelib.reporting.draws import draws_differ
 from prunelib.reporting.notes import notes
-from prunelib.reporting.records import DASH, Record, Report, as_text
-from prunelib.reporting.seeds import Row, grouped, rows_of, title
+from prunelib.reporting.report import DASH, Record, Report, as_text
+from prunelib.reporting.rows import Row, grouped, rows_of, title
 from prunelib.reporting.significance import Best, leaders
 
 _NBSP = "\N{NO-BREAK SPACE}"

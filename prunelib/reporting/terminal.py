@@ -5,7 +5,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from prunelib.reporting.records import Report
+from prunelib.reporting.report import Report
 from prunelib.reporting.tables import Entry, main_tables
 
 

@@ -9,7 +9,7 @@ from prunelib.reporting.cells import CellReport
 from prunelib.reporting.costs import frontier
 from prunelib.reporting.figures import draw, draw_costs
 from prunelib.reporting.layer_types import means_by_type
-from prunelib.reporting.seeds import rows_of
+from prunelib.reporting.rows import rows_of
 
 SVG = "{http://www.w3.org/2000/svg}"
 

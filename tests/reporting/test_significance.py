@@ -6,7 +6,7 @@ import pytest
 from report_records import pruned, report
 
 from prunelib.reporting.digits import significant
-from prunelib.reporting.seeds import rows_of
+from prunelib.reporting.rows import rows_of
 from prunelib.reporting.significance import leaders
 
 

@@ -15,8 +15,8 @@ from prunelib.records import StepResult, Timing
 from prunelib.reporting import render
 from prunelib.reporting.digits import percent, percent_at_most, percent_reached, plus_minus, significant
 from prunelib.reporting.notes import notes
-from prunelib.reporting.records import as_line, as_text
-from prunelib.reporting.seeds import rows_of
+from prunelib.reporting.report import as_line, as_text
+from prunelib.reporting.rows import rows_of
 from prunelib.reporting.tables import (
     layers_csv,
     main_tables,

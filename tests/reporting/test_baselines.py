@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from report_records import CASES, layers, pruned, report
 
-from prunelib.reporting.comparisons import Comparisons
+from prunelib.reporting.baselines import Baselines
 from prunelib.reporting.notes import notes
 from prunelib.reporting.tables import results_csv, results_tables
 
@@ -72,8 +72,8 @@ def test_wandas_mask_counts_only_for_its_own_problem(other):
 def test_layers_where_wandas_mask_has_no_error_are_left_out():
     made = layers(6, 0.5)
     exact = [made[0].model_copy(update={"loss_before": 0.0, "loss_after": 0.0}), *made[1:]]
-    assert Comparisons([(cell := replace(pruned(), layers=exact))]).error_vs_wanda(cell) == 0.5
-    assert Comparisons([(cell := replace(pruned(), layers=exact[:1]))]).error_vs_wanda(cell) is None
+    assert Baselines([(cell := replace(pruned(), layers=exact))]).error_vs_wanda(cell) == 0.5
+    assert Baselines([(cell := replace(pruned(), layers=exact[:1]))]).error_vs_wanda(cell) is None
 
 
 def test_columns_and_notes_of_comparisons_are_there_only_with_something_to_compare():

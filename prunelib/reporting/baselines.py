@@ -12,7 +12,7 @@ WANDA = "wanda"
 _Place = tuple[str, int | None, str | None, str]
 
 
-class Comparisons:
+class Baselines:
     """The highest bound and Wanda's error of every (model, seed, pattern, layer), over all cells."""
 
     def __init__(self, cells: Sequence[CellReport]) -> None:
@@ -20,9 +20,9 @@ class Comparisons:
         self._wanda: dict[_Place, float] = {}
         for cell in cells:
             for layer in cell.layers:
-                self._learn(cell, layer)
+                self._add(cell, layer)
 
-    def _learn(self, cell: CellReport, layer: LayerResult) -> None:
+    def _add(self, cell: CellReport, layer: LayerResult) -> None:
         place = _place(cell, layer)
         if layer.bound is not None:
             self._bounds[place] = max(layer.bound, self._bounds.get(place, 0.0))

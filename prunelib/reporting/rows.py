@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from prunelib.cell import Cell
-from prunelib.reporting.records import Record, Report
+from prunelib.reporting.report import Record, Report
 
 _SPREADING = ("relative_error", "error_reduction", "block_error", "error_vs_wanda", "optimality_gap", "perplexity_")
 _COUNTED = ("swaps_per_row", "optimal_share")

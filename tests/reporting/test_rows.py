@@ -10,7 +10,7 @@ from prunelib.reporting.draws import means
 from prunelib.reporting.figures import draw
 from prunelib.reporting.notes import notes
 from prunelib.reporting.page import findings
-from prunelib.reporting.seeds import grouped, rows_of, title
+from prunelib.reporting.rows import grouped, rows_of, title
 from prunelib.reporting.tables import results_tables
 
 DRAWS = CASES["several seeds"]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.transforms import Bbox
 
-from prunelib.reporting.labels import place
+from prunelib.reporting.label_placement import place
 
 
 @given(st.lists(st.tuples(st.floats(50, 350), st.floats(50, 300)), max_size=12))
