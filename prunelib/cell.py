@@ -32,6 +32,12 @@ class Cell(Settings):
         return "-".join(part for part in (self.pattern, self.warmstart, self.refiner) if part) or "dense"
 
     @property
+    def key(self) -> str:
+        """``smollm2_135m-0-row60-wanda-swaps``, ``smollm2_135m-dense``: unique in a report."""
+        seed = [] if self.seed is None else [str(self.seed)]
+        return "-".join([self.model, *seed, self.name])
+
+    @property
     def full_name(self) -> str:
         """``smollm2_135m-0-row60-wanda-swaps``: unique among all cells."""
         parts = (self.model, self.seed, self.pattern, self.warmstart, self.refiner)

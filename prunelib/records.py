@@ -237,6 +237,11 @@ def read_blocks(path: Path, expected: Mapping[str, Any]) -> list[BlockResult]:
     return _parsed(path, _of_layers(path, expected).get(_BLOCKS, []), TypeAdapter(list[BlockResult]))
 
 
+def made_from_of_layers(path: Path) -> dict[str, Any]:
+    """Return what the records of a cell's layers were made from; raise as :func:`read_layers`."""
+    return dict(_of_layers(path, {}).get(_MADE_FROM, {}))
+
+
 def _of_layers(path: Path, expected: Mapping[str, Any]) -> dict[str, Any]:
     value = store.read_record(path, _LAYERS)
     store.expect_provenance(path, value.get(_MADE_FROM, {}), expected)

@@ -21,12 +21,6 @@ class CellReport:
         return self.result.cell
 
     @property
-    def key(self) -> str:
-        """``smollm2_135m-0-row60-wanda-swaps``, ``smollm2_135m-dense``: unique in a report."""
-        seed = [] if self.cell.seed is None else [str(self.cell.seed)]
-        return "-".join([self.cell.model, *seed, self.cell.name])
-
-    @property
     def dense(self) -> bool:
         """Whether this is the unpruned model."""
         return self.cell.pattern is None

@@ -10,13 +10,14 @@ from prunelib.cell import Cell
 from prunelib.cell_settings import CellSettings, settings_of
 from prunelib.errors import ArtifactError
 from prunelib.params import EvaluationSettings, Params, spanning
-from prunelib.records import BOS_SUFFIX, read_cell, read_layers, read_timing
+from prunelib.records import BOS_SUFFIX
 from prunelib.report_tables import layer_results, results
 from prunelib.reporting.cells import CellReport
 from prunelib.reporting.finished import FinishedCell
 from prunelib.reporting.flat import report_of
 from prunelib.reporting.report import Record, Report, as_line
 from prunelib.reporting.samples import SAMPLES, read_samples
+from prunelib.reporting.stage_records import read_stage_records
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +32,7 @@ def collect(params: Params) -> Report:
         If the records of a cell are missing or damaged.
     """
     whole, cells = _spanned(params, None)
-    return _report(params, whole, [_read(whole, cell) for cell in cells], None)
+    return _report(params, whole, [read_stage_records(whole, cell).report for cell in cells], None)
 
 
 def collect_finished(params: Params) -> tuple[Report, list[Cell]]:
@@ -44,7 +45,7 @@ def collect_finished(params: Params) -> tuple[Report, list[Cell]]:
     """
     whole, cells = _spanned(params, None)
     finished = [cell for cell in cells if workflow.result_file(cell).is_file()]
-    report = _report(params, whole, [_read(whole, cell) for cell in finished], None)
+    report = _report(params, whole, [read_stage_records(whole, cell).report for cell in finished], None)
     return report, [cell for cell in cells if cell not in finished]
 
 
@@ -68,7 +69,7 @@ def collect_compared(params: Params, comparison: str, found: Mapping[Cell, Finis
     whole, cells = _spanned(params, comparison)
     finished = [found[cell] for cell in cells if cell in found]
     report = _report(params, whole, [cell.report for cell in finished], comparison)
-    code = {cell.report.key: cell.code for cell in finished}
+    code = {cell.result.cell.key: cell.code for cell in finished}
     return replace(report, code=code), [cell for cell in cells if cell not in found]
 
 
@@ -142,18 +143,6 @@ def _shown(params: Params, whole: Params, comparison: str | None) -> dict[str, A
         "settings": _settings(whole),
         "provenance": {**_origins(whole), "Command": command, "Written by": f"prunelib {prunelib.__version__}"},
     }
-
-
-def _read(params: Params, cell: Cell) -> CellReport:
-    """Read the records of a cell, which must be of the settings in params.yaml; the artifacts may be elsewhere."""
-    methods = workflow.methods(params, cell)
-    expected = {**methods, **workflow.evaluation_of(params, cell.model)}
-    result, made_from = read_cell(workflow.result_file(cell), expected)
-    if cell.pattern is None:
-        return CellReport(result)
-    layers, origin = workflow.layers_file(cell), {key: made_from.get(key) for key in ("model", "tokens", "calibration")}
-    records = read_layers(layers, {**methods, **origin})
-    return CellReport(result, records, read_timing(workflow.timing_file(cell), layers))
 
 
 def _settings(params: Params) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from prunelib import workflow
 from prunelib.cell import Cell
 from prunelib.cell_settings import CellSettings
 from prunelib.errors import ArtifactError, ParamsError
@@ -24,18 +23,15 @@ from prunelib.records import (
     LayerResult,
     PerplexityResult,
     Timing,
-    read_blocks,
-    read_cell,
-    read_layers,
-    read_timing,
 )
 from prunelib.reporting.cells import CellReport
+from prunelib.reporting.stage_records import read_stage_records
 from prunelib.runtime import store
 from prunelib.settings import Settings
-from prunelib.stage_code import code_of
+from prunelib.stage_code import STAGES, code_of
 
 _KIND, _LAYERS = "finished cell", "layers"
-_STAGES = ("download", "calibrate", "warmstart", "refine", "evaluate")
+_STAGES = STAGES[:-1]  # the report makes no cell
 _DENSE_STAGES = ("download", "evaluate")
 
 
@@ -167,7 +163,7 @@ class FinishedCells:
         self._found[path] = finished
 
     def _path(self, cell: Cell) -> Path:
-        return self._folder / (f"{cell.full_name}.json" if cell.pattern else f"{cell.full_name}-{cell.name}.json")
+        return self._folder / f"{cell.key}.json"
 
 
 def finished_in(
@@ -180,21 +176,15 @@ def finished_in(
     ArtifactError
         If a record is missing, damaged or not of ``params``.
     """
-    methods = workflow.methods(params, cell)
-    expected = {**methods, **workflow.evaluation_of(params, cell.model)}
-    result, made_from = read_cell(project / workflow.result_file(cell), expected)
-    of_stages = {stage: code[stage] for stage in (_STAGES if cell.pattern else _DENSE_STAGES)}
-    known = {"settings": settings.recorded(), "code": of_stages, "result": result}
-    if cell.pattern is None:
-        return FinishedCell(**known, made_from=made_from)
-    path = project / workflow.layers_file(cell)
-    origin = {**methods, **{key: made_from.get(key) for key in ("model", "tokens", "calibration")}}
+    records = read_stage_records(params, cell, project)
     return FinishedCell(
-        **known,
-        made_from={**store.read_record(path, _LAYERS)["made_from"], **made_from},
-        layers=tuple(read_layers(path, origin)),
-        blocks=tuple(read_blocks(path, origin)),
-        timing=read_timing(project / workflow.timing_file(cell), path),
+        settings=settings.recorded(),
+        code={stage: code[stage] for stage in (_STAGES if cell.pattern else _DENSE_STAGES)},
+        made_from=dict(records.made_from),
+        result=records.result,
+        layers=tuple(records.layers),
+        blocks=tuple(records.blocks),
+        timing=records.timing,
     )
 
 

@@ -19,7 +19,7 @@ def report_of(cells: Sequence[CellReport], texts: Sequence[str], tasks: Sequence
         texts=texts,
         tasks=tasks,
         measured={**_windows(cells, texts), **_items(cells, tasks)},
-        samples={cell.key: cell.result.samples for cell in cells if cell.result.samples},
+        samples={cell.cell.key: cell.result.samples for cell in cells if cell.result.samples},
         **shown,
     )
 
@@ -49,7 +49,7 @@ def _timing_record(cell: CellReport) -> Record:
     """Return a row of timing.csv: refinement time (total and per step), memory, machine."""
     timing = cell.timing
     return {
-        "cell": cell.key,
+        "cell": cell.cell.key,
         "seconds": timing.seconds if timing else None,
         "step_seconds": " > ".join(f"{seconds:.2f}" for seconds in timing.step_seconds) if timing else None,
         "peak_bytes": timing.peak_bytes if timing else None,
@@ -97,7 +97,7 @@ def _layer_record(cell: CellReport, layer: LayerResult) -> Record:
 
 
 def _names(cell: CellReport) -> Record:
-    return {"cell": cell.key, **cell.cell.model_dump()}
+    return {"cell": cell.cell.key, **cell.cell.model_dump()}
 
 
 def _windows(cells: Sequence[CellReport], texts: Sequence[str]) -> Mapping[str, str]:

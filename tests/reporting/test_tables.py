@@ -81,7 +81,7 @@ def test_a_spread_has_the_decimals_of_its_mean():
 def test_results_csv_holds_every_figure_exactly():
     cells = CELLS["grid"]
     rows = read(results_csv(grid()))
-    assert [row["cell"] for row in rows] == [cell.key for cell in cells]
+    assert [row["cell"] for row in rows] == [cell.cell.key for cell in cells]
     for row, cell in zip(rows, cells, strict=True):
         assert float(row["perplexity_wiki"]) == cell.result.perplexity["wiki"].value
         assert float(row["acc_piqa"]) == cell.result.tasks["piqa"].acc
@@ -93,7 +93,7 @@ def test_results_csv_holds_every_figure_exactly():
 def test_what_refining_cost_is_in_files_of_its_own():
     cells = CELLS["grid"]
     (row, *others) = read(timing_csv(grid()))
-    assert [row["cell"], *(other["cell"] for other in others)] == [cell.key for cell in cells if not cell.dense]
+    assert [row["cell"], *(other["cell"] for other in others)] == [cell.cell.key for cell in cells if not cell.dense]
     assert (row["seconds"], row["peak_bytes"], row["machine"]) == ("12.345678901234567", "1234567890", "one of ours")
     files = render(grid())
     slower = Timing(layers_sha256="", step_seconds=(99.0,), peak_bytes=7, machine="another")
@@ -185,7 +185,7 @@ def test_texts_and_tasks_stand_in_the_order_of_the_report():
 
 def test_layers_csv_has_a_row_for_each_layer_of_each_cell():
     rows = read(layers_csv(grid()))
-    expected = [(cell.key, layer) for cell in CELLS["grid"] for layer in cell.layers]
+    expected = [(cell.cell.key, layer) for cell in CELLS["grid"] for layer in cell.layers]
     assert len(rows) == len(expected)
     for row, (key, layer) in zip(rows, expected, strict=True):
         assert (row["cell"], row["name"], row["kind"], int(row["block"])) == (key, layer.name, layer.kind, layer.block)
