@@ -168,6 +168,39 @@ def test_a_held_out_gram_matrix_is_looked_at_too(change):
         prunelib.sparseswaps(t["weight"], t["gram"], t["mask"], PATTERN, settings, extra=extra)
 
 
+UPDATERS = ("admm", "alps", "least_squares", "refit_swaps", "sparsegpt_update")
+UPDATED = {
+    "of one row": lambda t: t[:1],
+    "transposed": lambda t: t.T,
+    "vector": lambda t: t[0],
+    "integers": lambda t: t.int(),
+    "NaN": lambda t: t * np.nan,
+    "infinite": lambda t: t / 0,
+    **{name: change for name, change in ANYTHING.items() if name != "nothing"},
+}
+
+
+@pytest.mark.parametrize("change", UPDATED)
+@pytest.mark.parametrize("function", UPDATERS)
+def test_updated_weights_are_looked_at_too(function, change):
+    t = tensors()
+    extra = ExtraInputs(updated_weight=UPDATED[change](t["weight"] * t["mask"]))
+    with pytest.raises(NumericalError, match=r"^updated_weight: ") as caught:
+        getattr(prunelib, function)(t["weight"], t["gram"], t["mask"], PATTERN, extra=extra)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("input_mean", [0.0] * 8), ("input_mean", torch.zeros(8).int()), ("tokens", 0), ("tokens", -1), ("windows", 0)],
+)
+def test_the_statistics_of_inputs_are_looked_at_too(name, value):
+    t = tensors()
+    extra = ExtraInputs(input_mean=torch.zeros(8), tokens=100, windows=4)._replace(**{name: value})
+    with pytest.raises(NumericalError, match=rf"^{name}: "):
+        prunelib.dsnot(t["weight"], t["gram"], t["mask"], PATTERN, extra=extra)
+
+
 def test_numbers_that_are_none_have_no_error():
     t = tensors()
     for name in ("weight", "gram"):

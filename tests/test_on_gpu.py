@@ -21,7 +21,10 @@ from prunelib.pruning.in_memory import prune
 from prunelib.runtime.machine import machine
 from prunelib.training.keep_masks import KeepMasks
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"),
+    pytest.mark.filterwarnings("ignore:.*inputs of experts received fewer"),
+]
 
 WINDOWS = random_windows(samples=6, length=24)
 SETTINGS = CalibrationSettings(text="ours", samples=6, length=24, batch=2)

@@ -34,8 +34,11 @@ def measured(device: str | None) -> dict[str, str]:
 def commit() -> str:
     """Return the commit of this checkout, with ``-dirty`` where files differ from it."""
     words = ("git", "describe", "--always", "--dirty")
-    found = subprocess.run(words, cwd=RESULTS, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "not recorded"  # a copy of the files has no commit
+    try:
+        found = subprocess.run(words, cwd=RESULTS, capture_output=True, text=True, check=False).stdout.strip()
+    except OSError:  # git is not installed
+        found = ""
+    return found or "not recorded"  # a copy of the files has no commit
 
 
 COMMIT = commit()

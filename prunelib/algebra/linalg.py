@@ -97,7 +97,8 @@ def inverse_factor(matrix: torch.Tensor) -> torch.Tensor:
     """
     with one_thread():
         upper = _cholesky(matrix.flip(0, 1)).flip(0, 1)
-        factor: torch.Tensor = torch.linalg.solve_triangular(upper, torch.eye(len(matrix)).to(matrix), upper=True)
+        identity = torch.eye(len(matrix), dtype=matrix.dtype, device=matrix.device)
+        factor: torch.Tensor = torch.linalg.solve_triangular(upper, identity, upper=True)
         return factor
 
 

@@ -85,13 +85,15 @@ def _quadratic_forms(gram: torch.Tensor, weight: torch.Tensor, error: Callable[[
 
 
 def damped(gram: torch.Tensor, share: float) -> torch.Tensor:
-    """Return G + share * mean(diag G) * I, (inputs, inputs): as if each input had independent noise.
+    """Return G + share * mean(diag G) * I, (inputs, inputs): as if each input had independent noise; G if that is 0.
 
     Raises
     ------
     NumericalError
         If that is beyond the range of the Gram matrix's dtype.
     """
+    if not share:
+        return gram
     noisy = gram + share * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     if not noisy.diagonal().isfinite().all():
         raise NumericalError(f"damping = {share}: too large for the Gram matrix, its diagonal is no longer finite")
@@ -151,11 +153,12 @@ def checked_layer(weight: torch.Tensor, gram: torch.Tensor) -> tuple[torch.Tenso
     """
     weight, gram = checked_shapes(weight, gram)
     _require_finite(weight, gram)
-    inverse = gram.diagonal().clamp(min=0).rsqrt()  # infinite for dead inputs; 0 * inf is NaN, which passes the check
+    device = weight.device  # a GPU is faster than a CPU, even if the Gram matrix is on the latter
+    inverse = gram.diagonal().clamp(min=0).rsqrt().to(device)  # inf for dead inputs; 0 * inf is NaN, which passes
     for start in range(0, len(gram), _GRAM_STRIP):
         strip = slice(start, start + _GRAM_STRIP)
         scale = inverse[strip, None]
-        shares, mirrored = gram[strip] * scale * inverse, gram[:, strip].T * scale * inverse
+        shares, mirrored = (part.to(device) * scale * inverse for part in (gram[strip], gram[:, strip].T))
         if ((shares - mirrored).abs() > _SLACK).any() or (shares.abs() > 1 + _SLACK).any():
             raise NumericalError(_NOT_A_SUM)
     return weight, gram

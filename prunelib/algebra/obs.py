@@ -18,9 +18,12 @@ from prunelib.algebra.objective import damped
 BLOCK = 128
 DAMPING = 0.01
 
-Choice = Callable[[slice, torch.Tensor], torch.Tensor]
-"""A choice of mask: maps a slice of columns, and the costs w_j^2 / F_jj (rows, remaining) float64 of these and all
-later columns, to the mask (rows, columns) of the slice, True = kept."""
+Costs = Callable[[slice], torch.Tensor]
+"""Maps a slice of columns to their costs w_j^2 / F_jj, (rows, columns) float64."""
+
+Choice = Callable[[slice, Costs], torch.Tensor]
+"""A choice of mask: maps a slice of columns, and the costs of these and all later columns, to the mask (rows, columns)
+of the slice, True = kept."""
 
 
 def prune_columns(
@@ -60,12 +63,16 @@ def prune_columns(
     W = weight.to(torch.float64, copy=True)
     mask = torch.empty_like(W, dtype=torch.bool)
     rows, inputs = W.shape
+
+    def costs(columns: slice) -> torch.Tensor:
+        return (W[:, columns] / U.diagonal()[columns]) ** 2
+
     for start in range(0, inputs, block):
         stop = min(start + block, inputs)
         errors = W.new_empty(rows, stop - start)
         for first in range(start, stop, width):
             columns = slice(first, min(first + width, stop))
-            mask[:, columns] = choose(columns, (W[:, first:] / U.diagonal()[first:]) ** 2)
+            mask[:, columns] = choose(columns, costs)
             for j in range(columns.start, columns.stop):
                 error = (W[:, j] / U[j, j]).masked_fill(mask[:, j], 0)
                 W[:, j:stop] -= error[:, None] * U[j, j:stop]
@@ -77,4 +84,4 @@ def prune_columns(
 def _hessian(gram: torch.Tensor, damping: float) -> torch.Tensor:
     """Return the damped G, or the identity if all inputs are dead."""
     H = damped(gram.double(), damping)
-    return H if H.any() else torch.eye(len(H)).to(H)
+    return H if H.any() else torch.eye(len(H), dtype=H.dtype, device=H.device)

@@ -6,6 +6,7 @@ quantised weights); 2510.14444 measures it for pruned ones.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from operator import methodcaller
 from typing import Literal, cast
 
@@ -58,7 +59,7 @@ class BlockReconstruction(BlockSettings):
 
     def trained(self, samples: int) -> int:
         """Return how many of the calibration windows are trained on: the first."""
-        return samples - int(self.held_out * samples)
+        return samples - int(samples * Fraction(str(self.held_out)))  # in exact fractions: 29% of 100 is 29
 
 
 _DEFAULT = BlockReconstruction()

@@ -66,11 +66,15 @@ class Assembly:
         The model's folder, and its layers.
     settings
         Its ``min_tokens`` is used.
+    device
+        Where the energy of the layers' outputs is computed.
     """
 
-    def __init__(self, folder: Path, model: Path, index: LayerIndex, settings: CalibrationSettings) -> None:
+    def __init__(
+        self, folder: Path, model: Path, index: LayerIndex, settings: CalibrationSettings, device: torch.device | str
+    ) -> None:
         self._folder, self._energies = folder, FinishedValues(folder.with_name("energies"))
-        self._model, self._index, self._settings = model, index, settings
+        self._model, self._index, self._settings, self._device = model, index, settings, device
         self._origin = read_origin(folder)
         self._grams = GramFiles(folder, {**self._origin, **token_counts(read_windows(folder))})
 
@@ -88,7 +92,9 @@ class Assembly:
         known = [{name: each[number] for name, each in used.items()} for number in range(len(measured))]
         self._grams.write(block, known)
         grams = ((layer, known[0][layer.gram].gram) for layer in self._index.of_block(block))
-        energies = {layer.name: output_energy(read_weight(self._model, layer), gram) for layer, gram in grams}
+        energies = {
+            layer.name: output_energy(read_weight(self._model, layer).to(self._device), gram) for layer, gram in grams
+        }
         self._energies.write(str(block), energies)
 
     def finish(self) -> None:

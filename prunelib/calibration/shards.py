@@ -68,7 +68,7 @@ class ShardCalibration:
 
     def assembly(self) -> Assembly:
         """Return the calibration over all windows; its tokens must have been written."""
-        return Assembly(self.whole, self.folder, self.index, self.settings)
+        return Assembly(self.whole, self.folder, self.index, self.settings, machine().device)
 
     def windows(self, shard: int) -> Windows:
         """Return the windows of a shard, which are consecutive, and its held-out windows, possibly none."""

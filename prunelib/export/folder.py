@@ -97,12 +97,20 @@ def check_groups(folder: Path, layers: Sequence[Layer], pattern: Pattern) -> str
         if not pattern.holds_in(weight):
             size, keep = pattern.groups(*weight.shape)
             raise ModelError(f"{folder}: {layer.name} keeps more than {keep} of {size} weights")
-        if units and (reason := unconvertible(weight.to("cuda", torch.bfloat16))):
+        if units and (reason := _tried_on_gpu(weight)):
             refused[layer.name] = reason
     line = f"all {len(layers)} matrices satisfy {pattern.label}"
     if units:
         line += f"; torch.sparse.to_sparse_semi_structured accepts {len(layers) - len(refused)} of them"
     return line + "".join(f"\n{name}: {reason}" for name, reason in refused.items())
+
+
+def _tried_on_gpu(weight: torch.Tensor) -> str | None:
+    """Return why the GPU does not convert a weight (rows, inputs) to semi-structured form, or None."""
+    try:
+        return unconvertible(weight.to("cuda", torch.bfloat16))
+    except torch.OutOfMemoryError:
+        return "not tried: the GPU has no memory left"
 
 
 def _write_shard(source: Path, target: Path, layers: Mapping[str, Sequence[Layer]], pruned: Pruned) -> None:

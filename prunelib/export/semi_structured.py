@@ -1,5 +1,6 @@
 """2:4 weights on sparse tensor cores: which convert to torch's semi-structured form, and how a model is converted."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -29,7 +30,7 @@ def unconvertible(weight: torch.Tensor) -> str | None:
     inputs = torch.randn(_TOKENS, weight.shape[1], generator=_generator(weight), device=weight.device).to(weight.dtype)
     dense = inputs @ weight.T
     try:
-        sparse = torch.nn.functional.linear(inputs, torch.sparse.to_sparse_semi_structured(weight))
+        sparse = torch.nn.functional.linear(inputs, _converted(weight))
     except (RuntimeError, NotImplementedError, ValueError) as error:
         return str(error).partition("\n")[0]
     off = float((sparse - dense).norm() / dense.norm().clamp(min=1e-30))
@@ -82,9 +83,15 @@ def to_semi_structured(model: nn.Module) -> SemiStructured:
     reasons = {name: _refusal(module.weight) for name, module in linear.items()}
     converted = tuple(name for name, reason in reasons.items() if reason is None)
     for name in converted:
-        sparse = torch.sparse.to_sparse_semi_structured(linear[name].weight.detach())
-        linear[name].weight = nn.Parameter(sparse, requires_grad=False)
+        linear[name].weight = nn.Parameter(_converted(linear[name].weight.detach()), requires_grad=False)
     return SemiStructured(converted, {name: reason for name, reason in reasons.items() if reason is not None})
+
+
+def _converted(weight: torch.Tensor) -> torch.Tensor:
+    """Return a weight in semi-structured form, without torch's warning that this is a prototype."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*prototype", category=UserWarning)
+        return torch.sparse.to_sparse_semi_structured(weight)
 
 
 def _refusal(weight: torch.Tensor) -> str | None:

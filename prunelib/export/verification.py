@@ -12,8 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 from transformers import PreTrainedModel
 
 from prunelib.errors import ArtifactError, ModelError, PatternError
-from prunelib.masks.packed import read_masks
-from prunelib.masks.patterns import AnyPattern, Pattern, parse_pattern, patterns_of
+from prunelib.masks.packed import bool_mask, read_masks
+from prunelib.masks.patterns import AnyPattern, Pattern, as_pattern, patterns_of
 from prunelib.masks.pruned import MASKS_FILE
 from prunelib.model.adapters import adapted_modules
 from prunelib.model.masked import masked_layers
@@ -119,13 +119,13 @@ def verify(
     ModelError
         If weights are packed or quantised in a form whose zeros cannot be read, or adapters are not merged.
     PatternError
-        If a mask matches no layer of the model, or has another shape.
+        If a mask matches no layer of the model, has another shape or is not bool, or the pattern is none.
     """
     if not isinstance(masks, Mapping):
         file = Path(masks) / MASKS_FILE if Path(masks).is_dir() else Path(masks)
-        pattern = pattern or _recorded_pattern(file)
+        pattern = _recorded_pattern(file) if pattern is None else pattern
         masks = read_masks(file, {})
-    chosen = parse_pattern(pattern) if isinstance(pattern, str) else pattern
+    chosen = None if pattern is None else as_pattern(pattern)
     weights = _in_memory(model, masks) if isinstance(model, PreTrainedModel) else _in_folder(_folder(model), masks)
     checks = {name: _check(name, weight, masks[name], chosen) for name, weight in weights}
     return Verification(tuple(checks[name] for name in masks), chosen)
@@ -175,7 +175,7 @@ def _in_memory(model: PreTrainedModel, masks: Mapping[str, torch.Tensor]) -> Ite
 def _in_folder(folder: Path, masks: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield the weight (rows, inputs) of each masked layer, one at a time, file by file."""
     stored = _Stored(folder)
-    shapes = {name: tuple(masks[name].shape) for name in masks}
+    shapes = {name: tuple(bool_mask(name, masks[name]).shape) for name in masks}
     places = {name: stored.place(name) for name in masks}
     turned = {place.shape == shapes[name][::-1] for name, place in places.items() if not place.square}
     by_file = sorted(places, key=lambda name: places[name].file)

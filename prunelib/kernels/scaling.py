@@ -1,4 +1,6 @@
-"""Equilibration by powers of two: float32 suffices for any magnitude of weights and inputs, without a rounding error.
+"""Equilibration by powers of two: float32 suffices for any magnitude of weights and inputs.
+
+Weights of up to 24 significant bits are scaled without a rounding error; others are those of float64, and are rounded.
 
 With d_j = 2^round(log2 sqrt(G_jj)), the problem (w_j d_j, G_ij / (d_i d_j)) has the same losses as (w_j, G_ij); its
 Gram matrix has a diagonal between 1/2 and 2, or 0 for dead inputs. Each row is further divided by a power of two so

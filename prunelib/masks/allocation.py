@@ -129,7 +129,7 @@ class Owl(MeasuredAllocation):
     width_key: ClassVar[str] = "spread"
 
     method: Literal["owl"] = "owl"
-    outlier: Annotated[float, Field(gt=0)] = 5.0
+    outlier: Annotated[float, Field(gt=0, le=1e6)] = 5.0
     spread: Spread = 0.08
 
     def width(self, span: float) -> float:  # noqa: ARG002 - every allocation's signature

@@ -8,10 +8,30 @@ from typing import Any
 import numpy as np
 import torch
 
-from prunelib.errors import ArtifactError
+from prunelib.algebra.tensors import values
+from prunelib.errors import ArtifactError, NumericalError, PatternError
 from prunelib.runtime import store
 
 _UNKNOWN: Mapping[str, Any] = MappingProxyType({})
+
+
+def bool_mask(name: str, given: Any) -> torch.Tensor:
+    """Return the mask (rows, inputs) bool of the layer of this name.
+
+    Raises
+    ------
+    PatternError
+        If it is something else; the message names the layer.
+    """
+    try:
+        mask = values(f"mask of {name}", given)
+    except NumericalError as error:
+        raise PatternError(str(error)) from None
+    if mask.dtype != torch.bool or mask.ndim != 2:
+        raise PatternError(
+            f"mask of {name}: {mask.dtype} of shape {tuple(mask.shape)}, expected torch.bool (rows, inputs)"
+        )
+    return mask
 
 
 class PackedMasks(Mapping[str, torch.Tensor]):
@@ -30,11 +50,15 @@ class PackedMasks(Mapping[str, torch.Tensor]):
 
     @classmethod
     def of(cls, masks: Mapping[str, torch.Tensor]) -> "PackedMasks":
-        """Pack masks (rows, inputs) bool by layer name."""
+        """Pack masks (rows, inputs) bool by layer name; raise as :func:`bool_mask`."""
         if isinstance(masks, cls):
             return masks
-        packed = {name: torch.from_numpy(np.packbits(mask.numpy(), axis=1)) for name, mask in masks.items()}
-        return cls(packed, {name: mask.shape[1] for name, mask in masks.items()})
+        packed, inputs = dict[str, torch.Tensor](), dict[str, int]()
+        for name in masks:
+            mask = bool_mask(name, masks[name])
+            packed[name] = torch.from_numpy(np.packbits(mask.cpu().numpy(), axis=1))
+            inputs[name] = mask.shape[1]
+        return cls(packed, inputs)
 
     @classmethod
     def joined(cls, parts: Iterable["PackedMasks"]) -> "PackedMasks":
@@ -75,6 +99,8 @@ def write_masks(path: Path | str, masks: Mapping[str, torch.Tensor], provenance:
 
     Raises
     ------
+    PatternError
+        If a mask is no bool tensor of two dimensions.
     ArtifactError
         If the file could not be written.
     """

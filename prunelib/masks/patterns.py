@@ -342,6 +342,11 @@ def select(scores: torch.Tensor, pattern: Pattern) -> torch.Tensor:
     return (above | (equal & (equal.cumsum(dim=1) <= left))).reshape(scores.shape)
 
 
+def as_pattern(given: Pattern | str) -> Pattern:
+    """Return a pattern, or the one of a text, :func:`parse_pattern`; raise PatternError for anything else."""
+    return parse_pattern(given) if isinstance(given, str) else _checked(given)
+
+
 def _checked(pattern: Pattern) -> Pattern:
     if not isinstance(pattern, Pattern):
         raise PatternError(f"pattern: {pattern!r}, expected a pattern such as PerRow or NOfM; parse_pattern reads text")
@@ -389,14 +394,22 @@ def check_mask(mask: torch.Tensor, weight: torch.Tensor, pattern: Pattern) -> No
 
 
 def patterns_of(masks: Mapping[str, torch.Tensor], pattern: Pattern) -> dict[str, Pattern]:
-    """Return the pattern of every layer, by name, counted from its mask (rows, inputs) bool of this pattern."""
+    """Return the pattern of every layer, by name, counted from its mask (rows, inputs) bool of this pattern.
+
+    Raises
+    ------
+    PatternError
+        If the first group of a mask keeps nothing; the message names the layer.
+    """
     if pattern.layer_allocation is None:
         return dict.fromkeys(masks, pattern)
     found: dict[str, Pattern] = {}
     for name in masks:
         mask = masks[name]
         size, _ = pattern.groups(*mask.shape)
-        found[name] = pattern.keeping(int(mask.flatten()[:size].sum()), size)
+        if not (keep := int(mask.flatten()[:size].sum())):
+            raise PatternError(f"{name}: its mask keeps none of its first {size} weights, expected at least 1")
+        found[name] = pattern.keeping(keep, size)
     return found
 
 

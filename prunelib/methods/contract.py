@@ -89,6 +89,10 @@ class Refined:
     bound
         Lower bound on the pruning error of the whole matrix, for any mask of the pattern on the model's weights; None:
         unknown.
+
+    Notes
+    -----
+    ``optimal`` and ``bound`` are of weights rounded to float32, which changes those of float64 alone.
     """
 
     mask: torch.Tensor

@@ -5,7 +5,9 @@ from typing import NamedTuple
 import torch
 
 from prunelib.algebra.objective import refit_losses
-from prunelib.methods.contract import Progress, Refined
+from prunelib.algebra.tensors import real
+from prunelib.errors import NumericalError
+from prunelib.methods.contract import ExtraInputs, Progress, Refined
 
 
 class KeptWeights(NamedTuple):
@@ -18,6 +20,33 @@ class KeptWeights(NamedTuple):
 def kept_weights(weight: torch.Tensor, mask: torch.Tensor) -> KeptWeights:
     """Apply a mask (rows, inputs) to a weight (rows, inputs) of any float dtype."""
     return KeptWeights(mask, weight.float().masked_fill(~mask, 0))
+
+
+def starting_weights(weight: torch.Tensor, mask: torch.Tensor, extra: ExtraInputs) -> KeptWeights:
+    """Return the weights that a refiner starts from: those of the previous step of a chain, or else the model's.
+
+    Parameters
+    ----------
+    weight, mask
+        (rows, inputs), any float dtype; (rows, inputs) bool, True = kept.
+
+    Raises
+    ------
+    NumericalError
+        If ``extra.updated_weight`` does not fit the weight, or a kept one is NaN or infinite.
+    """
+    if extra.updated_weight is None:
+        return kept_weights(weight, mask)
+    updated = real("updated_weight", extra.updated_weight)
+    if updated.shape != weight.shape or updated.device != weight.device:
+        raise NumericalError(
+            f"updated_weight: shape {tuple(updated.shape)} on {updated.device}, expected {tuple(weight.shape)} on "
+            f"{weight.device}, as the weight"
+        )
+    kept = kept_weights(updated, mask)
+    if not kept.weight.isfinite().all():
+        raise NumericalError("updated_weight: NaN or infinity found, expected finite numbers")
+    return kept
 
 
 def the_better(

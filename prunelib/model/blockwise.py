@@ -68,7 +68,6 @@ class BlockwiseForward:
         self.model, self.batches, self.device, self.block = model, batches, device, 0
         self._blocks, self._state_bytes = list(model.get_submodule(block_list).children()), state_bytes
         self._left: dict[int, BlockOutput] = {}
-        self._latest: dict[int, BlockOutput] = {}
         self._returned: list[Form] = []
         self._shared, self._thread = _SharedContext(), threading.local()
         self._outside: list[tuple[torch.Tensor, torch.Tensor]] = []
@@ -110,7 +109,7 @@ class BlockwiseForward:
         with torch.no_grad():
             watch, call, states = self._watched(self.block, batch, skipped=self.block)
         handed_on = self._left[batch].written if batch in self._left else {}
-        self._latest[batch] = take_apart(watch.output, states, watch.wanted, watch.written(call, handed_on))
+        self._thread.latest = batch, take_apart(watch.output, states, watch.wanted, watch.written(call, handed_on))
         return call.entering(), states
 
     def run_with_gradients(self, batch: int) -> torch.Tensor:
@@ -124,10 +123,10 @@ class BlockwiseForward:
             return self._watched(self.blocks - 1, batch, skipped=0)[2]
 
     def keep(self, batch: int) -> None:
-        """Store what the latest :meth:`run` of this batch left, in place of what the previous block left of it."""
-        left = self._latest.pop(batch, None)
-        if left is None:
-            raise RuntimeError(f"batch {batch} has not been run")
+        """Store what this batch left in this thread's latest :meth:`run`, in place of what the block before left."""
+        latest, left = self._thread.__dict__.pop("latest", (None, None))
+        if latest != batch or left is None:
+            raise RuntimeError(f"batch {batch} is not the latest that was run")
         self._put(batch, left)
         self._returned[self.block :] = [left.returned]
 

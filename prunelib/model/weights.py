@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from prunelib.errors import ArtifactError, ModelError, NumericalError, PatternError
+from prunelib.masks.packed import bool_mask
 from prunelib.model.layers import Layer
 from prunelib.sources.model_files import SINGLE_FILE, weight_files, weight_map
 
@@ -259,9 +260,9 @@ def check_masks(expected: Mapping[str, tuple[int, int]], masks: Mapping[str, tor
     if surplus := masks.keys() - expected.keys():
         raise PatternError(f"masks: {len(surplus)} match no layer of the model, first {min(surplus)}")
     for name, shape in expected.items():
-        mask = masks[name]
-        if tuple(mask.shape) != shape or mask.dtype != torch.bool:
-            raise PatternError(f"mask of {name}: {mask.dtype} {tuple(mask.shape)}, expected torch.bool {shape}")
+        found = tuple(bool_mask(name, masks[name]).shape)
+        if found != shape:
+            raise PatternError(f"mask of {name}: shape {found}, expected {shape}")
 
 
 def pruned_positions(layer: Layer, mask: torch.Tensor) -> torch.Tensor:

@@ -159,5 +159,5 @@ def outcome(steps: Sequence[Step]) -> Refined:
 
 
 def _sum(counts: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
-    known = [count for count in counts if count is not None]
+    known = [count.cpu() for count in counts if count is not None]  # DSnoT's are where it ran
     return torch.stack(known).sum(dim=0) if known else None

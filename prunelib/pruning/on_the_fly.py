@@ -168,7 +168,7 @@ class OnTheFlyRefinement:
             name=layer.name,
             held_out_gram=held_out[0].gram if held_out else None,
         )
-        known = LayerInputs(seen.gram, extra, output_energy(weight, seen.gram))
+        known = LayerInputs(seen.gram, extra, output_energy(weight.to(self.device), seen.gram))
         mask = self.choose(layer, weight, seen.gram)
         return refine_layer(
             layer, weight, known, mask, self.patterns[layer.name], self.settings, losses.add, self.device, self.compute

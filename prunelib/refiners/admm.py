@@ -28,7 +28,7 @@ from prunelib.methods.contract import (
     Refiner,
     silent,
 )
-from prunelib.methods.kept_weights import kept_weights, the_better
+from prunelib.methods.kept_weights import kept_weights, starting_weights, the_better
 from prunelib.methods.workspace import Workspace
 from prunelib.runtime.compute import AUTO, Compute
 from prunelib.settings import MOST_DAMPING, Damping, Iterations
@@ -84,7 +84,7 @@ def admm(
     """
     weight, gram = checked_layer(weight, gram)
     check_mask(mask, weight, pattern)
-    before = kept_weights(weight if extra.updated_weight is None else extra.updated_weight, mask)
+    before = starting_weights(weight, mask, extra)
     norms = gram.diagonal().double().clamp(min=0).sqrt()
     units = norms.where(norms > 0, 1)
     found, scaled = _alternate(weight.double() * norms, gram.double() / torch.outer(units, units), pattern, settings)
@@ -109,7 +109,7 @@ def _alternate(W: torch.Tensor, G: torch.Tensor, pattern: Pattern, settings: ADM
     W, G and the inverse are computed in float64, the products of the iterations in float32.
     """
     G, rho = damped(G, settings.damping), settings.rho
-    target, solve = product(W, G).float(), inverse(G + rho * torch.eye(len(G)).to(G)).float()
+    target, solve = product(W, G).float(), inverse(G + rho * torch.eye(len(G), dtype=G.dtype, device=G.device)).float()
     X, U = W.float(), torch.zeros_like(target)
     mask = torch.ones_like(X, dtype=torch.bool)
     for t in range(1, settings.iterations + 1):

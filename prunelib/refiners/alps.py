@@ -31,7 +31,7 @@ from prunelib.methods.contract import (
     Refiner,
     silent,
 )
-from prunelib.methods.kept_weights import KeptWeights, kept_weights, the_better
+from prunelib.methods.kept_weights import KeptWeights, starting_weights, the_better
 from prunelib.methods.workspace import Workspace
 from prunelib.runtime.compute import AUTO, Compute
 from prunelib.settings import MOST_DAMPING, Damping, Iterations
@@ -89,7 +89,7 @@ def alps(
     """
     weight, gram = checked_layer(weight, gram)
     check_mask(mask, weight, pattern)
-    before = kept_weights(weight if extra.updated_weight is None else extra.updated_weight, mask)
+    before = starting_weights(weight, mask, extra)
     noisy = damped(gram.double(), settings.damping)
     norms = noisy.diagonal().clamp(min=0).sqrt()
     units = norms.where(norms > 0, 1)

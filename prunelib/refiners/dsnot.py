@@ -41,6 +41,7 @@ from pydantic import Field
 from torch.nn.functional import pad
 
 from prunelib.algebra.objective import checked_layer, row_losses
+from prunelib.algebra.tensors import real
 from prunelib.errors import NumericalError
 from prunelib.masks.patterns import Pattern, check_mask, group_columns
 from prunelib.methods.contract import NOTHING_ELSE, ExtraInputs, MethodSettings, Progress, Refined, Refiner, silent
@@ -69,7 +70,7 @@ class DSnoT(MethodSettings):
 
     method: Literal["dsnot"] = "dsnot"
     max_cycles: Annotated[int, Field(ge=1)] = 50
-    update_threshold: Annotated[float, Field(gt=0)] = 0.1
+    update_threshold: Annotated[float, Field(gt=0, le=1e9)] = 0.1
     same_sign: bool = False
     skip: tuple[str, ...] = ()
 
@@ -165,6 +166,10 @@ def _statistics(gram: torch.Tensor, extra: ExtraInputs) -> _Inputs:
         raise NumericalError(
             f"{missing}: missing, DSnoT needs the mean of the layer's inputs, the number of tokens and that of windows"
         )
+    for name, count in (("tokens", tokens), ("windows", windows)):
+        if count < 1:
+            raise NumericalError(f"{name}: {count}, expected at least 1")
+    input_mean = real("input_mean", input_mean)
     if input_mean.shape != gram.shape[:1]:
         raise NumericalError(f"input_mean: shape {tuple(input_mean.shape)}, expected {tuple(gram.shape[:1])}")
     mean, square = input_mean.to(gram.device).double(), gram.diagonal().double() / tokens

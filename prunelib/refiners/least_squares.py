@@ -17,7 +17,7 @@ from prunelib.methods.contract import (
     Refiner,
     silent,
 )
-from prunelib.methods.kept_weights import KeptWeights, kept_weights, the_better
+from prunelib.methods.kept_weights import KeptWeights, starting_weights, the_better
 from prunelib.methods.workspace import Workspace
 from prunelib.runtime.compute import AUTO, Compute
 from prunelib.settings import Damping, Iterations
@@ -66,7 +66,7 @@ def least_squares(
     """
     weight, gram = checked_layer(weight, gram)
     check_mask(mask, weight, pattern)
-    before = kept_weights(weight if extra.updated_weight is None else extra.updated_weight, mask)
+    before = starting_weights(weight, mask, extra)
     stop = (settings.iterations, settings.tolerance)
     after = reconstruct(weight, damped(gram, settings.damping), mask, before.weight, *stop)
     return the_better(weight, gram, before, KeptWeights(mask, after), progress)

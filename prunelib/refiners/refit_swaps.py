@@ -29,7 +29,7 @@ from prunelib.methods.contract import (
     Refiner,
     silent,
 )
-from prunelib.methods.kept_weights import KeptWeights, kept_weights, the_better
+from prunelib.methods.kept_weights import KeptWeights, kept_weights, starting_weights, the_better
 from prunelib.methods.workspace import Workspace
 from prunelib.runtime.compute import AUTO, Compute
 from prunelib.settings import Damping
@@ -100,7 +100,7 @@ def refit_swaps(
     """
     weight, gram = checked_layer(weight, gram)
     check_mask(mask, weight, pattern)
-    before = kept_weights(weight if extra.updated_weight is None else extra.updated_weight, mask)
+    before = starting_weights(weight, mask, extra)
     layer, group = standardise(weight, damped(gram, settings.damping)), swap_columns(pattern, weight.shape[1])
     results, x = _WAYS[settings.refit](layer, before, group, compute)
     after = kept_weights((x * layer.units).where(layer.alive, weight), results.mask.to(mask.device))

@@ -62,7 +62,7 @@ class SparseFW(MethodSettings):
     rounding: Literal["largest", "path"] = "path"
     alpha: Annotated[float, Field(ge=0, lt=1)] = 0.0
     iterations: Iterations = 2000
-    tolerance: Annotated[float, Field(ge=0)] = 0.01
+    tolerance: Annotated[float, Field(ge=0, le=1)] = 0.01
     damping: Damping = 0.0
 
 

@@ -21,7 +21,7 @@ from prunelib.methods.contract import (
     Refiner,
     silent,
 )
-from prunelib.methods.kept_weights import KeptWeights, kept_weights, the_better
+from prunelib.methods.kept_weights import KeptWeights, starting_weights, the_better
 from prunelib.methods.workspace import Workspace
 from prunelib.runtime.compute import AUTO, Compute
 from prunelib.settings import MOST_DAMPING
@@ -62,7 +62,7 @@ def sparsegpt_update(
     """
     weight, gram = checked_layer(weight, gram)
     check_mask(mask, weight, pattern)
-    before = kept_weights(weight if extra.updated_weight is None else extra.updated_weight, mask)
+    before = starting_weights(weight, mask, extra)
     after = obs.prune_columns(weight, gram, lambda columns, _: mask[:, columns], settings.damping)
     return the_better(weight, gram, before, KeptWeights(*after), progress)
 

@@ -87,7 +87,7 @@ def sparseswaps(
     """
     weight, gram = checked_layer(weight, gram)
     check_mask(mask, weight, pattern)
-    scaled = equilibrate(weight, damped(gram, settings.damping) if settings.damping else gram)
+    scaled = equilibrate(weight, damped(gram, settings.damping))
     group = swap_columns(pattern, weight.shape[1])
     if settings.early_stopping_interval is None:
         finished = _swap(scaled, mask, group, settings.max_swaps, compute)

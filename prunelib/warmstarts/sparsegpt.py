@@ -58,7 +58,7 @@ def sparsegpt(
     live = weight.masked_fill(gram.diagonal() <= 0, 0)
     group = group_columns(pattern, weight.shape[1])
     block, width = (max(1, settings.block // group) * group, group) if group else (settings.block, settings.block)
-    mask, _ = obs.prune_columns(live, gram, _choice(pattern, *weight.shape), settings.damping, block, width)
+    mask, _ = obs.prune_columns(live, gram, _choice(pattern, live), settings.damping, block, width)
     return mask
 
 
@@ -70,31 +70,35 @@ METHOD = WarmStart(
 )
 
 
-def _choice(pattern: Pattern, rows: int, inputs: int) -> obs.Choice:
-    """Return the function that chooses the mask of the next columns."""
+def _choice(pattern: Pattern, weight: torch.Tensor) -> obs.Choice:
+    """Return the function that chooses the mask of the next columns of a weight (rows, inputs)."""
+    rows, inputs = weight.shape
     keep = pattern.groups(rows, inputs).keep
-    left = torch.full((rows, 1), keep)
+    left = torch.full((rows, 1), keep, device=weight.device)
 
-    def of_group(columns: slice, costs: torch.Tensor) -> torch.Tensor:
-        return _costliest(costs[:, : columns.stop - columns.start], torch.full((rows, 1), keep))
+    def of_group(columns: slice, costs: obs.Costs) -> torch.Tensor:
+        return _costliest(costs(columns), keep)
 
-    def of_row(columns: slice, costs: torch.Tensor) -> torch.Tensor:
-        mask = _costliest(costs, left)[:, : columns.stop - columns.start]
-        left.sub_(mask.sum(dim=1, keepdim=True).cpu())
+    def of_row(columns: slice, costs: obs.Costs) -> torch.Tensor:
+        mask = _costliest(costs(slice(columns.start, inputs)), left)[:, : columns.stop - columns.start]
+        left.sub_(mask.sum(dim=1, keepdim=True))
         return mask
 
-    def of_layer(columns: slice, costs: torch.Tensor) -> torch.Tensor:
+    def of_layer(columns: slice, costs: obs.Costs) -> torch.Tensor:
         count = keep * columns.stop // inputs - keep * columns.start // inputs
-        block = costs[:, : columns.stop - columns.start]
-        return _costliest(block.reshape(1, -1), torch.tensor([[count]])).reshape(block.shape)
+        block = costs(columns)
+        return _costliest(block.reshape(1, -1), count).reshape(block.shape)
 
     if pattern.spans_rows:
         return of_layer
     return of_group if group_columns(pattern, inputs) else of_row
 
 
-def _costliest(costs: torch.Tensor, count: torch.Tensor) -> torch.Tensor:
-    """Return the mask (rows, n) of the ``count`` (rows, 1) highest costs (rows, n) of each row, ties to the left."""
+def _costliest(costs: torch.Tensor, count: torch.Tensor | int) -> torch.Tensor:
+    """Return the mask (rows, n) of the ``count`` highest costs (rows, n) of each row, ties to the left.
+
+    ``count`` is one for all rows, or (rows, 1).
+    """
     ranked = costs.sort(dim=1, descending=True, stable=True).indices
-    highest = (torch.arange(costs.shape[1]) < count).to(costs.device)
+    highest = (torch.arange(costs.shape[1], device=costs.device) < count).expand_as(ranked)
     return torch.zeros_like(ranked, dtype=torch.bool).scatter_(1, ranked, highest)

@@ -6,6 +6,7 @@ from hypothesis import given
 from strategies import problems
 
 from prunelib import gram_matrix, output_energy, pruning_error, row_losses
+from prunelib.algebra import objective
 from prunelib.algebra.objective import checked_layer, refit_losses
 from prunelib.errors import NumericalError
 
@@ -89,3 +90,18 @@ def test_a_parameter_is_taken_as_its_values():
 def test_what_would_be_broadcast_or_has_no_meaning_is_refused(weight, gram, mask, name):
     with pytest.raises(NumericalError, match=f"^{name}: "):
         pruning_error(weight, gram, mask)
+
+
+@pytest.mark.parametrize("strip", [1, 3])
+def test_a_fault_is_found_in_any_strip_of_a_gram_matrix(strip, monkeypatch):
+    monkeypatch.setattr(objective, "_GRAM_STRIP", strip)
+    gram = torch.eye(8)
+    checked_layer(torch.ones(2, 8), gram)
+    for row, column in ((7, 5), (7, 0), (0, 7), (4, 3)):
+        for value, both in ((0.5, False), (1.5, True)):
+            faulty = gram.clone()
+            faulty[row, column] = value
+            if both:
+                faulty[column, row] = value
+            with pytest.raises(NumericalError, match=r"^gram"):
+                checked_layer(torch.ones(2, 8), faulty)

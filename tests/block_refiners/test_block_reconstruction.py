@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -214,3 +215,35 @@ def test_more_epochs_lower_the_error():
     ]
     assert errors == sorted(errors, reverse=True)
     assert len(set(errors)) == len(errors)
+
+
+@pytest.mark.parametrize("warmup", [0, 4])
+@pytest.mark.parametrize("decay", ["linear", "cosine", "none"])
+def test_a_linear_block_takes_the_steps_of_adam(decay, warmup):
+    """Adam as its authors write it, with its rate relative to the weights' root mean square, in numpy."""
+    draw = torch.Generator().manual_seed(0)
+    weight = torch.randn(3, 5, generator=draw, dtype=torch.float64)
+    inputs = torch.randn(2, 20, 5, generator=draw, dtype=torch.float64)
+    states = inputs @ weight.T
+    targets = [Target(after[None], after.square().sum(dim=-1)[None]) for after in states]
+    kept = {"first": torch.rand(3, 5, generator=draw) < 0.6}
+    settings_ = BlockReconstruction(epochs=10, learning_rate=1e-3, batch=2, held_out=0, warmup=warmup, decay=decay)
+    problem = problem_of(Linear(weight.clone()), inputs, targets, kept)
+    assert reconstruct(problem, settings_).epoch == 10
+    m, X, Y = kept["first"].numpy(), inputs.flatten(0, 1).numpy(), states.flatten(0, 1).numpy()
+    W = np.where(m, weight.numpy(), 0)
+    largest, energy = 1e-3 * np.sqrt(np.mean(W[m] ** 2)), np.mean((Y**2).sum(axis=1))
+    first, second = np.zeros_like(W), np.zeros_like(W)
+    for step in range(10):
+        gradient = np.where(m, 2 * (X @ W.T - Y).T @ X / energy, 0)
+        first, second = 0.9 * first + 0.1 * gradient, 0.95 * second + 0.05 * gradient**2
+        shares = {"linear": 1 - step / 10, "cosine": (1 + np.cos(np.pi * step / 10)) / 2, "none": 1.0}
+        rate = largest * min(1, (step + 1) / (warmup + 1)) * shares[decay]
+        unbiased = first / (1 - 0.9 ** (step + 1)), second / (1 - 0.95 ** (step + 1))
+        W = W - rate * unbiased[0] / (np.sqrt(unbiased[1]) + 1e-8)
+    np.testing.assert_allclose(problem.parameters["first"].detach().numpy(), W, rtol=1e-7, atol=1e-12)
+
+
+@pytest.mark.parametrize("percent", range(100))
+def test_the_held_out_share_is_exact(percent):
+    assert BlockReconstruction(held_out=percent / 100).trained(100) == 100 - percent

@@ -26,7 +26,7 @@ def calibrate(model, scratch, windows=WINDOWS):
     tiny, folder, index = model
     settings, bar = CalibrationSettings(text="ours", samples=3, length=12, batch=2), Bar()
     write_tokens(scratch / "calibration", *windows, {"model": "abc", "settings": settings.model_dump()})
-    assembly = Assembly(scratch / "calibration", folder, index, settings)
+    assembly = Assembly(scratch / "calibration", folder, index, settings, "cpu")
     calibrate_model(tiny, index, windows, settings, assembly, scratch, machine(), bar.advance)
     assembly.finish()
     return {file.name: file.read_bytes() for file in (scratch / "calibration").iterdir()}, bar.done

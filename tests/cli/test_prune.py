@@ -1,15 +1,18 @@
 """A model in a folder, pruned by one command."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
+import typer
 from commands import prunelib
 from families import save, tiny_model
 from pipeline_project import LETTERS, character_tokenizer
 from transformers import AutoModelForCausalLM
 
 from prunelib import read_masks
+from prunelib.cli.app import app
 from prunelib.masks.allocation import Atp
 from prunelib.model.structure import find_layers, load_model, load_tokenizer
 from prunelib.model.weights import read_weight
@@ -169,3 +172,42 @@ def test_a_link_to_an_empty_folder_is_followed(model, text, tmp_path):
     assert done.exit_code == 0, done.stderr
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real" / "config.json").is_file()
+
+
+def test_every_option_reaches_the_library(monkeypatch):
+    given = {}
+    monkeypatch.setattr("prunelib.cli.prune.prune_folder", lambda *each, **named: given.update(named, arguments=each))
+    words = {
+        "--pattern": "4:8",
+        "--allocation": "owl",
+        "--warmstart": "ria",
+        "--refiner": "alps",
+        "--revision": "abc",
+        "--rows": "lines",
+        "--dtype": "float16",
+        "--samples": 3,
+        "--length": 9,
+        "--batch": 2,
+        "--held-out-samples": 1,
+        "--seed": 5,
+        "--draw": "documents",
+        "--inputs": "sequential",
+        "--device": "cpu",
+    }
+    flags = {"--bos-per-window", "--allow-uncovered"}
+    done = prunelib(
+        "prune", "M", "--text", "T", "--out", "O", *(word for pair in words.items() for word in pair), *flags
+    )
+    assert done.exit_code == 0, done.stderr
+    options = {word.removeprefix("--").replace("-", "_"): value for word, value in words.items()}
+    assert given == {
+        "arguments": ("M", ["T"], Path("O")),
+        "refiners": [options.pop("refiner")],
+        "calibration_inputs": options.pop("inputs"),
+        "bos_per_window": True,
+        "allow_uncovered": True,
+        **options,
+    }
+    (command,) = (typer.main.get_command(app).commands[name] for name in ("prune",))
+    known = {word for parameter in command.params for word in parameter.opts if word.startswith("--")}
+    assert known - {"--text", "--out", "--help"} == {*words, *flags}

@@ -215,3 +215,22 @@ def test_what_does_not_fit_is_named(tmp_path):
         verify(folder, tmp_path / "odd.safetensors")
     (folder / "config.json").write_text(json.dumps({}))
     assert verify(str(folder), str(folder / "masks.safetensors")).intact
+
+
+@pytest.mark.parametrize(
+    "change", [torch.Tensor.byte, torch.Tensor.long, torch.Tensor.float, torch.Tensor.tolist, lambda mask: mask[0]]
+)
+def test_masks_of_other_numbers_prove_nothing(change, tmp_path):
+    folder, _, masks = exported(tmp_path, "llama")
+    name = min(masks)
+    for model in (folder, tiny_model("llama")):
+        with pytest.raises(PatternError, match=name):
+            verify(model, masks | {name: change(masks[name])})
+
+
+@pytest.mark.parametrize("pattern", [0, 0.5, "", "half", ["2:4"], {}])
+def test_a_pattern_that_is_none_is_not_passed_over(pattern, tmp_path):
+    folder, _, masks = exported(tmp_path, "llama")
+    for given in (masks, folder):
+        with pytest.raises(PatternError, match=r"^pattern"):
+            verify(folder, given, pattern)

@@ -8,9 +8,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import swap_pairs, swapped
-from strategies import PATTERNS, PER_LAYER, Problem, problems
+from strategies import PATTERNS, PER_LAYER, Problem, problem, problems
 
 from prunelib import PerLayer, PerRow, refiners, select, sparseswaps, wanda
+from prunelib.kernels import verification
+from prunelib.kernels.scaling import equilibrate
 from prunelib.kernels.verification import ROUNDING_SHARE, SHARE
 from prunelib.masks.patterns import swap_columns
 from prunelib.methods import registry
@@ -116,3 +118,15 @@ def test_a_row_that_keeps_nothing_has_no_swap():
         found = METHODS[name].refine(weight, gram, mask, pattern)
         assert found.optimal[0]
         assert torch.equal(found.mask, mask)
+
+
+@pytest.mark.parametrize("strip", [1, 3])
+def test_a_false_claim_is_found_in_any_strip(strip, monkeypatch):
+    p = problem(0, PATTERNS[1], rows=200, inputs=8, tokens=30)
+    swapped_ = sparseswaps(p.weight, p.gram, p.mask, p.pattern, METHODS["sparseswaps"].settings(max_swaps=1))
+    scaled = equilibrate(p.weight, p.gram)
+    monkeypatch.setattr(verification, "_STRIP", strip)
+    holds = verification._no_swap_improves(scaled.weight, scaled.gram, swapped_.mask, group=8)
+    expected = [gain_beyond_bound(p, swapped_.mask, row) <= 0 for row in range(200)]
+    assert holds.tolist() == expected
+    assert len(set(expected)) == 2

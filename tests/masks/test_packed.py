@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunelib.errors import ArtifactError
+from prunelib.errors import ArtifactError, PatternError
 from prunelib.masks.packed import read_masks, write_masks
 from prunelib.runtime import store
 
@@ -47,3 +47,25 @@ def test_counts_that_differ_from_the_header_are_refused(tmp_path):
     store.write_tensors(tmp_path / "m", {"a": torch.tensor([[0b11000000]], dtype=torch.uint8)}, "mask", header)
     with pytest.raises(ArtifactError, match="a keeps 2 weights, its header says 3"):
         read_masks(tmp_path / "m", {})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        torch.Tensor.byte,
+        torch.Tensor.long,
+        torch.Tensor.float,
+        torch.Tensor.numpy,
+        torch.Tensor.tolist,
+        torch.Tensor.to_sparse,
+        lambda mask: mask[0],
+        lambda mask: mask[None],
+        lambda mask: mask.to("meta"),
+    ],
+)
+def test_what_is_no_mask_is_not_written(tmp_path, change):
+    masks = {"a": torch.ones(2, 8, dtype=torch.bool), "b.c": change(torch.ones(2, 8, dtype=torch.bool))}
+    with pytest.raises(PatternError, match=r"b\.c: ") as caught:
+        write_masks(tmp_path / "m", masks)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "m").exists()

@@ -1,5 +1,7 @@
 """Windows through a model block by block, against the model's own forward."""
 
+import weakref
+
 import pytest
 import torch
 from families import DENSE, MIXTURE, SHARED, TUPLES, random_windows, tiny_model
@@ -188,3 +190,12 @@ def test_a_model_of_another_make_is_refused(forward, line):
     model.forward = forward(model)
     with pytest.raises(ModelError, match=f"^LlamaForCausalLM: {line}"):
         begin(model).run(0)
+
+
+def test_what_is_not_kept_takes_no_memory():
+    forward = begin(tiny_model("llama"))
+    with forward.resident():
+        left = [weakref.ref(forward.run(batch)) for batch in range(len(BATCHES))]
+        assert [each() is not None for each in left] == [False] * (len(left) - 1) + [True]
+        with pytest.raises(RuntimeError, match="batch 0"):
+            forward.keep(0)

@@ -58,6 +58,16 @@ def test_the_outcome_spans_the_chain(layer):
     assert whole.optimal.all()
 
 
+def test_the_outcome_has_the_highest_bound_and_all_sweeps(layer):
+    settings = chain({"method": "sparsefw", "iterations": 1}, "sparsefw", {"method": "sparsefw", "iterations": 2})
+    bounds = [step.refined.bound for step in run(layer, settings)]
+    assert bounds[1] > max(bounds[0], bounds[2])
+    assert outcome(run(layer, settings)).bound == bounds[1]
+    steps = run(layer, chain("sparsefw", {"method": "sparseswaps", "max_swaps": 2}, "sparseswaps"))
+    torch.testing.assert_close(outcome(steps).sweeps, steps[1].refined.sweeps + steps[2].refined.sweeps)
+    assert (steps[1].refined.sweeps > 0).any()
+
+
 def test_progress_is_told_about_every_row_once_a_step(layer):
     told = []
     run(layer, chain("sparseswaps", "least_squares"), lambda rows, *_: told.append(rows))

@@ -68,6 +68,18 @@ def test_mask_and_weights_are_those_of_the_equations(pattern, values):
     np.testing.assert_allclose(refined.weight, weight, rtol=2e-3, atol=2e-3)
 
 
+def test_weights_are_those_after_the_iterations_of_the_refit():
+    p = problem(7, PATTERNS[1], rows=6, inputs=40, tokens=45)
+    mask, best = by_the_paper(p.weight, p.gram, p.pattern)
+    distances = []
+    for iterations in (1, 3, 100):
+        extra = ExtraInputs(updated_weight=poor(p))
+        refined = alps(p.weight, p.gram, p.mask, p.pattern, ALPS(refit_iterations=iterations), extra=extra)
+        np.testing.assert_array_equal(refined.mask, mask)
+        distances.append(np.abs(refined.weight.numpy() - best).max())
+    assert distances[0] > 1.5 * distances[1] > 3 * distances[2]
+
+
 @pytest.mark.parametrize("pattern", [PerRow(sparsity=0.95), PerRow(sparsity=0.05)], ids=lambda pattern: pattern.label)
 @pytest.mark.parametrize("rows", [1, 5])
 def test_one_kept_or_one_pruned(pattern, rows):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from strategies import DEGENERATE, PATTERNS, PER_LAYER, problem, problems
 
 from prunelib import PerLayer, PerRow
-from prunelib.algebra.objective import damped, refit_losses, row_losses
+from prunelib.algebra.objective import refit_losses, row_losses
 from prunelib.algebra.reconstruction import reconstruct
 from prunelib.methods.contract import ExtraInputs, silent
 from prunelib.methods.kept_weights import KeptWeights, kept_weights, the_better
@@ -121,7 +121,8 @@ def test_damping_is_least_squares_of_the_error_and_holds_weights_near_the_models
     p = problem(6, PATTERNS[1], rows=5, inputs=20, tokens=15)
     plain = least_squares(p.weight, p.gram, p.mask, p.pattern)
     refined = least_squares(p.weight, p.gram, p.mask, p.pattern, LeastSquares(damping=0.5, tolerance=1e-7))
-    W, G = p.weight.double().numpy(), damped(p.gram, 0.5).double().numpy()
+    W, G = p.weight.double().numpy(), p.gram.double().numpy()
+    G = G + 0.5 * np.diag(G).mean() * np.eye(len(G))
     for w, m, x in zip(W, p.mask.numpy(), refined.weight.numpy(), strict=True):
         np.testing.assert_allclose(x[m], np.linalg.solve(G[m][:, m], G[m] @ w), rtol=1e-3, atol=1e-3)
     kept = kept_weights(p.weight, p.mask).weight
@@ -192,3 +193,10 @@ def test_the_matrix_ends_with_the_better_weights_where_counts_move_between_rows(
     refined = the_better(weight, gram, before, after, silent)
     assert torch.equal(refined.mask, (after if taken else before).mask)
     assert torch.equal(refined.weight, (after if taken else before).weight)
+
+
+def test_without_damping_the_sum_of_the_diagonal_may_be_beyond_float32():
+    p = problem(9, PATTERNS[1], rows=3, inputs=8, tokens=20)
+    for scale in (1.0, 1e38):
+        refined = least_squares(p.weight, scale * torch.eye(8), p.mask, p.pattern)
+        assert torch.equal(refined.weight, kept_weights(p.weight, p.mask).weight)

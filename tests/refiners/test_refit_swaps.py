@@ -1,6 +1,6 @@
 """Refit swaps as a user calls them."""
 
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -228,3 +228,27 @@ def test_bad_input_is_refused_in_one_line():
         refit_swaps.refit_swaps(p.weight, p.gram, ~p.mask, p.pattern)
     with pytest.raises(NumericalError, match="weight: NaN"):
         refit_swaps.refit_swaps(p.weight * torch.nan, p.gram, p.mask, p.pattern)
+
+
+@both_ways
+def test_damping_is_least_squares_and_optimal_of_the_damped_error(way):
+    p = problem(10, HALF, rows=12, inputs=14, tokens=9)
+    refined = refine(p, way.model_copy(update={"damping": 0.2}))
+    W, G = p.weight.double().numpy(), p.gram.double().numpy()
+    G = G + 0.2 * np.diag(G).mean() * np.eye(len(G))
+    unchanged = (refined.mask == p.mask).all(dim=1) & (refined.loss_after == refined.loss_before)
+    assert not unchanged.all()
+    for row in (~unchanged).nonzero()[:, 0].tolist():
+        m, x = refined.mask[row].numpy(), refined.weight[row].numpy()
+        np.testing.assert_allclose(x[m], np.linalg.solve(G[m][:, m], G[m] @ W[row]), rtol=1e-3, atol=1e-3)
+    if way.refit != "all":
+        return
+    assert refined.optimal.any()
+    for row in refined.optimal.nonzero()[:, 0].tolist():
+        m = refined.mask[row]
+        G_ = torch.from_numpy(G)
+        ended = least_loss(p.weight[row], G_, m)
+        for u, j in product(m.nonzero()[:, 0].tolist(), (~m).nonzero()[:, 0].tolist()):
+            other = m.clone()
+            other[u], other[j] = False, True
+            assert least_loss(p.weight[row], G_, other) >= ended * (1 - 1e-4)

@@ -1,10 +1,12 @@
 """SparseGPT's mask and update against Optimal Brain Surgeon by explicit inverses, column by column."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from strategies import DEGENERATE, PATTERNS, PER_LAYER, problem, problems
+from strategies import DEGENERATE, PATTERNS, PER_LAYER, poor, problem, problems
 
 from prunelib import NOfM, PerRow
 from prunelib.algebra.objective import refit_losses
@@ -105,6 +107,20 @@ def test_mask_and_update_are_those_of_the_surgeon(pattern, block):
     np.testing.assert_allclose(updated[1], weight, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("pattern", [PATTERNS[1], PATTERNS[5]], ids=lambda pattern: pattern.label)
+def test_damping_is_that_of_the_settings(pattern):
+    p = problem(1, pattern, rows=6, inputs=24, tokens=80)
+    masks = []
+    for damping in (1e-4, 0.1, 10.0):
+        mask, weight = expected(p, 8, damping)
+        masks.append(sparsegpt(p.weight, p.gram, pattern, SparseGPT(block=8, damping=damping)))
+        np.testing.assert_array_equal(masks[-1], mask)
+        extra = ExtraInputs(updated_weight=poor(replace(p, mask=masks[-1])))
+        updated = sparsegpt_update(p.weight, p.gram, masks[-1], pattern, UpdateSettings(damping=damping), extra=extra)
+        np.testing.assert_allclose(updated.weight, weight, rtol=1e-5, atol=1e-6)
+    assert not torch.equal(masks[0], masks[-1])
+
+
 @pytest.mark.parametrize("degenerate", ["dead inputs", "all dead", "zero rows", "twins", "huge and tiny rows"])
 @pytest.mark.parametrize("pattern", [PATTERNS[1], PATTERNS[5], PER_LAYER[1]], ids=lambda pattern: pattern.label)
 def test_degenerate_layers_agree_with_the_surgeon(pattern, degenerate):
@@ -154,7 +170,7 @@ def test_start_and_refiner_together_are_sparsegpt(pattern):
     seen = []
 
     def spy(columns, costs):
-        seen.append(costs.clone())
+        seen.append(costs(slice(columns.start, 300)))
         return mask[:, columns]
 
     mask = sparsegpt(p.weight, p.gram, pattern)
@@ -230,4 +246,3 @@ def test_bad_input_is_refused_in_one_line():
     indefinite = torch.tensor([[1.0, 0.9, -0.9], [0.9, 1.0, 0.9], [-0.9, 0.9, 1.0]])
     with pytest.raises(NumericalError, match="gram: not positive definite when damped"):
         sparsegpt(torch.ones(1, 3), indefinite, PATTERNS[1], SparseGPT(damping=1e-6))
-    assert UpdateSettings().damping == SparseGPT().damping
