@@ -18,7 +18,7 @@ from prunelib.masks.patterns import AnyPattern
 from prunelib.params import EvaluationSettings, Name, Params
 from prunelib.pruning.chains import AnyRefiner
 from prunelib.pruning.warmstart import AnyWarmStart
-from prunelib.runtime import store
+from prunelib.runtime import hashing
 from prunelib.settings import Settings
 from prunelib.sources import ModelSource, TaskSource, TextSource, local
 from prunelib.sources.model_files import WEIGHTS, is_licence, is_small_file
@@ -61,11 +61,11 @@ class CellSettings(Settings):
         value["texts"] = sorted(texts.values())
         if self.calibration:
             value["calibration"]["text"] = texts[self.calibration.text]
-        return {name: store.sha256_json(part) for name, part in value.items()}
+        return {name: hashing.sha256_json(part) for name, part in value.items()}
 
     def identity(self) -> str:
         """Return a hash that is the same if and only if all :meth:`parts` are."""
-        return store.sha256_json(self.parts())
+        return hashing.sha256_json(self.parts())
 
     def recorded(self) -> dict[str, Any]:
         """Return the settings as JSON values that can be validated: given masks have a path, which says nothing."""
@@ -76,7 +76,7 @@ class CellSettings(Settings):
 
     def text_hashes(self) -> dict[str, str]:
         """Return a hash of the settings of each text, by the text's name."""
-        return {name: store.sha256_json(text.model_dump(mode="json")) for name, text in self.texts.items()}
+        return {name: hashing.sha256_json(text.model_dump(mode="json")) for name, text in self.texts.items()}
 
 
 def settings_of(params: Params, cell: Cell) -> CellSettings:
@@ -138,16 +138,16 @@ def _model_content(folder: Path) -> str:
         for name in local.file_names(folder)
         if fnmatchcase(name, WEIGHTS) or (is_small_file(name) and not is_licence(name))
     ]
-    return store.sha256_json({name: _hash_of(folder / name) for name in decisive})
+    return hashing.sha256_json({name: _hash_of(folder / name) for name in decisive})
 
 
 def _text_content(globs: Iterable[str]) -> str:
     """Return a hash of the contents of a text's files in the order of their paths, which decides what is held out."""
-    return store.sha256_json([hashlib.sha256(content).hexdigest() for content in local.read_files(globs).values()])
+    return hashing.sha256_json([hashlib.sha256(content).hexdigest() for content in local.read_files(globs).values()])
 
 
 def _hash_of(path: Path) -> str:
     try:
-        return store.once_unchanged(store.sha256_file, path)
+        return hashing.cached(hashing.sha256_file, path)
     except OSError as error:
         raise SourceError(f"{path}: cannot be read ({error.strerror})") from None

@@ -9,7 +9,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from prunelib.cell import Cell
 from prunelib.errors import ArtifactError
-from prunelib.runtime import store
+from prunelib.runtime import hashing, store
 from prunelib.settings import Settings
 
 T = TypeVar("T")
@@ -293,7 +293,7 @@ def read_timing(path: Path, layers: Path) -> Timing | None:
     if not path.is_file():
         return None
     timing = _parsed(path, store.read_record(path, _TIMING), TypeAdapter(Timing))
-    return timing if timing.layers_sha256 == store.sha256_file(layers) else None
+    return timing if timing.layers_sha256 == hashing.sha256_file(layers) else None
 
 
 def _parsed(path: Path, value: Any, form: TypeAdapter[T]) -> T:

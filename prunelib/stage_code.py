@@ -7,7 +7,7 @@ module that decides no number.
 from pathlib import Path
 
 import prunelib
-from prunelib.runtime import store
+from prunelib.runtime import hashing
 from prunelib.runtime.code import files_of, read_code
 
 STAGES = ("download", "calibrate", "warmstart", "refine", "evaluate", "report")
@@ -26,9 +26,11 @@ _FRAME = (  # modules that decide no number: a change in them must not rerun a d
     "params.py",
     "planning/checks.py",  # the same
     "pruning/warm_up.py",
+    "runtime/atomic.py",
     "runtime/code.py",
     "runtime/compute.py",
     "runtime/console.py",
+    "runtime/hashing.py",
     "runtime/load.py",
     "runtime/machine.py",
     "runtime/prefetch.py",
@@ -48,7 +50,7 @@ _READ_ONLY = ("sources/documents.py", "sources/provenance.py")
 
 def code_of(stage: str, project: Path | None = None) -> str:
     """Return the identity of the code of a stage: one hash of :func:`files_that_decide`."""
-    return store.sha256_json(files_that_decide(stage, project))
+    return hashing.sha256_json(files_that_decide(stage, project))
 
 
 def files_that_decide(stage: str, project: Path | None = None) -> dict[str, str]:
@@ -69,7 +71,7 @@ def files_that_decide(stage: str, project: Path | None = None) -> dict[str, str]
         file = ahead.pop()
         path = f"stages/{file.name}" if file == script else file.relative_to(package.parent).as_posix()
         if path not in found:
-            code = store.once_unchanged(read_code, file)
+            code = hashing.cached(read_code, file)
             found[path] = code.identity
             ahead += {each for name in code.imported for each in files_of(name, package)} - passed_over
     return dict(sorted(found.items()))

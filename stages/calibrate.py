@@ -12,9 +12,9 @@ with one_line():  # an interrupt of the imports, which take seconds
     from prunelib.model.structure import check_length, find_layers, load_model, load_tokenizer
     from prunelib.params import Params
     from prunelib.planning.checks import require_capacity_to_calibrate, require_patterns_that_fit
+    from prunelib.runtime.atomic import publish
     from prunelib.runtime.progress import meter, note
     from prunelib.runtime.resume import resumable
-    from prunelib.runtime.store import publish
     from prunelib.sources.documents import read_documents
     from prunelib.sources.provenance import model_identity, text_identity
     from prunelib.stage_code import code_of

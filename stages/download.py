@@ -6,7 +6,7 @@ with one_line():  # an interrupt of the imports, which take seconds
     from prunelib import workflow
     from prunelib.errors import ParamsError
     from prunelib.params import Params
-    from prunelib.runtime import store
+    from prunelib.runtime import atomic
     from prunelib.sources import fetch_model, fetch_tasks, fetch_text
 
 
@@ -15,13 +15,13 @@ def download(params: Params, model: str | None = None, text: str | None = None) 
     if model and text:
         raise ParamsError(f"--model {model} --text {text}: expected one of them at a time")
     if model:
-        with store.replacing_folder(workflow.model_folder(model)) as folder:
+        with atomic.replacing_folder(workflow.model_folder(model)) as folder:
             fetch_model(params.models[model], folder)
     elif text:
-        with store.replacing_folder(workflow.text_folder(text)) as folder:
+        with atomic.replacing_folder(workflow.text_folder(text)) as folder:
             fetch_text(params.texts[text], folder)
     else:
-        with store.replacing_folder(workflow.TASKS) as folder:
+        with atomic.replacing_folder(workflow.TASKS) as folder:
             fetch_tasks(params.tasks, folder)
 
 

@@ -19,10 +19,10 @@ with one_line():  # an interrupt of the imports, which take seconds
     from prunelib.pruning.warm_up import warm_up
     from prunelib.pruning.whole_model import ModelRefinement
     from prunelib.records import Timing, write_layers, write_timing
+    from prunelib.runtime.hashing import sha256_file
     from prunelib.runtime.machine import machine
     from prunelib.runtime.progress import meter, note
     from prunelib.runtime.resume import resumable
-    from prunelib.runtime.store import sha256_file
     from prunelib.sources.provenance import model_identity
     from prunelib.stage_code import code_of
 

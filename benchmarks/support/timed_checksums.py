@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from prunelib.runtime import store
+from prunelib.runtime import hashing
 
 CHECKSUMS = ("sha256_file", "sha256_json", "checksum", "checksum_file")
 
@@ -34,7 +34,7 @@ if __name__ == "__main__":
     target, script, *arguments = sys.argv[1:]
     spent: list[float] = []
     for name in CHECKSUMS:
-        setattr(store, name, timed(getattr(store, name), spent))
+        setattr(hashing, name, timed(getattr(hashing, name), spent))
     sys.argv = [script, *arguments]
     try:
         runpy.run_path(script, run_name="__main__")

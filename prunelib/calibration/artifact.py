@@ -20,7 +20,7 @@ from prunelib.calibration.statistics import BlockStatistics, InputStatistics, su
 from prunelib.errors import ArtifactError, NumericalError
 from prunelib.methods.contract import ExtraInputs
 from prunelib.model.layers import Layer, LayerIndex, read_index, write_index
-from prunelib.runtime import store
+from prunelib.runtime import hashing, store
 
 _TOKENS, _ENERGIES = "tokens.safetensors", "energies.json"
 _MEAN, _HELD_OUT = "/mean", "/held_out"
@@ -81,7 +81,7 @@ class Calibration:
         """
         blocks = range(self.index.blocks) if self.inputs.shared else ()
         grams = [store.tensors_identity(block_file(self.folder, block), "gram") for block in blocks]
-        return store.sha256_json([store.tensors_identity(self.folder / _TOKENS, "tokens"), *grams])
+        return hashing.sha256_json([store.tensors_identity(self.folder / _TOKENS, "tokens"), *grams])
 
     def windows(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Return windows and held-out windows, both (samples, length) int32.

@@ -10,7 +10,7 @@ import torch
 
 from prunelib.errors import ParamsError, SourceError
 from prunelib.model.vocabulary import check_ids, may_exceed
-from prunelib.runtime.store import sha256_json
+from prunelib.runtime.hashing import sha256_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -20,7 +20,7 @@ from prunelib.masks.pruned import MASKS_FILE, Pruned, read_pruned
 from prunelib.model.layers import LayerIndex
 from prunelib.model.structure import dtype_of, find_layers, load_model
 from prunelib.pruning.chains import AnyRefiner, updates_weights
-from prunelib.runtime import store
+from prunelib.runtime import atomic, store
 from prunelib.runtime.progress import note
 from prunelib.sources.provenance import computed_identity
 
@@ -35,7 +35,7 @@ def apply(folder: Path, masks: Path, target: Path) -> None:
     ArtifactError, ModelError, PatternError
         If a folder is invalid, or the masks do not belong to this model.
     """
-    target = store.require_new(target)
+    target = atomic.require_new(target)
     masks = masks.parent if masks.name == MASKS_FILE else masks
     model, made_from = {"model": computed_identity(folder)}, _made_from(masks / MASKS_FILE)
     pruned = read_pruned(masks, model if "model" in made_from else {})

@@ -14,7 +14,7 @@ from prunelib.masks.pruned import read_pruned
 from prunelib.model.layers import read_index
 from prunelib.params import Params, load_params
 from prunelib.records import CellResult, read_cell
-from prunelib.runtime.store import require_new
+from prunelib.runtime.atomic import require_new
 
 
 def export(cell: Cell, to: Path) -> None:

@@ -27,8 +27,8 @@ from prunelib.pruning.arguments import (
 )
 from prunelib.pruning.in_memory import prune
 from prunelib.pruning.result import PruningResult
+from prunelib.runtime.atomic import require_new
 from prunelib.runtime.progress import note
-from prunelib.runtime.store import require_new
 from prunelib.sources import hub
 from prunelib.sources.documents import Rows
 from prunelib.sources.model_files import CARD, SMALL_FILES, WEIGHTS

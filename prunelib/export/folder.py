@@ -23,7 +23,8 @@ from prunelib.model.weights import (
     stored_slice,
     tensor_files,
 )
-from prunelib.runtime.store import replacing_folder, require_new, write_json, write_text
+from prunelib.runtime.atomic import replacing_folder, require_new
+from prunelib.runtime.store import write_json, write_text
 from prunelib.sources.model_files import CARD, SHARD_INDEX, is_small_file
 
 PROVENANCE_FILE = "provenance.json"

@@ -12,7 +12,7 @@ import torch
 
 from prunelib.errors import ArtifactError
 from prunelib.masks.packed import PackedMasks, read_masks, write_masks
-from prunelib.runtime import store
+from prunelib.runtime import atomic, hashing, store
 
 MASKS_FILE, _WEIGHTS = "masks.safetensors", "weights.safetensors"
 
@@ -70,7 +70,7 @@ def write_pruned(folder: Path, pruned: Pruned, provenance: Mapping[str, Any]) ->
     ArtifactError
         If a file could not be written.
     """
-    with store.replacing_folder(folder) as target:
+    with atomic.replacing_folder(folder) as target:
         write_masks(target / MASKS_FILE, pruned.masks, provenance)
         if pruned.weights:
             store.write_tensors(target / _WEIGHTS, UpdatedWeights.of(pruned).kept, "weights", provenance)
@@ -105,7 +105,7 @@ def pruned_identity(folder: Path) -> str:
     """
     weights = folder / _WEIGHTS
     found = [store.tensors_identity(folder / MASKS_FILE, "mask")]
-    return store.sha256_json([*found, *([store.tensors_identity(weights, "weights")] if weights.exists() else [])])
+    return hashing.sha256_json([*found, *([store.tensors_identity(weights, "weights")] if weights.exists() else [])])
 
 
 def merge_pruned(parts: Sequence[Pruned]) -> Pruned:

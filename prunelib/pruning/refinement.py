@@ -17,7 +17,7 @@ from prunelib.model.weights import read_weight
 from prunelib.pruning.chains import Step, outcome, run_chain
 from prunelib.pruning.warm_up import warm_up
 from prunelib.records import BlockResult, LayerResult, StepResult, read_blocks, read_layers, write_layers
-from prunelib.runtime import store
+from prunelib.runtime import atomic, store
 from prunelib.runtime.compute import AUTO, Compute
 from prunelib.runtime.load import Load, OnDone
 from prunelib.runtime.machine import machine, peak_memory
@@ -78,7 +78,7 @@ class FinishedBlocks(FinishedParts[int, RefinedBlock]):
 
     def write(self, part: int, value: RefinedBlock) -> None:
         """Write a block atomically."""
-        with store.replacing_folder(self.path(part)) as target:
+        with atomic.replacing_folder(self.path(part)) as target:
             write_pruned(target / _PRUNED, value.pruned, self._provenance)
             write_layers(target / _RECORDS, value.records, self._provenance, reconstructions([value]))
             cost = {field: getattr(value, field) for field in _COSTS}

@@ -12,7 +12,7 @@ from prunelib.masks.pruned import MASKS_FILE
 from prunelib.model.layers import LayerIndex
 from prunelib.model.masked import apply_masks
 from prunelib.records import BlockResult, LayerResult, write_layers
-from prunelib.runtime.store import replacing_folder, require_new
+from prunelib.runtime.atomic import replacing_folder, require_new
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,7 +8,7 @@ from prunelib.reporting.page import html
 from prunelib.reporting.report import Report
 from prunelib.reporting.samples import SAMPLES, samples_json
 from prunelib.reporting.tables import layers_csv, metrics_json, results_csv, results_markdown, timing_csv
-from prunelib.runtime import store
+from prunelib.runtime import atomic, store
 
 __all__ = ["Report", "render", "update_costs", "write_report"]
 
@@ -66,7 +66,7 @@ def write_report(report: Report, folder: Path) -> None:
         If a file could not be written.
     """
     files = {Path(name): text for name, text in render(report).items()}
-    with store.replacing_folder(folder / _FIGURES) as figures:
+    with atomic.replacing_folder(folder / _FIGURES) as figures:
         for path, text in files.items():
             if path.parent.name:
                 (figures / path.name).write_text(text, encoding="utf-8")

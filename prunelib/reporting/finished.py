@@ -26,7 +26,7 @@ from prunelib.records import (
 )
 from prunelib.reporting.cells import CellReport
 from prunelib.reporting.stage_records import read_stage_records
-from prunelib.runtime import store
+from prunelib.runtime import atomic, store
 from prunelib.settings import Settings
 from prunelib.stage_code import STAGES, code_of
 
@@ -146,7 +146,7 @@ class FinishedCells:
         kept, identities = {self._path(cell) for cell in found}, {finished.identity for finished in found.values()}
         for path, finished in list(self._found.items()):
             if path not in kept and finished.identity in identities:
-                store.remove(path)
+                atomic.remove(path)
                 del self._found[path]
 
     def add(self, finished: FinishedCell) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from prunelib.runtime.store import sha256_file, sha256_json
+from prunelib.runtime.hashing import sha256_file, sha256_json
 
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _DATA = {".html", ".js"}

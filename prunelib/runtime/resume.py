@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from filelock import FileLock, Timeout
 
 from prunelib.errors import ArtifactError, StageError
-from prunelib.runtime import store
+from prunelib.runtime import atomic, hashing, store
 
 SCRATCH = Path("scratch")
 _VALUE, _HASH = "value", "[0-9a-f]" * 16
@@ -48,7 +48,7 @@ class FinishedParts(ABC, Generic[Part, Value]):
         try:
             return self.read(part)
         except ArtifactError:
-            store.remove(self.path(part))
+            atomic.remove(self.path(part))
             return None
 
     @abstractmethod
@@ -108,17 +108,17 @@ def resumable(name: str, decides: Mapping[str, Any]) -> Iterator[Path]:
     StageError
         If another process works on it; the message gives its process id.
     """
-    folder = SCRATCH / f"{name}-{store.sha256_json(dict(decides))[:16]}"
+    folder = SCRATCH / f"{name}-{hashing.sha256_json(dict(decides))[:16]}"
     with alone(name):
         for other in SCRATCH.glob(f"{name}-{_HASH}"):
             if other != folder:
-                store.remove(other)
+                atomic.remove(other)
         for removed in SCRATCH.glob(f".{name}-{_HASH}.*.partial"):  # by a process that was killed meanwhile
-            store.discard(removed)
+            atomic.discard(removed)
         with _accessible(folder):
             folder.mkdir(exist_ok=True)
         yield folder
-        store.remove(folder)
+        atomic.remove(folder)
 
 
 @contextlib.contextmanager

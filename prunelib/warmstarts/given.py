@@ -12,7 +12,7 @@ from prunelib.masks.packed import read_masks
 from prunelib.masks.patterns import Pattern, check_mask
 from prunelib.methods.contract import MethodSettings, WarmStart
 from prunelib.model.weights import check_masks, open_shard
-from prunelib.runtime import store
+from prunelib.runtime import hashing, store
 
 
 class GivenMasks(MethodSettings):
@@ -67,7 +67,7 @@ METHOD = WarmStart(
 def _check_hash(path: Path, expected: str) -> None:
     if not path.is_file():
         raise ArtifactError(f"{path}: no such file, expected given masks in safetensors")
-    found = store.sha256_file(path)
+    found = hashing.sha256_file(path)
     if found != expected:
         raise ArtifactError(f"{path}: sha256 is {found}, params.yaml expects {expected}")
 

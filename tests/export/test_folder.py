@@ -20,7 +20,7 @@ from prunelib.masks.pruned import Pruned
 from prunelib.model.layers import LayerIndex
 from prunelib.model.structure import find_layers, load_model
 from prunelib.model.weights import apply_masks, read_weight, tensor_files
-from prunelib.runtime.store import sha256_file
+from prunelib.runtime.hashing import sha256_file
 
 PROVENANCE = {"method": "sparseswaps", "pattern": "2:4"}
 CARD = "# A pruned model\n"

@@ -11,7 +11,7 @@ import time
 import pytest
 from pipeline_project import Project
 
-from prunelib.runtime.store import sha256_file
+from prunelib.runtime.hashing import sha256_file
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ from prunelib.masks.patterns import check_mask
 from prunelib.methods import registry
 from prunelib.model.layers import Layer
 from prunelib.pruning.warmstart import warmstart_masks
-from prunelib.runtime import store
+from prunelib.runtime import hashing
 
 CPU = torch.device("cpu")
 METHODS = registry.methods(warmstarts)
@@ -77,7 +77,7 @@ def test_given_masks_are_taken_from_their_file(model, tmp_path):
     masks = warmstart_masks(*model, PATTERNS[2], METHODS["wanda"].settings(), CPU)
     save_file(dict(masks), tmp_path / "given")
     path = tmp_path / "given"
-    settings = METHODS["given"].settings(path=str(path), sha256=store.sha256_file(path))
+    settings = METHODS["given"].settings(path=str(path), sha256=hashing.sha256_file(path))
     found = warmstart_masks(*model, PATTERNS[2], settings, CPU)
     assert all(torch.equal(found[name], masks[name]) for name in WEIGHTS)
     with pytest.raises(PatternError, match=r"0\.q: mask: 8 of 8 groups do not keep exactly 1 of 4"):

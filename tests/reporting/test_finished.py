@@ -17,7 +17,7 @@ from prunelib.records import BlockResult, StepResult, Timing, write_cell, write_
 from prunelib.reporting.collect import collect_compared, compared_settings
 from prunelib.reporting.finished import FinishedCells, finished_in
 from prunelib.reporting.notes import notes
-from prunelib.runtime.store import sha256_file
+from prunelib.runtime.hashing import sha256_file
 
 ROOT = Path(__file__).parents[2]
 CODE = {stage: f"{stage} as it is" for stage in ("download", "calibrate", "warmstart", "refine", "evaluate")}

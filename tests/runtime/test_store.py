@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from prunelib.errors import ArtifactError
-from prunelib.runtime import store
+from prunelib.runtime import atomic, store
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def contents(folder):
 
 
 def in_another_process(code):
-    code = "import os\nfrom pathlib import Path\nfrom prunelib.runtime import store\n" + textwrap.dedent(code)
+    code = "import os\nfrom pathlib import Path\nfrom prunelib.runtime import atomic, store\n" + textwrap.dedent(code)
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
@@ -96,7 +96,7 @@ def test_a_failed_write_is_one_line_and_leaves_what_was_there(written, failure, 
     def fail(*_):
         raise OSError(failure, os.strerror(failure))
 
-    monkeypatch.setattr(store, "_sync", fail)
+    monkeypatch.setattr(atomic, "_sync", fail)
     with pytest.raises(ArtifactError, match=r"cannot be written \(.*\); nothing was changed"):
         store.write_tensors(written, {"x": torch.zeros(2)}, "gram", {})
     assert written.read_bytes() == before
@@ -104,22 +104,22 @@ def test_a_failed_write_is_one_line_and_leaves_what_was_there(written, failure, 
 
 
 def test_what_gets_its_name_is_on_the_disk_before_and_the_name_after(tmp_path, monkeypatch):
-    events, sync, rename, replace = [], store._sync, Path.rename, Path.replace
+    events, sync, rename, replace = [], atomic._sync, Path.rename, Path.replace
 
     def noting(what, act):
         return lambda path, *to: events.append((what, *to, path)) or act(path, *to)
 
-    monkeypatch.setattr(store, "_sync", noting("synced", sync))
+    monkeypatch.setattr(atomic, "_sync", noting("synced", sync))
     monkeypatch.setattr(Path, "rename", noting("named", rename))
     monkeypatch.setattr(Path, "replace", noting("named", replace))
-    with store.replacing_folder(tmp_path / "folder") as folder:
+    with atomic.replacing_folder(tmp_path / "folder") as folder:
         (folder / "deep").mkdir()
         (folder / "deep" / "file").write_text("x")
     named = events.index(("named", tmp_path / "folder", folder))
     assert {("synced", path) for path in (folder, folder / "deep", folder / "deep" / "file")} == set(events[:named])
     assert events[named + 1 :] == [("synced", tmp_path)]
     events.clear()
-    with store.replacing(tmp_path / "file") as file:
+    with atomic.replacing(tmp_path / "file") as file:
         file.write_text("x")
     assert events == [("synced", file), ("named", tmp_path / "file", file), ("synced", tmp_path)]
 
@@ -147,13 +147,13 @@ def test_a_disk_without_room_is_one_line_and_leaves_what_was_there(tmp_path, wri
 def test_a_full_device_is_one_line(tmp_path):
     with (
         pytest.raises(ArtifactError, match=r"big: cannot be written \(No space left"),
-        store.replacing(tmp_path / "big"),
+        atomic.replacing(tmp_path / "big"),
     ):
         Path("/dev/full").write_bytes(b"x" * 100_000)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("replacing", [store.replacing, store.replacing_folder])
+@pytest.mark.parametrize("replacing", [atomic.replacing, atomic.replacing_folder])
 @pytest.mark.parametrize("deeper", ["", "deeper"])
 def test_a_parent_that_is_a_file_is_one_line(tmp_path, replacing, deeper):
     (tmp_path / "parent").write_text("file")
@@ -163,7 +163,7 @@ def test_a_parent_that_is_a_file_is_one_line(tmp_path, replacing, deeper):
     assert (tmp_path / "parent").read_text() == "file"
 
 
-@pytest.mark.parametrize("replacing", [store.replacing, store.replacing_folder])
+@pytest.mark.parametrize("replacing", [atomic.replacing, atomic.replacing_folder])
 def test_a_fault_of_the_files_that_a_writer_reads_is_not_the_targets(tmp_path, replacing):
     with pytest.raises(PermissionError, match="source"), replacing(tmp_path / "out"):
         raise PermissionError(errno.EACCES, "denied", "source")
@@ -173,7 +173,7 @@ def test_a_fault_of_the_files_that_a_writer_reads_is_not_the_targets(tmp_path, r
 @pytest.mark.parametrize("fault", [KeyboardInterrupt, ValueError, OSError(errno.ENOSPC, "full")])
 def test_an_interrupted_folder_leaves_what_was_there(old_folder, fault):
     def write_half():
-        with store.replacing_folder(old_folder) as folder:
+        with atomic.replacing_folder(old_folder) as folder:
             (folder / "half").write_text("half")
             raise fault
 
@@ -183,7 +183,7 @@ def test_an_interrupted_folder_leaves_what_was_there(old_folder, fault):
 
 
 def test_a_finished_folder_replaces_the_old_one(old_folder):
-    with store.replacing_folder(old_folder) as folder:
+    with atomic.replacing_folder(old_folder) as folder:
         assert folder.parent == old_folder.parent
         (folder / "new").write_text("new")
     assert contents(old_folder) == {"out/new": "new"}
@@ -199,7 +199,7 @@ def test_the_old_folder_comes_back_when_the_new_one_cannot_take_its_place(old_fo
 
     monkeypatch.setattr(Path, "rename", refusing)
     with pytest.raises(ArtifactError, match=r"out: cannot be written \(broken\); nothing was changed"):  # noqa: SIM117
-        with store.replacing_folder(old_folder) as folder:
+        with atomic.replacing_folder(old_folder) as folder:
             (folder / "new").write_text("new")
     assert contents(old_folder) == {"out/old": "old"}
 
@@ -209,13 +209,13 @@ def test_a_folder_whose_replacing_was_killed_midway_comes_back(old_folder):
         f"""
         rename = Path.rename
         Path.rename = lambda old, new: os.kill(os.getpid(), 9) if (old / "new").exists() else rename(old, new)
-        with store.replacing_folder(Path({str(old_folder)!r})) as folder:
+        with atomic.replacing_folder(Path({str(old_folder)!r})) as folder:
             (folder / "new").write_text("new")
         """
     )
     assert done.returncode == -9
     assert not old_folder.exists()
-    with pytest.raises(KeyboardInterrupt), store.replacing_folder(old_folder):
+    with pytest.raises(KeyboardInterrupt), atomic.replacing_folder(old_folder):
         raise KeyboardInterrupt
     assert contents(old_folder) == {"out/old": "old"}
 
@@ -230,7 +230,7 @@ def test_leftovers_of_killed_writers_go_and_those_of_live_ones_and_of_other_file
     assert {path.name for path in tmp_path.iterdir()} == {"out", *kept}
     for name in gone:
         (tmp_path / name).write_text("half")
-    with store.replacing_folder(tmp_path / "out") as folder:
+    with atomic.replacing_folder(tmp_path / "out") as folder:
         (folder / "new").write_text("new")
     assert {path.name for path in tmp_path.iterdir()} == {"out", *kept}
 
@@ -279,7 +279,7 @@ def test_files_have_the_mode_of_any_new_file(tmp_path, umask, mode):
     before = os.umask(umask)
     try:
         store.write_tensors(tmp_path / "file", {"x": torch.zeros(2)}, "gram", {})
-        with store.replacing_folder(tmp_path / "folder") as target:
+        with atomic.replacing_folder(tmp_path / "folder") as target:
             save_file({"x": torch.zeros(2)}, target / "in_it")
     finally:
         os.umask(before)
@@ -291,14 +291,14 @@ def test_a_folder_that_cannot_be_written_is_refused_before_the_work(tmp_path, mo
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file" / "out", tmp_path / ("a" * 245)):
         with pytest.raises(ArtifactError, match="cannot be written"):
-            store.require_new(folder)
-    assert store.require_new(tmp_path / "new" / "folder" / "out") == (tmp_path / "new" / "folder" / "out").resolve()
+            atomic.require_new(folder)
+    assert atomic.require_new(tmp_path / "new" / "folder" / "out") == (tmp_path / "new" / "folder" / "out").resolve()
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     with pytest.raises(ArtifactError, match="working directory, expected a new folder, such as pruned"):
-        store.require_new(Path())
+        atomic.require_new(Path())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(Path, "is_mount", lambda _: True)
     with pytest.raises(ArtifactError, match="empty: a mount point"):
-        store.require_new(tmp_path / "empty")
+        atomic.require_new(tmp_path / "empty")

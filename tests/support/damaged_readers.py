@@ -53,7 +53,7 @@ from prunelib.model.structure import find_layers, load_model, load_tokenizer
 from prunelib.model.weights import read_weight
 from prunelib.params import load_params
 from prunelib.records import Timing, read_cell, read_layers, read_timing, write_cell, write_layers, write_timing
-from prunelib.runtime import store
+from prunelib.runtime import hashing
 from prunelib.runtime.resume import FinishedValues
 from prunelib.sources import fetch_model, fetch_tasks, fetch_text, gguf, read_documents
 from prunelib.sources.models import LocalModel
@@ -155,7 +155,7 @@ def _sealed(folder: Path) -> dict[str, Reader]:
     cell, records = Cell(model="tiny"), layers(3, 0.5, bound=0.25)
     write_layers(folder / "records.json", records, ORIGIN)
     write_cell(folder / "cell.json", result(cell, {"wiki": 21.5}), ORIGIN)
-    of_records = store.sha256_file(folder / "records.json")
+    of_records = hashing.sha256_file(folder / "records.json")
     timing = folder / "timing.json"
     write_timing(timing, Timing(layers_sha256=of_records, step_seconds=(1.5,), peak_bytes=7, machine="c"))
     FinishedValues(folder).write("value", {"a": [1.5]})
@@ -313,7 +313,7 @@ def _members(path: Path) -> list[str]:
 
 
 def _masks(path: Path) -> Any:
-    settings = given.GivenMasks(path=str(path), sha256=store.sha256_file(path))
+    settings = given.GivenMasks(path=str(path), sha256=hashing.sha256_file(path))
     return plain(given.given_masks(settings, {"a": (4, 4)}, {"a": PerRow(sparsity=0.75)}, "m"))
 
 

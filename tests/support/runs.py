@@ -2,7 +2,7 @@
 
 import itertools
 
-from prunelib.runtime import store
+from prunelib.runtime import atomic, store
 
 
 class Bar:
@@ -22,7 +22,7 @@ def stopped_at_each_write(monkeypatch, run):
     """
     for last in itertools.count():
         with monkeypatch.context() as patch:
-            patch.setattr(store, "replacing", _stopping(store.replacing, last))
+            patch.setattr(store, "replacing", _stopping(atomic.replacing, last))
             try:
                 run(last)
             except KeyboardInterrupt:

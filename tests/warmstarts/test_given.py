@@ -12,7 +12,7 @@ from prunelib.errors import ArtifactError, PatternError
 from prunelib.masks.packed import write_masks
 from prunelib.model.layers import Layer
 from prunelib.model.weights import shapes_of
-from prunelib.runtime import store
+from prunelib.runtime import hashing, store
 from prunelib.warmstarts.given import GivenMasks, given_masks
 
 PATTERN = NOfM(keep=2, group=4)
@@ -28,7 +28,7 @@ GIVEN = {
 
 
 def read(path, model="m", pattern=PATTERN):
-    settings = GivenMasks(path=str(path), sha256=store.sha256_file(path))
+    settings = GivenMasks(path=str(path), sha256=hashing.sha256_file(path))
     return given_masks(settings, shapes_of(LAYERS), {layer.name: pattern for layer in LAYERS}, model)
 
 
@@ -74,7 +74,7 @@ def test_another_artifact_is_refused(tmp_path):
 
 def test_another_file_is_refused_with_its_hash(plain):
     path = plain(GIVEN)
-    with pytest.raises(ArtifactError, match=rf"sha256 is {store.sha256_file(path)}, params.yaml expects {'0' * 64}"):
+    with pytest.raises(ArtifactError, match=rf"sha256 is {hashing.sha256_file(path)}, params.yaml expects {'0' * 64}"):
         given_masks(GivenMasks(path=str(path), sha256="0" * 64), shapes_of(LAYERS), {}, "m")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safetensors.numpy import save_file
 
-from prunelib.runtime import store
+from prunelib.runtime import atomic, store
 from prunelib.sources.gguf.configuration import configuration
 from prunelib.sources.gguf.metadata import read
 from prunelib.sources.gguf.tensors import EMBEDDING, HEAD, weights
@@ -46,7 +46,7 @@ def convert(path: Path, folder: Path, embedding: str = EMBEDDING) -> None:
     settings = tokenizer_settings(metadata)
     template = metadata.text("tokenizer.chat_template", default="")
     arrays = weights(metadata, tensors, config, embedding)
-    with store.replacing(folder / "model.safetensors") as temporary:
+    with atomic.replacing(folder / "model.safetensors") as temporary:
         save_file(arrays, temporary, metadata={"format": "pt"})
     store.write_json(folder / "config.json", config)
     store.write_text(folder / "tokenizer.json", encoder.to_str(pretty=True))
