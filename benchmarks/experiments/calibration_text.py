@@ -25,8 +25,9 @@ from prunelib import PerRow, select, sparseswaps, wanda
 from prunelib.calibration.whole_model import accumulate_grams
 from prunelib.calibration.windows import draw_windows, tokenize
 from prunelib.evaluation.perplexity import perplexity
+from prunelib.masks.pruned import Pruned
 from prunelib.model.structure import find_layers, load_model, load_tokenizer
-from prunelib.model.weights import apply_masks, read_weight
+from prunelib.model.weights import apply_pruned, read_weight
 from prunelib.params import Params, load_params
 from prunelib.runtime.machine import machine
 from prunelib.sources.documents import Document, split_documents
@@ -109,7 +110,7 @@ def measure(windows: torch.Tensor, batch: int, masks: dict[str, torch.Tensor] | 
     """Perplexity of the model under masks; of the dense model without."""
     model = load_model(MODEL, "float32", machine().device)
     if masks:
-        apply_masks(model, find_layers(model, MODEL).layers, masks)
+        apply_pruned(model, find_layers(model, MODEL).layers, Pruned(masks, {}))
     return perplexity(model, windows, batch).value
 
 

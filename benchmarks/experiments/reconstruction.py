@@ -32,7 +32,7 @@ from prunelib.evaluation.perplexity import perplexity
 from prunelib.masks.pruned import Pruned, read_pruned
 from prunelib.model.layers import Layer, LayerIndex
 from prunelib.model.structure import load_model, load_tokenizer, locate_layers
-from prunelib.model.weights import apply_masks, apply_weights
+from prunelib.model.weights import apply_pruned
 from prunelib.params import load_params
 from prunelib.pruning.reconstruction import ModelReconstruction
 from prunelib.pruning.refinement import RefinedBlock
@@ -117,8 +117,7 @@ def measure(known: Setting, variation: Variation | None) -> dict[str, Any]:
         blocks, found["held_out_error"] = reconstructed(model, index, known, variation, blocks)
     found["seconds"] = time.perf_counter() - started
     for number, block in enumerate(blocks):
-        apply_masks(model, index.of_block(number), block.masks)
-        apply_weights(model, index.of_block(number), block.weights)
+        apply_pruned(model, index.of_block(number), block)
     found["perplexity"] = {text: perplexity(model, windows, 2).value for text, windows in known.held_out.items()}
     return found
 

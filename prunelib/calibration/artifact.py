@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from prunelib.calibration.settings import ACCUMULATION, CalibrationInputs
-from prunelib.calibration.statistics import BlockStatistics, InputStatistics, supports
+from prunelib.calibration.statistics import BlockStatistics, InputStatistics, has_enough_tokens
 from prunelib.errors import ArtifactError, NumericalError
 from prunelib.methods.contract import ExtraInputs
 from prunelib.model.layers import Layer, LayerIndex, read_index, write_index
@@ -108,7 +108,7 @@ class Calibration:
     def supports(self, layer: Layer) -> bool:
         """Return whether a layer's input had enough tokens for its Gram matrix; raise as :meth:`gram`."""
         header = store.read_provenance(block_file(self.folder, layer.block), "gram")
-        return supports(layer, header["seen"].get(layer.gram, header["count"]), self.settings["min_tokens"])
+        return has_enough_tokens(layer, header["seen"].get(layer.gram, header["count"]), self.settings["min_tokens"])
 
     def extra_inputs(self, layer: Layer) -> ExtraInputs:
         """Return what refiners may use besides the Gram matrix; raise as :meth:`gram`."""

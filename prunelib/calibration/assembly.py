@@ -18,7 +18,7 @@ from prunelib.calibration.artifact import (
     write_layers,
 )
 from prunelib.calibration.settings import CalibrationSettings
-from prunelib.calibration.statistics import BlockStatistics, supported, warn_of_few
+from prunelib.calibration.statistics import BlockStatistics, or_identity, warn_of_few
 from prunelib.model.layers import LayerIndex
 from prunelib.model.weights import read_weight
 from prunelib.runtime.resume import FinishedParts, FinishedValues
@@ -86,7 +86,7 @@ class Assembly:
         readers = {layer.name: layer for layer in self._index.readers(block)}
         measured = [part for part in parts if part] or parts[:1]  # the second is empty without held-out windows
         used = {
-            name: supported(readers[name], [part[name] for part in measured], self._settings.min_tokens)
+            name: or_identity(readers[name], [part[name] for part in measured], self._settings.min_tokens)
             for name in measured[0]
         }
         known = [{name: each[number] for name, each in used.items()} for number in range(len(measured))]

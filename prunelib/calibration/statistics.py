@@ -27,19 +27,19 @@ BlockStatistics = Sequence[Mapping[str, InputStatistics]]
 """The statistics of a block's inputs by :attr:`Layer.gram`: over the windows, and over held-out windows if any."""
 
 
-def supports(layer: Layer, tokens: int, min_tokens: int) -> bool:
+def has_enough_tokens(layer: Layer, tokens: int, min_tokens: int) -> bool:
     """Return whether a Gram matrix over so many tokens is used: that of an expert needs at least ``min_tokens``."""
     return layer.fused is None or tokens >= min_tokens
 
 
-def supported(layer: Layer, parts: Sequence[InputStatistics], min_tokens: int) -> list[InputStatistics]:
+def or_identity(layer: Layer, parts: Sequence[InputStatistics], min_tokens: int) -> list[InputStatistics]:
     """Return the statistics over the windows, and over held-out windows if any, that a layer is pruned by.
 
     An expert with fewer than ``min_tokens`` has identity Gram matrices and zero means in their place; one without
     held-out tokens is judged by the others.
     """
     seen, *held_out = parts
-    if supports(layer, seen.tokens, min_tokens):
+    if has_enough_tokens(layer, seen.tokens, min_tokens):
         return [seen, *(each if each.tokens else seen for each in held_out)]
     eye, zeros = torch.eye(layer.inputs), torch.zeros(layer.inputs)
     return [part._replace(gram=eye, mean=zeros) for part in parts]

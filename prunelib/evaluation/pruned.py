@@ -6,7 +6,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from prunelib.masks.pruned import Pruned
-from prunelib.model.weights import apply_masks, apply_weights, check_pruned
+from prunelib.model.weights import apply_pruned, check_pruned
 from prunelib.records import BlockResult, LayerResult, optimality_gap
 
 if TYPE_CHECKING:
@@ -32,8 +32,7 @@ def prune(model: "nn.Module", layers: tuple["Layer", ...], pruned: Pruned, dense
     ModelError
         If a pruned weight is not +0.0, or a kept weight differs from the expected one.
     """
-    apply_masks(model, layers, pruned.masks)
-    apply_weights(model, layers, pruned.weights)
+    apply_pruned(model, layers, pruned)
     check_pruned(model, layers, pruned.masks, dense, pruned.weights)
 
 

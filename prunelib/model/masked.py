@@ -7,12 +7,12 @@ import torch
 from torch import nn
 
 from prunelib.errors import ModelError, PatternError
-from prunelib.model import weights
+from prunelib.masks.pruned import Pruned
 from prunelib.model.adapters import without_adapters
 from prunelib.model.layers import Layer
 from prunelib.model.modes import in_eval_mode
 from prunelib.model.structure import locate_layers
-from prunelib.model.weights import check_masks, pruned_positions
+from prunelib.model.weights import apply_pruned, check_masks, pruned_positions
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -38,7 +38,8 @@ def apply_masks(model: "PreTrainedModel | PeftModel", masks: Mapping[str, torch.
     """
     with without_adapters(model) as base:
         layers = masked_layers(base, masks)
-        weights.apply_masks(base, tuple(layers.values()), {layer.name: masks[name] for name, layer in layers.items()})
+        of_layers = {layer.name: masks[name] for name, layer in layers.items()}
+        apply_pruned(base, tuple(layers.values()), Pruned(of_layers, {}))
 
 
 def masked_layers(model: "PreTrainedModel", masks: Mapping[str, torch.Tensor]) -> dict[str, Layer]:

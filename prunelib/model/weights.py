@@ -15,6 +15,7 @@ from torch import nn
 
 from prunelib.errors import ArtifactError, ModelError, NumericalError, PatternError
 from prunelib.masks.packed import bool_mask
+from prunelib.masks.pruned import Pruned
 from prunelib.model.layers import Layer
 from prunelib.sources.model_files import SINGLE_FILE, weight_files, weight_map
 
@@ -166,32 +167,26 @@ def weight_in(model: nn.Module, layer: Layer) -> torch.Tensor:
 
 
 @torch.no_grad()
-def apply_masks(model: nn.Module, layers: tuple[Layer, ...], masks: Mapping[str, torch.Tensor]) -> None:
-    """Set the pruned weights of a model to exactly +0.0, in place; the others are unchanged.
+def apply_pruned(model: nn.Module, layers: tuple[Layer, ...], pruned: Pruned) -> None:
+    """Copy updated weights into a model, and set its pruned weights to exactly +0.0, in place; all else is unchanged.
 
     Parameters
     ----------
-    masks
-        Layer name to (rows, inputs) bool, True = kept: one for each layer.
+    pruned
+        Masks (rows, inputs) for exactly these layers, and the updated weights of some.
 
     Raises
     ------
     PatternError
         As :func:`check_masks`, before any weight is changed.
     """
-    check_masks(shapes_of(layers), masks)
+    check_masks(shapes_of(layers), pruned.masks)
     for layer in layers:
         weight = layer.weight(model)
-        weight.masked_fill_(pruned_positions(layer, masks[layer.name]).to(weight.device), 0.0)
-
-
-@torch.no_grad()
-def apply_weights(model: nn.Module, layers: tuple[Layer, ...], weights: Mapping[str, torch.Tensor]) -> None:
-    """Copy weights (rows, inputs) by layer name into a model, in place; layers without one are unchanged."""
-    for layer in layers:
-        if layer.name in weights:
-            updated = weights[layer.name]
-            layer.weight(model).copy_(updated.T if layer.transposed else updated)
+        if layer.name in pruned.weights:
+            updated = pruned.weights[layer.name]
+            weight.copy_(updated.T if layer.transposed else updated)
+        weight.masked_fill_(pruned_positions(layer, pruned.masks[layer.name]).to(weight.device), 0.0)
 
 
 def achieved_sparsity(model: nn.Module, layers: tuple[Layer, ...]) -> float:

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from prunelib.calibration.artifact import tokens_identity
 from prunelib.calibration.settings import ACCUMULATION, CalibrationSettings
-from prunelib.calibration.statistics import InputStatistics, supported, supports
+from prunelib.calibration.statistics import InputStatistics, has_enough_tokens, or_identity
 from prunelib.calibration.whole_model import accumulate_grams
 from prunelib.calibration.windows import in_batches
 from prunelib.masks.allocation import Allocation, MeasuredAllocation
@@ -25,7 +25,7 @@ from prunelib.model.blockwise import BlockwiseForward
 from prunelib.model.layers import Layer, LayerIndex, require_coverage
 from prunelib.model.modes import in_eval_mode
 from prunelib.model.structure import find_layers, locate_layers
-from prunelib.model.weights import apply_masks, apply_weights, weight_in
+from prunelib.model.weights import apply_pruned, weight_in
 from prunelib.pruning.arguments import (
     Chosen,
     calibration_of,
@@ -233,9 +233,7 @@ class _Pruning:
                 for refined in refinement.refine(_Latest(), bar):
                     check_counts(refined.pruned.masks, self.pattern)
                     block = reconstruction.refine(refined, shown) if reconstruction else refined
-                    of_block = self.index.of_block(done)
-                    apply_weights(self.model, of_block, block.pruned.weights)
-                    apply_masks(self.model, of_block, block.pruned.masks)
+                    apply_pruned(self.model, self.index.of_block(done), block.pruned)
                     done += 1
                     yield block._replace(pruned=Pruned(PackedMasks.of(block.pruned.masks), {}))
             except BaseException as error:
@@ -285,10 +283,10 @@ class _Pruning:
         return found
 
     def _gram(self, known: Mapping[str, InputStatistics], layer: Layer) -> torch.Tensor:
-        return supported(layer, [known[layer.gram]], self.calibration.min_tokens)[0].gram
+        return or_identity(layer, [known[layer.gram]], self.calibration.min_tokens)[0].gram
 
     def _supports(self, known: Mapping[str, InputStatistics], layer: Layer) -> bool:
-        return supports(layer, known[layer.gram].tokens, self.calibration.min_tokens)
+        return has_enough_tokens(layer, known[layer.gram].tokens, self.calibration.min_tokens)
 
 
 class _Latest:

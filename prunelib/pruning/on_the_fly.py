@@ -15,14 +15,14 @@ import torch
 from prunelib.algebra.objective import output_energy
 from prunelib.calibration.artifact import Calibration
 from prunelib.calibration.settings import CalibrationInputs
-from prunelib.calibration.statistics import InputStatistics, supported, warn_of_few
+from prunelib.calibration.statistics import InputStatistics, or_identity, warn_of_few
 from prunelib.calibration.whole_model import accumulate_pass, plan_passes
 from prunelib.calibration.windows import in_batches
 from prunelib.masks.patterns import Pattern
 from prunelib.methods.contract import ExtraInputs, MethodSettings
 from prunelib.model.blockwise import BlockwiseForward, Checkpoint
 from prunelib.model.layers import Layer, LayerIndex, watch_inputs
-from prunelib.model.weights import apply_masks, apply_weights, read_weight
+from prunelib.model.weights import apply_pruned, read_weight
 from prunelib.pruning.budgets import stored_patterns
 from prunelib.pruning.refinement import (
     Blocks,
@@ -160,7 +160,7 @@ class OnTheFlyRefinement:
 
     def _refine_layer(self, layer: Layer, inputs: Sequence[InputStatistics], losses: Losses) -> RefinedLayer:
         weight = self.weight(layer)
-        seen, *held_out = supported(layer, inputs, self.min_tokens)
+        seen, *held_out = or_identity(layer, inputs, self.min_tokens)
         extra = ExtraInputs(
             input_mean=seen.mean,
             tokens=seen.tokens,
@@ -175,9 +175,7 @@ class OnTheFlyRefinement:
         )
 
     def _apply(self, layers: Iterable[Layer], refined: RefinedBlock) -> None:
-        layers = tuple(layers)
-        apply_masks(self.forward.model, layers, refined.pruned.masks)
-        apply_weights(self.forward.model, layers, refined.pruned.weights)
+        apply_pruned(self.forward.model, tuple(layers), refined.pruned)
 
 
 def load_on_the_fly(

@@ -21,7 +21,7 @@ from prunelib.methods import registry
 from prunelib.methods.block_contract import BlockProblem, BlockSettings, Target
 from prunelib.model.blockwise import BlockwiseForward, Checkpoint
 from prunelib.model.layers import Layer, LayerIndex
-from prunelib.model.weights import apply_masks, apply_weights, weight_in
+from prunelib.model.weights import apply_pruned, weight_in
 from prunelib.pruning.refinement import Blocks, RefinedBlock
 from prunelib.records import BlockResult
 from prunelib.runtime.machine import peak_memory
@@ -205,8 +205,8 @@ class ModelReconstruction:
 
     def _apply(self, number: int, pruned: Pruned) -> None:
         layers = self._index.of_block(number)
-        apply_masks(self._model, layers, {layer.name: pruned.masks[layer.name] for layer in layers})
-        apply_weights(self._model, layers, pruned.weights)
+        masks = {layer.name: pruned.masks[layer.name] for layer in layers}
+        apply_pruned(self._model, layers, pruned._replace(masks=masks))
 
 
 def _kept(

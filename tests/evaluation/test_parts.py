@@ -14,7 +14,7 @@ from prunelib.evaluation.samples import SamplesSettings
 from prunelib.evaluation.zeroshot import TasksSettings
 from prunelib.masks.pruned import Pruned, write_pruned
 from prunelib.model.structure import find_layers
-from prunelib.model.weights import apply_masks
+from prunelib.model.weights import apply_pruned
 
 WINDOWS = {"ours": random_windows(23, 12), "theirs": random_windows(1, 12, seed=1)}
 
@@ -59,7 +59,7 @@ def test_a_cell_is_measured_pruned(tmp_path, folder):
     masks = {layer.name: layer.weight(model).abs() > 0.1 for layer in index.layers}
     write_pruned(tmp_path / "pruned", Pruned(masks, {}), {"model": "abc"})
     figures = evaluate_parts(evaluation(tmp_path / "scratch", folder, tmp_path / "pruned"), WINDOWS, Bar())
-    apply_masks(model, index.layers, masks)
+    apply_pruned(model, index.layers, Pruned(masks, {}))
     assert figures["perplexity"]["ours"] == perplexity(model, WINDOWS["ours"], 2)
     assert 0.2 < figures["sparsity"] < 0.6
 
@@ -69,7 +69,7 @@ def test_prompts_are_continued_pruned_and_once(tmp_path, folder, monkeypatch):
     index = find_layers(model, folder)
     masks = {layer.name: layer.weight(model).abs() > 0.1 for layer in index.layers}
     write_pruned(tmp_path / "pruned", Pruned(masks, {}), {"model": "abc"})
-    apply_masks(model, index.layers, masks)
+    apply_pruned(model, index.layers, Pruned(masks, {}))
     given = evaluation(tmp_path / "scratch", folder, tmp_path / "pruned", prompts=("the cat", "a"))
     expected = {prompt: continuation(model, tokenizer, prompt, 5) for prompt in ("the cat", "a")}
     assert evaluate_parts(given, WINDOWS, Bar())["samples"] == expected

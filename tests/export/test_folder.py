@@ -19,7 +19,7 @@ from prunelib.masks.patterns import NOfM, select
 from prunelib.masks.pruned import Pruned
 from prunelib.model.layers import LayerIndex
 from prunelib.model.structure import find_layers, load_model
-from prunelib.model.weights import apply_masks, read_weight, tensor_files
+from prunelib.model.weights import apply_pruned, read_weight, tensor_files
 from prunelib.runtime.hashing import sha256_file
 
 PROVENANCE = {"method": "sparseswaps", "pattern": "2:4"}
@@ -54,7 +54,7 @@ def test_the_export_is_the_masked_model(family: str, tmp_path: Path) -> None:
     masks = halves(index)
     export_model(folder, target, index, Pruned(masks, {}), PROVENANCE, CARD)
     exported, masked = (load_model(path, "float32", "cpu") for path in (target, folder))
-    apply_masks(masked, index.layers, masks)
+    apply_pruned(masked, index.layers, Pruned(masks, {}))
     ids = random_windows(samples=2, length=12).long()
     assert torch.equal(exported(ids).logits, masked(ids).logits)
     assert find_layers(exported, target) == index

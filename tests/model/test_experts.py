@@ -9,13 +9,14 @@ from families import DEEPSEEK, MIXTURE, random_model, random_windows, read_by_ex
 from tiny_configs import WORDS, tiny_config
 from transformers import AutoModelForCausalLM
 
-from prunelib.calibration.statistics import InputStatistics, supported
+from prunelib.calibration.statistics import InputStatistics, or_identity
 from prunelib.calibration.whole_model import accumulate_grams
 from prunelib.calibration.windows import in_batches
+from prunelib.masks.pruned import Pruned
 from prunelib.model.blockwise import BlockwiseForward
 from prunelib.model.layers import require_coverage
 from prunelib.model.structure import find_layers, load_model
-from prunelib.model.weights import achieved_sparsity, apply_masks, apply_weights, check_pruned, read_weight
+from prunelib.model.weights import achieved_sparsity, apply_pruned, check_pruned, read_weight
 
 CPU = torch.device("cpu")
 WINDOWS = random_windows(samples=5, length=16)
@@ -149,8 +150,7 @@ def test_masks_and_updated_weights_reach_the_slices_they_are_for(mixture):
     masks = {layer.name: torch.rand(layer.rows, layer.inputs, generator=draw) < 0.5 for layer in index.layers}
     chosen = of_experts(index, 1)[3]
     updated = {chosen.name: (3 * read_weight(folder, chosen)).masked_fill(~masks[chosen.name], 0)}
-    apply_masks(model, index.layers, masks)
-    apply_weights(model, index.layers, updated)
+    apply_pruned(model, index.layers, Pruned(masks, updated))
     check_pruned(model, index.layers, masks, folder, updated)
     assert achieved_sparsity(model, index.layers) == pytest.approx(0.5, abs=0.02)
     for layer in index.layers:
@@ -167,7 +167,7 @@ def test_experts_that_saw_too_little_are_pruned_as_if_inputs_were_independent(mi
     dense, expert = index.of_block(0)[0], of_experts(index, 0)[0]
     for layer, eye in ((dense, False), (expert, changed)):
         seen = InputStatistics(torch.full((layer.inputs, layer.inputs), 2.0), torch.ones(layer.inputs), tokens)
-        assert torch.equal(supported(layer, [seen], 64)[0].gram, torch.eye(layer.inputs) if eye else seen.gram)
+        assert torch.equal(or_identity(layer, [seen], 64)[0].gram, torch.eye(layer.inputs) if eye else seen.gram)
 
 
 def test_an_expert_stops_early_by_its_own_held_out_tokens_however_few(mixture):
@@ -178,7 +178,7 @@ def test_an_expert_stops_early_by_its_own_held_out_tokens_however_few(mixture):
         return InputStatistics(torch.full((expert.inputs, expert.inputs), value), torch.ones(expert.inputs), tokens)
 
     many, few, none = statistics(3.0, 64), statistics(2.0, 5), statistics(0.0, 0)
-    assert [part.tokens for part in supported(expert, [many, few], 64)] == [64, 5]
-    assert torch.equal(supported(expert, [many, few], 64)[1].gram, few.gram)
-    assert torch.equal(supported(expert, [many, none], 64)[1].gram, many.gram)
-    assert all(torch.equal(part.gram, torch.eye(expert.inputs)) for part in supported(expert, [few, many], 64))
+    assert [part.tokens for part in or_identity(expert, [many, few], 64)] == [64, 5]
+    assert torch.equal(or_identity(expert, [many, few], 64)[1].gram, few.gram)
+    assert torch.equal(or_identity(expert, [many, none], 64)[1].gram, many.gram)
+    assert all(torch.equal(part.gram, torch.eye(expert.inputs)) for part in or_identity(expert, [few, many], 64))

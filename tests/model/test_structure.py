@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from prunelib.errors import ArtifactError, ModelError, NumericalError, ParamsError, PatternError
+from prunelib.masks.pruned import Pruned
 from prunelib.model.layers import Layer, LayerIndex, dense_by_reason, read_index, require_coverage, write_index
 from prunelib.model.structure import check_length, decoder_blocks, find_layers, load_model, load_tokenizer
-from prunelib.model.weights import achieved_sparsity, apply_masks, check_pruned, read_weight
+from prunelib.model.weights import achieved_sparsity, apply_pruned, check_pruned, read_weight
 from prunelib.runtime import store
 
 SEPARATE = [["q_proj", "k_proj", "v_proj"], ["o_proj"], ["gate_proj", "up_proj"], ["down_proj"]]
@@ -92,7 +93,7 @@ def test_masks_set_exact_zeros_and_nothing_else(dense: tuple[str, Path]) -> None
     layers = find_layers(model, folder).layers
     before = {name: value.clone() for name, value in model.state_dict().items()}
     masks = halves(layers)
-    apply_masks(model, layers, masks)
+    apply_pruned(model, layers, Pruned(masks, {}))
     check_pruned(model, layers, masks, folder, {})
     for layer in layers:
         dense_weight, mask = read_weight(folder, layer), masks[layer.name]
@@ -110,7 +111,7 @@ def test_tied_embeddings_stay_tied_and_dense(family: str, tmp_path: Path) -> Non
     model = load_model(folder, "float32", "cpu")
     before = model.get_input_embeddings().weight.clone()
     layers = find_layers(model, folder).layers
-    apply_masks(model, layers, halves(layers))
+    apply_pruned(model, layers, Pruned(halves(layers), {}))
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
     assert torch.equal(model.get_input_embeddings().weight, before)
 
@@ -143,7 +144,7 @@ def test_the_folder_is_compared_in_the_model_s_dtype(stored: torch.dtype, loaded
     assert model.dtype == getattr(torch, loaded)
     layers = find_layers(model, folder).layers
     assert read_weight(folder, layers[0]).dtype == stored
-    apply_masks(model, layers, halves(layers))
+    apply_pruned(model, layers, Pruned(halves(layers), {}))
     check_pruned(model, layers, halves(layers), folder, {})
 
 
@@ -312,7 +313,7 @@ def masked(llama: Path) -> tuple[PreTrainedModel, LayerIndex, dict[str, torch.Te
     model = load_model(llama, "float32", "cpu")
     index = find_layers(model, llama)
     masks = halves(index.layers)
-    apply_masks(model, index.layers, masks)
+    apply_pruned(model, index.layers, Pruned(masks, {}))
     return model, index, masks, llama
 
 
@@ -336,7 +337,7 @@ def test_the_dense_model_is_found_out(masked: tuple) -> None:
 def test_two_masks_on_top_of_each_other_are_found_out(masked: tuple) -> None:
     model, index, _, folder = masked
     second = halves(index.layers, seed=1)
-    apply_masks(model, index.layers, second)
+    apply_pruned(model, index.layers, Pruned(second, {}))
     with pytest.raises(ModelError, match="kept weights "):
         check_pruned(model, index.layers, second, folder, {})
 
@@ -346,7 +347,7 @@ def test_kept_weights_may_be_zero_in_the_dense_model(llama: Path) -> None:
     model = load_model(llama, "float32", "cpu")
     layers = find_layers(model, llama).layers
     masks = halves(layers)
-    apply_masks(model, layers, masks)
+    apply_pruned(model, layers, Pruned(masks, {}))
     check_pruned(model, layers, masks, llama, {})
 
 
@@ -355,7 +356,7 @@ def test_infinite_weights_are_cleared_too(llama: Path) -> None:
     layers = find_layers(model, llama).layers
     model.get_submodule(layers[0].name).weight.fill_(-torch.inf)
     masks = {layer.name: torch.zeros(layer.rows, layer.inputs, dtype=torch.bool) for layer in layers}
-    apply_masks(model, layers, masks)
+    apply_pruned(model, layers, Pruned(masks, {}))
     assert achieved_sparsity(model, layers) == 1
     check_pruned(model, layers, masks, llama, {})
 
@@ -373,7 +374,7 @@ def test_masks_that_do_not_fit_change_nothing(llama: Path) -> None:
     }
     for message, masks in misfits.items():
         with pytest.raises(PatternError, match=message):
-            apply_masks(model, layers, masks)
+            apply_pruned(model, layers, Pruned(masks, {}))
     assert achieved_sparsity(model, layers) == 0
 
 

@@ -12,7 +12,7 @@ from prunelib.errors import NumericalError
 from prunelib.masks.pruned import Pruned
 from prunelib.model import blockwise
 from prunelib.model.structure import locate_layers
-from prunelib.model.weights import apply_masks, apply_weights, weight_in
+from prunelib.model.weights import apply_pruned, weight_in
 from prunelib.pruning.reconstruction import ModelReconstruction
 from prunelib.pruning.refinement import FinishedBlocks, RefinedBlock
 from prunelib.records import LayerResult
@@ -61,13 +61,17 @@ def run(tmp_path, model, settings=FEW, bar=None, **arguments):
     return index, reconstruction(model, index, settings, **arguments).run(blocks, finished, tmp_path, bar or Bar())
 
 
+def of_block(block, layers):
+    """The masks and weights of a refined block, with masks for exactly its layers."""
+    return block.pruned._replace(masks={layer.name: block.pruned.masks[layer.name] for layer in layers})
+
+
 def applied(model, index, blocks):
     """A copy of the model with all blocks pruned."""
     pruned = copy.deepcopy(model)
     for number, block in enumerate(blocks):
         layers = index.of_block(number)
-        apply_masks(pruned, layers, {layer.name: block.pruned.masks[layer.name] for layer in layers})
-        apply_weights(pruned, layers, block.pruned.weights)
+        apply_pruned(pruned, layers, of_block(block, layers))
     return pruned
 
 
@@ -141,7 +145,7 @@ def test_a_block_may_read_what_the_dense_model_leaves(tmp_path):
     for number, block in enumerate(blocks):
         alone = copy.deepcopy(model)
         layers = index.of_block(number)
-        apply_weights(alone, layers, block.pruned.weights)
+        apply_pruned(alone, layers, of_block(block, layers))
         left = left_by_blocks(alone, index)
         errors = (left[number + 1] - dense[number + 1]).double().square().sum()
         update = (dense[number + 1] - dense[number]).double().square().sum()
