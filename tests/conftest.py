@@ -29,10 +29,12 @@ settings.load_profile("no deadline")
 
 @pytest.fixture(autouse=True)
 def fresh_settings():
-    """No settings of the machine stay from one test to the next."""
+    """No settings of the machine stay from one test to the next, nor the threads that they set."""
     for settings_of in (machine, budgets):
         settings_of.cache_clear()
+    threads = torch.get_num_threads()
     yield
+    torch.set_num_threads(threads)
     for settings_of in (machine, budgets):
         settings_of.cache_clear()
 

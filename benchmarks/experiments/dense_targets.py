@@ -33,7 +33,7 @@ from prunelib.masks.patterns import Pattern
 from prunelib.methods.contract import NOTHING_ELSE, MethodSettings, silent
 from prunelib.model.blockwise import BlockwiseForward
 from prunelib.model.layers import LayerIndex, watch_inputs
-from prunelib.model.structure import load_model, load_tokenizer, locate_layers
+from prunelib.model.structure import find_layers, load_model, load_tokenizer
 from prunelib.params import load_params
 from prunelib.pruning.chains import run_chain
 from prunelib.runtime.machine import STATE_BYTES, machine
@@ -102,7 +102,7 @@ def prune(
     model: torch.nn.Module, batches: list[torch.Tensor], pattern: Pattern, refiner: MethodSettings, alpha: float | None
 ) -> None:
     """Prune a model in place; ``alpha`` None: by dense inputs."""
-    index = locate_layers(model)
+    index = find_layers(model)
     streams = Streams(model, index, batches)
     for block in range(index.blocks):
         grams = streams.grams(shared=alpha is None)

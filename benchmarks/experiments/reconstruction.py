@@ -31,7 +31,7 @@ from prunelib.evaluation.held_out import held_out_texts, held_out_windows
 from prunelib.evaluation.perplexity import perplexity
 from prunelib.masks.pruned import Pruned, read_pruned
 from prunelib.model.layers import Layer, LayerIndex
-from prunelib.model.structure import load_model, load_tokenizer, locate_layers
+from prunelib.model.structure import find_layers, load_model, load_tokenizer
 from prunelib.model.weights import apply_pruned
 from prunelib.params import load_params
 from prunelib.pruning.reconstruction import ModelReconstruction
@@ -108,7 +108,7 @@ def setting(model: str, pattern: str, start: str, blocks: int | None) -> Setting
 def measure(known: Setting, variation: Variation | None) -> dict[str, Any]:
     """The perplexity after a variation, and what it took."""
     model = load_model(known.folder, known.dtype, "cpu")
-    index = locate_layers(model)
+    index = find_layers(model)
     count = known.blocks or index.blocks
     blocks = [part(known.pruned, index.of_block(number)) for number in range(count)]
     started = time.perf_counter()

@@ -25,7 +25,7 @@ from prunelib.calibration.whole_model import accumulate_grams
 from prunelib.calibration.windows import draw_windows, tokenize
 from prunelib.masks.patterns import parse_pattern, select
 from prunelib.model.blockwise import BlockwiseForward
-from prunelib.model.structure import load_model, load_tokenizer, locate_layers
+from prunelib.model.structure import find_layers, load_model, load_tokenizer
 from prunelib.model.weights import weight_in
 from prunelib.pruning.warm_up import warm_up
 from prunelib.runtime.machine import GRAM_BYTES, STATE_BYTES, peak_memory
@@ -54,7 +54,7 @@ def loaded() -> tuple:
 def reference() -> dict:
     """Seconds of the forward passes with Gram products, and of the warm start with refinement; peak memory."""
     model, windows, before = loaded()
-    index, pattern = locate_layers(model), parse_pattern(PATTERN)
+    index, pattern = find_layers(model), parse_pattern(PATTERN)
     started = time.perf_counter()
     batches = windows.split(BATCH)
     forward = BlockwiseForward(model, index.block_list, batches, CPU, STATE_BYTES)

@@ -23,7 +23,7 @@ from prunelib.calibration.windows import draw_windows, tokenize
 from prunelib.masks.pruned import Pruned
 from prunelib.model.blockwise import BlockwiseForward
 from prunelib.model.layers import LayerIndex
-from prunelib.model.structure import load_model, load_tokenizer, locate_layers
+from prunelib.model.structure import find_layers, load_model, load_tokenizer
 from prunelib.pruning.reconstruction import ModelReconstruction
 from prunelib.pruning.refinement import RefinedBlock
 from prunelib.runtime.machine import STATE_BYTES, peak_memory
@@ -102,7 +102,7 @@ def main() -> None:
     model, tokenizer = load_model(MODEL, "float32", "cpu"), load_tokenizer(MODEL)
     documents = [document.text for document in read_documents(TEXT, "calibration")]
     windows = draw_windows(tokenize(documents, tokenizer), SAMPLES, LENGTH, seed=0)
-    index = locate_layers(model)
+    index = find_layers(model)
     runs = []
     for _ in range(REPEATS):
         plain, own = (list(seconds(model, index, windows)) for seconds in (plain_seconds, own_seconds))

@@ -100,6 +100,12 @@ def damped(gram: torch.Tensor, share: float) -> torch.Tensor:
     return noisy
 
 
+def input_norms(gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the norms of the inputs, sqrt(G_jj), and these with 1 for dead inputs, to divide by: (inputs,) float64."""
+    norms = gram.diagonal().double().clamp(min=0).sqrt()
+    return norms, norms.where(norms > 0, 1)
+
+
 def output_energy(weight: torch.Tensor, gram: torch.Tensor) -> float:
     """Return ||W X||_F^2, to which pruning errors are relative; raises as :func:`row_losses`."""
     weight, gram = checked_shapes(weight, gram)

@@ -112,9 +112,12 @@ def prune(
     prunelib prune ./model --text notes.txt --refiner '{method: sparsefw, iterations: 500}' --out pruned
     ```
     """
+    import torch
+
     from prunelib.cli.prune import prune_folder
     from prunelib.runtime.machine import machine
 
+    torch.set_num_threads(machine().threads)
     result = prune_folder(
         model,
         text,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prunelib.evaluation.continuation import check_prompts, continuation
 from prunelib.evaluation.perplexity import PerplexitySettings, perplexity_of, window_losses, windows_run_alone
-from prunelib.evaluation.pruned import prune
+from prunelib.evaluation.pruned import apply_and_check
 from prunelib.evaluation.samples import SamplesSettings
 from prunelib.evaluation.zeroshot import TasksSettings, zero_shot
 from prunelib.masks.pruned import read_pruned
@@ -172,7 +172,7 @@ def _loaded(evaluation: Evaluation) -> _Loaded:
     check_prompts(model, tokenizer, evaluation.samples)
     index = find_layers(model, evaluation.folder)
     if evaluation.pruned:
-        prune(model, index.layers, read_pruned(evaluation.pruned, evaluation.made_from), evaluation.folder)
+        apply_and_check(model, index.layers, read_pruned(evaluation.pruned, evaluation.made_from), evaluation.folder)
     alone = any(
         windows_run_alone(model, windows, evaluation.perplexity.batch) for windows in evaluation.windows().values()
     )

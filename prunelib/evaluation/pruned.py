@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from prunelib.model.layers import Layer
 
 
-def prune(model: "nn.Module", layers: tuple["Layer", ...], pruned: Pruned, dense: Path) -> None:
+def apply_and_check(model: "nn.Module", layers: tuple["Layer", ...], pruned: Pruned, dense: Path) -> None:
     """Prune a model in place, and check that it then contains exactly the masked weights.
 
     Parameters

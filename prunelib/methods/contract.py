@@ -27,6 +27,16 @@ class MethodSettings(Settings):
 
     method: str
 
+    @property
+    def needs_held_out(self) -> bool:
+        """Whether the method needs the Gram matrix of held-out tokens."""
+        return False
+
+    @property
+    def skipped_layers(self) -> tuple[str, ...]:
+        """Names of layers that the method leaves as they are, with ``*`` as a wildcard."""
+        return ()
+
 
 S = TypeVar("S", bound=MethodSettings)
 S_contra = TypeVar("S_contra", bound=MethodSettings, contravariant=True)

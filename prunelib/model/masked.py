@@ -11,7 +11,7 @@ from prunelib.masks.pruned import Pruned
 from prunelib.model.adapters import without_adapters
 from prunelib.model.layers import Layer
 from prunelib.model.modes import in_eval_mode
-from prunelib.model.structure import locate_layers
+from prunelib.model.structure import find_layers
 from prunelib.model.weights import apply_pruned, check_masks, pruned_positions
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def masked_layers(model: "PreTrainedModel", masks: Mapping[str, torch.Tensor]) -
         If a mask matches no layer or has another shape.
     """
     with in_eval_mode(model):
-        layers = {layer.name: layer for layer in locate_layers(model).layers}
+        layers = {layer.name: layer for layer in find_layers(model).layers}
     prefix = f"{model.base_model_prefix}."
     known = {name.removeprefix(prefix): layer for name, layer in layers.items()} | layers
     if surplus := masks.keys() - known.keys():

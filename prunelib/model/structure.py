@@ -184,13 +184,16 @@ def _last_to_finish(model: PreTrainedModel, lists: Mapping[str, nn.ModuleList]) 
     return last
 
 
-def find_layers(model: PreTrainedModel, folder: Path) -> LayerIndex:
+def find_layers(model: PreTrainedModel, folder: Path | None = None) -> LayerIndex:
     """Find the prunable matrices of a model, which of them share an input, and their weights in its folder.
 
     Parameters
     ----------
     model
-        As loaded from ``folder``, in any dtype.
+        On any device, in any dtype; the meta device without a folder.
+    folder
+        The folder that the model was loaded from, which names the layers and whose weights it must have. None: names
+        are those under which transformers saves the model.
 
     Raises
     ------
@@ -199,28 +202,16 @@ def find_layers(model: PreTrainedModel, folder: Path) -> LayerIndex:
     ArtifactError, NumericalError
         As :func:`prunelib.model.weights.read_weight`.
     """
-    index = locate_layers(model, tensor_files(folder))
+    if folder is None:
+        return _located(model, stored=None)
+    index = _located(model, tensor_files(folder))
     for layer in index.layers:
         _check_stored(model, folder, layer)
     return index
 
 
-def locate_layers(model: PreTrainedModel, stored: Container[str] | None = None) -> LayerIndex:
-    """Find the prunable matrices of a model, and which of them share an input.
-
-    Parameters
-    ----------
-    model
-        On any device, the meta device included.
-    stored
-        The names of the tensors in the model's files. None: there are no files; names are those under which
-        transformers saves the model.
-
-    Raises
-    ------
-    ModelError
-        If no decoder blocks or prunable layers are found, or a weight is not in the files.
-    """
+def _located(model: PreTrainedModel, stored: Container[str] | None) -> LayerIndex:
+    """Return the layers of a model, named as ``stored``, the tensors in its files, or as transformers saves it."""
     block_list, blocks = decoder_blocks(model)
     parameters, fused = dict(blocks.named_parameters(block_list)), fused_parameters(model, block_list)
     matrices = [each for number, block in enumerate(blocks) for each in block_matrices(block_list, number, block)]

@@ -15,7 +15,7 @@ from prunelib.errors import ModelError
 from prunelib.model.layers import Layer, LayerIndex, dense_by_reason
 from prunelib.model.meta import build_without_values
 from prunelib.model.probe import probe
-from prunelib.model.structure import locate_layers, quiet_transformers
+from prunelib.model.structure import find_layers, quiet_transformers
 from prunelib.planning.shapes import WEIGHT_BYTES, Block, Outline
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def outline(values: Mapping[str, Any]) -> Outline:
     with quiet_transformers():
         config = _config(values)
         model = _built(config)
-        index = locate_layers(model)
+        index = find_layers(model)
         text = config.get_text_config(decoder=True)
         beside = 0 if text is config else _beside(model, index.block_list)
     blocks = _blocks(model, index)

@@ -78,7 +78,7 @@ def updates_weights(settings: MethodSettings) -> bool:
 
 def needs_held_out(settings: MethodSettings) -> bool:
     """Return whether a refiner or a step of a chain stops early, for which it needs held-out calibration tokens."""
-    return any(getattr(step, "early_stopping_interval", None) for step in layer_steps(settings))
+    return any(step.needs_held_out for step in layer_steps(settings))
 
 
 def layer_steps(settings: MethodSettings) -> tuple[MethodSettings, ...]:
@@ -103,7 +103,7 @@ def check_skipped(settings: MethodSettings, names: Iterable[str]) -> None:
     """
     names = list(names)
     for step in layer_steps(settings):
-        for skipped in getattr(step, "skip", ()):
+        for skipped in step.skipped_layers:
             if not any(fnmatchcase(name, skipped) for name in names):
                 raise ParamsError(f"refiners: {step.method}.skip: {skipped!r} matches no layer, such as {names[0]}")
 

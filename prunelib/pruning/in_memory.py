@@ -24,7 +24,7 @@ from prunelib.model.agreement import check_blockwise
 from prunelib.model.blockwise import BlockwiseForward
 from prunelib.model.layers import Layer, LayerIndex, require_coverage
 from prunelib.model.modes import in_eval_mode
-from prunelib.model.structure import find_layers, locate_layers
+from prunelib.model.structure import find_layers
 from prunelib.model.weights import apply_pruned, weight_in
 from prunelib.pruning.arguments import (
     Chosen,
@@ -160,7 +160,7 @@ def prune(
     runs_on = device_of(device, model)
     with in_eval_mode(model):
         windows = windows_of(model, tokenizer, texts, calibration, seed, bos_per_window=bos_per_window)
-        index = find_layers(model, folder) if folder else locate_layers(model)
+        index = find_layers(model, folder)
         if not allow_uncovered:
             require_coverage(index)
         check_skipped(settings, [layer.name for layer in index.layers])

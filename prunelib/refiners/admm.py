@@ -17,7 +17,7 @@ import torch
 from pydantic import Field, model_validator
 
 from prunelib.algebra.linalg import inverse, product
-from prunelib.algebra.objective import checked_layer, damped
+from prunelib.algebra.objective import checked_layer, damped, input_norms
 from prunelib.masks.patterns import Pattern, check_mask, select
 from prunelib.methods.contract import (
     NOTHING_ELSE,
@@ -85,8 +85,7 @@ def admm(
     weight, gram = checked_layer(weight, gram)
     check_mask(mask, weight, pattern)
     before = starting_weights(weight, mask, extra)
-    norms = gram.diagonal().double().clamp(min=0).sqrt()
-    units = norms.where(norms > 0, 1)
+    norms, units = input_norms(gram)
     found, scaled = _alternate(weight.double() * norms, gram.double() / torch.outer(units, units), pattern, settings)
     after = kept_weights((scaled / units).where(norms > 0, weight), found)
     return the_better(weight, gram, before, after, progress)

@@ -18,9 +18,9 @@ from typing import Annotated, Literal, NamedTuple
 import torch
 from pydantic import Field
 
+from prunelib.algebra.least_squares import solve_on_support
 from prunelib.algebra.linalg import eigen, product
-from prunelib.algebra.objective import checked_layer, damped
-from prunelib.algebra.reconstruction import reconstruct
+from prunelib.algebra.objective import checked_layer, damped, input_norms
 from prunelib.masks.patterns import Pattern, check_mask, select
 from prunelib.methods.contract import (
     NOTHING_ELSE,
@@ -91,12 +91,11 @@ def alps(
     check_mask(mask, weight, pattern)
     before = starting_weights(weight, mask, extra)
     noisy = damped(gram.double(), settings.damping)
-    norms = noisy.diagonal().clamp(min=0).sqrt()
-    units = norms.where(norms > 0, 1)
+    _, units = input_norms(noisy)
     X = _alternate(weight.double() * units, noisy / torch.outer(units, units), pattern, settings)
     chosen = select(X.abs(), pattern)
     start = (X / units).where(gram.diagonal() > 0, weight).masked_fill(~chosen, 0)
-    after = reconstruct(weight, noisy, chosen, start, settings.refit_iterations, _TOLERANCE)
+    after = solve_on_support(weight, noisy, chosen, start, settings.refit_iterations, _TOLERANCE)
     return the_better(weight, gram, before, KeptWeights(chosen, after), progress)
 
 

@@ -74,6 +74,11 @@ class DSnoT(MethodSettings):
     same_sign: bool = False
     skip: tuple[str, ...] = ()
 
+    @property
+    def skipped_layers(self) -> tuple[str, ...]:
+        """As set."""
+        return self.skip
+
 
 _DEFAULT = DSnoT()
 

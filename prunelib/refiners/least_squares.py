@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
+from prunelib.algebra.least_squares import solve_on_support
 from prunelib.algebra.objective import checked_layer, damped
-from prunelib.algebra.reconstruction import reconstruct
 from prunelib.masks.patterns import Pattern, check_mask
 from prunelib.methods.contract import (
     NOTHING_ELSE,
@@ -68,7 +68,7 @@ def least_squares(
     check_mask(mask, weight, pattern)
     before = starting_weights(weight, mask, extra)
     stop = (settings.iterations, settings.tolerance)
-    after = reconstruct(weight, damped(gram, settings.damping), mask, before.weight, *stop)
+    after = solve_on_support(weight, damped(gram, settings.damping), mask, before.weight, *stop)
     return the_better(weight, gram, before, KeptWeights(mask, after), progress)
 
 

@@ -14,8 +14,8 @@ from typing import Literal, NamedTuple
 
 import torch
 
-from prunelib.algebra.objective import checked_layer, damped
-from prunelib.algebra.reconstruction import reconstruct
+from prunelib.algebra.least_squares import solve_on_support
+from prunelib.algebra.objective import checked_layer, damped, input_norms
 from prunelib.kernels import backend
 from prunelib.kernels.interface import RowResults
 from prunelib.kernels.results import collect_rows
@@ -134,7 +134,7 @@ def _swap_restored(
     swapped = kernel.swap_to_optimum(layer.weight, layer.gram, before.mask, start, group, compute.workers)
     results, x = _all_rows(swapped, before.mask)
     m = results.mask.to(x.device)
-    return results, reconstruct(layer.weight, layer.gram, m, x, _ITERATIONS, _TOLERANCE)
+    return results, solve_on_support(layer.weight, layer.gram, m, x, _ITERATIONS, _TOLERANCE)
 
 
 def _swap_all(
@@ -165,8 +165,7 @@ def _all_rows(
 
 def standardise(weight: torch.Tensor, gram: torch.Tensor) -> Standardised:
     """Scale a weight (rows, inputs) and a Gram matrix (inputs, inputs); losses of a row scale with the row."""
-    norms = gram.diagonal().double().clamp(min=0).sqrt()
-    inputs = norms.where(norms > 0, 1)
+    norms, inputs = input_norms(gram)
     scaled = weight.double() * norms
     size = scaled.abs().amax(dim=1, keepdim=True)
     size = size.where(size > 0, 1)

@@ -44,6 +44,11 @@ class SparseSwaps(MethodSettings):
     damping: Damping = 0.0
     early_stopping_interval: Count | None = None
 
+    @property
+    def needs_held_out(self) -> bool:
+        """Whether it stops early."""
+        return self.early_stopping_interval is not None
+
 
 _DEFAULT = SparseSwaps()
 

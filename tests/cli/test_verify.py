@@ -7,12 +7,12 @@ from families import save, tiny_model
 from prunelib.masks.packed import write_masks
 from prunelib.masks.patterns import NOfM, select
 from prunelib.model.masked import apply_masks
-from prunelib.model.structure import locate_layers
+from prunelib.model.structure import find_layers
 
 
 def test_the_status_says_whether_layers_broke(tmp_path):
     model, pattern = tiny_model("llama"), NOfM(keep=2, group=4)
-    layers = locate_layers(model).layers
+    layers = find_layers(model).layers
     masks = {layer.name: select(layer.weight(model).abs(), pattern) for layer in layers}
     file = tmp_path / "masks.safetensors"
     write_masks(file, masks, {"pattern": pattern.model_dump(mode="json")})

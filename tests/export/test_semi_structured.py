@@ -9,13 +9,13 @@ from prunelib.errors import ModelError
 from prunelib.export import semi_structured
 from prunelib.export.semi_structured import to_semi_structured
 from prunelib.masks.patterns import NOfM, select
-from prunelib.model.structure import locate_layers
+from prunelib.model.structure import find_layers
 
 
 def halved(family="llama"):
     """A model with all layers at 2:4 but the last, and its layers."""
     model = tiny_model(family, dtype=torch.bfloat16)
-    layers = locate_layers(model).layers
+    layers = find_layers(model).layers
     for layer in layers[:-1]:
         weight = layer.weight(model)
         weight.mul_(select(weight.abs(), NOfM(keep=2, group=4)))

@@ -16,7 +16,7 @@ from prunelib.masks.packed import write_masks
 from prunelib.masks.patterns import NOfM, PerLayer, PerRow, select
 from prunelib.masks.pruned import Pruned
 from prunelib.model.masked import apply_masks
-from prunelib.model.structure import find_layers, locate_layers
+from prunelib.model.structure import find_layers
 from prunelib.model.weights import stored_slice
 
 NM24 = NOfM(keep=2, group=4)
@@ -25,7 +25,7 @@ PROVENANCE = {"pattern": NM24.model_dump(mode="json")}
 
 def by_magnitude(model, pattern=NM24):
     masks = {}
-    for layer in locate_layers(model).layers:
+    for layer in find_layers(model).layers:
         weight = layer.weight(model)
         masks[layer.name] = select((weight.T if layer.transposed else weight).abs(), pattern)
     return masks
@@ -106,7 +106,7 @@ def test_groups_are_those_of_the_pattern(pattern):
     apply_masks(model, masks)
     found = verify(model, masks, pattern)
     assert found.intact
-    layers = {layer.name: layer for layer in locate_layers(model).layers}
+    layers = {layer.name: layer for layer in find_layers(model).layers}
     for check in found.layers:
         rows, inputs = layers[check.name].rows, layers[check.name].inputs
         size = pattern.groups(rows, inputs).size if pattern else rows * inputs + 1
@@ -115,7 +115,7 @@ def test_groups_are_those_of_the_pattern(pattern):
 
 def test_each_layer_has_its_own_count_under_an_allocation():
     model = tiny_model("llama")
-    layers = locate_layers(model).layers
+    layers = find_layers(model).layers
     masks = {
         layer.name: select(layer.weight(model).abs(), PerRow(sparsity=0.25 if layer.block else 0.75))
         for layer in layers
@@ -139,7 +139,7 @@ def test_a_negative_zero_is_zero_and_nan_is_not():
     model = tiny_model("llama")
     masks = by_magnitude(model)
     apply_masks(model, masks)
-    layer = locate_layers(model).layers[3]
+    layer = find_layers(model).layers[3]
     layer.weight(model)[~masks[layer.name]] *= -1
     assert verify(model, masks).intact
     layer.weight(model)[~masks[layer.name]] = float("nan")

@@ -20,7 +20,7 @@ from prunelib.masks.packed import read_masks, write_masks
 from prunelib.masks.patterns import NOfM, PerLayer, PerRow
 from prunelib.masks.pruned import merge_pruned
 from prunelib.model.masked import apply_masks
-from prunelib.model.structure import find_layers, load_model, locate_layers
+from prunelib.model.structure import find_layers, load_model
 from prunelib.model.weights import read_weight, weight_in
 from prunelib.pruning import on_the_fly
 from prunelib.pruning.chains import Chain
@@ -207,9 +207,7 @@ def test_the_result_is_saved_and_applied_to_another_model(tmp_path):
 
 def test_masks_of_other_models_are_refused_before_anything_changes():
     model = tiny_model("llama")
-    masks = {
-        layer.name: torch.zeros(layer.rows, layer.inputs, dtype=torch.bool) for layer in locate_layers(model).layers
-    }
+    masks = {layer.name: torch.zeros(layer.rows, layer.inputs, dtype=torch.bool) for layer in find_layers(model).layers}
     first = next(iter(masks))
     for wrong in ({**masks, "other": masks[first]}, {**masks, first: masks[first][:1]}):
         with pytest.raises(PatternError):
@@ -219,7 +217,7 @@ def test_masks_of_other_models_are_refused_before_anything_changes():
 
 def test_masks_of_old_files_lack_the_prefix():
     model = tiny_model("gpt2")
-    layer = locate_layers(model).layers[0]
+    layer = find_layers(model).layers[0]
     assert layer.name.startswith("transformer.")
     apply_masks(
         model, {layer.name.removeprefix("transformer."): torch.zeros(layer.rows, layer.inputs, dtype=torch.bool)}

@@ -11,7 +11,7 @@ from prunelib.block_refiners.block_reconstruction import BlockReconstruction
 from prunelib.errors import NumericalError
 from prunelib.masks.pruned import Pruned
 from prunelib.model import blockwise
-from prunelib.model.structure import locate_layers
+from prunelib.model.structure import find_layers
 from prunelib.model.weights import apply_pruned, weight_in
 from prunelib.pruning.reconstruction import ModelReconstruction
 from prunelib.pruning.refinement import FinishedBlocks, RefinedBlock
@@ -25,7 +25,7 @@ FEW = BlockReconstruction(epochs=2, held_out=0)
 
 def pruned_blocks(model, seed=0):
     """Random masks of all layers, a block each, without updated weights."""
-    draw, index, blocks = torch.Generator().manual_seed(seed), locate_layers(model), []
+    draw, index, blocks = torch.Generator().manual_seed(seed), find_layers(model), []
     for number in range(index.blocks):
         layers = index.of_block(number)
         masks = {layer.name: torch.rand(layer.rows, layer.inputs, generator=draw) < 0.5 for layer in layers}

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from strategies import DEGENERATE, PATTERNS, PER_LAYER, problem, problems
 
 from prunelib import PerLayer, PerRow
+from prunelib.algebra.least_squares import solve_on_support
 from prunelib.algebra.objective import refit_losses, row_losses
-from prunelib.algebra.reconstruction import reconstruct
 from prunelib.methods.contract import ExtraInputs, silent
 from prunelib.methods.kept_weights import KeptWeights, kept_weights, the_better
 from prunelib.refiners.least_squares import LeastSquares, least_squares
@@ -70,7 +70,7 @@ def test_the_weights_are_those_of_numpy(rows, sparsity):
 def test_the_error_falls_with_every_iteration():
     p = problem(2, PATTERNS[2], rows=12, inputs=60, tokens=200)
     start = kept_weights(p.weight, p.mask).weight
-    updated = [reconstruct(p.weight, p.gram, p.mask, start, n, tolerance=1e-9) for n in range(30)]
+    updated = [solve_on_support(p.weight, p.gram, p.mask, start, n, tolerance=1e-9) for n in range(30)]
     losses = torch.stack([refit_losses(p.weight, p.gram, x) for x in updated])
     torch.testing.assert_close(losses[0], row_losses(p.weight, p.gram, p.mask))
     assert (losses.diff(dim=0) <= 1e-6 * losses[:-1]).all()
@@ -90,7 +90,7 @@ def test_a_finished_row_stops_while_others_go_on():
 def test_the_residual_is_as_low_as_asked(tolerance):
     p = problem(4, PATTERNS[2], rows=8, inputs=50, tokens=300)
     units = p.gram.diagonal().double().sqrt()
-    updated = reconstruct(p.weight, p.gram, p.mask, kept_weights(p.weight, p.mask).weight, 1000, tolerance)
+    updated = solve_on_support(p.weight, p.gram, p.mask, kept_weights(p.weight, p.mask).weight, 1000, tolerance)
 
     def residual(x):
         return ((p.weight.double() - x) @ p.gram.double() / units).masked_fill(~p.mask, 0).norm(dim=1)

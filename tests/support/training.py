@@ -5,14 +5,14 @@ from families import random_windows, tiny_model
 from torch import nn
 
 from prunelib.masks.patterns import NOfM, select
-from prunelib.model.structure import locate_layers
+from prunelib.model.structure import find_layers
 
 RATE, DECAY, CLIP, ACCUMULATED = 1e-2, 0.1, 0.1, 2
 
 
 def masks_of(model) -> dict[str, torch.Tensor]:
     """2:4 masks by magnitude."""
-    weights = {layer.name: (layer, layer.weight(model)) for layer in locate_layers(model).layers}
+    weights = {layer.name: (layer, layer.weight(model)) for layer in find_layers(model).layers}
     return {
         name: select((weight.T if layer.transposed else weight).abs(), NOfM(keep=2, group=4))
         for name, (layer, weight) in weights.items()
@@ -33,7 +33,7 @@ def batches(count=6):
 def kept_positions(model, masks) -> dict[str, torch.Tensor]:
     """Where masked parameters keep weights, by the parameter's name."""
     kept = {}
-    for layer in locate_layers(model).layers:
+    for layer in find_layers(model).layers:
         whole = kept.setdefault(layer.parameter, torch.ones(model.get_parameter(layer.parameter).shape, dtype=bool))
         mask = masks[layer.name].T if layer.transposed else masks[layer.name]
         if layer.fused is None:

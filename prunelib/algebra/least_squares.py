@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 
 from prunelib.algebra.linalg import product
+from prunelib.algebra.objective import input_norms
 
 _EPSILON = torch.finfo(torch.float32).eps
 _SPARSE = 0.75  # share of active rows at or below which finished rows are dropped, which copies the rest
@@ -33,7 +34,7 @@ class _Rows(NamedTuple):
     done: torch.Tensor
 
 
-def reconstruct(
+def solve_on_support(
     weight: torch.Tensor,
     gram: torch.Tensor,
     mask: torch.Tensor,
@@ -67,8 +68,7 @@ def reconstruct(
     torch.Tensor
         (rows, inputs) float32, +0.0 where pruned.
     """
-    norms = gram.diagonal().double().clamp(min=0).sqrt()
-    units = norms.where(norms > 0, 1)
+    norms, units = input_norms(gram)
     G = gram.float() / torch.outer(units, units).float()
     w = weight.double()
     error, masked = (w - start) * norms, w.masked_fill(mask, 0) * norms
