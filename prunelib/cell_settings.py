@@ -1,4 +1,4 @@
-"""Everything in params.yaml that decides the figures of a cell: by it, a finished cell is known again anywhere.
+"""Everything in params.yaml that decides the figures of a cell; finished cells are found by it.
 
 Values stand in place of names, and hashes of contents in place of local paths. Names, labels, attributions and entries
 that a cell does not use decide nothing. Tasks that lm-eval fetches from the hub are not pinned: their versions are in

@@ -1,6 +1,16 @@
 """User errors: one line with the key or file, the value found and the value expected."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or the name of its type."""
+    return str(error).strip().partition("\n")[0].strip() or type(error).__name__
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return an error's text with its lines joined, or the name of its type."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 class PruneError(Exception):
     """Base of all user errors. Stage scripts print the one line and exit with status 2."""
 

@@ -215,7 +215,7 @@ class Params(Settings):
             try:
                 self.compared(name)
             except (ParamsError, ValidationError) as error:
-                raise ParamsError(f"comparisons.{name}: {_first_line(error)}") from None
+                raise ParamsError(f"comparisons.{name}: {_first_fault(error)}") from None
         return self
 
 
@@ -265,10 +265,10 @@ def _validated(raw: Any, path: Path) -> Params:
     try:
         return Params.model_validate(raw)
     except (ParamsError, ValidationError) as error:
-        raise ParamsError(f"{path}: {_first_line(error)}") from None
+        raise ParamsError(f"{path}: {_first_fault(error)}") from None
 
 
-def _first_line(error: ParamsError | ValidationError) -> str:
+def _first_fault(error: ParamsError | ValidationError) -> str:
     """Describe the first error: the key, the value found and the value expected."""
     if isinstance(error, ParamsError):
         return str(error)

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prunelib.errors import ArtifactError
+from prunelib.errors import ArtifactError, first_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,7 +66,7 @@ def _read(path: Path, needed: Iterable[str]) -> "pd.DataFrame":
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file; the report stage or `prunelib compare` writes it") from None
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path}: not a table of a report ({str(error).splitlines()[0]})") from None
+        raise ArtifactError(f"{path}: not a table of a report ({first_line(error)})") from None
     if missing := [name for name in needed if name not in table]:
         raise ArtifactError(f"{path}: not a table of a report (no column {missing[0]})")
     return table

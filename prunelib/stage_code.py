@@ -45,7 +45,7 @@ _FRAME = (  # modules that decide no number: a change in them must not rerun a d
     "workflow.py",
 )
 _READ_ONLY = ("sources/documents.py", "sources/provenance.py")
-"""Modules that write what ``download`` makes, and by which the other stages read it."""
+"""Modules that write the outputs of ``download``; the other stages only read through them."""
 
 
 def code_of(stage: str, project: Path | None = None) -> str:

@@ -1,4 +1,4 @@
-"""A first look, in a few minutes: the first model of the grid at 2:4 by three methods, measured and heard."""
+"""A first look, in a few minutes: the first model of the grid at 2:4 by three methods, with samples of text."""
 
 import time
 from collections.abc import Iterator

@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from transformers import PreTrainedModel
 
-from prunelib.errors import ParamsError
+from prunelib.errors import ParamsError, in_one_line
 from prunelib.export.card import model_card
 from prunelib.export.folder import check_groups, export_model
 from prunelib.export.origin import origin_of
@@ -119,7 +119,7 @@ def _from_text(key: str, text: str) -> Any:
     try:
         return YAML(typ="safe", pure=True).load(text)
     except (YAMLError, ValueError) as error:  # ValueError: a date that no calendar has
-        raise ParamsError(f"{key} = {text}: not YAML: {' '.join(str(error).split())}") from None
+        raise ParamsError(f"{key} = {text}: not YAML: {in_one_line(error)}") from None
 
 
 def _folder(model: str, revision: str | None) -> Path:

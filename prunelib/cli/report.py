@@ -41,6 +41,6 @@ def _of_comparison(params: Params, comparison: str) -> tuple[Report | None, list
     try:
         wanted = compared_settings(params, comparison)
     except SourceError as error:
-        note(f"{error}: finished cells cannot be told by it; the report is drawn from its own tables")
+        note(f"{error}: without it, finished cells cannot be found; the report is drawn from its own tables")
         return None, []
     return collect_compared(params, comparison, cells.find({cell: settings for cell, (_, settings) in wanted.items()}))

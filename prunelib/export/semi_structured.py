@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from prunelib.errors import ModelError
+from prunelib.errors import ModelError, first_line
 from prunelib.masks.patterns import NOfM
 
 _TOLERANCE = 1e-2  # relative error of products in half precision
@@ -32,7 +32,7 @@ def unconvertible(weight: torch.Tensor) -> str | None:
     try:
         sparse = torch.nn.functional.linear(inputs, _converted(weight))
     except (RuntimeError, NotImplementedError, ValueError) as error:
-        return str(error).partition("\n")[0]
+        return first_line(error)
     off = float((sparse - dense).norm() / dense.norm().clamp(min=1e-30))
     return None if off <= _TOLERANCE else f"its products differ by {off:.1%} from the dense ones"
 

@@ -34,7 +34,7 @@ FLOAT32_ROUNDING = 4e-7
 """Bounds the relative rounding error of a short float32 expression."""
 
 WIDE = 3072
-"""Inputs from which on a CPU compiles kernels of their own for whole rows."""
+"""Number of inputs from which the CPU has separate kernels for whole rows."""
 
 MAX_SWEEPS = 10_000
 """Scans after which a row is returned as it is, with ``optimal`` False."""

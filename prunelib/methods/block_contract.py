@@ -62,7 +62,7 @@ class BlockProblem:
     windows
         The numbers of the calibration windows.
     states
-        Runs the block on a window, and returns its hidden states (1, length, hidden); their gradients are known.
+        Runs the block on a window with gradients recorded, and returns its hidden states (1, length, hidden).
     target
         Returns what these states are to be.
     workers

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from prunelib.errors import ModelError
+from prunelib.errors import ModelError, first_line
 from prunelib.model.meta import without_values
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def probe(model: "PreTrainedModel") -> None:
         with without_values() if model.device.type == "meta" else contextlib.nullcontext():
             model(input_ids=torch.arange(TOKENS, device=model.device)[None], use_cache=False)
     except Exception as error:  # whatever the model's code raises
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         raise ModelError(
             f"{type(model).__name__}: fails on two tokens ({type(error).__name__}: {reason}), expected a model that "
             "takes token ids alone"

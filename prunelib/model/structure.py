@@ -16,7 +16,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from prunelib.errors import ArtifactError, ModelError, ParamsError, PruneError
+from prunelib.errors import ArtifactError, ModelError, ParamsError, PruneError, first_line
 from prunelib.model.experts import expert_layers, fused_parameters, place_in_blocks
 from prunelib.model.fit import check_names, check_size
 from prunelib.model.gates import find_gates
@@ -76,7 +76,7 @@ def load_model(folder: Path, dtype: str, device: str) -> PreTrainedModel:
     except SafetensorError as error:
         raise ArtifactError(f"{folder}: truncated or damaged safetensors file ({error})") from None
     except Exception as error:  # a family's own code, given numbers or types that it does not expect
-        raise ModelError(f"{folder}: not a causal language model that can be loaded ({_first_line(error)})") from None
+        raise ModelError(f"{folder}: not a causal language model that can be loaded ({first_line(error)})") from None
     check_names(folder, model, report, stored)
     return model.to(device).eval().requires_grad_(False)
 
@@ -92,7 +92,7 @@ def dtype_of(folder: Path) -> str:
     try:
         dtype = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False).dtype
     except Exception as error:  # as in load_model
-        raise ModelError(f"{folder}: no usable config.json ({_first_line(error)})") from None
+        raise ModelError(f"{folder}: no usable config.json ({first_line(error)})") from None
     name = str(dtype or "float32").removeprefix("torch.")
     if name not in _DTYPES:
         raise ModelError(f"{folder}/config.json: dtype = {name}, expected one of {', '.join(_DTYPES)}")
@@ -111,7 +111,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         tokenizer(_PROBE)
     except Exception as error:  # the tokenizers library raises plain Exception for a damaged file
-        raise ArtifactError(f"{folder}: no usable tokenizer, expected tokenizer.json ({_first_line(error)})") from None
+        raise ArtifactError(f"{folder}: no usable tokenizer, expected tokenizer.json ({first_line(error)})") from None
     limit_ids(tokenizer, embedding_rows(folder))
     return tokenizer
 
@@ -243,10 +243,6 @@ def quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].strip() or type(error).__name__
 
 
 def _text_config(model: PreTrainedModel) -> Any:

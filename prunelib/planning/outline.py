@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 
-from prunelib.errors import ModelError
+from prunelib.errors import ModelError, in_one_line
 from prunelib.model.layers import Layer, LayerIndex, dense_by_reason
 from prunelib.model.meta import build_without_values
 from prunelib.model.probe import probe
@@ -72,7 +72,7 @@ def _config(values: Mapping[str, Any]) -> PreTrainedConfig:
         plain = {key: value for key, value in values.items() if key != "quantization_config"}
         return CONFIG_MAPPING[family].from_dict(json.loads(json.dumps(plain), object_hook=_special_float))
     except Exception as error:  # whatever the family's checks raise
-        raise ModelError(f"config.json: no configuration of {family} ({_one_line(error)})") from None
+        raise ModelError(f"config.json: no configuration of {family} ({in_one_line(error)})") from None
 
 
 def _special_float(value: dict[str, Any]) -> Any:
@@ -84,11 +84,7 @@ def _built(config: PreTrainedConfig) -> "PreTrainedModel":
     try:
         return build_without_values(config)
     except Exception as error:  # whatever the model's code raises
-        raise ModelError(f"config.json: no {config.model_type} that can be built ({_one_line(error)})") from None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+        raise ModelError(f"config.json: no {config.model_type} that can be built ({in_one_line(error)})") from None
 
 
 def _blocks(model: "PreTrainedModel", index: LayerIndex) -> tuple[Block, ...]:

@@ -1,7 +1,7 @@
 """Refinement of whole decoder blocks, one after another, on two streams of hidden states.
 
-The calibration windows go through the dense model, and beside it through the pruned one. Each block is changed so that
-it returns, for what it reads of the pruned model, what the dense block returns in the dense one.
+The calibration windows go through the dense model, and beside it through the pruned one. Each block is trained to
+return, on inputs from the pruned model, what the dense block returns on inputs from the dense one.
 """
 
 import contextlib
@@ -66,13 +66,13 @@ class ModelReconstruction:
     ) -> None:
         self._model, self._index, self._settings, self._stored = model, index, settings, stored
         stream = partial(BlockwiseForward, model, index.block_list, windows.split(1), device, state_bytes)
-        self._dense, self._read = stream(), stream()
+        self._dense, self._inputs = stream(), stream()
         self._windows = range(len(windows))
         self._threads = threads if device.type == "cpu" else 1
 
     def release(self) -> None:
         """Return the model's tensors to where they were; no block is refined after."""
-        self._read.release()
+        self._inputs.release()
         self._dense.release()
 
     def run(self, blocks: Sequence[RefinedBlock], finished: Blocks, folder: Path, bar: Meter) -> list[RefinedBlock]:
@@ -92,7 +92,7 @@ class ModelReconstruction:
         known: list[RefinedBlock] = []
         while len(known) < len(blocks) and (found := finished.find(len(known))):
             known.append(found)
-        saved = {self._dense: Checkpoint(folder / "dense"), self._read: Checkpoint(folder / "read")}
+        saved = {self._dense: Checkpoint(folder / "dense"), self._inputs: Checkpoint(folder / "read")}
         for stream, checkpoint in saved.items():
             checkpoint.resume(stream)
             if stream.block > len(known):
@@ -122,13 +122,13 @@ class ModelReconstruction:
         NumericalError
             If the dense or the pruned block returns NaN or infinity.
         """
-        started, number = time.perf_counter(), self._read.block
+        started, number = time.perf_counter(), self._inputs.block
         method = registry.block_refiner(block_refiners, self._settings)
         layers = self._index.of_block(number)
         stored = {layer.parameter: self._stored(layer) for layer in layers}
         with Workers(self._threads) as workers:
             updates = self._through_dense_block(workers)
-            with self._read.resident():
+            with self._inputs.resident():
                 target = self._target(updates, workers)
                 self._apply(number, refined.pruned)
                 parameters = {layer.parameter: self._model.get_parameter(layer.parameter) for layer in layers}
@@ -137,7 +137,7 @@ class ModelReconstruction:
                     kept=_kept(layers, parameters, refined.pruned.masks),
                     stored=stored,
                     windows=self._windows,
-                    states=self._read.run_with_gradients,
+                    states=self._inputs.run_with_gradients,
                     target=target,
                     workers=workers,
                 )
@@ -163,7 +163,7 @@ class ModelReconstruction:
         with Workers(self._threads) as workers:
             if self._dense.block == number:
                 self._through_dense_block(workers)
-            if self._read.block == number:
+            if self._inputs.block == number:
                 self._through_read_block(refined.pruned, workers)
 
     def _through_dense_block(self, workers: Workers) -> list[torch.Tensor]:
@@ -186,21 +186,21 @@ class ModelReconstruction:
         """Run the other stream through its next block: pruned, unless blocks read what the dense ones leave."""
 
         def run(window: int) -> None:
-            self._read.run(window)
-            self._read.keep(window)
+            self._inputs.run(window)
+            self._inputs.keep(window)
 
-        with self._read.resident():
+        with self._inputs.resident():
             if self._settings.inputs == "pruned":
-                self._apply(self._read.block, pruned)
+                self._apply(self._inputs.block, pruned)
             list(workers.map(run, self._windows))
-        self._read.advance()
+        self._inputs.advance()
 
     def _target(self, updates: Sequence[torch.Tensor], workers: Workers) -> Callable[[int], Target]:
         """Return the targets of the windows; the block on the device is still dense."""
         share = self._settings.dense_target
         if share == 1:
             return lambda window: Target(self._dense.left(window), updates[window])
-        own = list(workers.map(self._read.run, self._windows))
+        own = list(workers.map(self._inputs.run, self._windows))
         return lambda window: Target(own[window].lerp(self._dense.left(window), share), updates[window])
 
     def _apply(self, number: int, pruned: Pruned) -> None:

@@ -24,7 +24,7 @@ def warm_up(
     pattern: Pattern,
     device: torch.device,
     widths: Collection[int],
-    tell: Callable[[], None] = lambda: None,
+    notify: Callable[[], None] = lambda: None,
     compute: Compute = AUTO,
 ) -> None:
     """Refine a few random rows with the method and groups of the work, once per process.
@@ -39,7 +39,7 @@ def warm_up(
         The device that will refine the layers.
     widths
         The numbers of inputs of the layers.
-    tell
+    notify
         Called when a kernel begins to compile.
     compute
         Threads and kernels of the work.
@@ -48,7 +48,7 @@ def warm_up(
     on_cpu = {_INPUTS, WIDE} if max(widths, default=0) >= WIDE else {_INPUTS}
     chosen = set(widths) if device.type == "cuda" else {group * -(-inputs // group) for inputs in on_cpu}
     sample = pattern if pattern.column_groups else pattern.with_sparsity(0.5)
-    with on_compilation(device, tell):
+    with on_compilation(device, notify):
         for width in sorted(chosen):
             _refine_random_rows(settings, sample, device, width, compute)
 

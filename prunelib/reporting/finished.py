@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from prunelib.cell import Cell
 from prunelib.cell_settings import CellSettings
-from prunelib.errors import ArtifactError, ParamsError
+from prunelib.errors import ArtifactError, ParamsError, first_line
 from prunelib.params import Params
 from prunelib.records import (
     BOS_SUFFIX,
@@ -200,7 +200,7 @@ def _read(path: Path) -> FinishedCell:
     except ArtifactError as error:
         fault = str(error).partition(";")[0]
     except (KeyError, TypeError, ValueError) as error:
-        fault = f"{path}: not a finished cell of this version ({str(error).splitlines()[0]})"
+        fault = f"{path}: not a finished cell of this version ({first_line(error)})"
     raise ArtifactError(f"{fault}; take it back from git, or remove it: `prunelib compare` makes the cell again")
 
 

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from prunelib.errors import PruneError
+from prunelib.errors import PruneError, in_one_line
 
 
 @contextlib.contextmanager
@@ -72,7 +72,7 @@ def _line(error: Exception) -> str:
             return f"{reason}: the disk of {Path.cwd()}, or of temporary files (TMPDIR = {_temporary_folder()})"
         case OSError(strerror=str() as reason):
             return reason
-    return " ".join(str(error).split())
+    return in_one_line(error)
 
 
 def _temporary_folder() -> str:

@@ -16,7 +16,7 @@ import torch
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from prunelib.errors import StageError
+from prunelib.errors import StageError, first_line
 from prunelib.runtime.load import Load, OnDone
 from prunelib.runtime.machine import machine
 
@@ -84,14 +84,15 @@ def _why_not(error: Exception) -> str:
             "the cluster's token is missing or refused; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN to the token or "
             "RAY_AUTH_TOKEN_PATH to its file (~/.ray/auth_token by default)"
         )
-    return f"no Ray cluster ({_first_line(error)})"
+    return f"no Ray cluster ({first_line(error)})"
 
 
 def _require_cluster(address: str) -> None:
     """Raise StageError if no Ray cluster answers at an address: Ray itself would retry for minutes or without an end.
 
     ``auto`` may be the address of a cluster that is gone, and at ``host:port`` something else may listen: Ray's own
-    command asks, in a process that can be stopped. What it says of a cluster that answers, connecting says better.
+    command asks, in a process that can be stopped. The errors of a cluster that answers are those of the connection
+    that follows.
     """
     if address == "local":
         return
@@ -187,11 +188,7 @@ def _result(done: Any) -> Any:
     except RayTaskError as error:
         raise error.cause from error
     except RayError as error:
-        raise StageError(f"a task was lost {ATTEMPTS} times, with its worker or node: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+        raise StageError(f"a task was lost {ATTEMPTS} times, with its worker or node: {first_line(error)}") from error
 
 
 def _load(unfinished: int) -> Load:

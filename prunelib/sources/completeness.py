@@ -27,7 +27,7 @@ def check_complete(folder: Path, name: str, offered: Callable[[], list[str]]) ->
         The model in messages.
     offered
         Returns the names of all files at the model's source; called only if something is missing. It raises
-        SourceError if the source cannot be asked, when what is missing may well be there.
+        SourceError if the source cannot be reached.
 
     Raises
     ------

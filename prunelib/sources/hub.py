@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from prunelib.errors import SourceError
+from prunelib.errors import SourceError, in_one_line
 from prunelib.sources.provenance import Source
 
 ID = r"^[\w.-]+(/[\w.-]+)?$"
@@ -162,5 +162,5 @@ def _refusal(subject: str, error: Exception) -> SourceError:
         case errors.RepositoryNotFoundError():
             reason = "no such repository, or a private one (set HF_TOKEN or run `hf auth login`)"
         case _:
-            reason = " ".join(str(error).split())
+            reason = in_one_line(error)
     return SourceError(f"{subject} could not be downloaded from the hub: {reason}")

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
-from prunelib.errors import SourceError
+from prunelib.errors import SourceError, in_one_line
 from prunelib.runtime.store import write_text
 from prunelib.sources.local import read_files
 from prunelib.sources.provenance import Source, seal
@@ -91,7 +91,7 @@ def _items(member: str, content: bytes) -> list[Mapping[str, Any]]:
     try:
         return _json_lines(content) if member.endswith(".jsonl") else _arrow_rows(content)
     except (ValueError, TypeError, RecursionError) as error:
-        reason = " ".join(str(error).split())
+        reason = in_one_line(error)
         raise SourceError(f"{member}: truncated, or not a file of task items ({reason})") from None
 
 
