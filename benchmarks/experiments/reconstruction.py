@@ -35,7 +35,7 @@ from prunelib.model.structure import find_layers, load_model, load_tokenizer
 from prunelib.model.weights import apply_pruned
 from prunelib.params import load_params
 from prunelib.pruning.reconstruction import ModelReconstruction
-from prunelib.pruning.refinement import RefinedBlock
+from prunelib.pruning.refined_blocks import RefinedBlock
 from prunelib.runtime.machine import STATE_BYTES, machine
 from prunelib.sources.documents import read_documents
 from prunelib.workflow import made_from, model_folder, refined_folder, text_folder

@@ -25,7 +25,7 @@ from prunelib.model.blockwise import BlockwiseForward
 from prunelib.model.layers import LayerIndex
 from prunelib.model.structure import find_layers, load_model, load_tokenizer
 from prunelib.pruning.reconstruction import ModelReconstruction
-from prunelib.pruning.refinement import RefinedBlock
+from prunelib.pruning.refined_blocks import RefinedBlock
 from prunelib.runtime.machine import STATE_BYTES, peak_memory
 from prunelib.runtime.threads import Workers
 from prunelib.sources.documents import read_documents

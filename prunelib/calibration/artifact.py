@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
-from prunelib.calibration.settings import ACCUMULATION, CalibrationInputs
+from prunelib.calibration.settings import ACCUMULATION, CalibrationInputs, CalibrationSettings
 from prunelib.calibration.statistics import BlockStatistics, InputStatistics, has_enough_tokens
-from prunelib.errors import ArtifactError, NumericalError
+from prunelib.errors import ArtifactError, NumericalError, first_line
 from prunelib.methods.contract import ExtraInputs
 from prunelib.model.layers import Layer, LayerIndex, read_index, write_index
 from prunelib.runtime import hashing, store
@@ -39,15 +40,14 @@ class Calibration:
     provenance
         As :func:`read_origin`.
     settings
-        Those of :class:`prunelib.calibration.settings.CalibrationSettings`, and the seed. There are Gram matrices only
-        if all cells share the inputs.
+        What it was made with. There are Gram matrices only if all cells share the inputs.
     """
 
     folder: Path
     index: LayerIndex
     energies: Mapping[str, float]
     provenance: Mapping[str, Any]
-    settings: Mapping[str, Any]
+    settings: CalibrationSettings
 
     @classmethod
     def open(cls, folder: Path, model_sha: str) -> "Calibration":
@@ -62,14 +62,14 @@ class Calibration:
         store.expect_provenance(folder / _TOKENS, tokens, {"model": model_sha})
         provenance = _origin(tokens)
         index = read_index(folder / "layers.json", model_sha)
-        settings = tokens["settings"]
-        measured = [layer.name for layer in index.layers] if CalibrationInputs(settings["inputs"]).shared else []
+        settings = _settings(folder / _TOKENS, tokens["settings"])
+        measured = [layer.name for layer in index.layers] if settings.inputs.shared else []
         return cls(folder, index, _read_energies(folder, measured, provenance), provenance, settings)
 
     @property
     def inputs(self) -> CalibrationInputs:
         """The forward pass that the calibration inputs come from."""
-        return CalibrationInputs(self.settings["inputs"])
+        return self.settings.inputs
 
     def identity(self) -> str:
         """Return the SHA-256 over settings, tokens and Gram matrices, from the headers of their files.
@@ -108,7 +108,7 @@ class Calibration:
     def supports(self, layer: Layer) -> bool:
         """Return whether a layer's input had enough tokens for its Gram matrix; raise as :meth:`gram`."""
         header = store.read_provenance(block_file(self.folder, layer.block), "gram")
-        return has_enough_tokens(layer, header["seen"].get(layer.gram, header["count"]), self.settings["min_tokens"])
+        return has_enough_tokens(layer, header["seen"].get(layer.gram, header["count"]), self.settings.min_tokens)
 
     def extra_inputs(self, layer: Layer) -> ExtraInputs:
         """Return what refiners may use besides the Gram matrix; raise as :meth:`gram`."""
@@ -117,7 +117,7 @@ class Calibration:
         return ExtraInputs(
             input_mean=self._read(layer, layer.gram + _MEAN, (layer.inputs,)),
             tokens=header["seen"].get(layer.gram, header["count"]),
-            windows=self.settings["samples"],
+            windows=self.settings.samples,
             name=layer.name,
             held_out_gram=self._read(layer, layer.gram + _HELD_OUT, square) if header["held_out_count"] else None,
         )
@@ -177,6 +177,14 @@ def read_origin(folder: Path) -> dict[str, Any]:
         If their file is missing or damaged.
     """
     return _origin(store.read_provenance(folder / _TOKENS, "tokens"))
+
+
+def _settings(path: Path, recorded: Mapping[str, Any]) -> CalibrationSettings:
+    """Return the recorded settings, which have the seed beside them."""
+    try:
+        return CalibrationSettings.model_validate({key: value for key, value in recorded.items() if key != "seed"})
+    except ValidationError as error:
+        raise ArtifactError(f"{path}: settings of another version ({first_line(error)}); rerun calibrate") from None
 
 
 def _origin(tokens: Mapping[str, Any]) -> dict[str, Any]:

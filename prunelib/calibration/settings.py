@@ -67,6 +67,11 @@ class CalibrationSettings(Settings):
     min_tokens: Count = 64
     shards: Count = 1
 
+    @property
+    def gram_sets(self) -> int:
+        """Number of Gram matrices of each input: one, and one over the held-out windows if there are any."""
+        return 2 if self.held_out_samples else 1
+
     @model_validator(mode="after")
     def _held_out_windows_are_apart(self) -> "CalibrationSettings":
         if self.draw == "documents" and self.held_out_samples:

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from math import ceil
 from pathlib import Path
 
-import torch
-
 from prunelib import block_refiners, refiners
+from prunelib.calibration.artifact import Calibration
 from prunelib.calibration.settings import CalibrationSettings
 from prunelib.errors import PatternError
 from prunelib.masks.patterns import Pattern
@@ -52,7 +51,7 @@ def require_capacity_to_calibrate(
     StageError
         If they do not fit; the message gives the bytes needed and the bytes free.
     """
-    blocks, gram_sets = _blocks(index), 2 if settings.held_out_samples else 1
+    blocks, gram_sets = _blocks(index), settings.gram_sets
     if settings.inputs.shared:
         needed = calibration_disk(blocks, gram_sets) + shards_disk(blocks, gram_sets, settings.shards)
         require_disk(folder, needed, "Gram matrices of all blocks")
@@ -86,13 +85,7 @@ def require_patterns_that_fit(patterns: Mapping[str, Pattern], index: LayerIndex
 
 
 def require_capacity_to_refine(
-    folder: Path,
-    index: LayerIndex,
-    settings: MethodSettings,
-    weight_bytes: int,
-    gram_sets: int,
-    window: int,
-    device: torch.device,
+    folder: Path, calibration: Calibration, refiner: MethodSettings, weight_bytes: int, device: str
 ) -> None:
     """Check that the refined masks and any updated weights fit on disk, and the largest layer or block in memory.
 
@@ -100,14 +93,10 @@ def require_capacity_to_refine(
     ----------
     folder
         Where the masks and weights will be written.
-    settings
-        Settings of one refiner, or a :class:`prunelib.pruning.chains.Chain`.
+    refiner
+        The settings of one method, or a :class:`prunelib.pruning.chains.Chain`.
     weight_bytes
         Bytes of one weight, as the model stores it.
-    gram_sets
-        2 if the calibration has held-out tokens, else 1.
-    window
-        Tokens of a calibration window.
     device
         Where masks are refined.
 
@@ -116,19 +105,19 @@ def require_capacity_to_refine(
     StageError
         If they do not fit; the message gives the bytes needed and the bytes free.
     """
-    steps = [registry.refiner(refiners, step) for step in layer_steps(settings)]
-    blocks = _blocks(index)
+    steps = [registry.refiner(refiners, step) for step in layer_steps(refiner)]
+    blocks, settings = _blocks(calibration.index), calibration.settings
     weights = sum(block.prunable for block in blocks)
-    last = block_step(settings)
-    updated = weights * weight_bytes if updates_weights(settings) else 0
+    last = block_step(refiner)
+    updated = weights * weight_bytes if updates_weights(refiner) else 0
     require_disk(folder, masks_disk(blocks) + updated, "refined masks and updated weights")
     if not distributed():
-        needed = refining_bytes(blocks, gram_sets, [step.workspace for step in steps])
-        require_memory(needed, "refining the largest layer", str(device))
+        needed = refining_bytes(blocks, settings.gram_sets, [step.workspace for step in steps])
+        require_memory(needed, "refining the largest layer", device)
         if last:
             of_weight = registry.block_refiner(block_refiners, last).weight_bytes
-            needed = max(reconstructing_bytes(block, weight_bytes, of_weight, window) for block in blocks)
-            require_memory(needed, "reconstructing the largest block", str(device))
+            needed = max(reconstructing_bytes(block, weight_bytes, of_weight, settings.length) for block in blocks)
+            require_memory(needed, "reconstructing the largest block", device)
 
 
 def require_capacity_to_evaluate(folder: Path, dtype: str, device: str) -> None:

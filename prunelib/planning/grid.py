@@ -37,7 +37,7 @@ def workload(runs: Sequence[Params], model: str) -> Workload:
         workspaces=tuple(dict.fromkeys(step.workspace for refiner in sorted(used) for step in _steps(params, refiner))),
         block_weight_bytes=max((registry.block_refiner(block_refiners, step).weight_bytes for step in last), default=0),
         block_gradients=max((step.gradients(calibration.samples) for step in last), default=0),
-        gram_sets=2 if calibration.held_out_samples else 1,
+        gram_sets=calibration.gram_sets,
         inputs=calibration.inputs,
         shards=calibration.shards,
         calibration_tokens=(calibration.samples + calibration.held_out_samples) * calibration.length,

@@ -42,7 +42,7 @@ from prunelib.pruning.budgets import block_importance, layer_patterns
 from prunelib.pruning.chains import block_step, check_skipped, layer_steps
 from prunelib.pruning.on_the_fly import OnTheFlyRefinement
 from prunelib.pruning.reconstruction import ModelReconstruction
-from prunelib.pruning.refinement import RefinedBlock, reconstructions
+from prunelib.pruning.refined_blocks import RefinedBlock, reconstructions
 from prunelib.pruning.result import PruningResult
 from prunelib.pruning.warm_up import warm_up
 from prunelib.pruning.warmstart import chooser

@@ -24,15 +24,9 @@ from prunelib.model.blockwise import BlockwiseForward, Checkpoint
 from prunelib.model.layers import Layer, LayerIndex, watch_inputs
 from prunelib.model.weights import apply_pruned, read_weight
 from prunelib.pruning.budgets import stored_patterns
-from prunelib.pruning.refinement import (
-    Blocks,
-    LayerInputs,
-    Losses,
-    RefinedBlock,
-    RefinedLayer,
-    block_of,
-    refine_layer,
-)
+from prunelib.pruning.losses import Losses
+from prunelib.pruning.refined_blocks import BlockStore, RefinedBlock
+from prunelib.pruning.refined_layers import LayerInputs, RefinedLayer, block_of, refine_layer
 from prunelib.pruning.warmstart import Choose, chooser
 from prunelib.runtime.compute import AUTO, Compute
 from prunelib.runtime.machine import Machine
@@ -82,7 +76,7 @@ class OnTheFlyRefinement:
     device: torch.device
     compute: Compute = AUTO
 
-    def refine(self, finished: Blocks, bar: Meter, checkpoint: Checkpoint | None = None) -> Iterator[RefinedBlock]:
+    def refine(self, finished: BlockStore, bar: Meter, checkpoint: Checkpoint | None = None) -> Iterator[RefinedBlock]:
         """Calibrate, choose and refine the masks block by block, in the order of the model.
 
         Unless the inputs are ``dense``, the masks of each block are applied before the next one is calibrated, to
@@ -207,7 +201,7 @@ def load_on_the_fly(
     """
     from prunelib.model.structure import load_model  # noqa: PLC0415 - heavy, and unused with inputs of the dense model
 
-    batches, parts = in_batches(calibration.windows(), calibration.settings["batch"])
+    batches, parts = in_batches(calibration.windows(), calibration.settings.batch)
     index, patterns = calibration.index, stored_patterns(folder, calibration, pattern)
     runs_on, refines_on = torch.device(machine.device), torch.device(machine.refining_device)
     model = load_model(folder, dtype, "cpu")
@@ -221,7 +215,7 @@ def load_on_the_fly(
         settings=settings,
         inputs=calibration.inputs,
         gram_bytes=machine.gram_bytes,
-        min_tokens=calibration.settings["min_tokens"],
+        min_tokens=calibration.settings.min_tokens,
         device=refines_on,
         compute=machine.compute,
     )

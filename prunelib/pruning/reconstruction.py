@@ -22,7 +22,7 @@ from prunelib.methods.block_contract import BlockProblem, BlockSettings, Target
 from prunelib.model.blockwise import BlockwiseForward, Checkpoint
 from prunelib.model.layers import Layer, LayerIndex
 from prunelib.model.weights import apply_pruned, weight_in
-from prunelib.pruning.refinement import Blocks, RefinedBlock
+from prunelib.pruning.refined_blocks import BlockStore, RefinedBlock
 from prunelib.records import BlockResult
 from prunelib.runtime.machine import peak_memory
 from prunelib.runtime.progress import Meter
@@ -75,7 +75,7 @@ class ModelReconstruction:
         self._inputs.release()
         self._dense.release()
 
-    def run(self, blocks: Sequence[RefinedBlock], finished: Blocks, folder: Path, bar: Meter) -> list[RefinedBlock]:
+    def run(self, blocks: Sequence[RefinedBlock], finished: BlockStore, folder: Path, bar: Meter) -> list[RefinedBlock]:
         """Refine all blocks, and return them in the order of the model.
 
         Parameters
@@ -83,7 +83,7 @@ class ModelReconstruction:
         blocks
             Their masks and weights so far.
         finished
-            Blocks that an earlier run with the same arguments has refined; new ones are written there.
+            BlockStore that an earlier run with the same arguments has refined; new ones are written there.
         folder
             Where hidden states between two blocks are saved, at most once a minute.
         bar

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ from prunelib.masks.patterns import Pattern, check_counts
 from prunelib.methods.contract import MethodSettings
 from prunelib.model.blockwise import Checkpoint
 from prunelib.model.weights import check_masks, shapes_of, stored_tensors
-from prunelib.pruning.chains import block_step, check_skipped
+from prunelib.pruning.chains import block_step, check_skipped, layer_steps
 from prunelib.pruning.on_the_fly import load_on_the_fly
 from prunelib.pruning.reconstruction import ModelReconstruction
-from prunelib.pruning.refinement import BlockRefinement, FinishedBlocks, RefinedBlock, refine_blocks
+from prunelib.pruning.refined_blocks import FinishedBlocks, RefinedBlock
+from prunelib.pruning.refinement import BlockRefinement, refine_blocks
+from prunelib.pruning.warm_up import warm_up
+from prunelib.runtime.hashing import sha256_file
 from prunelib.runtime.machine import Machine
-from prunelib.runtime.progress import Meter
+from prunelib.runtime.progress import Meter, note
 
 
 @dataclass(frozen=True)
@@ -31,10 +35,10 @@ class ModelRefinement:
         The folder of the model, and the dtype in which it runs.
     pattern
         The pattern of the whole model.
-    warmstart, settings
+    warmstart, refiner
         The settings of the warm start, and those of a refiner or a :class:`prunelib.pruning.chains.Chain`.
-    masks, start
-        The file of the warm start, and its expected provenance.
+    warmstart_file, warmstart_provenance
+        The file of the warm start's masks, and its expected provenance.
     """
 
     folder: Path
@@ -42,12 +46,12 @@ class ModelRefinement:
     calibration: Calibration
     pattern: Pattern
     warmstart: MethodSettings
-    settings: MethodSettings
-    masks: Path
-    start: Mapping[str, Any]
+    refiner: MethodSettings
+    warmstart_file: Path
+    warmstart_provenance: Mapping[str, Any]
 
-    def check_start(self) -> None:
-        """Check that the warm start has a mask of the right shape for every layer, and the settings fit the layers.
+    def check(self) -> None:
+        """Check that the warm start has a mask of the right shape for every layer, and the refiner fits the layers.
 
         Raises
         ------
@@ -58,9 +62,36 @@ class ModelRefinement:
         PatternError
             If a layer has no mask, or a mask has another shape.
         """
-        check_skipped(self.settings, (layer.name for layer in self.calibration.index.layers))
+        check_skipped(self.refiner, (layer.name for layer in self.calibration.index.layers))
         if self.calibration.inputs.shared:
-            check_masks(shapes_of(self.calibration.index.layers), read_masks(self.masks, self.start))
+            check_masks(
+                shapes_of(self.calibration.index.layers), read_masks(self.warmstart_file, self.warmstart_provenance)
+            )
+
+    @property
+    def rows(self) -> int:
+        """How many rows are refined, each once per step that refines layers."""
+        return sum(layer.rows for layer in self.calibration.index.layers) * len(layer_steps(self.refiner))
+
+    @property
+    def gradients(self) -> int:
+        """How many windows' gradients the refinement of whole blocks takes; 0 without one."""
+        last, calibration = block_step(self.refiner), self.calibration
+        return calibration.index.blocks * last.gradients(calibration.settings.samples) if last else 0
+
+    def decided_by(self) -> dict[str, str]:
+        """Return the identities of what the result is made from: calibration, warm start, dtype."""
+        return {
+            "calibration": self.calibration.identity(),
+            "start": sha256_file(self.warmstart_file),
+            "dtype": self.dtype,
+        }
+
+    def warm_up(self, machine: Machine) -> None:
+        """Compile the kernels that the refiner needs, with a note if one is not on this machine yet."""
+        widths = {layer.inputs for layer in self.calibration.index.layers}
+        compiling = partial(note, "compiling kernels, once on this machine")
+        warm_up(self.refiner, self.pattern, torch.device(machine.refining_device), widths, compiling, machine.compute)
 
     def run(self, finished: FinishedBlocks, machine: Machine, bar: Meter) -> list[RefinedBlock]:
         """Refine all blocks, and return them in the order of the model; their tensors stay on disk.
@@ -77,15 +108,24 @@ class ModelRefinement:
         PatternError
             If a group of a refined mask does not keep the pattern's count.
         """
-        folder, calibration, pattern, settings = self.folder, self.calibration, self.pattern, self.settings
-        if calibration.inputs.shared:
-            refinement = BlockRefinement(folder, calibration, self.masks, self.start, pattern, settings, finished)
+        if self.calibration.inputs.shared:
+            refinement = BlockRefinement(
+                folder=self.folder,
+                calibration=self.calibration,
+                warmstart_file=self.warmstart_file,
+                warmstart_provenance=self.warmstart_provenance,
+                pattern=self.pattern,
+                refiner=self.refiner,
+                finished=finished,
+            )
             blocks = refine_blocks(refinement, bar)
         else:
-            model = load_on_the_fly(folder, self.dtype, calibration, pattern, self.warmstart, settings, machine)
+            model = load_on_the_fly(
+                self.folder, self.dtype, self.calibration, self.pattern, self.warmstart, self.refiner, machine
+            )
             blocks = list(model.refine(finished, bar, Checkpoint(finished.folder)))
         for block in blocks:
-            check_counts(block.pruned.masks, pattern)
+            check_counts(block.pruned.masks, self.pattern)
         return blocks
 
     def reconstruct(
@@ -105,7 +145,7 @@ class ModelRefinement:
         NumericalError
             If a block of the dense model returns NaN or infinity.
         """
-        settings = block_step(self.settings)
+        settings = block_step(self.refiner)
         if settings is None:
             return list(blocks)
         from prunelib.model.structure import load_model  # noqa: PLC0415 - heavy, and unused by refiners of layers

@@ -1,13 +1,14 @@
 """Stages refuse before they work what disk or memory cannot hold, and what would be of no use."""
 
 import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 from families import save, tiny_model
 
 from prunelib import NOfM, PerLayer, PerRow
+from prunelib.calibration.artifact import Calibration
 from prunelib.calibration.settings import CalibrationSettings
 from prunelib.errors import PatternError, StageError
 from prunelib.masks.allocation import Atp, Owl, SparsityTable
@@ -18,7 +19,6 @@ from prunelib.pruning.chains import Chain
 from prunelib.refiners.sparseswaps import SparseSwaps as Swaps
 
 GB = 10**9
-CPU = torch.device("cpu")
 ROWS, INPUTS = 1000, 2000
 GRAM = 4 * INPUTS**2
 LAYER = {"kind": "m", "tensor": "m.weight", "transposed": False, "rows": ROWS, "inputs": INPUTS}
@@ -29,6 +29,7 @@ INDEX = LayerIndex(
     coverage=1,
 )
 SETTINGS = {"text": "t", "samples": 1, "length": 2, "batch": 1}
+CALIBRATION = Calibration(Path(), INDEX, {}, {}, CalibrationSettings(**SETTINGS))
 
 
 @pytest.fixture
@@ -158,14 +159,14 @@ def test_gram_matrices_that_refinement_finds_take_no_disk(free, tmp_path):
 
 def test_refinement_is_refused_where_masks_updated_weights_or_its_work_do_not_fit(free, tmp_path):
     free(disk=3 * ROWS * INPUTS // 8)
-    refusals.require_capacity_to_refine(tmp_path, INDEX, Swaps(), 2, 1, 512, CPU)
+    refusals.require_capacity_to_refine(tmp_path, CALIBRATION, Swaps(), 2, "cpu")
     with pytest.raises(StageError, match=r"and updated weights: .* needs 12\.8 MB on disk, 750\.0 kB free"):
         refusals.require_capacity_to_refine(
-            tmp_path, INDEX, Chain(chain=("sparseswaps", "least_squares")), 2, 1, 512, CPU
+            tmp_path, CALIBRATION, Chain(chain=("sparseswaps", "least_squares")), 2, "cpu"
         )
     free(memory=GB // 20)
     with pytest.raises(StageError, match=r"refining the largest layer: needs 160\.0 MB of memory \(cpu\), 50\.0 MB"):
-        refusals.require_capacity_to_refine(tmp_path, INDEX, Swaps(), 2, 1, 512, CPU)
+        refusals.require_capacity_to_refine(tmp_path, CALIBRATION, Swaps(), 2, "cpu")
 
 
 def test_evaluation_is_refused_where_the_model_does_not_fit(free, tmp_path):

@@ -25,7 +25,8 @@ from prunelib.model.weights import read_weight, weight_in
 from prunelib.pruning import on_the_fly
 from prunelib.pruning.chains import Chain
 from prunelib.pruning.in_memory import prune
-from prunelib.pruning.refinement import FinishedBlocks, refine_layer
+from prunelib.pruning.refined_blocks import FinishedBlocks
+from prunelib.pruning.refined_layers import refine_layer
 from prunelib.pruning.warmstart import warmstart_masks
 from prunelib.pruning.whole_model import ModelRefinement
 from prunelib.runtime.machine import machine

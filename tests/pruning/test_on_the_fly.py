@@ -17,7 +17,7 @@ from prunelib.model.structure import find_layers
 from prunelib.model.weights import read_weight
 from prunelib.pruning import refinement as refining
 from prunelib.pruning.on_the_fly import OnTheFlyRefinement
-from prunelib.pruning.refinement import FinishedBlocks
+from prunelib.pruning.refined_blocks import FinishedBlocks
 from prunelib.refiners import least_squares, sparseswaps
 from prunelib.warmstarts.wanda import wanda
 

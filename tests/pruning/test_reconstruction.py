@@ -14,7 +14,7 @@ from prunelib.model import blockwise
 from prunelib.model.structure import find_layers
 from prunelib.model.weights import apply_pruned, weight_in
 from prunelib.pruning.reconstruction import ModelReconstruction
-from prunelib.pruning.refinement import FinishedBlocks, RefinedBlock
+from prunelib.pruning.refined_blocks import FinishedBlocks, RefinedBlock
 from prunelib.records import LayerResult
 
 CPU = torch.device("cpu")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from prunelib.pruning.refinement import Losses
+from prunelib.pruning.losses import Losses
 
 
 class Bar:
