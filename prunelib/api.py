@@ -22,7 +22,7 @@ from prunelib.masks.patterns import NOfM as NOfM
 from prunelib.masks.patterns import PerLayer as PerLayer
 from prunelib.masks.patterns import PerRow as PerRow
 from prunelib.masks.patterns import parse_pattern as parse_pattern
-from prunelib.masks.patterns import select as select
+from prunelib.masks.selection import select as select
 from prunelib.methods.contract import ExtraInputs as ExtraInputs
 from prunelib.methods.contract import Refined as Refined
 from prunelib.model.masked import apply_masks as apply_masks

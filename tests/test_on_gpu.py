@@ -15,7 +15,8 @@ from prunelib.calibration.side_stream import SideStreamReader
 from prunelib.evaluation.perplexity import perplexity
 from prunelib.export.semi_structured import has_sparse_units, to_semi_structured, unconvertible
 from prunelib.export.verification import verify
-from prunelib.masks.patterns import NOfM, select
+from prunelib.masks.patterns import NOfM
+from prunelib.masks.selection import select
 from prunelib.model.structure import find_layers
 from prunelib.pruning.in_memory import prune
 from prunelib.runtime.machine import machine

@@ -23,7 +23,8 @@ from rich.table import Table
 import prunelib
 from prunelib.calibration.whole_model import accumulate_grams
 from prunelib.calibration.windows import draw_windows, tokenize
-from prunelib.masks.patterns import parse_pattern, select
+from prunelib.masks.patterns import parse_pattern
+from prunelib.masks.selection import select
 from prunelib.model.blockwise import BlockwiseForward
 from prunelib.model.structure import find_layers, load_model, load_tokenizer
 from prunelib.model.weights import weight_in

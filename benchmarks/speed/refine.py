@@ -26,7 +26,6 @@ from prunelib.kernels.interface import RowResults
 from prunelib.kernels.results import Finished, collect_rows
 from prunelib.kernels.scaling import Equilibrated, equilibrate
 from prunelib.kernels.swaps import cpu, reference
-from prunelib.masks.patterns import swap_columns
 from prunelib.model.layers import Layer
 from prunelib.model.weights import read_weight
 from prunelib.runtime.machine import available_cores
@@ -93,7 +92,7 @@ def compare(name: str, label: str, rows: int, plain_rows: int, threads: int) -> 
     (layer,) = (layer for layer in calibrated().index.layers if layer.name == name)
     scaled, mask = start(layer, PATTERNS[label], rows)
     best_seconds, plain = 0.0, (0.0, RowResults.untouched(mask))
-    modes = backends(scaled.gram, swap_columns(PATTERNS[label], layer.inputs), threads)
+    modes = backends(scaled.gram, PATTERNS[label].swap_columns(layer.inputs), threads)
     for mode, (plain_backend, backend) in modes.items():
         seconds, found = measure(backend, scaled.weight, mask)
         if not mode.startswith("sweeps"):

@@ -24,8 +24,9 @@ from prunelib.errors import ModelError
 from prunelib.evaluation.perplexity import perplexity
 from prunelib.evaluation.pruned import prune
 from prunelib.export.folder import export_model
-from prunelib.masks.patterns import PerRow, select
+from prunelib.masks.patterns import PerRow
 from prunelib.masks.pruned import Pruned
+from prunelib.masks.selection import select
 from prunelib.model.agreement import check_blockwise
 from prunelib.model.layers import DenseMatrix, Layer, LayerIndex
 from prunelib.model.structure import find_layers, load_model

@@ -9,7 +9,7 @@ from prunelib.errors import ArtifactError
 from prunelib.export.card import model_card
 from prunelib.export.folder import check_groups, export_model
 from prunelib.export.origin import origin_of
-from prunelib.masks.patterns import check_counts
+from prunelib.masks.checks import check_counts
 from prunelib.masks.pruned import read_pruned
 from prunelib.model.layers import read_index
 from prunelib.params import Params, load_params

@@ -10,15 +10,13 @@ properties of :class:`Pattern`, never the kind.
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from fractions import Fraction
 from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from pydantic import Field, model_validator
 
-from prunelib.algebra.tensors import values
-from prunelib.errors import NumericalError, PatternError
+from prunelib.errors import PatternError
 from prunelib.masks.allocation import Allocation, AnyAllocation, MeasuredAllocation
 from prunelib.settings import Settings
 
@@ -115,6 +113,19 @@ class Pattern(Settings, ABC):
     def keeping(self, keep: int, size: int) -> "Pattern":
         """Return the pattern of a layer that keeps ``keep`` of each ``size`` weights, a row or the whole matrix."""
         return self.with_sparsity(_sparsity(keep, size))
+
+    def group_columns(self, inputs: int) -> int | None:
+        """Return the number of columns of a group that is a part of a row; None: it is a row or the whole matrix."""
+        if self.column_groups:
+            return self.column_groups.size
+        if self.spans_rows:
+            return None
+        size = self.groups(1, inputs).size
+        return size if size < inputs else None
+
+    def swap_columns(self, inputs: int) -> int:
+        """Return how many consecutive columns may be swapped without changing a group's count: a group's or a row's."""
+        return self.group_columns(inputs) or inputs
 
     def holds_in(self, weight: torch.Tensor) -> bool:
         """Return whether no group of a weight (rows, inputs) has more non-zeros than the pattern keeps."""
@@ -300,132 +311,13 @@ def _kept_of(size: int, sparsity: float) -> Groups:
     return Groups(size=size, keep=size - int(size * Fraction(str(sparsity))))
 
 
-def select(scores: torch.Tensor, pattern: Pattern) -> torch.Tensor:
-    """Keep the highest scores of each group, by rank: exact counts, ties to the lower row, then column.
-
-    Parameters
-    ----------
-    scores
-        (rows, inputs), any real dtype, free of NaN.
-
-    Returns
-    -------
-    torch.Tensor
-        (rows, inputs) bool, True = kept.
-
-    Raises
-    ------
-    NumericalError
-        If the scores are no matrix of real numbers, or one is NaN (it would sort last and be kept).
-    PatternError
-        If the pattern does not fit the number of inputs.
-
-    Examples
-    --------
-    >>> prunelib.select(torch.tensor([[1.0, 4.0, 2.0, 3.0]]), prunelib.NOfM(keep=2, group=4))
-    tensor([[False,  True, False,  True]])
-    """
-    scores = values("scores", scores)
-    if scores.ndim != 2 or scores.shape[1] == 0:
-        raise NumericalError(f"scores: shape {tuple(scores.shape)}, expected (rows, inputs)")
-    if scores.is_complex() or scores.dtype == torch.bool:
-        raise NumericalError(f"scores: {scores.dtype}, expected real numbers")
-    if scores.isnan().any():
-        raise NumericalError("scores: NaN found, expected real numbers")
-    size, keep = _checked(pattern).groups(*scores.shape)
-    if not 0 < keep <= size:
-        raise PatternError(f"{pattern.label}: keeps {keep} of the {size} weights of a group, expected at least 1")
-    groups = scores.reshape(-1, size)
-    least = groups.topk(keep, dim=1, sorted=False).values.amin(dim=1, keepdim=True)
-    above, equal = groups > least, groups == least
-    left = keep - above.sum(dim=1, keepdim=True)
-    return (above | (equal & (equal.cumsum(dim=1) <= left))).reshape(scores.shape)
-
-
 def as_pattern(given: Pattern | str) -> Pattern:
     """Return a pattern, or the one of a text, :func:`parse_pattern`; raise PatternError for anything else."""
-    return parse_pattern(given) if isinstance(given, str) else _checked(given)
+    return parse_pattern(given) if isinstance(given, str) else checked_pattern(given)
 
 
-def _checked(pattern: Pattern) -> Pattern:
+def checked_pattern(pattern: Pattern) -> Pattern:
+    """Return a pattern; raise PatternError for anything else."""
     if not isinstance(pattern, Pattern):
         raise PatternError(f"pattern: {pattern!r}, expected a pattern such as PerRow or NOfM; parse_pattern reads text")
     return pattern
-
-
-def group_columns(pattern: Pattern, inputs: int) -> int | None:
-    """Return the number of columns of a group that is a part of a row; None: it is a row or the whole matrix."""
-    if pattern.column_groups:
-        return pattern.column_groups.size
-    if pattern.spans_rows:
-        return None
-    size = pattern.groups(1, inputs).size
-    return size if size < inputs else None
-
-
-def swap_columns(pattern: Pattern, inputs: int) -> int:
-    """Return how many consecutive columns may be swapped without changing a group's count: those of a group or row."""
-    return group_columns(pattern, inputs) or inputs
-
-
-def check_mask(mask: torch.Tensor, weight: torch.Tensor, pattern: Pattern) -> None:
-    """Refuse a mask (rows, inputs) that does not fit its weight or whose groups violate the pattern's counts.
-
-    Raises
-    ------
-    NumericalError
-        If it is no dense tensor.
-    PatternError
-        If dtype, shape or counts differ; the message names which.
-    """
-    mask = values("mask", mask)
-    if mask.dtype != torch.bool or mask.shape != weight.shape:
-        raise PatternError(
-            f"mask: {mask.dtype} of shape {tuple(mask.shape)}, expected torch.bool of shape {tuple(weight.shape)}"
-        )
-    size, keep = _checked(pattern).groups(*mask.shape)
-    counts = mask.reshape(-1, size).sum(dim=-1)
-    if off := (counts != keep).nonzero().flatten().tolist():
-        row = off[0] * size // mask.shape[1]
-        raise PatternError(
-            f"mask: {len(off)} of {len(counts)} groups do not keep exactly {keep} of {size} ({pattern.label}), the "
-            f"first in row {row}"
-        )
-
-
-def patterns_of(masks: Mapping[str, torch.Tensor], pattern: Pattern) -> dict[str, Pattern]:
-    """Return the pattern of every layer, by name, counted from its mask (rows, inputs) bool of this pattern.
-
-    Raises
-    ------
-    PatternError
-        If the first group of a mask keeps nothing; the message names the layer.
-    """
-    if pattern.layer_allocation is None:
-        return dict.fromkeys(masks, pattern)
-    found: dict[str, Pattern] = {}
-    for name in masks:
-        mask = masks[name]
-        size, _ = pattern.groups(*mask.shape)
-        if not (keep := int(mask.flatten()[:size].sum())):
-            raise PatternError(f"{name}: its mask keeps none of its first {size} weights, expected at least 1")
-        found[name] = pattern.keeping(keep, size)
-    return found
-
-
-def check_counts(masks: Mapping[str, torch.Tensor], pattern: Pattern) -> None:
-    """Check that every group of masks (rows, inputs) bool by layer name keeps the pattern's count.
-
-    With an allocation the count is that of the layer's first group.
-
-    Raises
-    ------
-    PatternError
-        If a group does not; the message names the layer.
-    """
-    for name, each in patterns_of(masks, pattern).items():
-        mask = masks[name]
-        try:
-            check_mask(mask, mask, each)
-        except PatternError as error:
-            raise PatternError(f"{name}: {error}") from None

@@ -16,7 +16,9 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 
-from prunelib.masks.patterns import Pattern, check_mask, select
+from prunelib.masks.checks import check_mask
+from prunelib.masks.patterns import Pattern
+from prunelib.masks.selection import select
 from prunelib.methods.workspace import SWAPS, Workspace
 from prunelib.runtime.compute import Compute
 from prunelib.settings import Settings

@@ -11,7 +11,8 @@ import torch
 
 from prunelib.kernels import backend
 from prunelib.kernels.scaling import equilibrate
-from prunelib.masks.patterns import PerRow, select
+from prunelib.masks.patterns import PerRow
+from prunelib.masks.selection import select
 from prunelib.planning.needs import Workload
 from prunelib.planning.shapes import Outline
 from prunelib.runtime.compute import AUTO

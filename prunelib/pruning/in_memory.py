@@ -16,8 +16,9 @@ from prunelib.calibration.statistics import InputStatistics, has_enough_tokens, 
 from prunelib.calibration.whole_model import accumulate_grams
 from prunelib.calibration.windows import in_batches
 from prunelib.masks.allocation import Allocation, MeasuredAllocation
+from prunelib.masks.checks import check_counts
 from prunelib.masks.packed import PackedMasks
-from prunelib.masks.patterns import Pattern, check_counts
+from prunelib.masks.patterns import Pattern
 from prunelib.masks.pruned import Pruned
 from prunelib.methods.contract import MethodSettings
 from prunelib.model.agreement import check_blockwise

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from prunelib.calibration.artifact import Calibration
+from prunelib.masks.checks import patterns_of
 from prunelib.masks.packed import read_masks
-from prunelib.masks.patterns import Pattern, patterns_of
+from prunelib.masks.patterns import Pattern
 from prunelib.methods.contract import MethodSettings, Progress, silent
 from prunelib.model.layers import Layer
 from prunelib.model.weights import read_weight

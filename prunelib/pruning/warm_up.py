@@ -11,7 +11,8 @@ import torch
 
 from prunelib.kernels import on_compilation
 from prunelib.kernels.interface import WIDE
-from prunelib.masks.patterns import Pattern, select
+from prunelib.masks.patterns import Pattern
+from prunelib.masks.selection import select
 from prunelib.methods.contract import ExtraInputs, MethodSettings, silent
 from prunelib.pruning.chains import run_chain
 from prunelib.runtime.compute import AUTO, Compute

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from prunelib.calibration.artifact import Calibration
+from prunelib.masks.checks import check_counts
 from prunelib.masks.packed import read_masks
-from prunelib.masks.patterns import Pattern, check_counts
+from prunelib.masks.patterns import Pattern
 from prunelib.methods.contract import MethodSettings
 from prunelib.model.blockwise import Checkpoint
 from prunelib.model.weights import check_masks, shapes_of, stored_tensors

@@ -18,7 +18,9 @@ from pydantic import Field, model_validator
 
 from prunelib.algebra.linalg import inverse, product
 from prunelib.algebra.objective import checked_layer, damped, input_norms
-from prunelib.masks.patterns import Pattern, check_mask, select
+from prunelib.masks.checks import check_mask
+from prunelib.masks.patterns import Pattern
+from prunelib.masks.selection import select
 from prunelib.methods.contract import (
     NOTHING_ELSE,
     ExtraInputs,

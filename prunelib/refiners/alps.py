@@ -21,7 +21,9 @@ from pydantic import Field
 from prunelib.algebra.least_squares import solve_on_support
 from prunelib.algebra.linalg import eigen, product
 from prunelib.algebra.objective import checked_layer, damped, input_norms
-from prunelib.masks.patterns import Pattern, check_mask, select
+from prunelib.masks.checks import check_mask
+from prunelib.masks.patterns import Pattern
+from prunelib.masks.selection import select
 from prunelib.methods.contract import (
     NOTHING_ELSE,
     ExtraInputs,

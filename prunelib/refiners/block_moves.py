@@ -12,7 +12,8 @@ from prunelib.kernels import backend
 from prunelib.kernels.results import refined, unscaled
 from prunelib.kernels.scaling import equilibrate
 from prunelib.kernels.verification import verified
-from prunelib.masks.patterns import Pattern, check_mask
+from prunelib.masks.checks import check_mask
+from prunelib.masks.patterns import Pattern
 from prunelib.methods.contract import NOTHING_ELSE, ExtraInputs, MethodSettings, Progress, Refined, Refiner, silent
 from prunelib.runtime.compute import AUTO, Compute
 

@@ -43,7 +43,8 @@ from torch.nn.functional import pad
 from prunelib.algebra.objective import checked_layer, row_losses
 from prunelib.algebra.tensors import real
 from prunelib.errors import NumericalError
-from prunelib.masks.patterns import Pattern, check_mask, group_columns
+from prunelib.masks.checks import check_mask
+from prunelib.masks.patterns import Pattern
 from prunelib.methods.contract import NOTHING_ELSE, ExtraInputs, MethodSettings, Progress, Refined, Refiner, silent
 from prunelib.runtime.compute import AUTO, Compute
 
@@ -196,7 +197,7 @@ def _refine_rows(
     eps = share.masked_fill(m, 0).cumsum(dim=1)[:, -1:]  # cumsum is sequential; sum() splits a long row over threads
     share *= eps.sign()
     saliency, cycles = w.abs() * inputs.norm, settings.max_cycles
-    group = group_columns(pattern, w.shape[1])
+    group = pattern.group_columns(w.shape[1])
     one_sign = settings.same_sign or group is not None
     if group:
         pairs = [_pairs_of_groups(share, saliency, m, inputs.variance, group, cycles)]

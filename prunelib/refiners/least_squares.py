@@ -7,7 +7,8 @@ from pydantic import Field
 
 from prunelib.algebra.least_squares import solve_on_support
 from prunelib.algebra.objective import checked_layer, damped
-from prunelib.masks.patterns import Pattern, check_mask
+from prunelib.masks.checks import check_mask
+from prunelib.masks.patterns import Pattern
 from prunelib.methods.contract import (
     NOTHING_ELSE,
     ExtraInputs,

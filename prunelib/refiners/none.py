@@ -5,7 +5,8 @@ from typing import Literal
 import torch
 
 from prunelib.algebra.objective import checked_layer, row_losses
-from prunelib.masks.patterns import Pattern, check_mask
+from prunelib.masks.checks import check_mask
+from prunelib.masks.patterns import Pattern
 from prunelib.methods.contract import NOTHING_ELSE, ExtraInputs, MethodSettings, Progress, Refined, Refiner, silent
 from prunelib.runtime.compute import AUTO, Compute
 

@@ -19,7 +19,8 @@ from prunelib.algebra.objective import checked_layer, damped, input_norms
 from prunelib.kernels import backend
 from prunelib.kernels.interface import RowResults
 from prunelib.kernels.results import collect_rows
-from prunelib.masks.patterns import Pattern, check_mask, swap_columns
+from prunelib.masks.checks import check_mask
+from prunelib.masks.patterns import Pattern
 from prunelib.methods.contract import (
     NOTHING_ELSE,
     ExtraInputs,
@@ -101,7 +102,7 @@ def refit_swaps(
     weight, gram = checked_layer(weight, gram)
     check_mask(mask, weight, pattern)
     before = starting_weights(weight, mask, extra)
-    layer, group = standardise(weight, damped(gram, settings.damping)), swap_columns(pattern, weight.shape[1])
+    layer, group = standardise(weight, damped(gram, settings.damping)), pattern.swap_columns(weight.shape[1])
     results, x = _WAYS[settings.refit](layer, before, group, compute)
     after = kept_weights((x * layer.units).where(layer.alive, weight), results.mask.to(mask.device))
     ended = the_better(weight, gram, before, after, progress)

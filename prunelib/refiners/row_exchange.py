@@ -21,7 +21,8 @@ from prunelib.kernels.interface import LOSS_TOLERANCE, ROUNDING
 from prunelib.kernels.results import collect_rows
 from prunelib.kernels.scaling import Equilibrated, equilibrate
 from prunelib.kernels.verification import verified
-from prunelib.masks.patterns import Pattern, check_mask
+from prunelib.masks.checks import check_mask
+from prunelib.masks.patterns import Pattern
 from prunelib.methods.contract import (
     NOTHING_ELSE,
     ExtraInputs,

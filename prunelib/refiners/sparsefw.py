@@ -13,7 +13,9 @@ import torch
 from pydantic import Field
 
 from prunelib.algebra.objective import checked_layer, damped, row_losses
-from prunelib.masks.patterns import Pattern, check_mask, select
+from prunelib.masks.checks import check_mask
+from prunelib.masks.patterns import Pattern
+from prunelib.masks.selection import select
 from prunelib.methods.contract import (
     NOTHING_ELSE,
     ExtraInputs,

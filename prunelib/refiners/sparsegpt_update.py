@@ -11,7 +11,8 @@ from pydantic import Field
 
 from prunelib.algebra import obs
 from prunelib.algebra.objective import checked_layer
-from prunelib.masks.patterns import Pattern, check_mask
+from prunelib.masks.checks import check_mask
+from prunelib.masks.patterns import Pattern
 from prunelib.methods.contract import (
     NOTHING_ELSE,
     ExtraInputs,

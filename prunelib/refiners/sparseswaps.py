@@ -17,7 +17,8 @@ from prunelib.kernels.interface import RowResults
 from prunelib.kernels.results import Finished, collect_rows, refined, unscaled
 from prunelib.kernels.scaling import Equilibrated, equilibrate
 from prunelib.kernels.verification import verified
-from prunelib.masks.patterns import Pattern, check_mask, swap_columns
+from prunelib.masks.checks import check_mask
+from prunelib.masks.patterns import Pattern
 from prunelib.methods.contract import NOTHING_ELSE, ExtraInputs, MethodSettings, Progress, Refined, Refiner, silent
 from prunelib.runtime.compute import AUTO, Compute
 from prunelib.settings import Count, Damping
@@ -93,7 +94,7 @@ def sparseswaps(
     weight, gram = checked_layer(weight, gram)
     check_mask(mask, weight, pattern)
     scaled = equilibrate(weight, damped(gram, settings.damping))
-    group = swap_columns(pattern, weight.shape[1])
+    group = pattern.swap_columns(weight.shape[1])
     if settings.early_stopping_interval is None:
         finished = _swap(scaled, mask, group, settings.max_swaps, compute)
     else:

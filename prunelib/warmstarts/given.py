@@ -8,8 +8,9 @@ import torch
 from pydantic import Field
 
 from prunelib.errors import ArtifactError, PatternError
+from prunelib.masks.checks import check_mask
 from prunelib.masks.packed import read_masks
-from prunelib.masks.patterns import Pattern, check_mask
+from prunelib.masks.patterns import Pattern
 from prunelib.methods.contract import MethodSettings, WarmStart
 from prunelib.model.weights import check_masks, open_shard
 from prunelib.runtime import hashing, store

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from prunelib.algebra import obs
 from prunelib.algebra.objective import checked_layer
-from prunelib.masks.patterns import Pattern, group_columns
+from prunelib.masks.patterns import Pattern
 from prunelib.methods.contract import MethodSettings, WarmStart
 from prunelib.settings import MOST_DAMPING, Count
 
@@ -56,7 +56,7 @@ def sparsegpt(
     """
     weight, gram = checked_layer(weight, gram)
     live = weight.masked_fill(gram.diagonal() <= 0, 0)
-    group = group_columns(pattern, weight.shape[1])
+    group = pattern.group_columns(weight.shape[1])
     block, width = (max(1, settings.block // group) * group, group) if group else (settings.block, settings.block)
     mask, _ = obs.prune_columns(live, gram, _choice(pattern, live), settings.damping, block, width)
     return mask
@@ -91,7 +91,7 @@ def _choice(pattern: Pattern, weight: torch.Tensor) -> obs.Choice:
 
     if pattern.spans_rows:
         return of_layer
-    return of_group if group_columns(pattern, inputs) else of_row
+    return of_group if pattern.group_columns(inputs) else of_row
 
 
 def _costliest(costs: torch.Tensor, count: torch.Tensor | int) -> torch.Tensor:

@@ -10,8 +10,9 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
 from prunelib.errors import ArtifactError
-from prunelib.masks.patterns import NOfM, select
+from prunelib.masks.patterns import NOfM
 from prunelib.masks.pruned import Pruned, write_pruned
+from prunelib.masks.selection import select
 from prunelib.model.structure import find_layers, load_model
 from prunelib.model.weights import read_weight
 from prunelib.pruning.in_memory import prune

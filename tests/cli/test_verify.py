@@ -5,7 +5,8 @@ from commands import prunelib
 from families import save, tiny_model
 
 from prunelib.masks.packed import write_masks
-from prunelib.masks.patterns import NOfM, select
+from prunelib.masks.patterns import NOfM
+from prunelib.masks.selection import select
 from prunelib.model.masked import apply_masks
 from prunelib.model.structure import find_layers
 

@@ -15,8 +15,9 @@ from prunelib.export import folder as export
 from prunelib.export.folder import check_groups, export_model
 from prunelib.export.semi_structured import unconvertible
 from prunelib.masks.packed import read_masks
-from prunelib.masks.patterns import NOfM, select
+from prunelib.masks.patterns import NOfM
 from prunelib.masks.pruned import Pruned
+from prunelib.masks.selection import select
 from prunelib.model.layers import LayerIndex
 from prunelib.model.structure import find_layers, load_model
 from prunelib.model.weights import apply_pruned, read_weight, tensor_files

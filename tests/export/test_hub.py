@@ -11,8 +11,9 @@ from prunelib.export.card import model_card
 from prunelib.export.folder import export_model
 from prunelib.export.hub import push_to_hub
 from prunelib.export.origin import Origin
-from prunelib.masks.patterns import NOfM, select
+from prunelib.masks.patterns import NOfM
 from prunelib.masks.pruned import Pruned
+from prunelib.masks.selection import select
 from prunelib.model.structure import find_layers
 
 MADE_FROM = {

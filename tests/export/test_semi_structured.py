@@ -8,7 +8,8 @@ from torch import nn
 from prunelib.errors import ModelError
 from prunelib.export import semi_structured
 from prunelib.export.semi_structured import to_semi_structured
-from prunelib.masks.patterns import NOfM, select
+from prunelib.masks.patterns import NOfM
+from prunelib.masks.selection import select
 from prunelib.model.structure import find_layers
 
 

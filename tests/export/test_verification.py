@@ -13,8 +13,9 @@ from prunelib.export.folder import export_model
 from prunelib.export.verification import verify
 from prunelib.masks.allocation import SparsityTable
 from prunelib.masks.packed import write_masks
-from prunelib.masks.patterns import NOfM, PerLayer, PerRow, select
+from prunelib.masks.patterns import NOfM, PerLayer, PerRow
 from prunelib.masks.pruned import Pruned
+from prunelib.masks.selection import select
 from prunelib.model.masked import apply_masks
 from prunelib.model.structure import find_layers
 from prunelib.model.weights import stored_slice

@@ -14,7 +14,6 @@ from prunelib import PerLayer, PerRow, refiners, select, sparseswaps, wanda
 from prunelib.kernels import verification
 from prunelib.kernels.scaling import equilibrate
 from prunelib.kernels.verification import ROUNDING_SHARE, SHARE
-from prunelib.masks.patterns import swap_columns
 from prunelib.methods import registry
 from prunelib.runtime.compute import Compute
 
@@ -29,7 +28,7 @@ def longest(tensor):
 def gain_beyond_bound(p, mask, row):
     """By how much the best swap of a row lowers its loss, less what the claim allows."""
     w, G, m = longest(p.weight[row]), longest(p.gram), mask[row].numpy()
-    group = swap_columns(p.pattern, len(w))
+    group = p.pattern.swap_columns(len(w))
 
     def loss(m):
         e = np.where(m, 0, w)

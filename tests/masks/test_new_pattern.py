@@ -10,7 +10,8 @@ from strategies import problem
 
 from prunelib import NOfM, refiners, select, sparseswaps, wanda, warmstarts
 from prunelib.errors import PatternError
-from prunelib.masks.patterns import Groups, Pattern, check_mask, patterns_of
+from prunelib.masks.checks import check_mask, patterns_of
+from prunelib.masks.patterns import Groups, Pattern
 from prunelib.methods import registry
 from prunelib.methods.contract import ExtraInputs
 from prunelib.pruning.budgets import stored_patterns

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from prunelib import NOfM, PerLayer, PerRow, parse_pattern, select
 from prunelib.errors import NumericalError, PatternError
-from prunelib.masks.patterns import EXAMPLES, AnyPattern, check_counts, check_mask
+from prunelib.masks.checks import check_counts, check_mask
+from prunelib.masks.patterns import EXAMPLES, AnyPattern
 
 SPARSITIES = st.integers(1, 999_999).map(lambda number: number / 1_000_000)  # percentages of six digits
 N_OF_M = st.integers(2, 10_000).flatmap(

@@ -10,7 +10,7 @@ from strategies import PATTERNS, PER_LAYER, problem, problems
 
 from prunelib import PerLayer, refiners, warmstarts
 from prunelib.errors import NumericalError, PatternError
-from prunelib.masks.patterns import check_mask
+from prunelib.masks.checks import check_mask
 from prunelib.methods import registry
 from prunelib.methods.contract import NOTHING_ELSE, ExtraInputs, Refined, Refiner, WarmStart, silent
 from prunelib.runtime.compute import AUTO, Compute

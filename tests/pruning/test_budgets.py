@@ -13,7 +13,7 @@ from prunelib import NOfM, PerLayer, PerRow, admm, gram_matrix, select, warmstar
 from prunelib.calibration.settings import CalibrationInputs
 from prunelib.errors import ParamsError, PatternError
 from prunelib.masks.allocation import Atp, Dlp, Owl, SparsityTable
-from prunelib.masks.patterns import patterns_of
+from prunelib.masks.checks import patterns_of
 from prunelib.model.layers import Layer
 from prunelib.params import load_params
 from prunelib.pruning import budgets

@@ -9,8 +9,9 @@ from runs import Bar
 
 from prunelib.calibration.settings import CalibrationInputs
 from prunelib.calibration.windows import in_batches
-from prunelib.masks.patterns import PerRow, select
+from prunelib.masks.patterns import PerRow
 from prunelib.masks.pruned import merge_pruned
+from prunelib.masks.selection import select
 from prunelib.model import blockwise
 from prunelib.model.blockwise import BlockwiseForward, Checkpoint
 from prunelib.model.structure import find_layers

@@ -8,7 +8,8 @@ import pytest
 PROGRAM = """
 import sys, torch
 from prunelib.kernels import on_compilation
-from prunelib.masks.patterns import NOfM, PerLayer, PerRow, select
+from prunelib.masks.patterns import NOfM, PerLayer, PerRow
+from prunelib.masks.selection import select
 from prunelib.params import load_params
 from prunelib.pruning.chains import run_chain, layer_steps
 from prunelib.methods.contract import ExtraInputs, silent

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from prunelib import NOfM, PerLayer, PerRow, gram_matrix, ria, select, wanda, warmstarts
 from prunelib.calibration.settings import CalibrationInputs
 from prunelib.errors import PatternError
-from prunelib.masks.patterns import check_mask
+from prunelib.masks.checks import check_mask
 from prunelib.methods import registry
 from prunelib.model.layers import Layer
 from prunelib.pruning.warmstart import warmstart_masks

@@ -12,7 +12,7 @@ from strategies import DEGENERATE, PATTERNS, PER_LAYER, poor, problem, problems
 
 from prunelib import NOfM, PerLayer, PerRow
 from prunelib.algebra.objective import refit_losses
-from prunelib.masks.patterns import check_mask
+from prunelib.masks.checks import check_mask
 from prunelib.methods.contract import ExtraInputs
 from prunelib.refiners.admm import ADMM, admm
 from prunelib.refiners.least_squares import least_squares

@@ -9,7 +9,7 @@ from strategies import DEGENERATE, PATTERNS, PER_LAYER, poor, problem, problems
 
 from prunelib import PerLayer, PerRow
 from prunelib.algebra.objective import refit_losses
-from prunelib.masks.patterns import check_mask
+from prunelib.masks.checks import check_mask
 from prunelib.methods.contract import ExtraInputs
 from prunelib.refiners.alps import ALPS, alps
 

@@ -4,7 +4,8 @@ import torch
 from families import random_windows, tiny_model
 from torch import nn
 
-from prunelib.masks.patterns import NOfM, select
+from prunelib.masks.patterns import NOfM
+from prunelib.masks.selection import select
 from prunelib.model.structure import find_layers
 
 RATE, DECAY, CLIP, ACCUMULATED = 1e-2, 0.1, 0.1, 2

@@ -4,7 +4,7 @@ from hypothesis import given
 from strategies import PATTERNS, problems
 
 from prunelib import select
-from prunelib.masks.patterns import check_mask
+from prunelib.masks.checks import check_mask
 from prunelib.warmstarts.random import RandomScores, random_scores
 
 WEIGHT = torch.randn(64, 96, generator=torch.Generator().manual_seed(0))

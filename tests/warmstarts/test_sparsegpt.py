@@ -12,7 +12,7 @@ from prunelib import NOfM, PerRow
 from prunelib.algebra.objective import refit_losses
 from prunelib.algebra.obs import prune_columns
 from prunelib.errors import NumericalError, PatternError
-from prunelib.masks.patterns import check_mask
+from prunelib.masks.checks import check_mask
 from prunelib.methods.contract import ExtraInputs
 from prunelib.refiners.least_squares import least_squares
 from prunelib.refiners.sparsegpt_update import SparseGPTUpdate as UpdateSettings
