@@ -22,6 +22,7 @@ SWEEPS = 7
 """Mean scans per row to the 1-swap optimum: 7.1 over the 210 layers of SmolLM2-135M at 60% from Wanda."""
 
 _WIDTH, _ROWS = 1024, 128
+_GPU_WIDTH = _GPU_ROWS = 8192  # smaller work measures how fast a GPU is launched
 _SECONDS = 0.7  # duration of one measurement
 
 
@@ -87,19 +88,20 @@ def estimates(outline: Outline, work: Workload, speed: Speed) -> list[Estimate]:
 
 def _product_rate(dtype: torch.dtype, device: str) -> float:
     """Measure the operations per second of a product (tokens, inputs) x (inputs, rows)."""
-    left, right = torch.randn(2, _WIDTH, _WIDTH, device=device).to(dtype)
+    width = _WIDTH if device == "cpu" else _GPU_WIDTH
+    left, right = torch.randn(2, width, width, device=device).to(dtype)
 
     def product() -> None:
         float((left @ right)[0, 0])  # reading the result synchronizes a GPU
 
     product()
-    return 2 * _WIDTH**3 / _seconds(product)
+    return 2 * width**3 / _seconds(product)
 
 
 def _swap_rate(device: torch.device, threads: int) -> float:
     """Measure the kept x pruned pairs per second of the fastest backend, overhead included, on correlated inputs."""
     swap = backend(device, "swaps", AUTO).swap_to_optimum
-    weight, gram, mask = (tensor.to(device) for tensor in _random_layer())
+    weight, gram, mask = (tensor.to(device) for tensor in _random_layer(_ROWS if device.type == "cpu" else _GPU_ROWS))
     for _ in swap(weight[:1], gram, mask[:1], _WIDTH, threads):
         pass  # compile the kernels
     kept = int(mask[0].sum())
@@ -108,11 +110,11 @@ def _swap_rate(device: torch.device, threads: int) -> float:
     return sweeps * kept * (_WIDTH - kept) / (time.perf_counter() - started)
 
 
-def _random_layer() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return weight, Gram matrix and mask of a random layer at ``SPARSITY``."""
+def _random_layer(rows: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return weight (rows, inputs), Gram matrix and mask of a random layer at ``SPARSITY``."""
     draw = torch.Generator().manual_seed(0)
     inputs = torch.randn(2 * _WIDTH, _WIDTH, generator=draw) + torch.randn(2 * _WIDTH, 1, generator=draw)
-    weight = torch.randn(_ROWS, _WIDTH, generator=draw)
+    weight = torch.randn(rows, _WIDTH, generator=draw)
     scaled = equilibrate(weight, inputs.T @ inputs)
     return scaled.weight, scaled.gram, select(weight.abs(), PerRow(sparsity=SPARSITY))
 
