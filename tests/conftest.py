@@ -1,9 +1,9 @@
 """What holds for every test, said before any kernel is imported.
 
 Where there is no GPU, what is written in Triton runs in its interpreter; where there is one, only the tests that say so
-run models on it. Ray keeps to the loopback interface, reports
-to nobody, and writes no token into the home folder. Its workers have the priority of other processes: with the least,
-as Ray would have it, they take minutes to start on a busy machine. Examples of hypothesis have no deadline: a busy
+run models on it. Ray keeps to the loopback interface, reports to nobody, and writes no token into the home folder. Its
+workers have the priority of other processes: with the least, as Ray would have it, they take minutes to start on a busy
+machine. Examples of hypothesis have no deadline: a busy
 machine is no fault. Settings of the machine that a test reads are that test's. A product of small tensors takes one
 thread: with two workers on two cores, waiting for a second one took half of the suite's time.
 """

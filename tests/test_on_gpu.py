@@ -51,7 +51,7 @@ def test_gram_matrices_are_those_of_the_processor(family, on, tmp_path):
         scratch = tmp_path / device
         scratch.mkdir()
         calibration = ShardCalibration(folder, "float32", index, SETTINGS, scratch)
-        drawn_from = {"model": "abc", "settings": {"inputs": "dense"}}
+        drawn_from = {"model": "abc", "settings": SETTINGS.model_dump()}
         whole = calibrate_in_shards(calibration, (WINDOWS, WINDOWS[:0]), drawn_from, Bar())
         grams[device] = [read_grams(whole, block)[0] for block in range(index.blocks)]
     for found, expected in zip(grams["cuda"], grams["cpu"], strict=True):

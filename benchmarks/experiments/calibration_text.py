@@ -26,6 +26,7 @@ from prunelib.calibration.whole_model import accumulate_grams
 from prunelib.calibration.windows import draw_windows, tokenize
 from prunelib.evaluation.perplexity import perplexity
 from prunelib.masks.pruned import Pruned
+from prunelib.model.blockwise import BlockwiseForward
 from prunelib.model.structure import find_layers, load_model, load_tokenizer
 from prunelib.model.weights import apply_pruned, read_weight
 from prunelib.params import Params, load_params
@@ -91,10 +92,12 @@ def first_windows(tokens: torch.Tensor, count: int, length: int) -> torch.Tensor
 
 def prune(windows: torch.Tensor, batch: int) -> tuple[dict, dict, dict[str, float]]:
     """The masks of Wanda and of the swaps, and what the swaps did."""
-    model = load_model(MODEL, "float32", machine().device)
-    index, budget = find_layers(model, MODEL), machine().gram_bytes
+    model = load_model(MODEL, "float32", "cpu")
+    index, batches = find_layers(model, MODEL), windows.split(batch)
+    forward = BlockwiseForward(model, index.block_list, batches, torch.device(machine().device), machine().state_bytes)
+    grams = accumulate_grams(forward, index, [range(len(batches))], gram_bytes=machine().gram_bytes)
     before, after, reductions, optimal = {}, {}, [], []
-    for block, inputs in accumulate_grams(model, index, windows, batch=batch, budget_bytes=budget):
+    for block, (inputs,) in grams:
         for layer in index.of_block(block):
             weight, gram = read_weight(MODEL, layer), inputs[layer.gram].gram
             before[layer.name] = select(wanda(weight, gram), PATTERN)

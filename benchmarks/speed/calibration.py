@@ -70,8 +70,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             parts, folder = (windows, windows[:0]), Path(scratch, "calibration")
             write_tokens(folder, *parts, {"model": "", "settings": settings.model_dump()})
-            assembly = Assembly(folder, arguments.model, index, settings)
-            calibrate_model(model, index, parts, settings, assembly, Path(scratch))
+            assembly = Assembly(folder, arguments.model, index, settings, machine().device)
+            calibrate_model(model, index, parts, settings, assembly, Path(scratch), machine())
             assembly.finish()
 
     rounds = [

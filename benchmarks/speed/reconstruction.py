@@ -52,8 +52,13 @@ def plain_seconds(model: torch.nn.Module, index: LayerIndex, windows: torch.Tens
             lambda _, args, kwargs, to=calls: to.append((args, kwargs)), with_kwargs=True
         )
         known = [model.get_parameter(layer.parameter).requires_grad_() for layer in index.of_block(stream.block)]
+
+        def run(window: int) -> None:
+            stream.run(window)
+            stream.keep(window)
+
         with Workers(threads) as workers:
-            list(workers.map(stream.run, range(SAMPLES)))
+            list(workers.map(run, range(SAMPLES)))
             hook.remove()
 
             def passed(number: int, block=block, calls=calls) -> float:
@@ -71,8 +76,6 @@ def plain_seconds(model: torch.nn.Module, index: LayerIndex, windows: torch.Tens
             list(workers.map(passed, range(forward)))
             list(workers.map(trained_on, range(backward)))
             yield time.perf_counter() - started
-        for window in range(SAMPLES):
-            stream.keep(window)
         stream.advance()
 
 

@@ -22,7 +22,7 @@ from prunelib.calibration.settings import CalibrationSettings
 from prunelib.calibration.statistics import BlockStatistics, InputStatistics
 from prunelib.errors import ModelError
 from prunelib.evaluation.perplexity import perplexity
-from prunelib.evaluation.pruned import prune
+from prunelib.evaluation.pruned import apply_and_check
 from prunelib.export.folder import export_model
 from prunelib.masks.patterns import PerRow
 from prunelib.masks.pruned import Pruned
@@ -127,7 +127,7 @@ def check_model(folder: Path, scratch: Path, words: int) -> dict[str, Any]:
     _check_counts(index, masks)
     dense = _same("dense perplexity", perplexity(model, held_out, BATCH).value, plain_model(folder), held_out)
     zeroed = plain_model(_zeroed(folder, scratch / "zeroed", index, masks))
-    prune(model, index.layers, Pruned(masks, {}), home)
+    apply_and_check(model, index.layers, Pruned(masks, {}), home)
     pruned = _same("pruned perplexity", perplexity(model, held_out, BATCH).value, zeroed, held_out)
     export_model(home, scratch / "exported", index, Pruned(masks, {}), {"model": ""}, "")
     _same("perplexity of the exported model", pruned, plain_model(scratch / "exported"), held_out)

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from prunelib.calibration.settings import ACCUMULATION, CalibrationInputs, CalibrationSettings
 from prunelib.calibration.statistics import BlockStatistics, InputStatistics, has_enough_tokens
-from prunelib.errors import ArtifactError, NumericalError, first_line
+from prunelib.errors import ArtifactError, NumericalError
 from prunelib.methods.contract import ExtraInputs
 from prunelib.model.layers import Layer, LayerIndex, read_index, write_index
 from prunelib.runtime import hashing, store
@@ -184,7 +184,9 @@ def _settings(path: Path, recorded: Mapping[str, Any]) -> CalibrationSettings:
     try:
         return CalibrationSettings.model_validate({key: value for key, value in recorded.items() if key != "seed"})
     except ValidationError as error:
-        raise ArtifactError(f"{path}: settings of another version ({first_line(error)}); rerun calibrate") from None
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ArtifactError(f"{path}: its settings, {key}: {first['msg']}; rerun the stage that made it") from None
 
 
 def _origin(tokens: Mapping[str, Any]) -> dict[str, Any]:

@@ -106,7 +106,7 @@ def block_importance(
     weight, gram
         Return the weight (rows, inputs) and the Gram matrix (inputs, inputs) of a layer.
     supports
-        Returns whether a layer's input had enough tokens (:func:`prunelib.calibration.statistics.supports`).
+        Returns whether a layer's input had enough tokens (:func:`prunelib.calibration.statistics.has_enough_tokens`).
     """
     counted = [layer for layer in layers if supports(layer)] or layers
     scores = [wanda(weight(layer), gram(layer)).flatten() for layer in counted]

@@ -83,7 +83,7 @@ class ModelReconstruction:
         blocks
             Their masks and weights so far.
         finished
-            BlockStore that an earlier run with the same arguments has refined; new ones are written there.
+            Blocks that an earlier run with the same arguments has refined; new ones are written there.
         folder
             Where hidden states between two blocks are saved, at most once a minute.
         bar

@@ -124,6 +124,7 @@ def dsnot(
     -------
     Refined
         ``swaps`` counts cycles. ``loss_after`` may exceed ``loss_before``: the method does not use the pruning error.
+        The mask of an expert that saw no token is unchanged.
 
     Raises
     ------
@@ -133,11 +134,11 @@ def dsnot(
     """
     weight, gram = checked_layer(weight, gram)
     check_mask(mask, weight, pattern)
-    inputs = _statistics(gram, extra)
-    skipped = _is_skipped(extra.name, settings.skip)
+    skipped = _is_skipped(extra.name, settings.skip) or extra.tokens == 0  # nothing is known of the inputs
+    inputs = None if skipped else _statistics(gram, extra)
     parts, G = [], gram.double()
     for w, m in zip(weight.split(_CHUNK), mask.split(_CHUNK), strict=True):
-        after, swaps = _unchanged(m) if skipped else _refine_rows(w.double(), m, inputs, pattern, settings)
+        after, swaps = _refine_rows(w.double(), m, inputs, pattern, settings) if inputs else _unchanged(m)
         parts.append((after, row_losses(w, G, m), row_losses(w, G, after), swaps))
         progress(len(m), float(parts[-1][1].sum()), float(parts[-1][2].sum()))
     refined, before, after, swaps = (torch.cat(part) for part in zip(*parts, strict=True))

@@ -3,7 +3,7 @@
 DVC deletes a stage's outputs before it runs, so finished parts cannot be kept there. Their folder is named by the
 stage's cell and a hash of everything that determines them: settings, inputs and code. A rerun of the same work reuses
 them; changed work starts empty and removes the outdated parts. Each part is written under a temporary name and then
-renamed (:mod:`prunelib.runtime.store`), so every part found is complete.
+renamed (:mod:`prunelib.runtime.atomic`), so every part found is complete.
 """
 
 import contextlib

@@ -8,7 +8,7 @@ from families import save, tiny_model
 from report_records import layers
 
 from prunelib.errors import ModelError, PatternError
-from prunelib.evaluation.pruned import mean_errors, prune
+from prunelib.evaluation.pruned import apply_and_check, mean_errors
 from prunelib.masks.pruned import Pruned
 from prunelib.model.layers import LayerIndex
 from prunelib.model.structure import find_layers
@@ -30,7 +30,7 @@ def test_the_masked_weights_and_no_others_are_zero(dense: tuple[str, Path]) -> N
     family, folder = dense
     model = tiny_model(family)
     index = find_layers(model, folder)
-    prune(model, index.layers, Pruned(halves(index), {}), folder)
+    apply_and_check(model, index.layers, Pruned(halves(index), {}), folder)
     assert achieved_sparsity(model, index.layers) == 0.5
     before, after = tiny_model(family).state_dict(), model.state_dict()
     weights = {f"{layer.name}.weight" for layer in index.layers}
@@ -43,7 +43,7 @@ def test_updated_weights_stand_where_the_mask_keeps_them_and_in_no_other_layer(d
     index = find_layers(model, folder)
     updated, masks = index.layers[0], halves(index)
     weight = (2 * read_weight(folder, updated)).masked_fill(~masks[updated.name], 0)
-    prune(model, index.layers, Pruned(masks, {updated.name: weight}), folder)
+    apply_and_check(model, index.layers, Pruned(masks, {updated.name: weight}), folder)
     found = model.get_parameter(f"{updated.name}.weight").data
     torch.testing.assert_close(found.T if updated.transposed else found, weight, rtol=0, atol=0)
     found[0, 0] += 1
@@ -58,7 +58,7 @@ def test_a_model_with_other_weights_than_its_folder_is_refused(dense: tuple[str,
     last = index.layers[-1].name
     model.get_parameter(f"{last}.weight").data[0, 0] += 1
     with pytest.raises(ModelError, match=rf"^{last}: 1 of \d+ kept weights "):
-        prune(model, index.layers, Pruned(halves(index), {}), folder)
+        apply_and_check(model, index.layers, Pruned(halves(index), {}), folder)
 
 
 def test_masks_of_another_model_change_nothing(dense: tuple[str, Path]) -> None:
@@ -68,7 +68,7 @@ def test_masks_of_another_model_change_nothing(dense: tuple[str, Path]) -> None:
     (first, *_), masks = index.layers, halves(index)
     del masks[first.name]
     with pytest.raises(PatternError, match=rf"layers are missing, first {first.name}$"):
-        prune(model, index.layers, Pruned(masks, {}), folder)
+        apply_and_check(model, index.layers, Pruned(masks, {}), folder)
     dense_weights = tiny_model(family).state_dict()
     assert all(torch.equal(weight, dense_weights[name]) for name, weight in model.state_dict().items())
 

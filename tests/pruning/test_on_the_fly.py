@@ -16,7 +16,7 @@ from prunelib.model import blockwise
 from prunelib.model.blockwise import BlockwiseForward, Checkpoint
 from prunelib.model.structure import find_layers
 from prunelib.model.weights import read_weight
-from prunelib.pruning import refinement as refining
+from prunelib.pruning import refined_layers as refining
 from prunelib.pruning.on_the_fly import OnTheFlyRefinement
 from prunelib.pruning.refined_blocks import FinishedBlocks
 from prunelib.refiners import least_squares, sparseswaps

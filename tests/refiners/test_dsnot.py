@@ -313,3 +313,11 @@ def test_bad_input_is_refused_in_one_line():
         dsnot(p.weight, p.gram, ~p.mask, p.pattern, extra=of(mean))
     with pytest.raises(NumericalError, match="weight: NaN"):
         dsnot(p.weight * torch.nan, p.gram, p.mask, p.pattern, extra=of(mean))
+
+
+@pytest.mark.parametrize("pattern", [PATTERNS[1], PATTERNS[5]], ids=lambda pattern: pattern.label)
+def test_the_mask_of_an_expert_that_saw_no_token_stays(pattern):
+    p = problem(1, pattern, rows=5, inputs=24, tokens=50)
+    found = dsnot(p.weight, torch.eye(24), p.mask, pattern, extra=of(torch.zeros(24), tokens=0))
+    assert torch.equal(found.mask, p.mask)
+    assert not found.swaps.any()
