@@ -370,7 +370,7 @@ def test_masks_that_do_not_fit_change_nothing(llama: Path) -> None:
         rf"masks: 1 of 14 layers are missing, first {last}": {k: v for k, v in good.items() if k != last},
         r"masks: 1 match no layer of the model, first lm_head": {**good, "lm_head": good[first]},
         rf"mask of {last}: shape \(48, 32\), expected \(32, 48\)": {**good, last: good[last].T},
-        rf"mask of {first}: torch\.float32 \(32, 32\), expected": {**good, first: good[first].float()},
+        rf"mask of {first}: torch\.float32 of shape \(32, 32\), expected": {**good, first: good[first].float()},
     }
     for message, masks in misfits.items():
         with pytest.raises(PatternError, match=message):
