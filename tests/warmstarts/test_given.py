@@ -109,7 +109,10 @@ def test_a_layer_under_both_its_names_is_refused(plain):
             {"blocks.0.up": GIVEN["blocks.0.up"].T.contiguous()},
             r"mask of blocks\.0\.up: shape \(8, 12\), expected",
         ),
-        ({"blocks.0.up": GIVEN["blocks.0.up"].flatten()}, r"mask of blocks\.0\.up: torch.bool of shape \(96,\), expected"),
+        (
+            {"blocks.0.up": GIVEN["blocks.0.up"].flatten()},
+            r"mask of blocks\.0\.up: torch.bool of shape \(96,\), expected",
+        ),
         ({"blocks.0.up": GIVEN["blocks.0.up"] | True}, r"blocks\.0\.up: mask: 24 of 24 groups do not keep exactly 2"),
     ],
 )
