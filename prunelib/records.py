@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -221,31 +221,30 @@ def write_layers(
     store.write_record(path, _LAYERS, value)
 
 
-def read_layers(path: Path, expected: Mapping[str, Any]) -> list[LayerResult]:
-    """Read the records of a cell's layers.
+class LayerRecords(NamedTuple):
+    """The records of a cell's layers and of its reconstructed blocks, and what they were made from."""
+
+    layers: list[LayerResult]
+    blocks: list[BlockResult]
+    made_from: Mapping[str, Any]
+
+
+def read_layers(path: Path, expected: Mapping[str, Any]) -> LayerRecords:
+    """Read the records that :func:`write_layers` wrote.
 
     Raises
     ------
     ArtifactError
         If the file is missing, damaged or of another kind, or was not made from what is ``expected``.
     """
-    return _parsed(path, _of_layers(path, expected).get(_LAYERS), TypeAdapter(list[LayerResult]))
-
-
-def read_blocks(path: Path, expected: Mapping[str, Any]) -> list[BlockResult]:
-    """Read the records of a cell's reconstructed blocks; raise as :func:`read_layers`."""
-    return _parsed(path, _of_layers(path, expected).get(_BLOCKS, []), TypeAdapter(list[BlockResult]))
-
-
-def made_from_of_layers(path: Path) -> dict[str, Any]:
-    """Return what the records of a cell's layers were made from; raise as :func:`read_layers`."""
-    return dict(_of_layers(path, {}).get(_MADE_FROM, {}))
-
-
-def _of_layers(path: Path, expected: Mapping[str, Any]) -> dict[str, Any]:
     value = store.read_record(path, _LAYERS)
-    store.expect_provenance(path, value.get(_MADE_FROM, {}), expected)
-    return value
+    made_from = value.get(_MADE_FROM, {})
+    store.expect_provenance(path, made_from, expected)
+    return LayerRecords(
+        layers=_parsed(path, value.get(_LAYERS), TypeAdapter(list[LayerResult])),
+        blocks=_parsed(path, value.get(_BLOCKS, []), TypeAdapter(list[BlockResult])),
+        made_from=made_from,
+    )
 
 
 def write_cell(path: Path, record: CellResult, made_from: Mapping[str, Any]) -> None:

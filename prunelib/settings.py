@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 MOST_DAMPING = 1e6
 """Highest damping, relative to the Gram matrix's diagonal: above it, the rounding of float32 is as large as what the
@@ -65,6 +65,12 @@ def among(name: str, known: Iterable[str]) -> str:
     longer = [other for other in known if name and name in other]
     near = difflib.get_close_matches(name, longer, n=1, cutoff=0) or difflib.get_close_matches(name, known, n=1)
     return ", ".join(known) + "".join(f"; did you mean {other}?" for other in near)
+
+
+def first_fault(error: ValidationError) -> str:
+    """Return the key and the message of the first of the errors."""
+    first = error.errors()[0]
+    return f"{'.'.join(str(part) for part in first['loc'])}: {first['msg']}"
 
 
 def distinct(names: tuple[str, ...]) -> tuple[str, ...]:

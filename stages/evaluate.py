@@ -14,7 +14,7 @@ with one_line():  # an interrupt of the imports, which take seconds
     from prunelib.model.structure import load_tokenizer
     from prunelib.params import Params
     from prunelib.planning.checks import require_capacity_to_evaluate
-    from prunelib.records import CellResult, read_blocks, read_layers, write_cell
+    from prunelib.records import CellResult, read_layers, write_cell
     from prunelib.runtime.machine import machine
     from prunelib.runtime.progress import meter
     from prunelib.runtime.resume import resumable
@@ -59,8 +59,8 @@ def evaluate(
             samples=settings.samples,
         )
         figures = evaluate_parts(evaluation, windows, bar)
-        records = workflow.layers_file(cell)
-        errors = mean_errors(read_layers(records, made_from), read_blocks(records, made_from)) if pattern else {}
+        records = read_layers(workflow.layers_file(cell), made_from) if pattern else None
+        errors = mean_errors(records.layers, records.blocks) if records else {}
         write_cell(workflow.result_file(cell), CellResult(cell=cell, **figures, **errors), evaluated)
 
 

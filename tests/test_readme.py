@@ -10,8 +10,12 @@ from families import save, tiny_model
 from pipeline_project import LETTERS, character_tokenizer
 from typer.main import get_command
 
+from prunelib.block_refiners.block_reconstruction import BlockReconstruction
 from prunelib.cli.app import app
 from prunelib.masks.patterns import NOfM
+from prunelib.params import load_params
+from prunelib.refiners.refit_swaps import RefitSwaps
+from prunelib.refiners.sparseswaps import SparseSwaps
 from prunelib.runtime.machine import Machine
 
 ROOT = Path(__file__).parents[1]
@@ -42,6 +46,19 @@ def test_the_figures_between_markers_are_those_of_the_committed_results(path):
     starts, ends = (re.findall(rf"<!-- {slash}(\w+) -->", text) for slash in ("", "/"))
     assert starts == ends
     assert len(set(starts)) == len(starts)
+
+
+def test_the_recipe_in_words_is_the_one_that_was_run():
+    params = load_params(ROOT / "params.yaml")
+    chain = params.refiners["recommended"].chain
+    assert [step.method for step in chain] == ["sparseswaps", "refit_swaps", "block_reconstruction"]
+    assert chain == (SparseSwaps(), RefitSwaps(), BlockReconstruction(epochs=2))
+    (whole,) = params.compared("recommended")
+    assert (whole.calibration.samples, whole.calibration.length) == (256, 512)
+    assert whole.evaluation.tasks.limit == 200
+    (words,) = re.findall(r"`(--samples 256 .*?)`", TEXTS["docs/pages/choose.md"])
+    options = "--samples 256 --length 512 --refiner sparseswaps --refiner refit_swaps --refiner "
+    assert words == options + "'{method: block_reconstruction, epochs: 2}'"
 
 
 def test_the_picture_is_that_of_the_committed_results():

@@ -22,6 +22,7 @@ from prunelib.errors import ArtifactError, NumericalError
 from prunelib.methods.contract import ExtraInputs
 from prunelib.model.layers import Layer, LayerIndex, read_index, write_index
 from prunelib.runtime import hashing, store
+from prunelib.settings import first_fault
 
 _TOKENS, _ENERGIES = "tokens.safetensors", "energies.json"
 _MEAN, _HELD_OUT = "/mean", "/held_out"
@@ -184,9 +185,7 @@ def _settings(path: Path, recorded: Mapping[str, Any]) -> CalibrationSettings:
     try:
         return CalibrationSettings.model_validate({key: value for key, value in recorded.items() if key != "seed"})
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise ArtifactError(f"{path}: its settings, {key}: {first['msg']}; rerun the stage that made it") from None
+        raise ArtifactError(f"{path}: its settings, {first_fault(error)}; rerun the stage that made it") from None
 
 
 def _origin(tokens: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 from transformers import PreTrainedModel
 
 from prunelib.errors import ArtifactError, ModelError, PatternError
-from prunelib.masks.checks import patterns_of
-from prunelib.masks.packed import bool_mask, read_masks
+from prunelib.masks.checks import bool_mask, patterns_of
+from prunelib.masks.packed import read_masks
 from prunelib.masks.patterns import AnyPattern, Pattern, as_pattern
 from prunelib.masks.pruned import MASKS_FILE
 from prunelib.model.adapters import adapted_modules

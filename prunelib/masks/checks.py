@@ -1,12 +1,32 @@
-"""Whether masks have the counts of their patterns."""
+"""Whether masks are masks, and have the counts of their patterns."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
 from prunelib.algebra.tensors import values
-from prunelib.errors import PatternError
+from prunelib.errors import NumericalError, PatternError
 from prunelib.masks.patterns import Pattern, checked_pattern
+
+
+def bool_mask(name: str, given: Any) -> torch.Tensor:
+    """Return the mask (rows, inputs) bool of the layer of this name.
+
+    Raises
+    ------
+    PatternError
+        If it is something else; the message names the layer.
+    """
+    try:
+        mask = values(f"mask of {name}", given)
+    except NumericalError as error:
+        raise PatternError(str(error)) from None
+    if mask.dtype != torch.bool or mask.ndim != 2:
+        raise PatternError(
+            f"mask of {name}: {mask.dtype} of shape {tuple(mask.shape)}, expected torch.bool (rows, inputs)"
+        )
+    return mask
 
 
 def check_mask(mask: torch.Tensor, weight: torch.Tensor, pattern: Pattern) -> None:

@@ -8,30 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from prunelib.algebra.tensors import values
-from prunelib.errors import ArtifactError, NumericalError, PatternError
+from prunelib.errors import ArtifactError
+from prunelib.masks.checks import bool_mask
 from prunelib.runtime import store
 
 _UNKNOWN: Mapping[str, Any] = MappingProxyType({})
-
-
-def bool_mask(name: str, given: Any) -> torch.Tensor:
-    """Return the mask (rows, inputs) bool of the layer of this name.
-
-    Raises
-    ------
-    PatternError
-        If it is something else; the message names the layer.
-    """
-    try:
-        mask = values(f"mask of {name}", given)
-    except NumericalError as error:
-        raise PatternError(str(error)) from None
-    if mask.dtype != torch.bool or mask.ndim != 2:
-        raise PatternError(
-            f"mask of {name}: {mask.dtype} of shape {tuple(mask.shape)}, expected torch.bool (rows, inputs)"
-        )
-    return mask
 
 
 class PackedMasks(Mapping[str, torch.Tensor]):

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 from prunelib.algebra.tensors import address
 from prunelib.errors import ArtifactError, ModelError
 from prunelib.runtime.store import expect_provenance, read_record, write_record
-from prunelib.settings import Settings
+from prunelib.settings import Settings, first_fault
 
 _KIND = "layers"
 _NAMED = 3  # how many uncovered matrices a refusal names
@@ -202,9 +202,7 @@ def read_index(path: Path, model_sha: str) -> LayerIndex:
     try:
         return LayerIndex.model_validate(header)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise ArtifactError(f"{path}: damaged, {key}: {first['msg']}; rerun the stage that made it") from None
+        raise ArtifactError(f"{path}: damaged, {first_fault(error)}; rerun the stage that made it") from None
 
 
 @contextlib.contextmanager

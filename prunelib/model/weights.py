@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from prunelib.errors import ArtifactError, ModelError, NumericalError, PatternError
-from prunelib.masks.packed import bool_mask
+from prunelib.masks.checks import bool_mask
 from prunelib.masks.pruned import Pruned
 from prunelib.model.layers import Layer
 from prunelib.sources.model_files import SINGLE_FILE, weight_files, weight_map

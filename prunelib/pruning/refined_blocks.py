@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from prunelib.masks.pruned import Pruned, read_pruned, write_pruned
-from prunelib.records import BlockResult, LayerResult, read_blocks, read_layers, write_layers
+from prunelib.records import BlockResult, LayerResult, read_layers, write_layers
 from prunelib.runtime import atomic, store
 from prunelib.runtime.resume import FinishedParts
 
@@ -71,10 +71,9 @@ class FinishedBlocks(FinishedParts[int, RefinedBlock]):
         """Read a block; its masks and weights stay on disk."""
         folder = self.path(part)
         pruned = read_pruned(folder / _PRUNED, self._provenance)
-        records = read_layers(folder / _RECORDS, self._provenance)
-        blocks = read_blocks(folder / _RECORDS, self._provenance)
+        layers, blocks, _ = read_layers(folder / _RECORDS, self._provenance)
         cost = store.read_record(folder / _COST, _COST_KIND)
-        return RefinedBlock(pruned, records, **cost, reconstruction=blocks[0] if blocks else None)
+        return RefinedBlock(pruned, layers, **cost, reconstruction=blocks[0] if blocks else None)
 
 
 class BlockStore(Protocol):

@@ -77,7 +77,7 @@ class DSnoT(MethodSettings):
 
     @property
     def skipped_layers(self) -> tuple[str, ...]:
-        """As set."""
+        """Those of ``skip``."""
         return self.skip
 
 

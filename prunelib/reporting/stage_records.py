@@ -13,8 +13,6 @@ from prunelib.records import (
     CellResult,
     LayerResult,
     Timing,
-    made_from_of_layers,
-    read_blocks,
     read_cell,
     read_layers,
     read_timing,
@@ -61,10 +59,11 @@ def read_stage_records(params: Params, cell: Cell, project: Path = Path()) -> St
         return StageRecords(result, made_from)
     path = project / workflow.layers_file(cell)
     origin = {**methods, **{key: made_from.get(key) for key in ("model", "tokens", "calibration")}}
+    records = read_layers(path, origin)
     return StageRecords(
         result,
-        {**made_from_of_layers(path), **made_from},
-        layers=read_layers(path, origin),
-        blocks=read_blocks(path, origin),
+        {**records.made_from, **made_from},
+        layers=records.layers,
+        blocks=records.blocks,
         timing=read_timing(project / workflow.timing_file(cell), path),
     )
