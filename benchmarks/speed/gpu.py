@@ -12,7 +12,8 @@ and writes nothing.
 ``x plain`` compares with the plain backend, timed on a few rows and multiplied by the rows and scans that the papers'
 algorithm needs; ``x cpu`` with the processor's backend on all cores, timed on a few rows and multiplied by the rows.
 ``of limit`` is the share of the rate of fused multiply-adds, measured here, that three operations for every u x j pair
-of the counted scans would make: for best swaps over whole rows it may exceed 1, as most pairs are left out there.
+of the counted scans would make: over whole rows it may exceed 1, as scans leave out most pairs there
+(``gpu_pairs.py`` counts those of sweeps).
 ``from memory`` is a block with all that a stage does from Gram matrices in the processor's memory to masks there.
 """
 
@@ -174,23 +175,20 @@ def tiles() -> Iterator[dict]:
     gram, chosen = random_gram(inputs, 1, DEVICE), cuda.TILE
     each = random_layer(8 if DRY else CHUNK_ROWS, gram, PATTERNS["60% per row"], 2)
     state = cuda.begin(each.weight, each.gram, each.gram.diagonal().contiguous(), each.mask)
-    rows = torch.arange(len(each.weight), device=DEVICE)
 
     def run() -> torch.Tensor:
-        cuda.scan(rows, state)
-        return state.least[:1].cpu()
+        return cuda.scan(state)[:1].cpu()
 
-    run()
-    expected = state.least.clone()
+    expected = cuda.scan(state)
     for kept_rows, kept, pruned, warps in SIZES.tiles:
         cuda.TILE = {"ROWS": kept_rows, "KEPT": kept, "PRUNED": pruned, "num_warps": warps}
-        run()
+        found = cuda.scan(state)
         seconds = min(seconds_of(run)[0] for _ in range(3))
         yield {
             "tile": cuda.TILE,
             "seconds_a_scan": seconds,
-            "pairs_a_second": len(rows) * each.pairs / seconds,
-            "same": torch.equal(state.least, expected),
+            "pairs_a_second": len(each.weight) * each.pairs / seconds,
+            "same": torch.equal(found, expected),
         }
     cuda.TILE = chosen
 

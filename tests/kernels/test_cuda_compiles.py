@@ -21,6 +21,7 @@ from prunelib.kernels.frank_wolfe import cuda_kernels as frank_wolfe_kernels
 from prunelib.kernels.partial_refit_swaps import cuda as partial_refit_swaps, cuda_kernels as refit_kernels
 from prunelib.kernels.relaxed_swaps import cuda as relaxed_swaps, cuda_kernels as relaxed_swap_kernels
 from prunelib.kernels.swaps import cuda as swaps, cuda_kernels as swap_kernels, cuda_scan as scan_kernels
+from prunelib.kernels.swaps import cuda_sweeps as sweep_kernels
 from prunelib.kernels.swaps.cuda_best import best_swaps
 from prunelib.kernels.swaps.cuda_groups import best_swaps_in_groups
 from prunelib.kernels.cuda_chunks import row_block, row_tiles, whole_row
@@ -32,7 +33,7 @@ TYPES = dict(rows="*i64", active="*i1", weight="*fp32", gram="*fp32", diagonal="
     linear="*fp32", residual="*fp32", mass="*fp32", fixed="*i1", toward="*fp32", pruned="*fp32", slope="*fp64",
     keep="i32", change="*fp32", found="*fp64", shifts="*fp64", gradient="*fp32", stages="i32", price="fp32",
     tolerance="fp32", rounds="i32", reach="*fp32", farthest="*fp32",
-    near="*fp32")
+    near="*fp32", near_restore="*fp32", near_size="*fp32", largest="*fp32")
 
 
 def compiled(kernel, **settings):
@@ -48,7 +49,9 @@ groups = (inputs, 4)
 row = {"inputs": inputs, **whole_row(inputs)}
 compiled(best_swaps, SEGMENT=swaps.SEGMENT, **row)
 compiled(best_swaps_in_groups, group=4, inputs=inputs, **row_tiles(inputs))
-compiled(swap_kernels.visit, **row)
+compiled(sweep_kernels.visit, SEGMENT=swaps.SEGMENT, **swaps._VISIT, **row)
+segments = triton.next_power_of_2(triton.cdiv(inputs, swaps.SEGMENT))
+compiled(sweep_kernels.scan_again, inputs=inputs, SEGMENT=swaps.SEGMENT, SEGMENTS=segments, **swaps._SCAN)
 compiled(swap_kernels.begin, inputs=inputs, **swaps._BEGIN_TILE)
 compiled(scan_kernels.scan_rows, inputs=inputs, **swaps.TILE)
 for size, keep, moves, most in ((4, 2, 5, 4), (16, 8, 12869, 16)):

@@ -14,6 +14,7 @@ from prunelib.kernels.block_moves import cuda_kernels as block_move_kernels
 from prunelib.kernels.swaps import cuda as swaps
 from prunelib.kernels.swaps import cuda_kernels as swap_kernels
 from prunelib.kernels.swaps import cuda_scan as scan_kernels
+from prunelib.kernels.swaps import cuda_sweeps as sweep_kernels
 from prunelib.kernels.swaps import reach
 
 pytestmark = pytest.mark.triton
@@ -43,7 +44,7 @@ def small(monkeypatch):
         monkeypatch.setattr(module, name, getattr(module, name) * INPUTS // MATRIX)
     for module, name in ((swap_kernels, "begin"), (scan_kernels, "scan_rows")):
         monkeypatch.setattr(module, name, Kernel())
-    monkeypatch.setattr(swap_kernels, "visit", Kernel("active", ended=False))
+    monkeypatch.setattr(sweep_kernels, "visit", Kernel("active", ended=False))
     for name in ("best_swaps", "best_swaps_in_groups"):
         monkeypatch.setattr(swaps, name, Kernel())
     monkeypatch.setattr(block_move_kernels, "settle", Kernel("optimal"))

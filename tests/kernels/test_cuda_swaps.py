@@ -17,7 +17,7 @@ pytest.importorskip("triton", reason="triton is not installed")
 
 from prunelib.kernels import backend
 from prunelib.kernels import cuda_chunks as chunks
-from prunelib.kernels.swaps import cuda
+from prunelib.kernels.swaps import cuda, cuda_sweeps
 from prunelib.runtime.compute import AUTO
 
 pytestmark = pytest.mark.triton
@@ -31,6 +31,7 @@ def _small_tiles():
     """Blocks that the small problems here do not fill, and more than one of them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cuda, "TILE", {"ROWS": 4, "KEPT": 8, "PRUNED": 8, "num_warps": 1})
+        patch.setattr(cuda, "_SCAN", {"STRIP": 2, "COLUMNS": 8, "num_warps": 1})
         patch.setattr(cuda, "SEGMENT", 4)
         yield
 
@@ -151,6 +152,7 @@ def test_how_the_work_is_cut_changes_nothing(monkeypatch, pattern):
     p = problem(4, pattern, rows=5, inputs=24, tokens=60)
     whole = optimum(p), best(p, 4)
     monkeypatch.setattr(cuda, "TILE", {"ROWS": 1, "KEPT": 32, "PRUNED": 2, "num_warps": 2})
+    monkeypatch.setattr(cuda, "_SCAN", {"STRIP": 1, "COLUMNS": 32, "num_warps": 2})
     monkeypatch.setattr(cuda, "SEGMENT", 16)
     monkeypatch.setattr(cuda, "_BEGIN_TILE", {"TILE": 8, "num_warps": 1})
     monkeypatch.setattr(chunks, "_TILE_COLUMNS_PER_WARP", 8)
@@ -159,6 +161,55 @@ def test_how_the_work_is_cut_changes_nothing(monkeypatch, pattern):
     for one, other in zip(whole, (optimum(p), best(p, 4)), strict=True):
         for name in ("mask", "swaps", "sweeps", "optimal"):
             torch.testing.assert_close(one[name], other[name])
+
+
+class Checked:
+    """A scan within bounds whose launches are followed by a check of what it found."""
+
+    def __init__(self, kernel):
+        self.kernel, self.found, self.left_out = kernel, 0, 0
+
+    def __getitem__(self, grid):
+        def launch(**operands):
+            self.kernel[grid](**operands)
+            state = {name: operands[name].cpu() for name in ("weight", "gram", "corr", "restore", "least")}
+            for r in operands["rows"].tolist():
+                self.check(state["gram"].double(), *(state[name][r].double() for name in state if name != "gram"))
+
+        return launch
+
+    def check(self, gram, w, c, restore, least):
+        kept = restore == torch.inf
+        prune, b = w * (w * gram.diag() + 2 * c), w * (w * gram.diag() - 2 * c)
+        changes = prune[kept, None] + (b - 2 * w[kept, None] * w * gram[kept])[:, ~kept]  # (kept, pruned)
+        exact, found = changes.amin(dim=1), (prune + least)[kept]
+        rounding = 1e-5 * changes.abs().amax()
+        torch.testing.assert_close(found[exact < -rounding], exact[exact < -rounding], rtol=0, atol=rounding)
+        assert (found[exact >= -rounding] >= -2 * rounding).all()
+        assert (least[~kept] == torch.inf).all()
+        self.found += int((exact < -rounding).sum())
+        self.left_out += int((found == torch.inf).sum())
+
+
+@pytest.mark.parametrize("inputs", [40, 61])
+def test_scans_within_bounds_find_every_swap_that_improves(monkeypatch, inputs):
+    checked = Checked(cuda_sweeps.scan_again)
+    monkeypatch.setattr(cuda_sweeps, "scan_again", checked)
+    p = problem(8, ROW60, rows=6, inputs=inputs, tokens=3 * inputs)
+    assert_optimal(p, optimum(p))
+    assert checked.found > 0
+    assert checked.left_out > 0
+
+
+@pytest.mark.parametrize("few", [0, 1000])
+@pytest.mark.parametrize("degenerate", ["ties", "twins"])
+def test_how_float64_takes_its_candidates_changes_nothing(monkeypatch, degenerate, few):
+    p = problem(9, ROW60, rows=4, inputs=24, tokens=60, degenerate=degenerate)
+    expected = optimum(p)
+    monkeypatch.setattr(cuda, "_VISIT", {"FEW": few})
+    found = optimum(p)
+    for name in ("mask", "swaps", "sweeps", "optimal", "loss_after"):
+        torch.testing.assert_close(found[name], expected[name], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("max_swaps", [0, 1])

@@ -1,13 +1,15 @@
 """Swaps on a GPU: one kernel makes all best swaps of a row (:mod:`.cuda_best`, within groups :mod:`.cuda_groups`).
 
-In sweeps to the optimum, kernels of :mod:`.cuda_scan` scan all pairs, and those of :mod:`.cuda_kernels` decide.
+In sweeps to the optimum, a kernel of :mod:`.cuda_scan` scans all pairs once, and those of :mod:`.cuda_sweeps` do the
+rest.
 
-Device memory in addition to the weight and the Gram matrix: 16 bytes for each weight of a chunk (at most a quarter of
-the rows), and a strip of the Gram matrix in float64.
+Device memory in addition to the weight and the Gram matrix: 17 bytes for each weight of a chunk (at most a quarter of
+the rows), a strip of the Gram matrix in float64, and for bounds one float32 for every SEGMENT columns of each of its
+rows.
 """
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -16,18 +18,19 @@ from prunelib.kernels.cuda_chunks import correlate, in_chunks, row_tiles, whole_
 from prunelib.kernels.interface import MAX_SWEEPS, RowResults
 from prunelib.kernels.swaps import cuda_kernels as swap_kernels
 from prunelib.kernels.swaps import cuda_scan as scan_kernels
+from prunelib.kernels.swaps import cuda_sweeps as sweep_kernels
 from prunelib.kernels.swaps.cuda_best import best_swaps
 from prunelib.kernels.swaps.cuda_groups import best_swaps_in_groups
 from prunelib.kernels.swaps.reach import reach_of
 
-TILE = {"ROWS": 16, "KEPT": 128, "PRUNED": 4, "num_warps": 2}
+TILE = {"ROWS": 8, "KEPT": 128, "PRUNED": 8, "num_warps": 1}
 """What one program scans: each thread has 32 (row, kept column) pairs in registers."""
 
 _BEGIN_TILE = {"TILE": 1024, "num_warps": 8}
-SEGMENT = 64
-"""Columns j with one bound in scans for best swaps within whole rows."""
-
-_OF_BEST_SWAPS = ("weight", "gram", "diagonal", "corr", "restore", "loss", "swaps", "sweeps", "optimal")
+_VISIT = {"FEW": 8}
+_SCAN = {"STRIP": 16, "COLUMNS": 128, "num_warps": 1}
+SEGMENT = 32
+"""Columns j with one bound."""
 
 
 def swap_best(
@@ -39,14 +42,10 @@ def swap_best(
     if group < inputs:
         kernel, settings = best_swaps_in_groups, {"near": _near(gram, group), "group": group, **row_tiles(inputs)}
     else:
-        segment = min(SEGMENT, triton.next_power_of_2(inputs))
-        reach = reach_of(gram, segment)
-        settings = {"reach": reach, "farthest": reach.amax(dim=1), "SEGMENT": segment, **whole_row(inputs)}
-        kernel = best_swaps
+        kernel, settings = best_swaps, {**_bounds(gram), **whole_row(inputs)}
 
     def swap(rows: Rows) -> None:
-        operands = {name: getattr(rows, name) for name in _OF_BEST_SWAPS}
-        kernel[(len(rows.loss),)](**operands, inputs=inputs, limit=max_swaps, **settings)
+        kernel[(len(rows.loss),)](**rows._asdict(), inputs=inputs, limit=max_swaps, **settings)
 
     return _refine(swap, weight, gram, mask)
 
@@ -57,27 +56,34 @@ def swap_to_optimum(
     """Swap until no swap improves a row; see :mod:`prunelib.kernels.swaps`."""
     if group < len(gram):
         return swap_best(weight, gram, mask, group, MAX_SWEEPS, threads)
-    return _refine(_sweep, weight, gram.contiguous(), mask)
+    gram = gram.contiguous()
+    bounds = _bounds(gram)
+    return _refine(lambda rows: _sweep(rows, bounds), weight, gram, mask)
 
 
 class Rows(NamedTuple):
     """A chunk of rows and their state; a field has the name of the kernels' parameter.
 
     weight (rows, inputs), gram (inputs, inputs) and its diagonal (inputs,) are float32; corr is c = G p, (rows, inputs)
-    float64; restore and least, (rows, inputs) float32, are described in :mod:`.cuda_kernels`; the others are (rows,).
+    float64; restore, (rows, inputs) float32, is described in :mod:`.cuda_kernels`; the others are (rows,).
     """
 
-    active: torch.Tensor
     weight: torch.Tensor
     gram: torch.Tensor
     diagonal: torch.Tensor
     corr: torch.Tensor
     restore: torch.Tensor
-    least: torch.Tensor
     loss: torch.Tensor
     swaps: torch.Tensor
     sweeps: torch.Tensor
     optimal: torch.Tensor
+
+
+def _bounds(gram: torch.Tensor) -> dict[str, Any]:
+    """Return what bounds over segments of columns need of G, named as parameters of the kernels."""
+    segment = min(SEGMENT, triton.next_power_of_2(len(gram)))
+    reach = reach_of(gram, segment)
+    return {"reach": reach, "farthest": reach.amax(dim=1), "SEGMENT": segment}
 
 
 def _near(gram: torch.Tensor, group: int) -> torch.Tensor:
@@ -112,10 +118,9 @@ def _refine(
 def begin(weight: torch.Tensor, gram: torch.Tensor, diagonal: torch.Tensor, mask: torch.Tensor) -> Rows:
     """Set up the state of all rows before the first scan."""
     corr = correlate(weight * ~mask, gram)
-    restore, least = torch.empty((2, *weight.shape), device=weight.device)
+    restore = torch.empty_like(weight)
     loss = torch.empty(len(mask), dtype=torch.float64, device=weight.device)
     swaps, sweeps = torch.zeros((2, len(mask)), dtype=torch.int64, device=weight.device)
-    optimal, active = torch.zeros_like(loss, dtype=torch.bool), torch.ones_like(loss, dtype=torch.bool)
     swap_kernels.begin[(len(mask),)](
         weight=weight,
         mask=mask.contiguous(),
@@ -127,38 +132,52 @@ def begin(weight: torch.Tensor, gram: torch.Tensor, diagonal: torch.Tensor, mask
         **_BEGIN_TILE,
     )
     return Rows(
-        active=active,
         weight=weight,
         gram=gram,
         diagonal=diagonal,
         corr=corr,
         restore=restore,
-        least=least,
         loss=loss,
         swaps=swaps,
         sweeps=sweeps,
-        optimal=optimal,
+        optimal=torch.zeros_like(loss, dtype=torch.bool),
     )
 
 
-def _sweep(state: Rows) -> None:
-    """Scan all pairs and visit what the scan leaves until no row is active; rows that are done are dropped."""
-    inputs = len(state.gram)
-    rows = torch.arange(len(state.loss), device=state.loss.device)
-    while len(rows):
-        scan(rows, state)
-        swap_kernels.visit[(len(rows),)](
-            rows=rows, **state._asdict(), inputs=inputs, limit=MAX_SWEEPS, **whole_row(inputs)
-        )
-        rows = rows[state.active[rows]]
+def scan(rows: Rows) -> torch.Tensor:
+    """Compute min_j (b_j - 2 w_u w_j G_uj) of every u, (rows, inputs) float32, from all pairs."""
+    count, inputs = rows.weight.shape
+    operands = {"weight": rows.weight, "gram": rows.gram, "restore": rows.restore}
+    least = torch.empty_like(rows.weight)
+    grid = (triton.cdiv(count, TILE["ROWS"]), triton.cdiv(inputs, TILE["KEPT"]))
+    scan_kernels.scan_rows[grid](**operands, least=least, count=count, inputs=inputs, **TILE)
+    return least
 
 
-def scan(rows: torch.Tensor, state: Rows) -> None:
-    """Set ``least`` of the numbered ``rows`` (n,) that are active."""
-    inputs = len(state.gram)
-    operands = {name: getattr(state, name) for name in ("active", "weight", "gram", "restore", "least")}
-    blocks = triton.cdiv(len(rows), TILE["ROWS"])
-    # The last row again, to fill the last block: each program reads whole blocks of rows.
-    repeated = torch.cat([rows, rows[-1:].expand(blocks * TILE["ROWS"] - len(rows))])
-    grid = (blocks, triton.cdiv(inputs, TILE["KEPT"]))
-    scan_kernels.scan_rows[grid](rows=repeated, **operands, inputs=inputs, **TILE)
+def _sweep(rows: Rows, bounds: dict[str, Any]) -> None:
+    """Scan all pairs, then visit, and scan within bounds, until no row is active; rows that are done are dropped."""
+    count, inputs = rows.weight.shape
+    segments = bounds["reach"].shape[1]
+    near_restore, near_size = rows.weight.new_empty(2, count, segments)
+    scanned = {
+        **{name: getattr(rows, name) for name in ("weight", "gram", "diagonal", "corr", "restore")},
+        **bounds,
+        "near_restore": near_restore,
+        "near_size": near_size,
+        "largest": rows.weight.new_empty(count),
+        "least": scan(rows),
+        "inputs": inputs,
+    }
+    visited = {
+        **{name: getattr(rows, name) for name in ("loss", "swaps", "sweeps", "optimal")},
+        "active": torch.empty_like(rows.optimal),
+        "limit": MAX_SWEEPS,
+    }
+    left = torch.arange(count, device=rows.weight.device)
+    while True:
+        sweep_kernels.visit[(len(left),)](rows=left, **scanned, **visited, **_VISIT, **whole_row(inputs))
+        left = left[visited["active"][left]]
+        if len(left) == 0:
+            return
+        grid = (len(left), triton.cdiv(inputs, _SCAN["COLUMNS"]))
+        sweep_kernels.scan_again[grid](rows=left, **scanned, SEGMENTS=triton.next_power_of_2(segments), **_SCAN)

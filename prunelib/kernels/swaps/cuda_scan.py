@@ -1,4 +1,4 @@
-"""Scans of swaps in float32: least[u] = min_j (b_j - 2 w_u w_j G_uj), the least change from pruning u less a_u.
+"""Scans of all pairs in float32: least[u] = min_j (b_j - 2 w_u w_j G_uj), the least change from pruning u less a_u.
 
 A scan evaluates every pair (u, j) of its rows. It is bound by arithmetic: a multiplication, a fused multiply-add and a
 minimum for a pair, 3.5 instructions with loop and loads included (counted in the machine code for sm_90). A tile of G
@@ -13,16 +13,14 @@ import triton.language as tl
 from prunelib.kernels.cuda_common import INFINITY
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def scan_rows(
-    rows, active, weight, gram, restore, least,
+    weight, gram, restore, least, count,
     inputs: tl.constexpr, ROWS: tl.constexpr, KEPT: tl.constexpr, PRUNED: tl.constexpr,
 ):  # fmt: skip
     """Set least[r, u] for ROWS rows and KEPT columns u, over all j, PRUNED at a time. G is read as G[j, u]."""
-    # (ROWS,) row indices, and (KEPT,) columns u
-    r = tl.load(rows + tl.program_id(0) * ROWS + tl.arange(0, ROWS))
-    if tl.max(tl.load(active + r).to(tl.int32), 0) == 0:
-        return
+    # (ROWS,) row indices, the last one again beyond it, and (KEPT,) columns u
+    r = tl.minimum(tl.program_id(0) * ROWS + tl.arange(0, ROWS), count - 1).to(tl.int64)
     u = tl.program_id(1) * KEPT + tl.arange(0, KEPT)
     inside = (u < inputs)[None, :]
     here = (r * inputs)[:, None] + u[None, :]

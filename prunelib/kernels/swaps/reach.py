@@ -13,11 +13,11 @@ def reach_of(gram: torch.Tensor, segment: int) -> torch.Tensor:
     inputs, norm = len(gram), gram.diagonal().sqrt()
     segments = -(-inputs // segment)
     reach, divisor = gram.new_empty(inputs, segments), torch.where(norm > 0, norm, 1)
+    padded = gram.new_zeros(min(_STRIP, inputs), segments * segment)
     for start in range(0, inputs, _STRIP):
-        strip = slice(start, start + _STRIP)
-        padded = gram.new_zeros(len(gram[strip]), segments * segment)
+        strip = gram[start : start + _STRIP]
         # (strip, inputs); a dead j has G_uj = 0, so that any divisor but 0 will do.
-        shares = torch.div(gram[strip].abs(), divisor, out=padded[:, :inputs])
+        shares = torch.abs(strip, out=padded[: len(strip), :inputs]).div_(divisor)
         shares.diagonal(start).zero_()
-        reach[strip] = padded.view(len(padded), segments, segment).amax(dim=2)
+        reach[start : start + _STRIP] = padded[: len(strip)].view(len(strip), segments, segment).amax(dim=2)
     return reach
