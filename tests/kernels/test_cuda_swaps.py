@@ -186,6 +186,7 @@ class Checked:
         rounding = 1e-5 * changes.abs().amax()
         torch.testing.assert_close(found[exact < -rounding], exact[exact < -rounding], rtol=0, atol=rounding)
         assert (found[exact >= -rounding] >= -2 * rounding).all()
+        assert (found[exact >= rounding] == torch.inf).all()
         assert (least[~kept] == torch.inf).all()
         self.found += int((exact < -rounding).sum())
         self.left_out += int((found == torch.inf).sum())
@@ -210,6 +211,7 @@ def test_how_float64_takes_its_candidates_changes_nothing(monkeypatch, degenerat
     found = optimum(p)
     for name in ("mask", "swaps", "sweeps", "optimal", "loss_after"):
         torch.testing.assert_close(found[name], expected[name], rtol=0, atol=0)
+    assert found["swaps"].sum() > 0
 
 
 @pytest.mark.parametrize("max_swaps", [0, 1])

@@ -15,7 +15,7 @@ from prunelib import NOfM
 from prunelib.kernels import cpu_common as compiled
 from prunelib.kernels.interface import WIDE
 from prunelib.kernels.scaling import equilibrate
-from prunelib.kernels.swaps import cpu, cpu_wide, reference
+from prunelib.kernels.swaps import cpu, cpu_wide, reach, reference
 from prunelib.kernels.swaps.cpu_wide import Sizes
 from prunelib.kernels.swaps.reach import reach_of
 
@@ -137,7 +137,9 @@ def test_rows_are_wide_from_a_number_of_inputs_on(monkeypatch):
 
 
 @pytest.mark.parametrize(("inputs", "segment"), [(1, 1), (5, 5), (7, 3), (6, 3), (5, 64)])
-def test_reach_is_the_largest_share_of_a_segment(inputs, segment):
+@pytest.mark.parametrize("strip", [2, 256])
+def test_reach_is_the_largest_share_of_a_segment(monkeypatch, inputs, segment, strip):
+    monkeypatch.setattr(reach, "_STRIP", strip)
     gram = problem(8, PATTERNS[0], rows=1, inputs=inputs, tokens=3, degenerate="dead inputs").gram
     G, norm = gram.numpy(), np.sqrt(np.diag(gram.numpy()))
     found = reach_of(gram, segment)

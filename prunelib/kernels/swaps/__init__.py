@@ -44,15 +44,15 @@ so that no swap of a u with gain_u >= margin_u improves. The others are evaluate
 swaps that are made are those of float64 arithmetic. The paper's best swap is among the u with
 gain_u - margin_u <= min_v (gain_v + margin_v).
 
-Scans leave out each u for which a bound without pairs shows that no swap comes below a limit; only the first scan of
-sweeps on a GPU evaluates all pairs (:mod:`.cuda_scan`):
+Of the scans over whole rows by compiled backends, only the first of sweeps on a GPU evaluates all pairs
+(:mod:`.cuda_scan`). The others leave out each u for which a bound without pairs shows that no swap comes below a limit:
 
     dL(u, j) >= a_u + min_j b_j - 2 |w_u| reach_u max_j |w_j| sqrt(G_jj)
     reach_u = max_j |G_uj| / sqrt(G_jj) over all j but u
 
 The limit is 0 in sweeps; for a best swap it is the least change that the scan has found so far, so that few u are left
-(:mod:`.cpu_best`, :mod:`.cuda_best`). For best swaps, in sweeps over wide rows, and in those on a GPU
-(:mod:`.cuda_sweeps`), the bound is then evaluated for each segment of columns, and only segments below the limit are
-scanned. reach depends on G alone and is computed once for a layer; min_j b_j, max_j |b_j| and max_j |w_j| sqrt(G_jj),
-over the pruned j, are updated with each swap.
+(:mod:`.cpu_best`, :mod:`.cuda_best`). For best swaps, in sweeps over wide rows on a CPU, and in all sweeps over whole
+rows on a GPU (:mod:`.cuda_sweeps`), the bound is then evaluated for each segment of columns, and only segments below
+the limit are scanned. reach depends on G alone and is computed once for a layer; min_j b_j, max_j |b_j| and
+max_j |w_j| sqrt(G_jj), over the pruned j, are updated with each swap.
 """

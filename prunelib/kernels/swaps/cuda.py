@@ -4,8 +4,8 @@ In sweeps to the optimum, a kernel of :mod:`.cuda_scan` scans all pairs once, an
 rest.
 
 Device memory in addition to the weight and the Gram matrix: 17 bytes for each weight of a chunk (at most a quarter of
-the rows), a strip of the Gram matrix in float64, and for bounds one float32 for every SEGMENT columns of each of its
-rows.
+the rows), a strip of the Gram matrix in float64, and for bounds, for every SEGMENT columns, one float32 a row of the
+Gram matrix and two a row of the chunk.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,9 +28,9 @@ TILE = {"ROWS": 8, "KEPT": 128, "PRUNED": 8, "num_warps": 1}
 
 _BEGIN_TILE = {"TILE": 1024, "num_warps": 8}
 _VISIT = {"FEW": 8}
-_SCAN = {"STRIP": 16, "COLUMNS": 128, "num_warps": 1}
+_SCAN = {"STRIP": 128, "COLUMNS": 128, "num_warps": 1}
 SEGMENT = 32
-"""Columns j with one bound."""
+"""Consecutive columns j that share a bound."""
 
 
 def swap_best(

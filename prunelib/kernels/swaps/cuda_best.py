@@ -6,7 +6,7 @@ change that was found. Of each, only the segments of columns are read whose boun
 
     dL(u, j) >= a_u + min_(j in s) b_j - 2 |w_u| reach_us max_(j in s) |w_j| sqrt(G_jj)        for the pruned j of s
 
-As in :mod:`.cuda_kernels`, scans run in float32, and float64 decides among the u that they leave.
+Scans run in float32, and float64 decides among the u that they leave.
 """
 
 import triton

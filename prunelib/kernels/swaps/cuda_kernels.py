@@ -1,4 +1,4 @@
-"""What the kernels over whole rows share: the state of a row, decisions in float64, and the swap itself.
+"""What the kernels of swaps share: the state of a row, decisions in float64, and the swap itself.
 
 State of a row: corr is c = G p in float64; restore is b_j in float32, infinite where kept; (inputs,) each.
 """
@@ -76,18 +76,18 @@ def best_partner(u, weight, gram, diagonal, corr, restore, inputs: tl.constexpr,
         changes = tl.minimum(change, changes)
     least = tl.min(changes, 0)
     j = tl.min(tl.where(changes == least, best_columns, inputs), 0)
-    _, rounding = change_of(u, j, weight, gram, diagonal, corr, inputs)
+    _, _, rounding = change_of(u, j, weight, gram, diagonal, corr, inputs)
     return prune + least, j, rounding
 
 
 @triton.jit
 def change_of(u, j, weight, gram, diagonal, corr, inputs: tl.constexpr):
-    """Compute in float64 how the loss changes when u is pruned and j restored, and bound the rounding error."""
+    """Compute in float64 a_u, b_j - 2 w_u w_j G_uj, and a bound of their rounding error; their sum is dL(u, j)."""
     wu, wj = tl.load(weight + u).to(tl.float64), tl.load(weight + j).to(tl.float64)
     prune = prune_term(wu, tl.load(diagonal + u).to(tl.float64), tl.load(corr + u))
     restored = restore_term(wj, tl.load(diagonal + j).to(tl.float64), tl.load(corr + j))
     least = restored - 2.0 * wu * (wj * tl.load(gram + u.to(tl.int64) * inputs + j).to(tl.float64))
-    return prune + least, (tl.abs(prune) + tl.abs(restored) + tl.abs(least)) * _ROUNDING
+    return prune, least, (tl.abs(prune) + tl.abs(restored) + tl.abs(least)) * _ROUNDING
 
 
 @triton.jit
