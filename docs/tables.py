@@ -303,7 +303,7 @@ def recipe() -> str:
     return (
         f"The lowest perplexity measured at 60% is **{wikipedia}** on Wikipedia, {speeches} on the speeches (dense "
         f"{dense('recommended/results.csv', TEXTS[0]):.1f}, {dense('recommended/results.csv', TEXTS[1]):.1f}): swaps, "
-        "refit swaps and two epochs of block reconstruction, all on 256 windows of 512 tokens.\n"
+        "refit swaps and three epochs of block reconstruction, all on 256 windows of 512 tokens.\n"
     )
 
 

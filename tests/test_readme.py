@@ -52,13 +52,13 @@ def test_the_recipe_in_words_is_the_one_that_was_run():
     params = load_params(ROOT / "params.yaml")
     chain = params.refiners["recommended"].chain
     assert [step.method for step in chain] == ["sparseswaps", "refit_swaps", "block_reconstruction"]
-    assert chain == (SparseSwaps(), RefitSwaps(), BlockReconstruction(epochs=2))
+    assert chain == (SparseSwaps(), RefitSwaps(), BlockReconstruction(epochs=3))
     (whole,) = params.compared("recommended")
     assert (whole.calibration.samples, whole.calibration.length) == (256, 512)
     assert whole.evaluation.tasks.limit == 200
     (words,) = re.findall(r"`(--samples 256 .*?)`", TEXTS["docs/pages/choose.md"])
     options = "--samples 256 --length 512 --refiner sparseswaps --refiner refit_swaps --refiner "
-    assert words == options + "'{method: block_reconstruction, epochs: 2}'"
+    assert words == options + "'{method: block_reconstruction, epochs: 3}'"
 
 
 def test_the_picture_is_that_of_the_committed_results():

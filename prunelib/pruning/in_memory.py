@@ -135,7 +135,7 @@ def prune(
     Notes
     -----
     The lowest perplexity measured so far has ``refiner=["sparseswaps", "refit_swaps", {"method":
-    "block_reconstruction", "epochs": 2}]`` on 256 windows of 512 tokens (``samples``, ``length``); ``refit_swaps`` last
+    "block_reconstruction", "epochs": 3}]`` on 256 windows of 512 tokens (``samples``, ``length``); ``refit_swaps`` last
     is many times faster, and ``sparseswaps`` alone keeps the model's own weights.
 
     Whatever stops the work (Ctrl-C, memory), the exception has a note that says which blocks are pruned; the others are
