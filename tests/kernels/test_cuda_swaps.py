@@ -153,6 +153,7 @@ def test_how_the_work_is_cut_changes_nothing(monkeypatch, pattern):
     whole = optimum(p), best(p, 4)
     monkeypatch.setattr(cuda, "TILE", {"ROWS": 1, "KEPT": 32, "PRUNED": 2, "num_warps": 2})
     monkeypatch.setattr(cuda, "_SCAN", {"STRIP": 1, "COLUMNS": 32, "num_warps": 2})
+    monkeypatch.setattr(cuda, "SEGMENT", 16)  # of other layers, sweeps may then end at another optimum
     monkeypatch.setattr(cuda, "_BEGIN_TILE", {"TILE": 8, "num_warps": 1})
     monkeypatch.setattr(chunks, "_TILE_COLUMNS_PER_WARP", 8)
     monkeypatch.setattr(chunks, "CHUNK_ROWS", 2)
