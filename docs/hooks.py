@@ -15,6 +15,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import settings
 import tables
+from parts.committed import ROOT
+from parts.methods import figures
 
 from prunelib.cli import methods
 
@@ -25,7 +27,7 @@ _PART = re.compile(r"^\{\{ (\w+) ?(.*?) \}\}$", re.MULTILINE)
 
 def _example(name: str) -> str:
     """Show a file of examples/."""
-    return f'```python title="examples/{name}"\n{(tables.ROOT / "examples" / name).read_text(encoding="utf-8")}```\n'
+    return f'```python title="examples/{name}"\n{(ROOT / "examples" / name).read_text(encoding="utf-8")}```\n'
 
 
 def _method(words: str) -> str:
@@ -34,7 +36,7 @@ def _method(words: str) -> str:
 
 PARTS = {
     "example": _example,
-    "figures": tables.figures,
+    "figures": figures,
     "machine": lambda _: settings.machine(),
     "method": _method,
     "methods": lambda _: methods.table(),

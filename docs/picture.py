@@ -8,12 +8,13 @@ from pathlib import Path
 from statistics import fmean
 
 import matplotlib as mpl
-import tables
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from parts.committed import PATTERNS, dense
+from parts.methods import of_method
 
 PICTURE = Path(__file__).parent / "pages" / "images" / "perplexity.svg"
-BARS = {  # label: method in tables.METHODS, colour
+BARS = {  # label: method in parts.methods.METHODS, colour
     "Wanda": ("Wanda", "#e69f00"),
     "+ SparseSwaps": ("SparseSwaps, optimum", "#56b4e9"),
     "+ refit swaps": ("swaps, refit swaps", "#009e73"),
@@ -35,21 +36,21 @@ def svg() -> str:
     """Return the picture: a panel of bars for each pattern, the dense model as a line."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7, 2.8), layout="constrained")
-        dense = tables.dense("methods/results.csv", COLUMN)
-        figure.suptitle(f"Perplexity on Wikipedia; dense model: {dense:.1f}")
+        line = dense("methods/results.csv", COLUMN)
+        figure.suptitle(f"Perplexity on Wikipedia; dense model: {line:.1f}")
         for axes, pattern in zip(figure.subplots(2, sharex=True), ("row60", "nm24"), strict=True):
-            _draw_bars(axes, pattern, dense)
+            _draw_bars(axes, pattern, line)
         stream = io.StringIO()
         figure.savefig(stream, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
         return stream.getvalue()
 
 
-def _draw_bars(axes: Axes, pattern: str, dense: float) -> None:
-    values = [fmean(tables.of_method(method, pattern, COLUMN)) for method, _ in BARS.values()]
+def _draw_bars(axes: Axes, pattern: str, line: float) -> None:
+    values = [fmean(of_method(method, pattern, COLUMN)) for method, _ in BARS.values()]
     bars = axes.barh(list(BARS), values, color=[colour for _, colour in BARS.values()])
     axes.bar_label(bars, fmt="%.0f", padding=6)
-    axes.axvline(dense, color="black", linestyle="--", linewidth=1)
-    axes.set_title(tables.PATTERNS[pattern], loc="left", fontweight="bold")
+    axes.axvline(line, color="black", linestyle="--", linewidth=1)
+    axes.set_title(PATTERNS[pattern], loc="left", fontweight="bold")
     axes.set_xticks([])
     axes.tick_params(length=0)
     axes.invert_yaxis()

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import griffe
+from parts.markdown import table
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
-from tables import table
 
 from prunelib import block_refiners, refiners, warmstarts
 from prunelib.calibration.settings import CalibrationSettings

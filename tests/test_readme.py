@@ -7,6 +7,7 @@ import picture
 import pytest
 import tables
 from families import save, tiny_model
+from parts.committed import benchmarked
 from pipeline_project import LETTERS, character_tokenizer
 from typer.main import get_command
 
@@ -98,16 +99,16 @@ def test_every_variable_of_the_machine_exists(name):
 
 def test_what_the_tables_rest_on_holds():
     """The texts beside the tables say that masks are the same, that nothing differed, and that rows are optimal."""
-    result = tables.benchmarked("refine")
+    result = benchmarked("refine")
     assert all(each["same_masks_as_best"] for each in result["records"] if each["mode"] != "sweeps to the optimum")
-    assert all(each["rows_proven_optimal"] == 1 for each in tables.benchmarked("calibration_text")["records"])
+    assert all(each["rows_proven_optimal"] == 1 for each in benchmarked("calibration_text")["records"])
     for name in ("identical", "kills", "nodes"):
-        assert all(each["same"] for each in tables.benchmarked(f"workers-{name}")["records"])
-    assert tables.benchmarked("kills")["different"] == tables.benchmarked("kills")["stuck"] == 0
+        assert all(each["same"] for each in benchmarked(f"workers-{name}")["records"])
+    assert benchmarked("kills")["different"] == benchmarked("kills")["stuck"] == 0
 
 
 def test_what_must_be_lower_in_the_comparison_of_methods_is():
-    records = tables.benchmarked("orderings")["records"]
+    records = benchmarked("orderings")["records"]
     pairs = {
         "swaps, refit swaps / SparseGPT": lambda each: each["lower"] == each["matrices"] == 210,
         "swaps, refit swaps / ADMM, least squares": lambda each: each["mean_ratio"] < 1,
