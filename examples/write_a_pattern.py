@@ -2,9 +2,10 @@
 
     python examples/write_a_pattern.py
 
-Every row keeps a multiple of `multiple` weights, as kernels that read kept weights in vectors need it. Put into
-prunelib/masks/patterns.py, and into `AnyPattern` and `EXAMPLES` there, it can be named in params.yaml and has a column
-in the table of methods. A pattern whose groups are a fixed number of columns also states `column_groups`, as `NOfM`.
+Every row keeps a multiple of `multiple` weights, for kernels that read kept weights in vectors. To use it in
+params.yaml, move it to prunelib/masks/patterns.py and add it to `AnyPattern` and `EXAMPLES` there; `prunelib methods`
+then lists the methods that support it. A pattern whose groups are a fixed number of columns also states
+`column_groups`, as `NOfM` does.
 
 Prints:
 

@@ -73,7 +73,7 @@ def times() -> str:
     """Return the line below a table with seconds."""
     return (
         f"\nSeconds: refinement alone, of 210 matrices; {measured(benchmarked('method_times'))}. Where there are none, "
-        "reports/methods/timing.csv has those of a busier machine.\n"
+        "reports/methods/timing.csv has those of a machine under load.\n"
     )
 
 
@@ -106,9 +106,9 @@ def headline() -> str:
     )
     cut = 100 * (1 - float(entries[2][2]))
     return table(headings, entries, left=2) + (
-        f"\nAt 60%, swaps remove {cut:.0f}% of Wanda's error and bring perplexity from {entries[1][3]} to "
-        f"{entries[2][3]}; with updated weights it is {entries[3][3]}, and {entries[4][3]} with blocks reconstructed; "
-        f"the dense model has {before}. {reconstruction_time()}\n"
+        f"\nAt 60%, swaps remove {cut:.0f}% of the error of Wanda's mask and cut perplexity from {entries[1][3]} to "
+        f"{entries[2][3]}. Updating the kept weights brings it to {entries[3][3]}, block reconstruction to "
+        f"{entries[4][3]}; the dense model's is {before}. {reconstruction_time()}\n"
     )
 
 
@@ -121,7 +121,7 @@ def reconstruction_time() -> str:
         for row in reported("methods/results.csv")
         if cell(row)[1:] == method
     }
-    return f"Block reconstruction adds {' and '.join(minutes[pattern] for pattern in MAIN)}, on a busy machine."
+    return f"Block reconstruction adds {' and '.join(minutes[pattern] for pattern in MAIN)}, on a machine under load."
 
 
 def methods() -> str:

@@ -209,7 +209,7 @@ def _rate(step: int, steps: int, settings: BlockReconstruction) -> float:
 
 METHOD = BlockRefiner(
     settings=BlockReconstruction,
-    summary="trains the kept weights of each decoder block to return what the dense block returns",
+    summary="train the kept weights of each decoder block to return what the dense block returns",
     source="after Li et al., [2102.05426](https://arxiv.org/abs/2102.05426)",
     reconstruct=reconstruct,
     weight_bytes=24,

@@ -76,8 +76,8 @@ class CalibrationSettings(Settings):
     def _held_out_windows_are_apart(self) -> "CalibrationSettings":
         if self.draw == "documents" and self.held_out_samples:
             raise ValueError(
-                f"draw: documents may draw a document twice, so that the windows of held_out_samples = "
-                f"{self.held_out_samples} cannot be kept apart; use draw: stream"
+                f"draw: documents may draw a document twice, so that held-out windows (held_out_samples = "
+                f"{self.held_out_samples}) could overlap with the others; use draw: stream"
             )
         return self
 

@@ -50,6 +50,6 @@ def warn_of_few(seen: Mapping[str, int], min_tokens: int) -> None:
     if few := [name for name, tokens in seen.items() if tokens < min_tokens]:
         warnings.warn(
             f"{len(few)} of {len(seen)} inputs of experts received fewer than calibration.min_tokens = {min_tokens} "
-            f"tokens, first {few[0]} ({seen[few[0]]}): pruned as if they were independent",
+            f"tokens, e.g. {few[0]} ({seen[few[0]]}); these experts are pruned as if their inputs were independent",
             stacklevel=4,
         )

@@ -32,7 +32,7 @@ def _extras(context: typer.Context) -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "prunelib":
             raise
-        context.fail(f"{error.name} is not installed, which this command needs: {_INSTALL}")
+        context.fail(f"this command needs {error.name}, which is not installed: {_INSTALL}")
 
 
 app = typer.Typer(
@@ -54,13 +54,15 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show, exit.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
     traceback: Annotated[bool, typer.Option("--traceback", help="Show where an error came from.")] = False,
 ) -> None: ...
 
 
 Model = Annotated[str, typer.Option(metavar="NAME", help="A name under models in params.yaml.")]
-Seed = Annotated[int, typer.Option(metavar="N", help="As in grid.seeds.")]
+Seed = Annotated[int, typer.Option(metavar="N", help="Seed of the calibration, one of grid.seeds.")]
 PatternName = Annotated[str, typer.Option("--pattern", metavar="NAME", help="A name under patterns.")]
 WarmstartName = Annotated[str, typer.Option("--warmstart", metavar="NAME", help="A name under warmstarts.")]
 RefinerName = Annotated[str, typer.Option("--refiner", metavar="NAME", help="A name under refiners.")]
@@ -68,7 +70,7 @@ Inputs = Literal["dense", "sequential", "true_sequential"]
 Draw = Literal["stream", "documents"]
 Rows = Literal["documents", "lines"]
 Dtype = Literal["float32", "bfloat16", "float16"]
-Target = Annotated[Path, typer.Option(metavar="FOLDER", help="New or empty.")]
+Target = Annotated[Path, typer.Option(metavar="FOLDER", help="Folder to write; new or empty.")]
 
 
 @app.command()
@@ -83,7 +85,7 @@ def prune(
     ] = None,
     warmstart: Annotated[str, typer.Option(metavar="METHOD", help="The first mask; see `prunelib methods`.")] = "wanda",
     refiner: Annotated[
-        list[str] | None, typer.Option(metavar="METHOD", help="Several make a chain; default: sparseswaps.")
+        list[str] | None, typer.Option(metavar="METHOD", help="Repeat for a chain; default: sparseswaps.")
     ] = None,
     samples: Annotated[int, typer.Option(metavar="N", help="Calibration windows.")] = 128,
     length: Annotated[int, typer.Option(metavar="N", help="Tokens in each.")] = 2048,
@@ -91,15 +93,15 @@ def prune(
     held_out_samples: Annotated[int, typer.Option(metavar="N", help="Further windows, for early stopping.")] = 0,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the draw.")] = 0,
     draw: Annotated[Draw, typer.Option(help="Windows of the joined text, or each within a document.")] = "stream",
-    rows: Annotated[Rows | None, typer.Option(help="What lines are; by default a file is a document.")] = None,
+    rows: Annotated[Rows | None, typer.Option(help="What a line is; by default a file is one document.")] = None,
     bos_per_window: Annotated[bool, typer.Option(help="Begin each window with BOS, as Gemma needs.")] = False,
-    inputs: Annotated[Inputs, typer.Option(help="Of the dense model, or through pruned blocks.")] = "dense",
-    allow_uncovered: Annotated[bool, typer.Option(help="Leave matrices dense that cannot be pruned.")] = False,
+    inputs: Annotated[Inputs, typer.Option(help="Inputs of the dense model, or of the pruned one.")] = "dense",
+    allow_uncovered: Annotated[bool, typer.Option(help="Accept that some matrices stay dense.")] = False,
     device: Annotated[
         str | None, typer.Option(metavar="DEVICE", help="cpu, cuda or cuda:N; default: GPU if any.")
     ] = None,
-    dtype: Annotated[Dtype | None, typer.Option(help="What the model runs in; default: its config's.")] = None,
-    revision: Annotated[str | None, typer.Option(metavar="COMMIT", help="Of a model on the hub.")] = None,
+    dtype: Annotated[Dtype | None, typer.Option(help="Dtype to run in; default: its config's.")] = None,
+    revision: Annotated[str | None, typer.Option(metavar="COMMIT", help="Commit, branch or tag on the hub.")] = None,
 ) -> None:
     """Prune a model, and write the result to a folder; no project is needed.
 
@@ -161,7 +163,9 @@ def run(
     cell: Annotated[str | None, typer.Option(metavar="NAME", help="One cell of the grid, with what it needs.")] = None,
     pull: Annotated[bool, typer.Option("--pull", help="Take what is missing from the DVC remote.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Run every stage, even if up to date.")] = False,
-    keep_going: Annotated[bool, typer.Option("--keep-going", help="Run what needs no failed stage.")] = False,
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="After a failure, run all that does not need it.")
+    ] = False,
 ) -> None:
     """Run every stage of params.yaml that is not up to date, and print the main figures.
 
@@ -182,12 +186,12 @@ def plan(
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="The config.json of a model.")] = None,
     model: Annotated[str | None, typer.Option(metavar="NAME", help="A name under models in params.yaml.")] = None,
     comparison: Annotated[str | None, typer.Option(metavar="NAME", help="A name under comparisons.")] = None,
-    measure: Annotated[bool, typer.Option("--measure", help="Also the time of each stage, measured.")] = False,
+    measure: Annotated[bool, typer.Option("--measure", help="Also estimate times, from a short measurement.")] = False,
 ) -> None:
     """Print what a model needs before anything runs: shapes, passes, disk, memory, and whether they fit.
 
-    For the config.json of any model it is one cell at 50% with updated weights, on the papers' numbers of tokens; for a
-    model of params.yaml, its share of the whole grid; for a comparison, each of its models with all grids.
+    `--config` plans a single cell at 50% with updated weights and the papers' numbers of tokens; `--model` a model's
+    share of the grid in params.yaml; `--comparison` all grids of a comparison.
 
     ```
     prunelib plan --config llama-3.1-8b/config.json
@@ -202,12 +206,14 @@ def plan(
 @app.command()
 def compare(
     comparison: Annotated[str, typer.Argument(metavar="NAME", help="A name under comparisons in params.yaml.")],
-    renew: Annotated[bool, typer.Option("--renew", help="Also rerun cells that other code made.")] = False,
+    renew: Annotated[
+        bool, typer.Option("--renew", help="Also rerun cells made by another version of the code.")
+    ] = False,
 ) -> None:
-    """Make the cells of a comparison that are not finished, and put all of them in one report, reports/NAME.
+    """Run the unfinished cells of a comparison, and put all of its cells into one report, reports/NAME.
 
-    The records of each finished cell are at once in reports/NAME/cells. With these files in git, a comparison that was
-    stopped goes on in any clone; a cell is made again only if its settings change. Stages run in a copy of the project
+    Each finished cell is saved in reports/NAME/cells at once. With these files in git, a comparison that was stopped
+    resumes in any clone; a cell is rerun only if its settings change. Stages run in a copy of the project
     under scratch/, which shares the project's DVC cache: params.yaml and the results of its own grid are unchanged.
 
     ```
@@ -225,10 +231,10 @@ def report(
         str | None, typer.Argument(metavar="[NAME]", help="A name under comparisons in params.yaml; default: the grid.")
     ] = None,
 ) -> None:
-    """Write the report of what is there, without running anything.
+    """Write the report of the finished cells, without running anything.
 
-    It has the cells that are finished, also after a stage failed: of the grid those in results/, of a comparison those
-    in reports/NAME/cells. Where there are none, the page and the figures are drawn from the report's own tables.
+    It includes every finished cell, even if a stage failed: from results/ for the grid, from reports/NAME/cells for a
+    comparison. Where there are none, the page and the figures are drawn from the report's own tables.
 
     ```
     prunelib report

@@ -12,12 +12,12 @@ from prunelib.runtime import store
 
 README = Path("README.md")
 START, END = "<!-- methods -->\n", "<!-- /methods -->"
-_KINDS = {"warm start": warmstarts, "refiner": refiners, "refiner of blocks": block_refiners}
+_KINDS = {"warm start": warmstarts, "refiner": refiners, "block refiner": block_refiners}
 _HEADINGS = ("", "name", "what it does", "patterns", "kept weights", "source")
 
 
 def table() -> str:
-    """Return the table: warm starts, refiners, and refiners of whole blocks, each sorted by name."""
+    """Return the table: warm starts, refiners and block refiners, each sorted by name."""
     lines = [_line(_HEADINGS), "|" + "---|" * len(_HEADINGS)]
     for kind, package in _KINDS.items():
         for index, (name, method) in enumerate(registry.methods(package).items()):

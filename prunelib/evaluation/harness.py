@@ -63,7 +63,9 @@ class Scorer(TemplateLM):
         for token in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id):
             if token is not None:
                 return int(token)
-        raise ModelError("model: its tokenizer has neither BOS nor EOS, expected one to precede an answer to no prompt")
+        raise ModelError(
+            "model: its tokenizer has neither BOS nor EOS, expected one to come before an answer without a prompt"
+        )
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
         """Return token ids, with the special tokens that the tokenizer puts before a text, never those after it.

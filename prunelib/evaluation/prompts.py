@@ -36,4 +36,7 @@ def appended_tokens(tokenizer: "PreTrainedTokenizerBase") -> int:
     for end in range(len(whole), len(plain) - 1, -1):
         if whole[end - len(plain) : end] == plain:
             return len(whole) - end
-    raise ModelError(f"model: its tokenizer encodes 'a' as {plain}, with special tokens as {whole}; expected both")
+    raise ModelError(
+        f"model: its tokenizer encodes 'a' as {plain}, but as {whole} with special tokens, expected the former within "
+        "the latter"
+    )

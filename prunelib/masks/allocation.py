@@ -101,8 +101,8 @@ class BlockAllocation(Allocation):
     def _check_range(self, lowest: float, highest: float) -> None:
         if not 0 < lowest <= highest < 1:
             raise PatternError(
-                f"allocation.{self.width_key} = {getattr(self, self.width_key)}: too large, for sparsities of blocks "
-                f"from {lowest:.3f} to {highest:.3f}, expected within 0 and 1"
+                f"allocation.{self.width_key} = {getattr(self, self.width_key)}: too large, as sparsities of blocks "
+                f"would be {lowest:.3f} to {highest:.3f}, expected between 0 and 1"
             )
 
 

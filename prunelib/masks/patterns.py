@@ -264,7 +264,7 @@ AnyPattern = Annotated[PerRow | PerLayer | NOfM, Field(discriminator="kind")]
 """Any pattern in params.yaml."""
 
 EXAMPLES: tuple[Pattern, ...] = (PerRow(sparsity=0.5), PerLayer(sparsity=0.5), NOfM(keep=2, group=4))
-"""One pattern of each kind: the kinds that :func:`parse_pattern` tries, and the columns of the table of methods."""
+"""One pattern of each kind: the kinds that :func:`parse_pattern` tries, and those that the table of methods names."""
 
 
 def parse_pattern(text: str) -> Pattern:

@@ -43,13 +43,13 @@ def check_blockwise(model: "PreTrainedModel", block_list: str) -> None:
     except Exception as error:  # whatever the model's code raises where it misses state of an earlier block
         raise ModelError(
             f"{name}.{forward.block} fails without the earlier blocks ({error!r}): the model shares state between "
-            "blocks, expected blocks that depend on what is handed to them"
+            "blocks, expected blocks that depend only on their arguments"
         ) from None
     difference = float((found - expected).norm() / expected.norm())
     if not difference <= torch.finfo(expected.dtype).eps ** 0.5:
         raise ModelError(
             f"{name}: hidden states differ by {difference:.1%} when run block by block: the model shares state between "
-            "blocks, expected blocks that depend on what is handed to them"
+            "blocks, expected blocks that depend only on their arguments"
         )
 
 

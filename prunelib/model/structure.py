@@ -179,7 +179,7 @@ def _last_to_finish(model: PreTrainedModel, lists: Mapping[str, nn.ModuleList]) 
     last = whole[-1]
     if between := {name for name in whole[whole.index(last) :] if not f"{name}.".startswith(f"{last}.")}:
         raise ModelError(
-            f"{type(model).__name__}: {last} takes turns with {min(between)}, expected one list of decoder blocks"
+            f"{type(model).__name__}: {last} and {min(between)} run in turns, expected one list of decoder blocks"
         )
     return last
 
@@ -227,7 +227,7 @@ def _located(model: PreTrainedModel, stored: Container[str] | None) -> LayerInde
     covered = coverage(parameters, layers, reasons)
     if not layers:
         first = covered["uncovered"][0]
-        raise ModelError(f"{type(model).__name__}: nothing in its blocks can be pruned, first {first}: {first.reason}")
+        raise ModelError(f"{type(model).__name__}: no matrix in its blocks can be pruned, e.g. {first}: {first.reason}")
     return LayerIndex(layers=tuple(layers), block_list=block_list, blocks=len(blocks), **covered)
 
 

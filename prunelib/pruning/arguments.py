@@ -143,7 +143,7 @@ def check_model(model: PreTrainedModel) -> None:
     if len(devices := {str(tensor.device) for tensor in model.parameters()}) > 1 or "meta" in devices:
         raise ModelError(
             f"model: its weights are on {', '.join(sorted(devices))}, expected one device; load it on the CPU and pass "
-            "device='cuda', where one block is at a time"
+            "device='cuda', which holds one block at a time"
         )
 
 

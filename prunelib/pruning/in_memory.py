@@ -81,8 +81,8 @@ def prune(
     """Prune a loaded language model in place: set the weights that matter least to exactly +0.0.
 
     Calibration, warm start and refinement run block by block. With the same settings, and a model in the dtype of its
-    files, the masks are those of the stages of the workflow, bit for bit. Beside the model, memory holds the hidden
-    states of the windows and the Gram matrices of one block.
+    files, the masks are those of the stages of the workflow, bit for bit. In addition to the model, memory holds the
+    hidden states of the windows and the Gram matrices of one block.
 
     Parameters
     ----------

@@ -149,9 +149,9 @@ METHOD = Refiner(
     settings=DSnoT,
     refine=dsnot,
     summary=(
-        "grow and prune up to `max_cycles` weights a row until its mean output error is at most `update_threshold`, as "
-        "the authors' script does; with `same_sign`, and always within groups, stop before that error changes its "
-        'sign; the script skips the MLPs, `skip: ["*.mlp.*"]`; may raise the pruning error'
+        "grow and prune up to `max_cycles` weights per row until its expected error over a window is at most "
+        "`update_threshold`; with `same_sign`, and always within groups, stop before that error changes its sign. As "
+        'the authors\' script, which also skips the MLPs (`skip: ["*.mlp.*"]`). May raise the pruning error'
     ),
     source="Zhang et al., [2310.08915](https://arxiv.org/abs/2310.08915)",
     monotone=False,

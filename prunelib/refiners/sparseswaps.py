@@ -108,8 +108,9 @@ METHOD = Refiner(
     settings=SparseSwaps,
     refine=sparseswaps,
     summary=(
-        "swap kept for pruned weights while that lowers the error: the best `max_swaps` of a row, or until no swap "
-        "lowers it (the 1-swap optimum); `damping` and `early_stopping_interval` guard against overfitting"
+        "swap kept for pruned weights while that lowers the error: at most `max_swaps` per row, always the best one "
+        "next, or until no swap helps (the 1-swap optimum); `damping` and `early_stopping_interval` guard against "
+        "overfitting"
     ),
     source="Zimmer et al., [2512.10922](https://arxiv.org/abs/2512.10922)",
     extra_inputs=("held_out_gram",),

@@ -22,8 +22,8 @@ _UPDATED = (
 )
 _RECONSTRUCTED = (
     "Blocks reconstructed: after the mask, the kept weights of each decoder block were trained to return what the "
-    "dense block returns, by gradients of its hidden states. Block error: of these states on the windows measured, "
-    "relative, mean over blocks; errors of single matrices, which are not what was reduced, are left out."
+    "dense block returns, by gradients of its hidden states. Block error: relative error of these states on the "
+    "windows measured, mean over blocks; errors of single matrices, which were not minimised, are left out."
 )
 _WANDA = "Error / Wanda's: L / L(Wanda's mask, not refined), mean over layers."
 _GAP = (
@@ -79,7 +79,7 @@ def _seeds(report: Report) -> list[str]:
     if not means(known):
         return [f"{drawn}; every row is of one of them."]
     if draws_differ(known):
-        return [f"{drawn}; how many of them a row is the mean of, the column Draws says. {_DEVIATION}"]
+        return [f"{drawn}; the column Draws has how many of them a row averages. {_DEVIATION}"]
     return [f"{drawn}. Shown are means over the draws. {_DEVIATION}"]
 
 
@@ -128,7 +128,9 @@ def _code(report: Report) -> list[str]:
         f"{stage}, " + ", ".join(f"{identity} for {cells} cells" for identity, cells in versions.items())
         for stage, versions in several.items()
     )
-    return [f"Code: not all cells were made by the same. Stages of several versions, and the cells of each: {shown}."]
+    return [
+        f"Code: several versions of it made these cells. Versions of each stage, and the cells that each made: {shown}."
+    ]
 
 
 def _covered(report: Report) -> str:

@@ -34,7 +34,10 @@ def ria(weight: torch.Tensor, gram: torch.Tensor, settings: RIA = _DEFAULT) -> t
 METHOD = WarmStart(
     settings=RIA,
     saliency=ria,
-    summary="weight's share of its row's sum plus that of its column's, times input norm to the power `exponent`",
+    summary=(
+        "the weight's share of its row's sum plus its share of its column's sum, times the norm of its input to the "
+        "power `exponent`"
+    ),
     source="Zhang et al., ICLR 2024",
 )
 

@@ -65,7 +65,7 @@ def sparsegpt(
 METHOD = WarmStart(
     settings=SparseGPT,
     choose=sparsegpt,
-    summary="keep the weights whose pruning raises the error most after the columns to the right are updated",
+    summary="keep the weights that are costliest to prune even after the columns to their right are updated",
     source="Frantar & Alistarh, [2301.00774](https://arxiv.org/abs/2301.00774)",
 )
 

@@ -92,7 +92,9 @@ def _check_names(file: str, found: set[str], expected: set[str]) -> None:
 def _without_copy(file: str, tensors: Mapping[str, StoredTensor], embedding: str) -> dict[str, StoredTensor]:
     """Return the tensors with that of ``embedding`` as the embedding, where it is the same matrix as the one there."""
     if not {embedding, EMBEDDING} <= set(tensors):
-        raise SourceError(f"{file}: no {embedding} beside {EMBEDDING} in it, expected both: it is said to hold a copy")
+        raise SourceError(
+            f"{file}: expected both {embedding} and {EMBEDDING}, of which params.yaml says that one is a copy"
+        )
     kept, copy = (_dequantised(file, name, tensors[name]) for name in (embedding, EMBEDDING))
     distance = np.linalg.norm(kept - copy) / np.linalg.norm(kept) if kept.shape == copy.shape else np.inf
     if not distance <= _SAME:
