@@ -42,7 +42,11 @@ _FRAME = (  # modules that decide no number: a change in them must not rerun a d
     "settings.py",
     "sources/block_counts.py",  # refuses to begin, or changes nothing
     "stage_code.py",
-    "workflow.py",
+    "workflow/__init__.py",
+    "workflow/identities.py",
+    "workflow/own_folders.py",
+    "workflow/paths.py",
+    "workflow/stage.py",
 )
 _READ_ONLY = ("sources/documents.py", "sources/provenance.py")
 """Modules that write the outputs of ``download``; the other stages only read through them."""

@@ -3,7 +3,6 @@
 from prunelib.runtime.console import one_line
 
 with one_line():  # an interrupt of the imports, which take seconds
-    from prunelib import workflow
     from prunelib.calibration.shards import ShardCalibration, calibrate_in_shards
     from prunelib.calibration.windows import bos_of, check_texts, draw, tokenizer_identity
     from prunelib.cell import Cell
@@ -18,12 +17,13 @@ with one_line():  # an interrupt of the imports, which take seconds
     from prunelib.sources.documents import read_documents
     from prunelib.sources.provenance import model_identity, text_identity
     from prunelib.stage_code import code_of
+    from prunelib.workflow import paths, stage
 
 
 def calibrate(params: Params, model: str, seed: int) -> None:
     """Write the calibration folder of one model and one seed."""
     settings, source, cell = params.calibration, params.models[model], Cell(model=model, seed=seed)
-    folder, text = workflow.model_folder(model), workflow.text_folder(settings.text)
+    folder, text = paths.model_folder(model), paths.text_folder(settings.text)
     tokenizer = load_tokenizer(folder)
     documents, held_out = ([each.text for each in read_documents(text, split)] for split in ("calibration", "held_out"))
     check_texts(held_out, tokenizer)
@@ -45,19 +45,19 @@ def calibrate(params: Params, model: str, seed: int) -> None:
         "settings": {**settings.model_dump(), "seed": seed},
     }
     decides = {**drawn_from, "bos": bos, "dtype": source.dtype, "code": code_of("calibrate")}
-    require_capacity_to_calibrate(workflow.calibration_folder(cell), index, settings, token_bytes)
+    require_capacity_to_calibrate(paths.calibration_folder(cell), index, settings, token_bytes)
     with (
         resumable(f"calibrate-{cell.full_name}", decides) as scratch,
         meter(f"calibrate {model} {seed}", index.blocks * samples, "windows through a block") as bar,
     ):
         parts = (windows[: settings.samples], windows[settings.samples :])
         calibration = ShardCalibration(folder, source.dtype, index, settings, scratch)
-        publish(calibrate_in_shards(calibration, parts, drawn_from, bar), workflow.calibration_folder(cell))
+        publish(calibrate_in_shards(calibration, parts, drawn_from, bar), paths.calibration_folder(cell))
 
 
 def _layers(params: Params, name: str) -> tuple[LayerIndex, int]:
     """Return the layers of a model and the bytes of a token's hidden state, after checks that it can be run."""
-    folder = workflow.model_folder(name)
+    folder = paths.model_folder(name)
     model = load_model(folder, params.models[name].dtype, "cpu")
     check_length(model, params.calibration.length, "calibration.length")
     check_length(model, params.evaluation.perplexity.length, "evaluation.perplexity.length")
@@ -67,4 +67,4 @@ def _layers(params: Params, name: str) -> tuple[LayerIndex, int]:
 
 
 if __name__ == "__main__":
-    workflow.run(calibrate)
+    stage.run(calibrate)

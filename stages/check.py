@@ -7,17 +7,18 @@ outputs before the stage itself could refuse. What is written depends on the cod
 from prunelib.runtime.console import one_line
 
 with one_line():  # an interrupt of the imports, which take seconds
-    from prunelib import stage_code, workflow
+    from prunelib import stage_code
     from prunelib.params import Params
     from prunelib.runtime import store
+    from prunelib.workflow import own_folders, paths, stage
 
 
 def check(params: Params) -> None:
     """Check all names and values, which reading them does, and that no source lies where stages write."""
-    workflow.require_sources_elsewhere(params)
-    for stage in stage_code.STAGES:
-        store.write_json(workflow.code_file(stage), stage_code.files_that_decide(stage))
+    own_folders.require_sources_elsewhere(params)
+    for name in stage_code.STAGES:
+        store.write_json(paths.code_file(name), stage_code.files_that_decide(name))
 
 
 if __name__ == "__main__":
-    workflow.run(check)
+    stage.run(check)

@@ -3,11 +3,11 @@
 from prunelib.runtime.console import one_line
 
 with one_line():  # an interrupt of the imports, which take seconds
-    from prunelib import workflow
     from prunelib.errors import ParamsError
     from prunelib.params import Params
     from prunelib.runtime import atomic
     from prunelib.sources import fetch_model, fetch_tasks, fetch_text
+    from prunelib.workflow import paths, stage
 
 
 def download(params: Params, model: str | None = None, text: str | None = None) -> None:
@@ -15,15 +15,15 @@ def download(params: Params, model: str | None = None, text: str | None = None) 
     if model and text:
         raise ParamsError(f"--model {model} --text {text}: expected one of them at a time")
     if model:
-        with atomic.replacing_folder(workflow.model_folder(model)) as folder:
+        with atomic.replacing_folder(paths.model_folder(model)) as folder:
             fetch_model(params.models[model], folder)
     elif text:
-        with atomic.replacing_folder(workflow.text_folder(text)) as folder:
+        with atomic.replacing_folder(paths.text_folder(text)) as folder:
             fetch_text(params.texts[text], folder)
     else:
-        with atomic.replacing_folder(workflow.TASKS) as folder:
+        with atomic.replacing_folder(paths.TASKS) as folder:
             fetch_tasks(params.tasks, folder)
 
 
 if __name__ == "__main__":
-    workflow.run(download)
+    stage.run(download)

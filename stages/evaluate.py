@@ -3,7 +3,6 @@
 from prunelib.runtime.console import one_line
 
 with one_line():  # an interrupt of the imports, which take seconds
-    from prunelib import workflow
     from prunelib.calibration.windows import bos_of, tokenizer_identity
     from prunelib.cell import Cell
     from prunelib.evaluation.held_out import held_out_texts, held_out_windows
@@ -19,6 +18,7 @@ with one_line():  # an interrupt of the imports, which take seconds
     from prunelib.runtime.progress import meter
     from prunelib.runtime.resume import resumable
     from prunelib.stage_code import code_of
+    from prunelib.workflow import identities, paths, stage
 
 
 def evaluate(
@@ -31,18 +31,18 @@ def evaluate(
 ) -> None:
     """Write the figures of one cell, or of the dense model."""
     cell = Cell(model=model, seed=seed, pattern=pattern, warmstart=warmstart, refiner=refiner)
-    folder, source, settings = workflow.model_folder(model), params.models[model], params.evaluation
+    folder, source, settings = paths.model_folder(model), params.models[model], params.evaluation
     require_capacity_to_evaluate(folder, source.dtype, machine().device)
-    check_tasks(workflow.task_data(params), settings.tasks)
-    texts = held_out_texts({text: workflow.text_folder(text) for text in params.grid.texts}, params.calibration.text)
+    check_tasks(paths.task_data(params), settings.tasks)
+    texts = held_out_texts({text: paths.text_folder(text) for text in params.grid.texts}, params.calibration.text)
     tokenizer = load_tokenizer(folder)
     bos = bos_of(tokenizer) if source.bos_per_window else None
     windows = held_out_windows(texts, tokenizer, settings.perplexity, bos)
-    evaluated = workflow.evaluated(params, cell)
-    pruned = workflow.refined_folder(cell) if pattern else None
+    evaluated = identities.evaluated(params, cell)
+    pruned = paths.refined_folder(cell) if pattern else None
     decided_by = {"tokenizer": tokenizer_identity(tokenizer), "pruned": pruned and pruned_identity(pruned)}
     decides = {**evaluated, **decided_by, "code": code_of("evaluate")}
-    made_from = workflow.made_from(params, cell) if pattern else {}
+    made_from = identities.made_from(params, cell) if pattern else {}
     with (
         resumable(f"evaluate-{cell.full_name}", decides) as scratch,
         meter(f"perplexity of {cell.name}", sum(map(len, windows.values())), "windows") as bar,
@@ -55,14 +55,14 @@ def evaluate(
             made_from=made_from,
             perplexity=settings.perplexity,
             tasks=settings.tasks,
-            items=workflow.task_data(params),
+            items=paths.task_data(params),
             samples=settings.samples,
         )
         figures = evaluate_parts(evaluation, windows, bar)
-        records = read_layers(workflow.layers_file(cell), made_from) if pattern else None
+        records = read_layers(paths.layers_file(cell), made_from) if pattern else None
         errors = mean_errors(records.layers, records.blocks) if records else {}
-        write_cell(workflow.result_file(cell), CellResult(cell=cell, **figures, **errors), evaluated)
+        write_cell(paths.result_file(cell), CellResult(cell=cell, **figures, **errors), evaluated)
 
 
 if __name__ == "__main__":
-    workflow.run(evaluate)
+    stage.run(evaluate)

@@ -3,7 +3,6 @@
 from prunelib.runtime.console import one_line
 
 with one_line():  # an interrupt of the imports, which take seconds
-    from prunelib import workflow
     from prunelib.calibration.artifact import Calibration
     from prunelib.cell import Cell
     from prunelib.masks.pruned import merge_pruned, write_pruned
@@ -19,15 +18,16 @@ with one_line():  # an interrupt of the imports, which take seconds
     from prunelib.runtime.resume import resumable
     from prunelib.sources.provenance import model_identity
     from prunelib.stage_code import code_of
+    from prunelib.workflow import identities, paths, stage
 
 
 def refine(params: Params, model: str, seed: int, pattern: str, warmstart: str, refiner: str) -> None:
     """Write the refined masks of one cell, the figures of its layers, and the time and memory used."""
     cell = Cell(model=model, seed=seed, pattern=pattern, warmstart=warmstart, refiner=refiner)
     start = Cell(model=model, seed=seed, pattern=pattern, warmstart=warmstart)
-    folder, refined_folder = workflow.model_folder(model), workflow.refined_folder(cell)
-    calibration = Calibration.open(workflow.calibration_folder(cell), model_identity(folder))
-    provenance = {**calibration.provenance, **workflow.methods(params, cell), "kernels": machine().kernels}
+    folder, refined_folder = paths.model_folder(model), paths.refined_folder(cell)
+    calibration = Calibration.open(paths.calibration_folder(cell), model_identity(folder))
+    provenance = {**calibration.provenance, **identities.methods(params, cell), "kernels": machine().kernels}
     refinement = ModelRefinement(
         folder=folder,
         dtype=params.models[model].dtype,
@@ -35,8 +35,8 @@ def refine(params: Params, model: str, seed: int, pattern: str, warmstart: str, 
         pattern=params.patterns[pattern],
         warmstart=params.warmstarts[warmstart],
         refiner=params.refiners[refiner],
-        warmstart_file=workflow.warmstart_file(start),
-        warmstart_provenance={**calibration.provenance, **workflow.methods(params, start)},
+        warmstart_file=paths.warmstart_file(start),
+        warmstart_provenance={**calibration.provenance, **identities.methods(params, start)},
     )
     refinement.check()
     weight_bytes = read_weight(folder, calibration.index.layers[0]).element_size()
@@ -50,12 +50,12 @@ def refine(params: Params, model: str, seed: int, pattern: str, warmstart: str, 
         with meter(f"reconstruct {cell.name}", gradients, "windows through a block", quiet=not gradients) as bar:
             blocks = refinement.reconstruct(blocks, finished, machine(), bar)
         write_pruned(refined_folder, merge_pruned([block.pruned for block in blocks]), provenance)
-        records, layers = [layer for block in blocks for layer in block.records], workflow.layers_file(cell)
+        records, layers = [layer for block in blocks for layer in block.records], paths.layers_file(cell)
         write_layers(layers, records, provenance, reconstructions(blocks))
         cost = cost_of(blocks)._asdict()
         timing = Timing(**cost, layers_sha256=sha256_file(layers), machine=machine().refining_name)
-        write_timing(workflow.timing_file(cell), timing)
+        write_timing(paths.timing_file(cell), timing)
 
 
 if __name__ == "__main__":
-    workflow.run(refine)
+    stage.run(refine)

@@ -7,17 +7,17 @@ rerun it. A changed method changes results and so reruns it; a changed attributi
 from prunelib.runtime.console import one_line
 
 with one_line():  # an interrupt of the imports, which take seconds
-    from prunelib import workflow
     from prunelib.params import Params
     from prunelib.reporting import write_report
     from prunelib.reporting.collect import collect
+    from prunelib.workflow import own_folders, paths, stage
 
 
 def report(params: Params) -> None:
     """Write the report of the cells of the grid."""
-    write_report(collect(params), workflow.reports_folder())
-    workflow.remove_other_results(params)
+    write_report(collect(params), paths.reports_folder())
+    own_folders.remove_other_results(params)
 
 
 if __name__ == "__main__":
-    workflow.run(report)
+    stage.run(report)

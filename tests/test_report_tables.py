@@ -51,7 +51,7 @@ def test_a_table_without_cells_is_no_report(monkeypatch, tmp_path):
     headings = (ROOT / "reports" / "results.csv").read_text(encoding="utf-8").partition("\n")[0]
     (tmp_path / "results.csv").write_text(headings)
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("prunelib.workflow.reports_folder", lambda _: tmp_path)
+    monkeypatch.setattr("prunelib.workflow.paths.reports_folder", lambda _: tmp_path)
     with pytest.raises(ArtifactError, match=r"results\.csv: has no cells"):
         reread(load_params())
 

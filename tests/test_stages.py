@@ -10,12 +10,12 @@ from pipeline_project import CELL, Project, character_tokenizer
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from prunelib import workflow
 from prunelib.cell import Cell
 from prunelib.evaluation import parts
 from prunelib.masks.pruned import Pruned, read_pruned, write_pruned
 from prunelib.params import load_params
 from prunelib.runtime.machine import machine
+from prunelib.workflow import identities, paths
 
 MODEL, CALIBRATE = ("download", *CELL[:2]), ("calibrate", *CELL[:4])
 WARMSTART, REFINE, EVALUATE = ("warmstart", *CELL[:8]), ("refine", *CELL), ("evaluate", *CELL)
@@ -90,7 +90,7 @@ def refuses_to_export(project, *facts):
 
 
 def test_masks_changed_behind_their_checksum_are_neither_evaluated_nor_exported(project, refusal):
-    file = workflow.refined_folder(PRUNED) / "masks.safetensors"
+    file = paths.refined_folder(PRUNED) / "masks.safetensors"
     with safe_open(file, "pt") as stream:
         header = stream.metadata()
     packed = {name: tensor.clone() for name, tensor in load_file(file).items()}
@@ -101,12 +101,12 @@ def test_masks_changed_behind_their_checksum_are_neither_evaluated_nor_exported(
 
 
 def test_masks_that_miss_their_pattern_in_a_row_are_not_exported(project):
-    made_from = workflow.made_from(load_params(), PRUNED)
-    pruned = read_pruned(workflow.refined_folder(PRUNED), made_from)
+    made_from = identities.made_from(load_params(), PRUNED)
+    pruned = read_pruned(paths.refined_folder(PRUNED), made_from)
     masks = dict(pruned.masks)
     column = int((masks[LAYER][0] & ~masks[LAYER][1]).nonzero()[0])
     masks[LAYER][0, column], masks[LAYER][1, column] = False, True
-    write_pruned(workflow.refined_folder(PRUNED), Pruned(masks, {}), made_from)
+    write_pruned(paths.refined_folder(PRUNED), Pruned(masks, {}), made_from)
     refuses_to_export(project, f"{LAYER}: mask: 2 of 32 groups", "row 0")
 
 

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prunelib import PerRow, select, sparseswaps, wanda
-from prunelib.calibration.whole_model import accumulate_grams
+from prunelib.calibration.accumulation import accumulate_grams
 from prunelib.calibration.windows import draw_windows, tokenize
 from prunelib.evaluation.perplexity import perplexity
 from prunelib.masks.pruned import Pruned
@@ -35,7 +35,7 @@ from prunelib.sources.documents import Document, split_documents
 from prunelib.sources.mediawiki import prose
 from prunelib.sources.provenance import model_identity
 from prunelib.sources.wheels import read_members
-from prunelib.workflow import model_folder
+from prunelib.workflow.paths import model_folder
 
 sys.path.append(str(Path(__file__).parents[1] / "support"))
 from record import write_results

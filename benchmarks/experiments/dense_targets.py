@@ -38,7 +38,7 @@ from prunelib.params import load_params
 from prunelib.pruning.chains import run_chain
 from prunelib.runtime.machine import STATE_BYTES, machine
 from prunelib.sources.documents import read_documents
-from prunelib.workflow import model_folder, text_folder
+from prunelib.workflow.paths import model_folder, text_folder
 
 sys.path.append(str(Path(__file__).parents[1] / "support"))
 from record import RESULTS, write_results

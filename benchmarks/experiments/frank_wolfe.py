@@ -32,7 +32,7 @@ from prunelib.relaxation.frankwolfe import iterates, line_search, open_loop
 from prunelib.relaxation.problem import Relaxation, dual_gap, evaluate, relax
 from prunelib.runtime.machine import machine
 from prunelib.sources.provenance import model_identity
-from prunelib.workflow import calibration_folder, model_folder
+from prunelib.workflow.paths import calibration_folder, model_folder
 
 sys.path.append(str(Path(__file__).parents[1] / "support"))
 from record import write_results

@@ -38,7 +38,8 @@ from prunelib.pruning.reconstruction import ModelReconstruction
 from prunelib.pruning.refined_blocks import RefinedBlock
 from prunelib.runtime.machine import STATE_BYTES, machine
 from prunelib.sources.documents import read_documents
-from prunelib.workflow import made_from, model_folder, refined_folder, text_folder
+from prunelib.workflow.identities import made_from
+from prunelib.workflow.paths import model_folder, refined_folder, text_folder
 
 sys.path.append(str(Path(__file__).parents[1] / "support"))
 from record import RESULTS, write_results

@@ -31,7 +31,7 @@ from prunelib.refiners import refit_swaps
 from prunelib.runtime.machine import machine
 from prunelib.sources.provenance import model_identity
 from prunelib.warmstarts import magnitude, sparsegpt
-from prunelib.workflow import calibration_folder, model_folder
+from prunelib.workflow.paths import calibration_folder, model_folder
 
 sys.path.append(str(Path(__file__).parents[1] / "support"))
 from record import write_results

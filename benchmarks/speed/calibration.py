@@ -21,10 +21,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from prunelib.calibration.accumulation import calibrate_model
 from prunelib.calibration.artifact import write_tokens
 from prunelib.calibration.assembly import Assembly
 from prunelib.calibration.settings import CalibrationSettings
+from prunelib.calibration.whole_model import calibrate_model
 from prunelib.model.structure import find_layers, load_model
 from prunelib.runtime.machine import machine
 

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 import prunelib
-from prunelib.calibration.whole_model import accumulate_grams
+from prunelib.calibration.accumulation import accumulate_grams
 from prunelib.calibration.windows import draw_windows, tokenize
 from prunelib.masks.patterns import parse_pattern
 from prunelib.masks.selection import select

@@ -30,7 +30,7 @@ from prunelib.model.layers import Layer
 from prunelib.model.weights import read_weight
 from prunelib.runtime.machine import available_cores
 from prunelib.sources.provenance import model_identity
-from prunelib.workflow import calibration_folder, model_folder
+from prunelib.workflow.paths import calibration_folder, model_folder
 
 sys.path.append(str(Path(__file__).parents[1] / "support"))
 from record import write_results

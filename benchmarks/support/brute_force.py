@@ -17,9 +17,9 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
-from prunelib.calibration.accumulation import calibrate_model
 from prunelib.calibration.settings import CalibrationSettings
 from prunelib.calibration.statistics import BlockStatistics, InputStatistics
+from prunelib.calibration.whole_model import calibrate_model
 from prunelib.errors import ModelError
 from prunelib.evaluation.perplexity import perplexity
 from prunelib.evaluation.pruned import apply_and_check

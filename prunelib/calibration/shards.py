@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from prunelib.calibration.accumulation import Blocks, calibrate_model
 from prunelib.calibration.artifact import read_grams, read_windows, write_tokens
 from prunelib.calibration.assembly import Assembly, GramFiles, token_counts
 from prunelib.calibration.settings import CalibrationSettings
 from prunelib.calibration.statistics import BlockStatistics, InputStatistics
+from prunelib.calibration.whole_model import Blocks, calibrate_model
 from prunelib.model.layers import LayerIndex
 from prunelib.model.structure import load_model
 from prunelib.runtime.load import Load

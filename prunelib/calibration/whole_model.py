@@ -1,141 +1,83 @@
-"""Gram matrices of all layers of a model, one for each distinct input, block by block.
+"""Calibration of a whole model: the Gram matrices of its blocks, one block after another."""
 
-They accumulate in float32 during the model's own forward pass, on a GPU overlapped with it on a side stream.
-"""
-
-from collections import ChainMap
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from prunelib.calibration.gram import GramSum
-from prunelib.calibration.side_stream import SideStreamReader
-from prunelib.calibration.statistics import InputStatistics
-from prunelib.model.blockwise import BlockwiseForward
-from prunelib.model.layers import Layer, LayerIndex, watch_inputs
+from prunelib.calibration.accumulation import accumulate_grams
+from prunelib.calibration.settings import CalibrationSettings
+from prunelib.calibration.statistics import BlockStatistics
+from prunelib.calibration.windows import in_batches
+from prunelib.model.blockwise import BlockwiseForward, Checkpoint
+from prunelib.model.layers import LayerIndex
+from prunelib.runtime.machine import Machine
 
-_ENTRY_BYTES = torch.float32.itemsize
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
-def accumulate_grams(
-    forward: BlockwiseForward,
+class Blocks(Protocol):
+    """Destination of the statistics of blocks; each block is written completely or not at all."""
+
+    def __contains__(self, block: int) -> bool:
+        """Return whether a block has been written."""
+        ...
+
+    def write(self, block: int, parts: BlockStatistics) -> None:
+        """Write the statistics of a block."""
+        ...
+
+
+def calibrate_model(
+    model: "PreTrainedModel",
     index: LayerIndex,
-    parts: Sequence[Sequence[int]],
-    *,
-    gram_bytes: int,
-    finished: Container[int] = (),
-    on_batch: Callable[[int], None] = lambda _batch: None,
-) -> Iterator[tuple[int, list[dict[str, InputStatistics]]]]:
-    """Run batches of token windows through a model, and yield the Gram matrices of its layers block by block.
-
-    If the Gram matrices of a block exceed the budget, the batches run through it several times; the result is the same
-    bit for bit.
-
-    Parameters
-    ----------
-    forward
-        Positioned at the first block to run.
-    parts
-        For each part, the numbers of the batches that are summed.
-    gram_bytes
-        Device memory for Gram matrices, in bytes.
-    finished
-        Blocks whose Gram matrices are not needed: batches run through them, but nothing is yielded.
-    on_batch
-        Called with the number of each batch that leaves a block.
-
-    Yields
-    ------
-    tuple
-        Block number, and for each part the input statistics over all tokens by :attr:`Layer.gram`, on the CPU; the
-        matrices are exactly symmetric. ``forward`` is then positioned at the next block.
-
-    Raises
-    ------
-    ModelError
-        If a layer, unless it is an expert, did not get every token exactly once.
-    NumericalError
-        If the inputs of a layer are NaN, infinite or too large for float32; the message names the layer.
-    """
-    last = max((block for block in range(index.blocks) if block not in finished), default=-1)
-
-    def keep(batch: int) -> None:
-        forward.keep(batch)
-        on_batch(batch)
-
-    while (block := forward.block) <= last:
-        *first_passes, last_pass = plan_passes(() if block in finished else index.readers(block), gram_bytes)
-        with forward.resident():
-            statistics = [accumulate_pass(forward, layers, parts) for layers in first_passes]
-            statistics.append(accumulate_pass(forward, last_pass, parts, keep))
-        forward.advance()
-        if block not in finished:
-            yield block, [dict(ChainMap(*of_part)) for of_part in zip(*statistics, strict=True)]
-
-
-def accumulate_pass(
-    forward: BlockwiseForward,
-    layers: Sequence[Layer],
-    parts: Sequence[Sequence[int]],
-    on_run: Callable[[int], None] = lambda _batch: None,
-) -> list[dict[str, InputStatistics]]:
-    """Run batches through the next block once, and return the input statistics of some layers for each part.
-
-    Parameters
-    ----------
-    layers
-        Layers of the next block with distinct inputs (:meth:`prunelib.model.layers.LayerIndex.readers`).
-    parts
-        For each part, the numbers of the batches that are summed.
-    on_run
-        Called with the number of each batch once it has run.
-
-    Raises
-    ------
-    ModelError, NumericalError
-        As :func:`accumulate_grams`.
-    """
-    statistics = []
-    for batches in parts:
-        sums = {layer.name: GramSum(layer.inputs, forward.device) for layer in layers}
-        with SideStreamReader(forward.device) as reader:
-            for batch in batches:
-                _run_watched(forward, batch, layers, sums, reader)
-                on_run(batch)
-            reader.finish()
-        tokens = sum(forward.batches[batch].numel() for batch in batches)
-        statistics.append({layer.name: sums[layer.name].complete(layer, tokens) for layer in layers})
-    return statistics
-
-
-def _run_watched(
-    forward: BlockwiseForward,
-    batch: int,
-    layers: Sequence[Layer],
-    sums: Mapping[str, GramSum],
-    reader: SideStreamReader,
+    windows: tuple[torch.Tensor, torch.Tensor],
+    settings: CalibrationSettings,
+    blocks: Blocks,
+    scratch: Path,
+    machine: Machine,
+    on_windows: Callable[[int], None] = lambda _windows: None,
 ) -> None:
-    """Run a batch through the next block, and add the inputs of the layers to their sums."""
+    """Accumulate the Gram matrices of a model over token windows.
 
-    def receive(name: str, inputs: torch.Tensor) -> None:
-        reader.read(name, inputs, sums[name].add)
+    Blocks that have been written are kept. The hidden states between two blocks are saved at most once a minute, so a
+    resumed run repeats about a minute of forward passes.
 
-    with watch_inputs(forward.model, layers, receive):
-        forward.run(batch)
-
-
-def plan_passes(layers: Iterable[Layer], budget_bytes: int) -> list[list[Layer]]:
-    """Split the layers of a block into passes whose Gram matrices fit the budget.
-
-    A pass has at least one layer, even if that exceeds the budget. Without layers there is one empty pass.
+    Parameters
+    ----------
+    model
+        On the CPU.
+    windows
+        Calibration and held-out windows, both (samples, length) int32; the second may be empty.
+    settings
+        Its ``batch`` is the number of windows per forward pass.
+    blocks
+        Destination of the statistics.
+    scratch
+        Folder of the hidden states saved by an earlier run with the same arguments (:mod:`prunelib.runtime.resume`).
+    machine
+        The device of the forward pass, and its memory budgets.
+    on_windows
+        Callback: receives the number of windows that have passed through a block.
     """
-    passes: list[list[Layer]] = [[]]
-    free = budget_bytes
-    for layer in layers:
-        needed = layer.inputs**2 * _ENTRY_BYTES
-        if passes[-1] and needed > free:
-            passes.append([])
-            free = budget_bytes
-        passes[-1].append(layer)
-        free -= needed
-    return passes
+    batches, parts = in_batches(windows, settings.batch)
+    device = torch.device(machine.device)
+    forward = BlockwiseForward(model, index.block_list, batches, device, machine.state_bytes)
+    checkpoint = Checkpoint(scratch)
+    checkpoint.resume(forward)
+    finished = {block for block in range(index.blocks) if block in blocks}
+    if not finished.issuperset(range(forward.block)):
+        forward.restart()
+    on_windows(forward.block * sum(map(len, windows)))
+    for block, statistics in accumulate_grams(
+        forward,
+        index,
+        parts,
+        gram_bytes=machine.gram_bytes,
+        finished=finished,
+        on_batch=lambda number: on_windows(len(batches[number])),
+    ):
+        blocks.write(block, statistics)
+        checkpoint.offer(forward)

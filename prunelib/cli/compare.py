@@ -17,7 +17,6 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from prunelib import workflow
 from prunelib.cell import Cell
 from prunelib.cell_settings import CellSettings
 from prunelib.cli.processes import ended_by_sigterm, search_path
@@ -30,6 +29,7 @@ from prunelib.runtime.progress import note
 from prunelib.runtime.resume import SCRATCH, alone
 from prunelib.sources.provenance import Source
 from prunelib.warmstarts.given import GivenMasks
+from prunelib.workflow import paths
 
 _PROJECT = ("dvc.yaml", "params.yaml", ".dvcignore", "stages", "prunelib")
 Wanted = Mapping[Cell, tuple[Params, CellSettings]]
@@ -53,20 +53,20 @@ def compare(comparison: str, *, renew: bool = False) -> None:
     known_name("comparison", comparison, params.comparisons)
     project, name = Path.cwd(), f"compare-{comparison}"
     with alone(name):
-        cells, wanted = FinishedCells(workflow.cells_folder(comparison)), compared_settings(params, comparison)
+        cells, wanted = FinishedCells(paths.cells_folder(comparison)), compared_settings(params, comparison)
         found = cells.find({cell: settings for cell, (_, settings) in wanted.items()})
-        cells.keep(found)
+        cells.move_to_current_names(found)
         code = code_of_stages(project)
         by_others = [cell for cell, finished in found.items() if not finished.code.items() <= code.items()]
         left = {cell: wanted[cell] for cell in wanted if cell not in found or (renew and cell in by_others)}
         _say(comparison, cells, wanted, left, by_others)
         if left:
-            for finished in _made(project, project / SCRATCH / name, params, left):
+            for finished in _run_cells(project, project / SCRATCH / name, params, left):
                 cells.add(finished)
                 found[finished.result.cell] = finished
         report, _ = collect_compared(params, comparison, found)
-        write_report(report, workflow.reports_folder(comparison))
-    note(f"The report of {len(found)} cells: {workflow.reports_folder(comparison) / PAGE}")
+        write_report(report, paths.reports_folder(comparison))
+    note(f"The report of {len(found)} cells: {paths.reports_folder(comparison) / PAGE}")
 
 
 def _say(comparison: str, cells: FinishedCells, wanted: Wanted, left: Wanted, by_others: list[Cell]) -> None:
@@ -78,7 +78,7 @@ def _say(comparison: str, cells: FinishedCells, wanted: Wanted, left: Wanted, by
             note(f"{cell.full_name}: made again for other settings: {', '.join(changes)}")
 
 
-def _made(project: Path, copy: Path, params: Params, left: Wanted) -> Iterator[FinishedCell]:
+def _run_cells(project: Path, copy: Path, params: Params, left: Wanted) -> Iterator[FinishedCell]:
     """Yield the cells that are left as they get finished."""
     own = (project / "params.yaml").read_text(encoding="utf-8")
     _copy_project(project, copy)

@@ -11,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from prunelib import workflow
 from prunelib.calibration.windows import bos_of
 from prunelib.cli.run import reproduce
 from prunelib.errors import StageError
@@ -20,13 +19,13 @@ from prunelib.evaluation.held_out import held_out_texts, held_out_windows
 from prunelib.evaluation.perplexity import PerplexitySettings, perplexity
 from prunelib.model.structure import load_model, load_tokenizer
 from prunelib.params import load_params
-from prunelib.pruning.arguments import refiner_of
 from prunelib.pruning.in_memory import prune
 from prunelib.runtime.machine import machine
 from prunelib.runtime.progress import note
 from prunelib.sources.documents import read_documents
+from prunelib.workflow import paths
 
-_METHODS = {
+_METHODS: dict[str, str | list[str] | None] = {
     "Wanda": None,
     "Wanda, swaps": "sparseswaps",
     "Wanda, swaps, refit swaps": ["sparseswaps", "refit_swaps"],
@@ -75,15 +74,15 @@ def demo() -> None:
 
 def _each(name: str, text: str, dtype: str, *, bos_per_window: bool) -> Iterator[Seen]:
     """Yield what is seen of the dense model, and of the model pruned by each method."""
-    folder, tokenizer = workflow.model_folder(name), load_tokenizer(workflow.model_folder(name))
-    documents = [document.text for document in read_documents(workflow.text_folder(text), "calibration")]
-    held_out = held_out_texts({text: workflow.text_folder(text)}, text)
+    folder, tokenizer = paths.model_folder(name), load_tokenizer(paths.model_folder(name))
+    documents = [document.text for document in read_documents(paths.text_folder(text), "calibration")]
+    held_out = held_out_texts({text: paths.text_folder(text)}, text)
     bos = bos_of(tokenizer) if bos_per_window else None
     (windows,) = held_out_windows(held_out, tokenizer, _MEASURED, bos).values()
     model = load_model(folder, dtype, "cpu").to(machine().device)
     yield _seen("dense", model, tokenizer, windows)
-    for method, chosen in _METHODS.items():
-        model, refiner = load_model(folder, dtype, "cpu"), refiner_of(chosen)
+    for method, refiner in _METHODS.items():
+        model = load_model(folder, dtype, "cpu")
         started = time.perf_counter()
         result = prune(
             model,

@@ -3,7 +3,6 @@
 import warnings
 from pathlib import Path
 
-from prunelib import workflow
 from prunelib.cell import Cell
 from prunelib.errors import ArtifactError
 from prunelib.export.card import model_card
@@ -15,6 +14,7 @@ from prunelib.model.layers import read_index
 from prunelib.params import Params, load_params
 from prunelib.records import CellResult, read_cell
 from prunelib.runtime.atomic import require_new
+from prunelib.workflow import identities, paths, stage
 
 
 def export(cell: Cell, to: Path) -> None:
@@ -26,12 +26,12 @@ def export(cell: Cell, to: Path) -> None:
         If params.yaml is invalid or lacks a name, an artifact is missing, or the folder is not empty.
     """
     to, params = require_new(to), load_params()
-    workflow.check_names(params, cell.model_dump())
+    stage.check_names(params, cell.model_dump())
     model = cell.model
-    folder, chosen = workflow.model_folder(model), params.patterns[str(cell.pattern)]
-    made_from = workflow.made_from(params, cell)
-    index = read_index(workflow.calibration_folder(cell) / "layers.json", made_from["model"])
-    pruned = read_pruned(workflow.refined_folder(cell), made_from)
+    folder, chosen = paths.model_folder(model), params.patterns[str(cell.pattern)]
+    made_from = identities.made_from(params, cell)
+    index = read_index(paths.calibration_folder(cell) / "layers.json", made_from["model"])
+    pruned = read_pruned(paths.refined_folder(cell), made_from)
     check_counts(pruned.masks, chosen)
     source = params.models[model]
     origin = origin_of(folder, source.base_model, source.license)
@@ -44,7 +44,7 @@ def export(cell: Cell, to: Path) -> None:
 def _figures(params: Params, cell: Cell) -> CellResult | None:
     """Return a cell's figures; None, with a warning, if there are none of its current model, masks and settings."""
     try:
-        return read_cell(workflow.result_file(cell), workflow.evaluated(params, cell))[0]
+        return read_cell(paths.result_file(cell), identities.evaluated(params, cell))[0]
     except ArtifactError as error:
         warnings.warn(f"the model card has no figures of {cell.name}: {error}", stacklevel=2)
         return None

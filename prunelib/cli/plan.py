@@ -13,7 +13,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from prunelib import workflow
 from prunelib.errors import ArtifactError, ModelError, ParamsError
 from prunelib.params import Params, known_name, load_params
 from prunelib.planning import speed, tables
@@ -26,6 +25,7 @@ from prunelib.runtime.machine import budgets, machine
 from prunelib.sources import ModelSource, hub
 from prunelib.sources.block_counts import MOST_BLOCKS, block_counts
 from prunelib.sources.models import HubModel, LocalModel
+from prunelib.workflow import paths
 
 
 def plan(config: Path | None, model: str | None, comparison: str | None, *, measure: bool) -> None:
@@ -84,7 +84,7 @@ def _print(parts: Iterable[str | Table]) -> None:
 
 
 def _of_params(runs: Sequence[Params], model: str) -> tuple[Mapping[str, Any], Workload]:
-    downloaded = workflow.model_folder(model) / "config.json"
+    downloaded = paths.model_folder(model) / "config.json"
     file = downloaded if downloaded.is_file() else _config_file(runs[0].models[model], model)
     return _read(file), workload(runs, model)
 

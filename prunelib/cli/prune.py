@@ -16,16 +16,8 @@ from prunelib.export.origin import origin_of
 from prunelib.masks.pruned import Pruned
 from prunelib.model.structure import dtype_of, load_model, load_tokenizer
 from prunelib.model.weights import weight_in
-from prunelib.pruning.arguments import (
-    calibration_of,
-    check_seed,
-    check_settings,
-    known_device,
-    pattern_of,
-    refiner_of,
-    warmstart_of,
-)
-from prunelib.pruning.in_memory import prune
+from prunelib.pruning.arguments import checked
+from prunelib.pruning.in_memory import prune_checked
 from prunelib.pruning.result import PruningResult
 from prunelib.runtime.atomic import require_new
 from prunelib.runtime.progress import note
@@ -34,8 +26,6 @@ from prunelib.sources.documents import Rows
 from prunelib.sources.model_files import CARD, SMALL_FILES, WEIGHTS
 from prunelib.sources.provenance import computed_identity
 from prunelib.sources.texts import plain_documents
-
-_CALIBRATION = ("samples", "length", "batch", "held_out_samples", "draw")
 
 
 def prune_folder(
@@ -74,24 +64,25 @@ def prune_folder(
     """
     out = require_new(out)
     given = _from_text("allocation", allocation) if allocation else None
-    chosen = pattern_of(pattern, {"method": given} if isinstance(given, str) else given)
-    start = warmstart_of(_from_text("warmstart", warmstart))
-    steps = refiner_of([_from_text("refiner", refiner) for refiner in refiners])
-    calibration = {name: options[name] for name in _CALIBRATION}
-    check_settings(chosen, start, steps, calibration_of(**calibration, inputs=options["calibration_inputs"]))
-    check_seed(options["seed"])
-    known_device(options["device"])
+    arguments = checked(
+        pattern=pattern,
+        allocation={"method": given} if isinstance(given, str) else given,
+        warmstart=_from_text("warmstart", warmstart),
+        refiner=[_from_text("refiner", refiner) for refiner in refiners],
+        inputs=options.pop("calibration_inputs"),
+        **options,
+    )
     documents = [document.text for document in plain_documents(texts, rows)]
     folder = _folder(model, revision)
     tokenizer = load_tokenizer(folder)
     loaded = load_model(folder, dtype or dtype_of(folder), "cpu")
-    result = prune(loaded, tokenizer, documents, chosen, start, steps, folder=folder, **options)
+    result = prune_checked(loaded, tokenizer, documents, arguments, folder)
     provenance = {"model": computed_identity(folder), **result.provenance}
     card = model_card(Path(model).resolve().name, provenance, None, None, origin_of(folder))
     updated = _Updated(loaded, result)
     export_model(folder, out, result.index, Pruned(result.masks, updated), provenance, card)
-    if chosen.column_groups:
-        note(check_groups(out, result.index.layers, chosen))
+    if arguments.pattern.column_groups:
+        note(check_groups(out, result.index.layers, arguments.pattern))
     return result
 
 

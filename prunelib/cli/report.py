@@ -1,6 +1,5 @@
 """Write the report of what is there: of the cells that are finished, or of a report's own tables."""
 
-from prunelib import workflow
 from prunelib.cell import Cell
 from prunelib.errors import SourceError
 from prunelib.params import Params, known_name, load_params
@@ -8,6 +7,7 @@ from prunelib.reporting import PAGE, Report, write_report
 from prunelib.reporting.collect import collect_compared, collect_finished, compared_settings, reread
 from prunelib.reporting.finished import FinishedCells
 from prunelib.runtime.progress import note
+from prunelib.workflow import paths
 
 
 def report(comparison: str | None = None) -> None:
@@ -21,7 +21,7 @@ def report(comparison: str | None = None) -> None:
     PruneError
         If params.yaml is invalid or has no such comparison, there is no record and no table, or one is damaged.
     """
-    params, folder = load_params(), workflow.reports_folder(comparison)
+    params, folder = load_params(), paths.reports_folder(comparison)
     if comparison:
         known_name("comparison", comparison, params.comparisons)
     found, missing = _of_comparison(params, comparison) if comparison else collect_finished(params)
@@ -37,7 +37,7 @@ def report(comparison: str | None = None) -> None:
 
 def _of_comparison(params: Params, comparison: str) -> tuple[Report | None, list[Cell]]:
     """Return the report of a comparison's finished cells, and the others; None without the files that decide them."""
-    cells = FinishedCells(workflow.cells_folder(comparison))
+    cells = FinishedCells(paths.cells_folder(comparison))
     try:
         wanted = compared_settings(params, comparison)
     except SourceError as error:

@@ -10,13 +10,13 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from rich.console import Console
 
-from prunelib import workflow
 from prunelib.cli.processes import ended_by_sigterm, search_path
 from prunelib.errors import StageError
 from prunelib.params import known_name, load_params
 from prunelib.reporting import PAGE, update_costs
 from prunelib.reporting.collect import collect
 from prunelib.reporting.terminal import print_tables
+from prunelib.workflow import paths
 
 _BEGINNINGS = ("Running stage '%s'", "Stage '%s' ")
 """Beginnings of the one log message that DVC emits per stage: that it runs, is in the cache, or has not changed."""
@@ -63,7 +63,7 @@ def run(cell: str | None = None, *, pull: bool = False, force: bool = False, kee
         sys.exit(status)
     if cell:
         return
-    report, folder = collect(load_params()), workflow.reports_folder()
+    report, folder = collect(load_params()), paths.reports_folder()
     update_costs(report, folder)
     print_tables(report, Console())
     print(f"The whole report: {folder / PAGE}")  # noqa: T201 - output for the user

@@ -42,7 +42,7 @@ class WindowRange(NamedTuple):
     stop: int
 
 
-class Task(NamedTuple):
+class ZeroShotTask(NamedTuple):
     """A zero-shot task."""
 
     name: str
@@ -58,7 +58,7 @@ class SparsityCheck(NamedTuple):
     """Sparsity and coverage of the pruned model."""
 
 
-Part = WindowRange | Task | Prompt | SparsityCheck
+Part = WindowRange | ZeroShotTask | Prompt | SparsityCheck
 
 
 @dataclass(frozen=True)
@@ -97,12 +97,12 @@ class Evaluation:
         match part:
             case WindowRange():
                 self._measure_windows(part)
-            case Task(name):
+            case ZeroShotTask(name):
                 self.finished("tasks").once(name, partial(self._accuracy, name))
             case Prompt(number):
                 self.finished("samples").once(str(number), partial(self._continuation, number))
             case SparsityCheck():
-                self.finished("model").once("zeros", self._zeros)
+                self.finished("model").once("sparsity", self._sparsity)
         return part
 
     def finished(self, kind: str) -> FinishedValues:
@@ -119,7 +119,7 @@ class Evaluation:
         match part:
             case WindowRange(_, first, stop):
                 return stop - first
-            case Task():
+            case ZeroShotTask():
                 return float("inf")
             case Prompt():
                 return 1
@@ -150,7 +150,7 @@ class Evaluation:
         loaded = _loaded(self)
         return continuation(loaded.model, loaded.tokenizer, self.samples.prompts[number], self.samples.tokens)
 
-    def _zeros(self) -> dict[str, float]:
+    def _sparsity(self) -> dict[str, float]:
         loaded = _loaded(self)
         sparsity = achieved_sparsity(loaded.model, loaded.layers.layers)
         return {"sparsity": sparsity, "coverage": loaded.layers.coverage}
@@ -206,7 +206,7 @@ def evaluate_parts(evaluation: Evaluation, windows: Mapping[str, "torch.Tensor"]
         "perplexity": {text: perplexity_of(evaluation.losses(text), length) for text in windows},
         "tasks": {name: tasks.read(name) for name in evaluation.tasks.names},
         "samples": {prompt: samples.read(str(number)) for number, prompt in enumerate(evaluation.samples.prompts)},
-        **evaluation.finished("model").read("zeros"),
+        **evaluation.finished("model").read("sparsity"),
     }
 
 
@@ -218,4 +218,4 @@ def _parts(evaluation: Evaluation, windows: Mapping[str, "torch.Tensor"]) -> lis
         step = -(-batches // _RANGES) * batch
         parts += [WindowRange(text, first, min(first + step, len(of_text))) for first in range(0, len(of_text), step)]
     prompts = map(Prompt, range(len(evaluation.samples.prompts)))
-    return [*parts, *map(Task, evaluation.tasks.names), *prompts, SparsityCheck()]
+    return [*parts, *map(ZeroShotTask, evaluation.tasks.names), *prompts, SparsityCheck()]

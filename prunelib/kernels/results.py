@@ -30,7 +30,7 @@ def collect_rows(finished: Finished, mask: torch.Tensor) -> RowResults:
     return results
 
 
-def refined(finished: Finished, mask: torch.Tensor, progress: Progress) -> Refined:
+def collect_with_progress(finished: Finished, mask: torch.Tensor, progress: Progress) -> Refined:
     """Collect the results of all rows of a mask (rows, inputs), and call ``progress`` as rows are finished."""
     results = collect_rows(_reported(finished, progress), mask)
     return replace(results, mask=results.mask.to(mask.device))

@@ -88,7 +88,7 @@ def gram_bytes(block: Block) -> int:
 
 
 def passes(block: Block, gram_budget: int) -> int:
-    """Return how often windows run through a block, as :func:`prunelib.calibration.whole_model.plan_passes` does."""
+    """Return how often windows run through a block, as :func:`prunelib.calibration.accumulation.plan_passes` does."""
     number, free = 1, gram_budget
     for index, size in enumerate(block.inputs):
         needed = _FLOAT32 * size**2

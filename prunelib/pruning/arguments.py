@@ -1,6 +1,7 @@
 """The arguments of :func:`prunelib.prune`, checked before any work: an invalid one is refused in one line."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,7 +31,66 @@ Chosen = MethodSettings | Mapping[str, Any] | str
 """A method: its settings, their mapping as in params.yaml, or its name."""
 
 
-def pattern_of(pattern: Pattern | str, allocation: Allocation | Mapping[str, Any] | None) -> Pattern:
+@dataclass(frozen=True)
+class Arguments:
+    """The settings that decide what :func:`prunelib.prune` does, as :func:`checked` makes them.
+
+    Attributes
+    ----------
+    device
+        Where blocks run and masks are refined; None: where the model is.
+    """
+
+    pattern: Pattern
+    warmstart: MethodSettings
+    refiner: MethodSettings
+    calibration: CalibrationSettings
+    seed: int
+    bos_per_window: bool
+    allow_uncovered: bool
+    device: torch.device | None
+
+
+def checked(
+    *,
+    pattern: Pattern | str,
+    allocation: Allocation | Mapping[str, Any] | None,
+    warmstart: Chosen,
+    refiner: Chosen | Sequence[Chosen] | None,
+    seed: int,
+    bos_per_window: bool,
+    allow_uncovered: bool,
+    device: torch.device | str | None,
+    **calibration: Any,
+) -> Arguments:
+    """Return the arguments of :func:`prunelib.prune` as settings, without a model or text.
+
+    Parameters
+    ----------
+    calibration
+        Values of :class:`CalibrationSettings`.
+
+    Raises
+    ------
+    ParamsError, PatternError
+        If one is invalid, or two do not go together.
+    """
+    arguments = Arguments(
+        pattern=_pattern(pattern, allocation),
+        warmstart=_settings("warmstart", warmstart, warmstarts),
+        refiner=_refiner(refiner),
+        calibration=_validated("calibration", lambda: CalibrationSettings(text="texts", **calibration)),
+        seed=seed,
+        bos_per_window=bos_per_window,
+        allow_uncovered=allow_uncovered,
+        device=None if device is None else _device(device),
+    )
+    _check_together(arguments)
+    _check_seed(seed)
+    return arguments
+
+
+def _pattern(pattern: Pattern | str, allocation: Allocation | Mapping[str, Any] | None) -> Pattern:
     """Return the pattern of an argument, with its allocation."""
     wanted = parse_pattern(pattern) if isinstance(pattern, str) else pattern
     if not isinstance(wanted, Pattern):
@@ -44,12 +104,7 @@ def pattern_of(pattern: Pattern | str, allocation: Allocation | Mapping[str, Any
     return _validated("pattern", lambda: type(wanted).model_validate({**dict(wanted), "allocation": allocation}))
 
 
-def warmstart_of(given: Chosen) -> MethodSettings:
-    """Return the settings of a warm start."""
-    return _settings("warmstart", given, warmstarts)
-
-
-def refiner_of(given: Chosen | Sequence[Chosen] | None) -> MethodSettings:
+def _refiner(given: Chosen | Sequence[Chosen] | None) -> MethodSettings:
     """Return the settings of a refiner, or of a chain given several; None: no refinement."""
     if given is None:
         return _settings("refiner", "none", refiners)
@@ -74,11 +129,6 @@ def _settings(key: str, given: Chosen, *packages: ModuleType) -> MethodSettings:
     raise ParamsError(f"{key} = {given!r}: expected settings, or one of {among(str(name), known)}")
 
 
-def calibration_of(**values: Any) -> CalibrationSettings:
-    """Return the settings of a calibration; the name of its text is not used."""
-    return _validated("calibration", lambda: CalibrationSettings(text="texts", **values))
-
-
 def _validated(key: str, make: Callable[[], S]) -> S:
     """Make settings; an invalid value is refused in one line with its name."""
     try:
@@ -90,15 +140,7 @@ def _validated(key: str, make: Callable[[], S]) -> S:
         raise ParamsError(f"{name}{value}: {first['msg'].removeprefix('Value error, ')}") from None
 
 
-def device_of(given: torch.device | str | None, model: PreTrainedModel) -> torch.device:
-    """Return the device that runs blocks and refines masks; None: that of the model."""
-    if given is None:
-        own: torch.device = model.device
-        return own
-    return known_device(given)
-
-
-def known_device(given: torch.device | str) -> torch.device:
+def _device(given: torch.device | str) -> torch.device:
     """Return a device of this machine."""
     try:
         return torch.device(usable_device(str(given)))
@@ -106,10 +148,10 @@ def known_device(given: torch.device | str) -> torch.device:
         raise ParamsError(f"device = {str(given)!r}: {error}") from None
 
 
-def check_settings(
-    pattern: Pattern, warmstart: MethodSettings, refiner: MethodSettings, calibration: CalibrationSettings
-) -> None:
+def _check_together(arguments: Arguments) -> None:
     """Refuse settings that do not go together."""
+    pattern, calibration = arguments.pattern, arguments.calibration
+    warmstart, refiner = arguments.warmstart, arguments.refiner
     methods: list[Method[Any]] = [registry.warmstart(warmstarts, warmstart)]
     methods += [registry.refiner(refiners, step) for step in layer_steps(refiner)]
     for settings, method in zip((warmstart, *layer_steps(refiner)), methods, strict=True):
@@ -124,7 +166,7 @@ def check_settings(
         raise ParamsError("held_out_samples = 0: early_stopping_interval needs held-out windows, expected at least 1")
 
 
-def check_seed(seed: int) -> None:
+def _check_seed(seed: int) -> None:
     """Refuse a seed that not every generator takes."""
     try:
         TypeAdapter(Seed).validate_python(seed)
@@ -151,12 +193,10 @@ def windows_of(
     model: PreTrainedModel,
     tokenizer: "PreTrainedTokenizerBase | None",
     texts: Any,
-    settings: CalibrationSettings,
-    seed: int,
-    *,
-    bos_per_window: bool,
+    arguments: Arguments,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return windows and held-out windows, both (samples, length) int32."""
+    settings = arguments.calibration
     given = isinstance(texts, torch.Tensor) and texts.ndim == 2
     check_length(model, texts.shape[1] if given else settings.length, "length")
     if isinstance(texts, torch.Tensor):
@@ -164,10 +204,10 @@ def windows_of(
     elif tokenizer is None:
         raise ParamsError("tokenizer = None: expected the tokenizer of the model, or texts that are token windows")
     else:
-        documents, bos = _documents(texts), bos_of(tokenizer) if bos_per_window else None
+        documents, bos = _documents(texts), bos_of(tokenizer) if arguments.bos_per_window else None
         samples = settings.samples + settings.held_out_samples
         try:
-            windows = draw(settings.draw, documents, tokenizer, samples, settings.length, seed, bos)
+            windows = draw(settings.draw, documents, tokenizer, samples, settings.length, arguments.seed, bos)
         except ParamsError as error:
             raise ParamsError(str(error).replace("calibration.", "")) from None  # here they are in no section
     rows = model.get_input_embeddings().weight.shape[0]

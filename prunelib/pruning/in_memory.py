@@ -10,35 +10,23 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from transformers import PreTrainedModel
 
+from prunelib.calibration.accumulation import accumulate_grams
 from prunelib.calibration.artifact import tokens_identity
 from prunelib.calibration.settings import ACCUMULATION, CalibrationSettings
 from prunelib.calibration.statistics import InputStatistics, has_enough_tokens, or_identity
-from prunelib.calibration.whole_model import accumulate_grams
 from prunelib.calibration.windows import in_batches
 from prunelib.masks.allocation import Allocation, MeasuredAllocation
 from prunelib.masks.checks import check_counts
 from prunelib.masks.packed import PackedMasks
 from prunelib.masks.patterns import Pattern
 from prunelib.masks.pruned import Pruned
-from prunelib.methods.contract import MethodSettings
 from prunelib.model.agreement import check_blockwise
 from prunelib.model.blockwise import BlockwiseForward
 from prunelib.model.layers import Layer, LayerIndex, require_coverage
 from prunelib.model.modes import in_eval_mode
 from prunelib.model.structure import find_layers
 from prunelib.model.weights import apply_pruned, weight_in
-from prunelib.pruning.arguments import (
-    Chosen,
-    calibration_of,
-    check_model,
-    check_seed,
-    check_settings,
-    device_of,
-    pattern_of,
-    refiner_of,
-    warmstart_of,
-    windows_of,
-)
+from prunelib.pruning.arguments import Arguments, Chosen, check_model, checked, windows_of
 from prunelib.pruning.budgets import block_importance, layer_patterns
 from prunelib.pruning.chains import block_step, check_skipped, layer_steps
 from prunelib.pruning.on_the_fly import OnTheFlyRefinement
@@ -148,9 +136,15 @@ def prune(
     >>> bool((result.layers["error_after"] <= result.layers["error_before"]).all())
     True
     """
-    wanted = pattern_of(pattern, allocation)
-    start, settings = warmstart_of(warmstart), refiner_of(refiner)
-    calibration = calibration_of(
+    arguments = checked(
+        pattern=pattern,
+        allocation=allocation,
+        warmstart=warmstart,
+        refiner=refiner,
+        seed=seed,
+        bos_per_window=bos_per_window,
+        allow_uncovered=allow_uncovered,
+        device=device,
         samples=samples,
         length=length,
         batch=batch,
@@ -159,27 +153,36 @@ def prune(
         inputs=calibration_inputs,
         min_tokens=min_tokens,
     )
-    check_settings(wanted, start, settings, calibration)
-    check_seed(seed)
+    return prune_checked(model, tokenizer, texts, arguments, folder, progress=progress)
+
+
+def prune_checked(
+    model: PreTrainedModel,
+    tokenizer: "PreTrainedTokenizerBase | None",
+    texts: "Sequence[str] | Dataset | torch.Tensor",
+    arguments: Arguments,
+    folder: Path | None,
+    *,
+    progress: bool = True,
+) -> PruningResult:
+    """Prune a loaded language model in place, as :func:`prune` does, by arguments that have been checked."""
     check_model(model)
-    runs_on = device_of(device, model)
     with in_eval_mode(model):
-        windows = windows_of(model, tokenizer, texts, calibration, seed, bos_per_window=bos_per_window)
+        windows = windows_of(model, tokenizer, texts, arguments)
         index = find_layers(model, folder)
-        if not allow_uncovered:
+        if not arguments.allow_uncovered:
             require_coverage(index)
-        check_skipped(settings, [layer.name for layer in index.layers])
+        check_skipped(arguments.refiner, [layer.name for layer in index.layers])
         for layer in index.layers:
             weight_in(model, layer)
         check_blockwise(model, index.block_list)
-        work = _Pruning(model, index, windows, wanted, start, settings, calibration, runs_on)
-        blocks = list(work.run(quiet=not progress))
+        blocks = list(_Pruning(model, index, windows, arguments).run(quiet=not progress))
     provenance = {
         "tokens": tokens_identity(*windows),
-        "calibration": calibration.model_dump(mode="json", include=set(ACCUMULATION)),
-        "pattern": wanted.model_dump(mode="json"),
-        "warmstart": start.model_dump(mode="json"),
-        "refiner": settings.model_dump(mode="json"),
+        "calibration": arguments.calibration.model_dump(mode="json", include=set(ACCUMULATION)),
+        "pattern": arguments.pattern.model_dump(mode="json"),
+        "warmstart": arguments.warmstart.model_dump(mode="json"),
+        "refiner": arguments.refiner.model_dump(mode="json"),
     }
     return PruningResult(
         masks=PackedMasks.joined(PackedMasks.of(block.pruned.masks) for block in blocks),
@@ -198,19 +201,26 @@ class _Pruning:
     model: PreTrainedModel
     index: LayerIndex
     windows: tuple[torch.Tensor, torch.Tensor]
-    pattern: Pattern
-    warmstart: MethodSettings
-    refiner: MethodSettings
-    calibration: CalibrationSettings
-    device: torch.device
+    arguments: Arguments
+
+    @property
+    def device(self) -> torch.device:
+        """Where blocks run and masks are refined."""
+        return self.arguments.device or self.model.device
+
+    @property
+    def calibration(self) -> CalibrationSettings:
+        """The settings of the calibration."""
+        return self.arguments.calibration
 
     def run(self, *, quiet: bool) -> Iterator[RefinedBlock]:
         """Prune block after block; the yielded blocks have masks, but no weights."""
         layers, done = self.index.layers, 0
+        pattern, refiner = self.arguments.pattern, self.arguments.refiner
         compiling = (lambda: None) if quiet else partial(note, "compiling kernels, once on this machine")
-        warm_up(self.refiner, self.pattern, self.device, {layer.inputs for layer in layers}, compiling)
-        patterns = layer_patterns(layers, self.pattern, self._importances)
-        rows = sum(layer.rows for layer in layers) * len(layer_steps(self.refiner))
+        warm_up(refiner, pattern, self.device, {layer.inputs for layer in layers}, compiling)
+        patterns = layer_patterns(layers, pattern, self._importances)
+        rows = sum(layer.rows for layer in layers) * len(layer_steps(refiner))
         batches, parts = in_batches(self.windows, self.calibration.batch)
         with (
             self._forward(batches) as forward,
@@ -222,9 +232,9 @@ class _Pruning:
                 index=self.index,
                 weight=self._weight,
                 parts=parts,
-                choose=chooser(layers, patterns, self.warmstart, self.device, model=None),
+                choose=chooser(layers, patterns, self.arguments.warmstart, self.device, model=None),
                 patterns=patterns,
-                settings=self.refiner,
+                settings=refiner,
                 inputs=self.calibration.inputs,
                 gram_bytes=GRAM_BYTES,
                 min_tokens=self.calibration.min_tokens,
@@ -236,7 +246,7 @@ class _Pruning:
 
             try:
                 for refined in refinement.refine(_Latest(), bar):
-                    check_counts(refined.pruned.masks, self.pattern)
+                    check_counts(refined.pruned.masks, pattern)
                     block = reconstruction.refine(refined, shown) if reconstruction else refined
                     apply_pruned(self.model, self.index.of_block(done), block.pruned)
                     done += 1
@@ -248,7 +258,7 @@ class _Pruning:
     @contextlib.contextmanager
     def _reconstruction(self) -> Iterator[ModelReconstruction | None]:
         """Yield the refiner of whole blocks, at the first block, if there is one."""
-        settings = block_step(self.refiner)
+        settings = block_step(self.arguments.refiner)
         if settings is None:
             yield None
             return

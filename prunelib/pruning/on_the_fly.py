@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 
 from prunelib.algebra.objective import output_energy
+from prunelib.calibration.accumulation import accumulate_pass, plan_passes
 from prunelib.calibration.artifact import Calibration
 from prunelib.calibration.settings import CalibrationInputs
 from prunelib.calibration.statistics import InputStatistics, or_identity, warn_of_few
-from prunelib.calibration.whole_model import accumulate_pass, plan_passes
 from prunelib.calibration.windows import in_batches
 from prunelib.masks.patterns import Pattern
 from prunelib.methods.contract import ExtraInputs, MethodSettings

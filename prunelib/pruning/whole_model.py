@@ -19,7 +19,7 @@ from prunelib.pruning.chains import block_step, check_skipped, layer_steps
 from prunelib.pruning.on_the_fly import load_on_the_fly
 from prunelib.pruning.reconstruction import ModelReconstruction
 from prunelib.pruning.refined_blocks import FinishedBlocks, RefinedBlock
-from prunelib.pruning.refinement import BlockRefinement, refine_blocks
+from prunelib.pruning.stored_grams import BlockRefinement, refine_blocks
 from prunelib.pruning.warm_up import warm_up
 from prunelib.runtime.hashing import sha256_file
 from prunelib.runtime.machine import Machine

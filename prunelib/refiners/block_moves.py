@@ -9,7 +9,7 @@ import torch
 from prunelib.algebra.objective import checked_layer
 from prunelib.errors import PatternError
 from prunelib.kernels import backend
-from prunelib.kernels.results import refined, unscaled
+from prunelib.kernels.results import collect_with_progress, unscaled
 from prunelib.kernels.scaling import equilibrate
 from prunelib.kernels.verification import verified
 from prunelib.masks.checks import check_mask
@@ -62,7 +62,7 @@ def block_moves(
     finished = backend(weight.device, "block_moves", compute).move_to_optimum(
         scaled.weight, scaled.gram, mask, groups, compute.workers
     )
-    found = refined(unscaled(finished, scaled.loss_scale), mask, progress)
+    found = collect_with_progress(unscaled(finished, scaled.loss_scale), mask, progress)
     return replace(found, optimal=verified(scaled, weight, found, groups.size))
 
 

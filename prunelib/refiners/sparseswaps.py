@@ -14,7 +14,7 @@ from prunelib.errors import ParamsError
 from prunelib.kernels import backend
 from prunelib.kernels.early_stopping import swap_until_held_out_rises
 from prunelib.kernels.interface import RowResults
-from prunelib.kernels.results import Finished, collect_rows, refined, unscaled
+from prunelib.kernels.results import Finished, collect_rows, collect_with_progress, unscaled
 from prunelib.kernels.scaling import Equilibrated, equilibrate
 from prunelib.kernels.verification import verified
 from prunelib.masks.checks import check_mask
@@ -99,9 +99,9 @@ def sparseswaps(
         finished = _swap(scaled, mask, group, settings.max_swaps, compute)
     else:
         finished = _swap_until_held_out_rises(scaled, mask, group, settings, weight, extra.held_out_gram, compute)
-    found = refined(unscaled(finished, scaled.loss_scale), mask, progress)
+    found = collect_with_progress(unscaled(finished, scaled.loss_scale), mask, progress)
     found = replace(found, optimal=verified(scaled, weight, found, group))
-    return _measured(found, weight, gram, mask) if settings.damping else found
+    return _with_losses_on(found, weight, gram, mask) if settings.damping else found
 
 
 METHOD = Refiner(
@@ -118,7 +118,7 @@ METHOD = Refiner(
 )
 
 
-def _measured(found: Refined, weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor) -> Refined:
+def _with_losses_on(found: Refined, weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor) -> Refined:
     """Return ``found`` with the losses of ``mask`` and of the new mask on a Gram matrix (inputs, inputs)."""
     before, after = (row_losses(weight, gram, m).cpu() for m in (mask, found.mask))
     return replace(found, loss_before=before, loss_after=after)

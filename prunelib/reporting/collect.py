@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import prunelib
-from prunelib import workflow
 from prunelib.cell import Cell
 from prunelib.cell_settings import CellSettings, settings_of
 from prunelib.errors import ArtifactError
@@ -18,6 +17,7 @@ from prunelib.reporting.flat import report_of
 from prunelib.reporting.report import Record, Report, as_line
 from prunelib.reporting.samples import SAMPLES, read_samples
 from prunelib.reporting.stage_records import read_stage_records
+from prunelib.workflow import paths
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +31,7 @@ def collect(params: Params) -> Report:
     ArtifactError
         If the records of a cell are missing or damaged.
     """
-    whole, cells = _spanned(params, None)
+    whole, cells = _grid_of(params, None)
     return _report(params, whole, [read_stage_records(whole, cell).report for cell in cells], None)
 
 
@@ -43,8 +43,8 @@ def collect_finished(params: Params) -> tuple[Report, list[Cell]]:
     ArtifactError
         If the records of a cell are damaged or of other settings.
     """
-    whole, cells = _spanned(params, None)
-    finished = [cell for cell in cells if workflow.result_file(cell).is_file()]
+    whole, cells = _grid_of(params, None)
+    finished = [cell for cell in cells if paths.result_file(cell).is_file()]
     report = _report(params, whole, [read_stage_records(whole, cell).report for cell in finished], None)
     return report, [cell for cell in cells if cell not in finished]
 
@@ -66,7 +66,7 @@ def compared_settings(params: Params, comparison: str) -> dict[Cell, tuple[Param
 
 def collect_compared(params: Params, comparison: str, found: Mapping[Cell, FinishedCell]) -> tuple[Report, list[Cell]]:
     """Return the report of the finished cells of a comparison, and name the others."""
-    whole, cells = _spanned(params, comparison)
+    whole, cells = _grid_of(params, comparison)
     finished = [found[cell] for cell in cells if cell in found]
     report = _report(params, whole, [cell.report for cell in finished], comparison)
     code = {cell.result.cell.key: cell.code for cell in finished}
@@ -83,8 +83,8 @@ def reread(params: Params, comparison: str | None = None) -> Report:
     ArtifactError
         If a table is missing or damaged, or there are no cells in it.
     """
-    folder = workflow.reports_folder(comparison)
-    whole, _ = _spanned(params, comparison)
+    folder = paths.reports_folder(comparison)
+    whole, _ = _grid_of(params, comparison)
     cells, layers = results(folder), folder / "layers.csv"
     if cells.empty:
         raise ArtifactError(f"{folder / 'results.csv'}: has no cells")
@@ -97,7 +97,7 @@ def reread(params: Params, comparison: str | None = None) -> Report:
         tasks=tasks,
         measured=_to_be_measured(whole.evaluation, texts, tasks),
         samples=read_samples(folder / SAMPLES),
-        **_shown(params, whole, comparison),
+        **_presentation(params, whole, comparison),
     )
 
 
@@ -115,7 +115,7 @@ def _records(frame: "pd.DataFrame") -> list[Record]:
     return rows
 
 
-def _spanned(params: Params, comparison: str | None) -> tuple[Params, list[Cell]]:
+def _grid_of(params: Params, comparison: str | None) -> tuple[Params, list[Cell]]:
     """Return the params with a grid that has all names of the report, and the report's cells."""
     runs = params.compared(comparison) if comparison else [params]
     whole = spanning(runs)
@@ -129,10 +129,10 @@ def _texts(whole: Params) -> list[str]:
 
 def _report(params: Params, whole: Params, cells: Sequence[CellReport], comparison: str | None) -> Report:
     texts = [text for text in _texts(whole) if any(text in cell.result.perplexity for cell in cells)]
-    return report_of(cells, texts, whole.evaluation.tasks.names, **_shown(params, whole, comparison))
+    return report_of(cells, texts, whole.evaluation.tasks.names, **_presentation(params, whole, comparison))
 
 
-def _shown(params: Params, whole: Params, comparison: str | None) -> dict[str, Any]:
+def _presentation(params: Params, whole: Params, comparison: str | None) -> dict[str, Any]:
     """Return the prompts, labels, settings and provenance of a report."""
     command = f"prunelib compare {comparison}" if comparison else "dvc repro"
     patterns = {name: params.patterns[name].label for name in whole.grid.patterns}

@@ -132,7 +132,7 @@ class FinishedCells:
         before = known.parts() if known else {}
         return [name for name in now if now[name] != before.get(name)]
 
-    def keep(self, found: Mapping[Cell, FinishedCell]) -> None:
+    def move_to_current_names(self, found: Mapping[Cell, FinishedCell]) -> None:
         """Write those under the cells' names of today that had others; files of the former names are removed.
 
         Raises

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prunelib import workflow
 from prunelib.cell import Cell
 from prunelib.params import Params
 from prunelib.records import (
@@ -18,6 +17,7 @@ from prunelib.records import (
     read_timing,
 )
 from prunelib.reporting.cells import CellReport
+from prunelib.workflow import identities, paths
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,12 @@ def read_stage_records(params: Params, cell: Cell, project: Path = Path()) -> St
     ArtifactError
         If a record is missing, damaged or not of ``params``.
     """
-    methods = workflow.methods(params, cell)
-    expected = {**methods, **workflow.evaluation_of(params, cell.model)}
-    result, made_from = read_cell(project / workflow.result_file(cell), expected)
+    methods = identities.methods(params, cell)
+    expected = {**methods, **identities.evaluation_of(params, cell.model)}
+    result, made_from = read_cell(project / paths.result_file(cell), expected)
     if cell.pattern is None:
         return StageRecords(result, made_from)
-    path = project / workflow.layers_file(cell)
+    path = project / paths.layers_file(cell)
     origin = {**methods, **{key: made_from.get(key) for key in ("model", "tokens", "calibration")}}
     records = read_layers(path, origin)
     return StageRecords(
@@ -65,5 +65,5 @@ def read_stage_records(params: Params, cell: Cell, project: Path = Path()) -> St
         {**records.made_from, **made_from},
         layers=records.layers,
         blocks=records.blocks,
-        timing=read_timing(project / workflow.timing_file(cell), path),
+        timing=read_timing(project / paths.timing_file(cell), path),
     )

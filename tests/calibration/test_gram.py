@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from transformers import PreTrainedModel
 
+from prunelib.calibration.accumulation import accumulate_grams, plan_passes
 from prunelib.calibration.gram import gram_matrix
 from prunelib.calibration.settings import CalibrationSettings
-from prunelib.calibration.whole_model import accumulate_grams, plan_passes
 from prunelib.calibration.windows import in_batches
 from prunelib.errors import ModelError, NumericalError
 from prunelib.model.blockwise import BlockwiseForward

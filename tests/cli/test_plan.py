@@ -9,7 +9,6 @@ import pytest
 from commands import prunelib
 from configs import LLAMA_8B, written
 
-from prunelib import workflow
 from prunelib.cli import plan
 from prunelib.planning import tables
 from prunelib.planning.capacity import Free
@@ -18,6 +17,7 @@ from prunelib.planning.outline import outline
 from prunelib.planning.speed import Speed
 from prunelib.runtime import store
 from prunelib.runtime.machine import budgets
+from prunelib.workflow import paths
 
 ROOT = Path(__file__).parents[2]
 GB = 10**9
@@ -93,14 +93,14 @@ def test_what_stays_dense_is_said(command, tmp_path):
 
 
 def test_a_model_of_the_params_is_planned_with_its_grid(command, tmp_path):
-    store.write_json(tmp_path / workflow.model_folder("smollm2_135m") / "config.json", written("llama"))
+    store.write_json(tmp_path / paths.model_folder("smollm2_135m") / "config.json", written("llama"))
     status, lines, _ = command("--model", "smollm2_135m")
     assert status == 0
     assert any(line.startswith("masks, warm starts: 6, cells: 12") for line in lines)
 
 
 def test_a_comparison_is_planned_with_all_its_grids(command, tmp_path):
-    store.write_json(tmp_path / workflow.model_folder("llama31_8b") / "config.json", LLAMA_8B)
+    store.write_json(tmp_path / paths.model_folder("llama31_8b") / "config.json", LLAMA_8B)
     status, lines, _ = command("--comparison", "llama31_8b")
     assert status == 0
     assert lines[0].startswith("llama: 32 blocks; 6.98 of 8.03 billion")

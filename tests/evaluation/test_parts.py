@@ -8,7 +8,7 @@ from runs import Bar
 from prunelib.errors import ParamsError
 from prunelib.evaluation import parts
 from prunelib.evaluation.continuation import continuation
-from prunelib.evaluation.parts import Evaluation, Prompt, SparsityCheck, Task, WindowRange, evaluate_parts
+from prunelib.evaluation.parts import Evaluation, Prompt, SparsityCheck, WindowRange, ZeroShotTask, evaluate_parts
 from prunelib.evaluation.perplexity import PerplexitySettings, perplexity
 from prunelib.evaluation.samples import SamplesSettings
 from prunelib.evaluation.zeroshot import TasksSettings
@@ -113,5 +113,5 @@ def test_windows_longer_than_the_model_takes_are_refused(tmp_path, folder):
 
 def test_tasks_begin_first_and_the_count_of_zeros_last(tmp_path, folder):
     given = evaluation(tmp_path / "scratch", folder)
-    costs = [given.cost(part) for part in (Task("piqa"), WindowRange("ours", 4, 8), Prompt(0), SparsityCheck())]
+    costs = [given.cost(part) for part in (ZeroShotTask("piqa"), WindowRange("ours", 4, 8), Prompt(0), SparsityCheck())]
     assert costs == [float("inf"), 4, 1, 0]

@@ -9,8 +9,8 @@ from families import DEEPSEEK, MIXTURE, random_model, random_windows, read_by_ex
 from tiny_configs import WORDS, tiny_config
 from transformers import AutoModelForCausalLM
 
+from prunelib.calibration.accumulation import accumulate_grams
 from prunelib.calibration.statistics import InputStatistics, or_identity
-from prunelib.calibration.whole_model import accumulate_grams
 from prunelib.calibration.windows import in_batches
 from prunelib.masks.pruned import Pruned
 from prunelib.model.blockwise import BlockwiseForward

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prunelib.block_refiners import block_reconstruction
+from prunelib.calibration.accumulation import plan_passes
 from prunelib.calibration.artifact import write_grams
 from prunelib.calibration.settings import CalibrationInputs
 from prunelib.calibration.statistics import InputStatistics
-from prunelib.calibration.whole_model import plan_passes
 from prunelib.masks.packed import write_masks
 from prunelib.params import load_params
 from prunelib.planning.grid import workload

@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 from report_records import layers, result
 
-from prunelib import workflow
 from prunelib.cell import Cell
 from prunelib.errors import ArtifactError
 from prunelib.params import load_params
 from prunelib.records import write_cell, write_layers
 from prunelib.reporting.collect import collect, collect_finished
+from prunelib.workflow import identities, own_folders, paths
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,11 +26,11 @@ def params(tmp_path, monkeypatch):
 def write(params, cell, **changes):
     """The records of a cell, as the stages write them but for these changes of what they were made from."""
     origin = {"model": "m", "tokens": "t"} if cell.pattern else {"model": "m"}
-    made_from = {**origin, **workflow.methods(params, cell)}
-    evaluated = {**made_from, **workflow.evaluation_of(params, cell.model), **changes}
-    write_cell(workflow.result_file(cell), result(cell, {"wikipedia": 21.5}), evaluated)
+    made_from = {**origin, **identities.methods(params, cell)}
+    evaluated = {**made_from, **identities.evaluation_of(params, cell.model), **changes}
+    write_cell(paths.result_file(cell), result(cell, {"wikipedia": 21.5}), evaluated)
     if cell.pattern:
-        write_layers(workflow.layers_file(cell), layers(3, 0.5), made_from)
+        write_layers(paths.layers_file(cell), layers(3, 0.5), made_from)
 
 
 def test_records_of_these_settings_are_read(params):
@@ -64,7 +64,7 @@ def test_records_of_one_cell_in_the_place_of_another_are_refused(params):
     write(params, cell)
     other = Cell(**{**cell.model_dump(), "warmstart": "ria"})
     write(params, other)
-    for file in (workflow.result_file, workflow.layers_file):
+    for file in (paths.result_file, paths.layers_file):
         before = file(cell).read_bytes()
         file(cell).write_bytes(file(other).read_bytes())
         with pytest.raises(ArtifactError, match="its warmstart is"):
@@ -85,9 +85,9 @@ def test_records_of_cells_outside_the_grid_are_removed(params):
     other = Cell(**{**cell.model_dump(), "warmstart": "ria"})
     for each in (dense, cell, other):
         write(params, each)
-    workflow.remove_other_results(params)
-    assert [workflow.result_file(each).is_file() for each in (dense, cell, other)] == [True, True, False]
-    assert [workflow.layers_file(each).is_file() for each in (cell, other)] == [True, False]
+    own_folders.remove_other_results(params)
+    assert [paths.result_file(each).is_file() for each in (dense, cell, other)] == [True, True, False]
+    assert [paths.layers_file(each).is_file() for each in (cell, other)] == [True, False]
 
 
 @pytest.mark.parametrize("link", ["results", "results/cells", "results/cells/smollm2_135m"])
@@ -98,17 +98,17 @@ def test_nothing_outside_of_the_results_is_removed(params, tmp_path_factory, lin
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "moved"
     Path(link).rename(elsewhere)
     Path(link).symlink_to(elsewhere)
-    workflow.remove_other_results(params)
-    assert workflow.result_file(other).is_file()
+    own_folders.remove_other_results(params)
+    assert paths.result_file(other).is_file()
 
 
 def test_reports_and_results_of_a_comparison_stay(params):
     _, cell = params.grid.cells()
     other = Cell(**{**cell.model_dump(), "warmstart": "ria"})
-    record = workflow.result_file(other)
+    record = paths.result_file(other)
     compared = [Path("scratch/compare-methods") / record, Path("reports/methods/metrics.json"), record.with_suffix("")]
     for path in compared:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
-    workflow.remove_other_results(params)
+    own_folders.remove_other_results(params)
     assert all(path.is_file() for path in compared)

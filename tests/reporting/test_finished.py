@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from report_records import CASES, layers, result
 
-from prunelib import workflow
 from prunelib.cell import Cell
 from prunelib.cell_settings import settings_of
 from prunelib.errors import ArtifactError
@@ -18,6 +17,7 @@ from prunelib.reporting.collect import collect_compared, compared_settings
 from prunelib.reporting.finished import FinishedCells, finished_in
 from prunelib.reporting.notes import notes
 from prunelib.runtime.hashing import sha256_file
+from prunelib.workflow import identities, paths
 
 ROOT = Path(__file__).parents[2]
 CODE = {stage: f"{stage} as it is" for stage in ("download", "calibrate", "warmstart", "refine", "evaluate")}
@@ -48,14 +48,14 @@ def make(params, cell, code=CODE, records=None):
     """Write the records of a cell as the stages do, and take them from there."""
     (grid,) = params.compared("one")
     origin = {"model": "m", "tokens": "t", "kernels": "cpu"} if cell.pattern else {"model": "m"}
-    made_from = {**origin, **workflow.methods(grid, cell)}
-    evaluated = {**made_from, **workflow.evaluation_of(grid, cell.model)}
-    write_cell(workflow.result_file(cell), result(cell, {"wikipedia": 21.5, "sotu": 1 / 3}), evaluated)
+    made_from = {**origin, **identities.methods(grid, cell)}
+    evaluated = {**made_from, **identities.evaluation_of(grid, cell.model)}
+    write_cell(paths.result_file(cell), result(cell, {"wikipedia": 21.5, "sotu": 1 / 3}), evaluated)
     if cell.pattern:
-        write_layers(workflow.layers_file(cell), records or layers(3, 0.5), made_from, BLOCKS)
-        sha256 = sha256_file(workflow.layers_file(cell))
+        write_layers(paths.layers_file(cell), records or layers(3, 0.5), made_from, BLOCKS)
+        sha256 = sha256_file(paths.layers_file(cell))
         write_timing(
-            workflow.timing_file(cell), Timing(layers_sha256=sha256, step_seconds=(1.5,), peak_bytes=7, machine="one")
+            paths.timing_file(cell), Timing(layers_sha256=sha256, step_seconds=(1.5,), peak_bytes=7, machine="one")
         )
     return finished_in(Path(), grid, cell, settings_of(grid, cell), code)
 
@@ -126,7 +126,7 @@ def test_new_names_in_params_yaml_find_the_same_cells(params, finished):
         "wikipedia": 21.5,
         "speeches": 1 / 3,
     }
-    cells.keep(found)
+    cells.move_to_current_names(found)
     assert {path.name for path in CELLS.iterdir()} == {
         "smollm2_135m-dense.json",
         "smollm2_135m-0-nm24-wanda-optimum.json",
@@ -137,7 +137,7 @@ def test_new_names_in_params_yaml_find_the_same_cells(params, finished):
 def test_keeping_what_has_its_names_writes_nothing(params, finished):
     before = {path: path.stat().st_mtime_ns for path in CELLS.iterdir()}
     cells = FinishedCells(CELLS)
-    cells.keep(cells.find(wanted(params)))
+    cells.move_to_current_names(cells.find(wanted(params)))
     assert {path: path.stat().st_mtime_ns for path in CELLS.iterdir()} == before
 
 
@@ -150,7 +150,7 @@ def test_two_entries_that_exchange_their_names_keep_their_cells(params, finished
     for cell in wanted(before):
         cells.add(make(before, cell))
     cells = FinishedCells(CELLS)
-    cells.keep(cells.find(wanted(after)))
+    cells.move_to_current_names(cells.find(wanted(after)))
     found = FinishedCells(CELLS).find(wanted(after))
     assert found.keys() == wanted(after).keys()
     assert {cell.refiner: each.settings["refiner"]["max_swaps"] for cell, each in found.items() if cell.pattern} == {

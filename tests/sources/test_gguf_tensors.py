@@ -8,7 +8,7 @@ from gguf_files import METADATA, gguf_tensors, tiny_llama, write_gguf
 
 from prunelib.errors import SourceError
 from prunelib.sources.gguf import convert
-from prunelib.sources.gguf.header import StoredTensor
+from prunelib.sources.gguf.header import GGUFTensor
 from prunelib.sources.gguf.tensors import _dequantised
 
 BYTES = {Kind.Q8_0: (32, 34), Kind.Q4_K: (256, 144), Kind.Q5_K: (256, 176), Kind.Q6_K: (256, 210)}
@@ -70,7 +70,7 @@ def test_blocks_are_dequantised_as_their_format_says(kind):
         for place in SCALES[kind]:
             block[place : place + 2] = generator.uniform(-0.1, 0.1, 1).astype(np.float16).view(np.uint8)
     expected = [np.concatenate([ORACLES[kind](block) for block in row.reshape(-1, size)]) for row in data]
-    found = _dequantised("file", "name", StoredTensor((3, 2 * values), kind, data))
+    found = _dequantised("file", "name", GGUFTensor((3, 2 * values), kind, data))
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 

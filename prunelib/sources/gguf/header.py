@@ -17,7 +17,7 @@ _TEXT, _ARRAY = 8, 9
 _ALIGNMENT, _MOST_AXES = 32, 4
 
 
-class StoredTensor(NamedTuple):
+class GGUFTensor(NamedTuple):
     """A tensor as the file has it.
 
     Attributes
@@ -35,7 +35,7 @@ class StoredTensor(NamedTuple):
     data: np.ndarray
 
 
-def read_header(path: Path) -> tuple[dict[str, Any], dict[str, StoredTensor]]:
+def read_header(path: Path) -> tuple[dict[str, Any], dict[str, GGUFTensor]]:
     """Return the metadata and the tensors of a file by name.
 
     Raises
@@ -74,7 +74,7 @@ def _add(entries: dict[str, Any], name: str, value: Any) -> None:
     entries[name] = value
 
 
-def _tensor(name: str, content: np.ndarray, shape: tuple[int, ...], number: int, start: int) -> StoredTensor:
+def _tensor(name: str, content: np.ndarray, shape: tuple[int, ...], number: int, start: int) -> GGUFTensor:
     """Cut a tensor of ``shape`` and type ``number`` out of the data section, ``content``: (bytes,), uint8."""
     kind = GGMLQuantizationType(number)
     block, block_bytes = GGML_QUANT_SIZES[kind]
@@ -85,7 +85,7 @@ def _tensor(name: str, content: np.ndarray, shape: tuple[int, ...], number: int,
     end = start + math.prod(stored)
     if end > len(content):
         raise ValueError(f"{name!r} ends at byte {end} of the tensors, there are {len(content)}")
-    return StoredTensor(shape, kind, content[start:end].reshape(stored))
+    return GGUFTensor(shape, kind, content[start:end].reshape(stored))
 
 
 class _Cursor:

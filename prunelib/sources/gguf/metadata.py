@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from prunelib.errors import SourceError
-from prunelib.sources.gguf.header import StoredTensor, read_header
+from prunelib.sources.gguf.header import GGUFTensor, read_header
 
 ARCHITECTURES = ("llama", "qwen2")
 _READ = {  # keys of the architecture that the configuration is made of, which checks their values
@@ -139,7 +139,7 @@ class Metadata:
         return value
 
 
-def read(path: Path) -> tuple[Metadata, dict[str, StoredTensor]]:
+def read(path: Path) -> tuple[Metadata, dict[str, GGUFTensor]]:
     """Return the metadata and the tensors of a GGUF file that has nothing unsupported in its metadata.
 
     Raises

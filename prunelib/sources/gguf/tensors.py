@@ -11,7 +11,7 @@ import numpy as np
 from gguf import dequantize
 
 from prunelib.errors import SourceError
-from prunelib.sources.gguf.header import StoredTensor
+from prunelib.sources.gguf.header import GGUFTensor
 from prunelib.sources.gguf.metadata import Metadata
 
 EMBEDDING, HEAD = "token_embd.weight", "output.weight"
@@ -45,7 +45,7 @@ _SAME = 0.5  # relative distance up to which two matrices are one, quantised twi
 
 
 def weights(
-    metadata: Metadata, tensors: Mapping[str, StoredTensor], config: Mapping[str, Any], embedding: str = EMBEDDING
+    metadata: Metadata, tensors: Mapping[str, GGUFTensor], config: Mapping[str, Any], embedding: str = EMBEDDING
 ) -> dict[str, np.ndarray]:
     """Return all weights by Hugging Face name, float32, C-contiguous.
 
@@ -89,7 +89,7 @@ def _check_names(file: str, found: set[str], expected: set[str]) -> None:
         )
 
 
-def _without_copy(file: str, tensors: Mapping[str, StoredTensor], embedding: str) -> dict[str, StoredTensor]:
+def _without_copy(file: str, tensors: Mapping[str, GGUFTensor], embedding: str) -> dict[str, GGUFTensor]:
     """Return the tensors with that of ``embedding`` as the embedding, where it is the same matrix as the one there."""
     if not {embedding, EMBEDDING} <= set(tensors):
         raise SourceError(
@@ -120,7 +120,7 @@ def _expected(config: Mapping[str, Any]) -> dict[str, tuple[str, tuple[int, ...]
     return {source: (name, tuple(sizes[axis] for axis in axes)) for source, (name, axes) in names.items()}
 
 
-def _dequantised(file: str, name: str, tensor: StoredTensor) -> np.ndarray:
+def _dequantised(file: str, name: str, tensor: GGUFTensor) -> np.ndarray:
     """Return the values of a tensor, float32, in its shape."""
     try:
         values = dequantize(tensor.data, tensor.kind)

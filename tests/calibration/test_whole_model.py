@@ -4,10 +4,10 @@ import pytest
 from families import random_windows, save, tiny_model
 from runs import Bar, stopped_at_each_write
 
-from prunelib.calibration.accumulation import calibrate_model
 from prunelib.calibration.artifact import write_tokens
 from prunelib.calibration.assembly import Assembly
 from prunelib.calibration.settings import CalibrationSettings
+from prunelib.calibration.whole_model import calibrate_model
 from prunelib.model import blockwise
 from prunelib.model.structure import find_layers
 from prunelib.runtime.machine import machine
