@@ -68,13 +68,16 @@ class GramSum:
                     _add_product(self.gram[start : start + panel, start:], left, right)
 
     def symmetric(self, name: str) -> torch.Tensor:
-        """Return the full matrix, with the upper triangle mirrored in place."""
+        """Return the full matrix, in place: the upper triangle mirrored, and nothing left of inputs of norm 0."""
         self.gram.triu_()
         self.gram += self.gram.triu(1).T
         if not self.gram.isfinite().all():
             raise NumericalError(
                 f"Gram matrix of {name}: NaN or infinity, expected finite inputs and squares in float32"
             )
+        dead = self.gram.diagonal() == 0  # also an input whose squares vanish in float32, but not its other products
+        self.gram[dead] = 0
+        self.gram[:, dead] = 0
         return self.gram
 
     def complete(self, layer: Layer, tokens: int) -> InputStatistics:

@@ -41,7 +41,7 @@ def or_identity(layer: Layer, parts: Sequence[InputStatistics], min_tokens: int)
     seen, *held_out = parts
     if has_enough_tokens(layer, seen.tokens, min_tokens):
         return [seen, *(each if each.tokens else seen for each in held_out)]
-    eye, zeros = torch.eye(layer.inputs), torch.zeros(layer.inputs)
+    eye, zeros = torch.eye(layer.inputs, dtype=torch.float32), torch.zeros(layer.inputs, dtype=torch.float32)
     return [part._replace(gram=eye, mean=zeros) for part in parts]
 
 

@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -15,12 +15,17 @@ from prunelib.runtime.hashing import sha256_json
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+_PIECE = 2**23  # characters tokenised at once
+
 
 def tokenize(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase") -> torch.Tensor:
     """Tokenise all texts as one stream: joined with two newlines, with the default special tokens.
 
     A tokenizer that begins every sequence with a BOS token adds only one, at the start of the stream, as in the
     perplexity protocol of GPTQ and its successors (Frantar et al., 2210.17323).
+
+    A text of more than 8 million characters is tokenised in pieces, as tokenizers take some 150 bytes of memory for
+    each; the pieces end at the last empty line, or the last line, before that.
 
     Returns
     -------
@@ -32,9 +37,23 @@ def tokenize(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase") -> torc
     ModelError
         If a token's id is beyond the model's embedding (:mod:`prunelib.model.vocabulary`).
     """
-    encoded = tokenizer("\n\n".join(texts), return_attention_mask=False, verbose=False)
-    check_ids(encoded["input_ids"], tokenizer)
-    return torch.tensor(encoded["input_ids"], dtype=torch.int32)
+    tokens = []
+    for number, piece in enumerate(_pieces("\n\n".join(texts), _PIECE)):
+        encoded = tokenizer(piece, add_special_tokens=number == 0, return_attention_mask=False, verbose=False)
+        check_ids(encoded["input_ids"], tokenizer)
+        tokens.append(torch.tensor(encoded["input_ids"], dtype=torch.int32))
+    return torch.cat(tokens)
+
+
+def _pieces(text: str, size: int) -> Iterator[str]:
+    """Cut a text into pieces of at most ``size`` characters, if possible before an empty line or another line."""
+    start = 0
+    while len(text) - start > size:
+        ends = (text.rfind(mark, start + 1, start + size) for mark in ("\n\n", "\n"))
+        end = next((end for end in ends if end > start), start + size)
+        yield text[start:end]
+        start = end
+    yield text[start:]
 
 
 def check_texts(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase") -> None:

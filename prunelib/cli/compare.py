@@ -30,6 +30,7 @@ from prunelib.runtime.resume import SCRATCH, alone
 from prunelib.sources.provenance import Source
 from prunelib.warmstarts.given import GivenMasks
 from prunelib.workflow import paths
+from prunelib.workflow.own_folders import require_sources_elsewhere
 
 _PROJECT = ("dvc.yaml", "params.yaml", ".dvcignore", "stages", "prunelib")
 Wanted = Mapping[Cell, tuple[Params, CellSettings]]
@@ -50,6 +51,7 @@ def compare(comparison: str, *, renew: bool = False) -> None:
         If params.yaml is invalid or has no such comparison, a stage fails, or a finished cell's file is damaged.
     """
     params = load_params()
+    require_sources_elsewhere(params)
     known_name("comparison", comparison, params.comparisons)
     project, name = Path.cwd(), f"compare-{comparison}"
     with alone(name):

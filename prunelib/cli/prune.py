@@ -16,6 +16,7 @@ from prunelib.export.origin import origin_of
 from prunelib.masks.pruned import Pruned
 from prunelib.model.structure import dtype_of, load_model, load_tokenizer
 from prunelib.model.weights import weight_in
+from prunelib.planning.capacity import require_disk
 from prunelib.pruning.arguments import checked
 from prunelib.pruning.in_memory import prune_checked
 from prunelib.pruning.result import PruningResult
@@ -23,7 +24,7 @@ from prunelib.runtime.atomic import require_new
 from prunelib.runtime.progress import note
 from prunelib.sources import hub
 from prunelib.sources.documents import Rows
-from prunelib.sources.model_files import CARD, SMALL_FILES, WEIGHTS
+from prunelib.sources.model_files import CARD, SMALL_FILES, WEIGHTS, weight_files
 from prunelib.sources.provenance import computed_identity
 from prunelib.sources.texts import plain_documents
 
@@ -74,6 +75,7 @@ def prune_folder(
     )
     documents = [document.text for document in plain_documents(texts, rows)]
     folder = _folder(model, revision)
+    require_disk(out, _disk_of(folder), "the pruned model")
     tokenizer = load_tokenizer(folder)
     loaded = load_model(folder, dtype or dtype_of(folder), "cpu")
     result = prune_checked(loaded, tokenizer, documents, arguments, folder)
@@ -84,6 +86,12 @@ def prune_folder(
     if arguments.pattern.column_groups:
         note(check_groups(out, result.index.layers, arguments.pattern))
     return result
+
+
+def _disk_of(folder: Path) -> int:
+    """Return the bytes of a model's weights, and of their masks: a bit each, which have 16 at least."""
+    size = sum((folder / name).stat().st_size for name in weight_files(folder))
+    return size + size // 16
 
 
 class _Updated(Mapping[str, torch.Tensor]):

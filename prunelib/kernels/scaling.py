@@ -38,7 +38,7 @@ def equilibrate(weight: torch.Tensor, gram: torch.Tensor) -> Equilibrated:
 
 def _scaled_weight(weight: torch.Tensor, scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Compute w_j d_j, float32, with each row divided by its unit; and the units (rows,) float64."""
-    result = torch.empty(weight.shape, device=weight.device)
+    result = torch.empty(weight.shape, dtype=torch.float32, device=weight.device)
     units = torch.empty(len(weight), dtype=torch.float64, device=weight.device)
     for start in range(0, len(weight), _STRIP):
         strip = slice(start, start + _STRIP)
@@ -51,7 +51,7 @@ def _scaled_weight(weight: torch.Tensor, scale: torch.Tensor) -> tuple[torch.Ten
 
 def _scaled_gram(gram: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """Compute the symmetric part of G_ij / (d_i d_j), on the device of the scale d (inputs,)."""
-    result = torch.empty(gram.shape, device=scale.device)
+    result = torch.empty(gram.shape, dtype=torch.float32, device=scale.device)
     for start in range(0, len(gram), _STRIP):
         strip = slice(start, start + _STRIP)
         halves = (gram[strip], gram[:, strip].T)  # (strip, inputs) each

@@ -10,6 +10,7 @@ properties of :class:`Pattern`, never the kind.
 import math
 import re
 from abc import ABC, abstractmethod
+from decimal import Decimal
 from fractions import Fraction
 from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
@@ -172,7 +173,7 @@ class PerRow(_BySparsity):
     @property
     def label(self) -> str:
         """The pattern in its text form: ``60% per row``."""
-        return f"{100 * self.sparsity:g}% per row{_allocated(self.allocation)}"
+        return f"{_percent(self.sparsity)}% per row{_allocated(self.allocation)}"
 
     def groups(self, rows: int, inputs: int) -> Groups:  # noqa: ARG002 - every pattern's signature
         """Return the groups of a matrix (rows, inputs): one per row."""
@@ -199,7 +200,7 @@ class PerLayer(_BySparsity):
     @property
     def label(self) -> str:
         """The pattern in its text form: ``60% per layer``."""
-        return f"{100 * self.sparsity:g}% per layer{_allocated(self.allocation)}"
+        return f"{_percent(self.sparsity)}% per layer{_allocated(self.allocation)}"
 
     def groups(self, rows: int, inputs: int) -> Groups:
         """Return the groups of a matrix (rows, inputs): the whole matrix is one group."""
@@ -299,6 +300,11 @@ def _allocated(allocation: Allocation | None) -> str:
 def _sparsity(keep: int, size: int) -> float:
     """Return the sparsity that keeps exactly ``keep`` of ``size``: one ulp high, as pruned counts round down."""
     return math.nextafter((size - keep) / size, 1)
+
+
+def _percent(share: float) -> str:
+    """Convert a share to a percentage that :func:`_of_percent` reads back, as 60 or 66.66666666666667."""
+    return f"{(Decimal(str(share)) * 100).normalize():f}"
 
 
 def _of_percent(number: str) -> float:

@@ -280,7 +280,7 @@ class Refiner(Method[S]):
     refine
         The function that refines one layer.
     monotone
-        Whether it never raises the pruning error of a matrix.
+        Whether it never raises the pruning error of a matrix, by its default settings.
     accepts_cpu_gram
         Whether the Gram matrix may be on the CPU when the weight is on another device.
     extra_inputs

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from prunelib.errors import ModelError, PruneError
+from prunelib.errors import ModelError, NumericalError, PruneError
 from prunelib.model.blockwise import BlockwiseForward
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ def check_blockwise(model: "PreTrainedModel", block_list: str) -> None:
     ModelError
         If the hidden states after the last block differ by more than the square root of the precision, or the model
         fails block by block; the message names the block list.
+    NumericalError
+        If the model itself gives NaN or infinity.
     """
     words = model.get_input_embeddings().weight.shape[0]
     windows = (torch.arange(2 * _TOKENS) % words).view(2, 1, _TOKENS)
@@ -45,7 +47,13 @@ def check_blockwise(model: "PreTrainedModel", block_list: str) -> None:
             f"{name}.{forward.block} fails without the earlier blocks ({error!r}): the model shares state between "
             "blocks, expected blocks that depend only on their arguments"
         ) from None
-    difference = float((found - expected).norm() / expected.norm())
+    if not expected.isfinite().all():
+        dtype = str(expected.dtype).removeprefix("torch.")
+        raise NumericalError(
+            f"{name}: hidden states are NaN or infinite in {dtype}, expected finite ones; load the model in another "
+            "dtype, or mend its weights"
+        )
+    difference = float((found.double() - expected.double()).norm() / expected.double().norm())
     if not difference <= torch.finfo(expected.dtype).eps ** 0.5:
         raise ModelError(
             f"{name}: hidden states differ by {difference:.1%} when run block by block: the model shares state between "

@@ -225,8 +225,7 @@ class BlockwiseForward:
             for each in following:
                 stack.callback(each.register_forward_pre_hook(go_on, with_kwargs=True).remove)
             for passed, each in enumerate(self._blocks[:skipped]):
-                each.forward = partial(self._stand_in, passed)
-                stack.callback(delattr, each, "forward")
+                stack.enter_context(_with_forward(each, partial(self._stand_in, passed)))
             yield
 
     def _stand_in(self, number: int, *args: Any, **kwargs: Any) -> Any:
@@ -313,3 +312,17 @@ class _SharedContext:
 
 class _Stop(Exception):  # noqa: N818 - control flow, no error
     """Signal that aborts the forward once the block has run; private, so that it hides no real error."""
+
+
+@contextlib.contextmanager
+def _with_forward(module: torch.nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Give a module another forward; afterwards it has its own, be it of its class or set by a wrapper."""
+    own = module.__dict__.get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        if own is None:
+            del module.forward
+        else:
+            module.forward = own

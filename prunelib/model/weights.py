@@ -17,6 +17,7 @@ from prunelib.errors import ArtifactError, ModelError, NumericalError, PatternEr
 from prunelib.masks.checks import bool_mask
 from prunelib.masks.pruned import Pruned
 from prunelib.model.layers import Layer
+from prunelib.runtime.hashing import cached
 from prunelib.sources.model_files import SINGLE_FILE, weight_files, weight_map
 
 _FLOATS = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
@@ -49,11 +50,19 @@ def tensor_files(folder: Path) -> dict[str, Path]:
     ArtifactError
         If the folder has no safetensors weights, or they cannot be read.
     """
+    return {name: folder / file for name, file in _file_names(folder).items()}
+
+
+def _file_names(folder: Path) -> Mapping[str, str]:
+    """Map each tensor to the name of its file; not read again while the folder is unchanged: models have thousands."""
     if weight_files(folder) == [SINGLE_FILE]:
-        single = folder / SINGLE_FILE
-        with open_shard(single) as stream:
-            return dict.fromkeys(stream.keys(), single)
-    return {name: folder / file for name, file in weight_map(folder).items()}
+        return dict.fromkeys(cached(_names_in, folder / SINGLE_FILE), SINGLE_FILE)
+    return weight_map(folder)
+
+
+def _names_in(file: Path) -> tuple[str, ...]:
+    with open_shard(file) as stream:
+        return tuple(stream.keys())
 
 
 @contextlib.contextmanager
@@ -130,11 +139,12 @@ def read_weight(folder: Path, layer: Layer) -> torch.Tensor:
     NumericalError
         If it contains NaN or infinity.
     """
-    file = tensor_files(folder).get(layer.tensor)
-    if file is None:
+    name = _file_names(folder).get(layer.tensor)
+    if name is None:
         raise ArtifactError(
             f"{folder}: no tensor {layer.tensor} in its safetensors files; is this the model of the index?"
         )
+    file = folder / name
     with open_shard(file) as stream:
         stored: torch.Tensor = stored_slice(stream.get_slice(layer.tensor), layer)
     if tuple(stored.shape) != layer.stored_shape:

@@ -1,6 +1,6 @@
 """The arguments of :func:`prunelib.prune`, checked before any work: an invalid one is refused in one line."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,6 +17,7 @@ from prunelib.masks.allocation import Allocation
 from prunelib.masks.patterns import Pattern, parse_pattern
 from prunelib.methods import registry
 from prunelib.methods.contract import Method, MethodSettings
+from prunelib.model.adapters import adapted_modules
 from prunelib.model.structure import check_length
 from prunelib.pruning.chains import Chain, layer_steps, needs_held_out
 from prunelib.runtime.machine import usable_device
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 S = TypeVar("S", bound=Settings)
+
+_RENAMED = {"inputs": "calibration_inputs"}
+"""Names of arguments that differ from those of the settings."""
 
 Chosen = MethodSettings | Mapping[str, Any] | str
 """A method: its settings, their mapping as in params.yaml, or its name."""
@@ -76,7 +80,7 @@ def checked(
         If one is invalid, or two do not go together.
     """
     arguments = Arguments(
-        pattern=_pattern(pattern, allocation),
+        pattern=pattern_of(pattern, allocation),
         warmstart=_settings("warmstart", warmstart, warmstarts),
         refiner=_refiner(refiner),
         calibration=_validated("calibration", lambda: CalibrationSettings(text="texts", **calibration)),
@@ -90,7 +94,7 @@ def checked(
     return arguments
 
 
-def _pattern(pattern: Pattern | str, allocation: Allocation | Mapping[str, Any] | None) -> Pattern:
+def pattern_of(pattern: Pattern | str, allocation: Allocation | Mapping[str, Any] | None) -> Pattern:
     """Return the pattern of an argument, with its allocation."""
     wanted = parse_pattern(pattern) if isinstance(pattern, str) else pattern
     if not isinstance(wanted, Pattern):
@@ -108,8 +112,14 @@ def _refiner(given: Chosen | Sequence[Chosen] | None) -> MethodSettings:
     """Return the settings of a refiner, or of a chain given several; None: no refinement."""
     if given is None:
         return _settings("refiner", "none", refiners)
+    if isinstance(given, Chain):
+        return given
+    if isinstance(given, Mapping) and "chain" in given:
+        return _validated("refiner", lambda: Chain.model_validate(given))
     if isinstance(given, MethodSettings | Mapping | str):
-        return given if isinstance(given, Chain) else _settings("refiner", given, refiners, block_refiners)
+        return _settings("refiner", given, refiners, block_refiners)
+    if not isinstance(given, Sequence) or not given:
+        raise ParamsError(f"refiner = {given!r}: expected a method, a sequence of at least one, or None")
     steps = [_settings("refiner", step, refiners, block_refiners) for step in given]
     if len(steps) == 1:
         return steps[0]
@@ -130,12 +140,13 @@ def _settings(key: str, given: Chosen, *packages: ModuleType) -> MethodSettings:
 
 
 def _validated(key: str, make: Callable[[], S]) -> S:
-    """Make settings; an invalid value is refused in one line with its name."""
+    """Make settings; an invalid value is refused in one line with the name of its argument."""
     try:
         return make()
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]) or key
+        name = _RENAMED.get(name, name)
         value = "" if isinstance(first["input"], Mapping) else f" = {first['input']!r}"
         raise ParamsError(f"{name}{value}: {first['msg'].removeprefix('Value error, ')}") from None
 
@@ -180,6 +191,8 @@ def check_model(model: PreTrainedModel) -> None:
         raise ModelError(
             f"model: {type(model).__name__}, expected a transformers PreTrainedModel; merge adapters into it first"
         )
+    if adapted := adapted_modules(model):
+        raise ModelError(f"model: {len(adapted)} layers have adapters, first {min(adapted)}; merge them first")
     if getattr(model, "is_quantized", False):
         raise ModelError(f"model: {type(model).__name__} is quantised, expected float weights; prune before quantising")
     if len(devices := {str(tensor.device) for tensor in model.parameters()}) > 1 or "meta" in devices:
@@ -187,6 +200,12 @@ def check_model(model: PreTrainedModel) -> None:
             f"model: its weights are on {', '.join(sorted(devices))}, expected one device; load it on the CPU and pass "
             "device='cuda', which holds one block at a time"
         )
+    if torch.is_inference_mode_enabled() or any(tensor.is_inference() for tensor in model.parameters()):
+        raise ModelError(
+            "model: weights of torch.inference_mode() cannot be changed; load and prune it outside (torch.no_grad() is "
+            "allowed)"
+        )
+    _device(model.device)
 
 
 def windows_of(
@@ -209,13 +228,22 @@ def windows_of(
         try:
             windows = draw(settings.draw, documents, tokenizer, samples, settings.length, arguments.seed, bos)
         except ParamsError as error:
-            raise ParamsError(str(error).replace("calibration.", "")) from None  # here they are in no section
+            raise ParamsError(_by_arguments(str(error), settings)) from None
     rows = model.get_input_embeddings().weight.shape[0]
     if wrong := [int(each) for each in (windows.min(), windows.max()) if not 0 <= each < rows]:
         raise ParamsError(f"texts: token id {wrong[0]}, but the model's embedding has {rows} rows")
     windows = windows.to(torch.int32)
     held_out = len(windows) - settings.held_out_samples
     return windows[:held_out], windows[held_out:]
+
+
+def _by_arguments(message: str, settings: CalibrationSettings) -> str:
+    """Return a message on params.yaml with the arguments' names: they are in no section, and held-out windows apart."""
+    held_out, message = settings.held_out_samples, message.replace("calibration.", "")
+    if not held_out:
+        return message
+    both = f"samples + held_out_samples = {settings.samples} + {held_out}"
+    return message.replace(f"samples = {settings.samples + held_out}", both)
 
 
 def _given_windows(windows: torch.Tensor, held_out: int) -> torch.Tensor:
@@ -238,6 +266,8 @@ def _documents(texts: Any) -> list[str]:
         if "text" not in columns:
             raise ParamsError(f"texts: has {columns}, expected a data set with a column 'text'")
         texts = texts["text"]
+    if not isinstance(texts, Iterable):
+        raise ParamsError(f"texts: {type(texts).__name__}, expected strings, a data set or token windows")
     documents = list(texts)
     if other := [document for document in documents if not isinstance(document, str)]:
         raise ParamsError(f"texts: contains {type(other[0]).__name__}, expected strings")

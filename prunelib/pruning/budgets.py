@@ -4,6 +4,7 @@ A layer keeps a whole number of weights in every row (in the whole matrix, where
 close to the allocation, and their total over all layers is exactly that of a uniform allocation.
 """
 
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -71,13 +72,15 @@ def patterns_by_shape(layers: Sequence[Layer], pattern: Pattern) -> dict[str, Pa
     Raises
     ------
     PatternError
-        If the pattern does not fit a layer, or no pattern per layer meets the allocation with the exact total.
+        If the pattern does not fit a layer or prunes none, or no pattern per layer meets the allocation with the exact
+        total.
     """
     for layer in layers:
         try:
             pattern.groups(layer.rows, layer.inputs)
         except PatternError as error:
             raise PatternError(f"{layer.name}: {error}") from None
+    _check_some_pruned(layers, pattern)
     match pattern.layer_allocation:
         case SparsityTable() as table:
             return tabled(layers, pattern, table)
@@ -85,6 +88,19 @@ def patterns_by_shape(layers: Sequence[Layer], pattern: Pattern) -> dict[str, Pa
             return by_importance(layers, pattern, progression, progression.importances(_blocks(layers)))
         case _:
             return {layer.name: pattern for layer in layers}
+
+
+def _check_some_pruned(layers: Sequence[Layer], pattern: Pattern) -> None:
+    """Refuse a sparsity that is too low to prune a weight of any layer; warn if it is for some."""
+    groups = {layer.name: pattern.groups(layer.rows, layer.inputs) for layer in layers}
+    dense = [name for name, each in groups.items() if each.keep == each.size]
+    if dense and len(dense) == len(layers):
+        raise PatternError(f"pattern {pattern.label}: prunes no weight of any layer, expected a higher sparsity")
+    if dense:
+        warnings.warn(
+            f"pattern {pattern.label}: prunes no weight of {len(dense)} of {len(layers)} layers, first {dense[0]}",
+            stacklevel=4,
+        )
 
 
 def block_importance(

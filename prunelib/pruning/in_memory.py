@@ -63,7 +63,7 @@ def prune(
     allocation: Allocation | Mapping[str, Any] | None = None,
     allow_uncovered: bool = False,
     device: torch.device | str | None = None,
-    folder: Path | None = None,
+    folder: Path | str | None = None,
     progress: bool = True,
 ) -> PruningResult:
     """Prune a loaded language model in place: set the weights that matter least to exactly +0.0.
@@ -153,7 +153,8 @@ def prune(
         inputs=calibration_inputs,
         min_tokens=min_tokens,
     )
-    return prune_checked(model, tokenizer, texts, arguments, folder, progress=progress)
+    files = None if folder is None else Path(folder)
+    return prune_checked(model, tokenizer, texts, arguments, files, progress=progress)
 
 
 def prune_checked(

@@ -94,9 +94,11 @@ def alps(
     before = starting_weights(weight, mask, extra)
     noisy = damped(gram.double(), settings.damping)
     _, units = input_norms(noisy)
-    X = _alternate(weight.double() * units, noisy / torch.outer(units, units), pattern, settings)
+    live = gram.diagonal() > 0
+    # Damping gives dead inputs a norm, by which their weights would be kept in place of live ones.
+    X = _alternate(weight.double().where(live, 0) * units, noisy / torch.outer(units, units), pattern, settings)
     chosen = select(X.abs(), pattern)
-    start = (X / units).where(gram.diagonal() > 0, weight).masked_fill(~chosen, 0)
+    start = (X / units).where(live, weight).masked_fill(~chosen, 0)
     after = solve_on_support(weight, noisy, chosen, start, settings.refit_iterations, _TOLERANCE)
     return the_better(weight, gram, before, KeptWeights(chosen, after), progress)
 

@@ -33,8 +33,8 @@ class SparseSwaps(MethodSettings):
         The paper's T: maximum number of swaps per row, each the best one. None: until no swap improves any row; over
         whole rows by sweeps, which are faster than best swaps, and within groups by best swaps, which end lower there.
     damping
-        Swaps are decided, and progress is reported, on G + damping * mean(diag G) * I; the returned losses are on G. An
-        optimal row is then optimal for the damped problem.
+        Swaps are decided, and progress is reported, on G + damping * mean(diag G) * I; the returned losses are on G,
+        where a swap may raise the error. An optimal row is then optimal for the damped problem.
     early_stopping_interval
         Number of best swaps between measurements of a row's loss on held-out tokens; if it has risen, the row returns
         to its best mask and stops. None: no measurements.

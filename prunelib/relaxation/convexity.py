@@ -59,6 +59,7 @@ def _unit_diagonal(gram: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     alive = norms > 0
     norms = norms.where(alive, 1)
     unit = gram.to(torch.float64, copy=True).div_(norms).div_(norms[:, None])
+    unit = (unit + unit.T) / 2  # that is what the losses are of; a Cholesky factor reads one triangle alone
     unit.diagonal().masked_fill_(~alive, 1)
     return unit, alive
 

@@ -56,12 +56,15 @@ def _shared_out(problem: Relaxation, mass: torch.Tensor, iterations: int, tolera
     too high so that the budget is spent exactly.
     """
     _, gradient = evaluate(problem, mass)
-    price = max(-float(gradient.reshape(-1).kthvalue(problem.keep).values), _LEAST_PRICE * float(gradient.abs().mean()))
+    price = max(
+        -float(gradient.reshape(-1).kthvalue(problem.keep).values),
+        _LEAST_PRICE * float(problem.sum(gradient.abs())) / gradient.numel(),
+    )
     known: dict[bool, _Purchase] = {}  # the last purchase over budget (True) and the last one within it (False)
     for tries in range(1, _PRICES + 1):
         mass = _descend(problem, problem.shift[None], mass, price, tolerance, iterations)
         yield mass
-        bought = _Purchase(price, mass, float(mass.sum()))
+        bought = _Purchase(price, mass, float(problem.sum(mass)))
         known[bought.spent > problem.keep] = bought
         if len(known) == 2 and abs(bought.spent / problem.keep - 1) <= _SPENT:
             break

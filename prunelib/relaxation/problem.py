@@ -6,6 +6,7 @@ summed over rows. On masks, where m_j^2 = m_j, this is the pruning error whateve
 paper's relaxation.
 """
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from prunelib.kernels.frank_wolfe import reference as frank_wolfe
 from prunelib.kernels.scaling import equilibrate
 from prunelib.masks.patterns import Pattern
 from prunelib.runtime.compute import AUTO, Compute
+from prunelib.runtime.threads import one_thread
 
 _EPSILON = torch.finfo(torch.float64).eps
 
@@ -54,7 +56,8 @@ class Relaxation(NamedTuple):
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Sum values of rows, positions or groups over each independent problem: (problems,) float64."""
-        return values.reshape(self.problems, -1).sum(dim=1, dtype=torch.float64)
+        with one_thread() if self.problems == 1 else nullcontext():  # torch splits a single long sum over threads
+            return values.reshape(self.problems, -1).sum(dim=1, dtype=torch.float64)
 
     def only(self, problems: torch.Tensor) -> "Relaxation":
         """Return the relaxation restricted to the independent problems with these indices."""
@@ -85,7 +88,8 @@ def relax(
     size, keep = pattern.groups(*weight.shape)
     loss_scale = scaled.loss_scale
     if size > weight.shape[1]:  # rows compete: one scale for all
-        largest = loss_scale.max()
+        of_rows = loss_scale.where(scaled.weight.any(dim=1), 0)  # the scale of a zero row is arbitrary
+        largest = of_rows.max().where(of_rows.any(), 1)
         scaled = scaled._replace(weight=(scaled.weight * (loss_scale / largest).sqrt()[:, None]).float())
         loss_scale = largest.expand(len(weight))
     shift = share * scaled.gram.diagonal().double()

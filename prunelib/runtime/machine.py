@@ -64,7 +64,7 @@ def _default_device() -> str:
 def usable_device(value: str) -> str:
     """Return the name of a device of this machine; raise ValueError with what it must be if it is not there."""
     kind, colon, index = value.partition(":")
-    if kind not in {"cpu", "cuda"} or (colon and not index.isdecimal()):
+    if kind not in {"cpu", "cuda"} or (colon and (kind == "cpu" or not index.isdecimal())):
         raise ValueError("must be cpu, cuda or cuda:N")
     if kind == "cuda":
         import torch  # noqa: PLC0415 - as above

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from prunelib.errors import ArtifactError
 from prunelib.runtime import store
+from prunelib.runtime.hashing import cached
 
 WEIGHTS = "model*.safetensors"
 SINGLE_FILE = "model.safetensors"
@@ -86,6 +87,10 @@ def weight_map(folder: Path) -> dict[str, str]:
         If the index is missing or damaged.
     """
     index = folder / SHARD_INDEX
+    return cached(_files_in, index) if index.is_file() else _files_in(index)
+
+
+def _files_in(index: Path) -> dict[str, str]:
     value = store.read_json(index)
     files = value.get("weight_map") if isinstance(value, dict) else None
     if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from transformers import PreTrainedModel
 
+from prunelib.algebra.objective import checked_layer
 from prunelib.calibration.accumulation import accumulate_grams, plan_passes
 from prunelib.calibration.gram import gram_matrix
 from prunelib.calibration.settings import CalibrationSettings
@@ -310,3 +311,13 @@ def test_calibration_settings_are_checked(change: dict[str, int]) -> None:
     CalibrationSettings(**good)
     with pytest.raises(ValidationError, match=next(iter(change))):
         CalibrationSettings(**{**good, **change})
+
+
+@pytest.mark.parametrize("size", [1e-18, 1e-23, 1e-25, 1e-38])
+def test_an_input_too_small_for_its_square_is_dead_and_not_refused(size: float) -> None:
+    x = torch.randn(100, 8, generator=torch.Generator().manual_seed(0))
+    x[:, 3] *= size
+    gram = gram_matrix(x)
+    assert torch.equal(gram[3, 3] == 0, (gram[3] == 0).all())
+    assert torch.equal(gram, gram.T)
+    checked_layer(torch.ones(2, 8), gram)

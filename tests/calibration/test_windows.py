@@ -63,6 +63,22 @@ def test_a_text_longer_than_the_model_takes_makes_no_noise(capfd: pytest.Capture
     assert capfd.readouterr() == ("", "")
 
 
+@given(st.text(alphabet="ab\n", max_size=60), st.integers(1, 20))
+def test_a_long_text_is_cut_before_lines(text: str, size: int) -> None:
+    pieces = list(windows._pieces(text, size))
+    assert "".join(pieces) == text
+    assert all(len(piece) <= size for piece in pieces)
+    for piece, following in pairwise(pieces):
+        assert following.startswith("\n") or "\n" not in piece[1:]
+
+
+def test_a_text_in_pieces_has_the_same_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["the state of the union", "of the state", "the union"] * 9
+    expected = tokenize(texts, word_tokenizer())
+    monkeypatch.setattr(windows, "_PIECE", 30)
+    assert torch.equal(tokenize(texts, word_tokenizer()), expected)
+
+
 def test_no_text_has_no_tokens() -> None:
     tokens = tokenize([], word_tokenizer(begins=False))
     assert tokens.shape == (0,)

@@ -110,6 +110,16 @@ def test_a_folder_with_files_is_refused_first(model, text, tmp_path):
     assert f"{tmp_path / 'pruned'}: exists" in done.stderr
 
 
+def test_a_disk_that_is_too_full_is_refused_before_any_work(model, text, tmp_path, monkeypatch):
+    size = (model / "model.safetensors").stat().st_size
+    monkeypatch.setattr("prunelib.planning.capacity.free_disk", lambda path: size)
+    monkeypatch.setattr("prunelib.cli.prune.load_model", None)
+    done = prunelib("prune", model, "--text", text, *FEW, "--out", tmp_path / "pruned")
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"error: the pruned model: {tmp_path / 'pruned'} needs ")
+    assert done.stderr.count("\n") == 1
+
+
 def test_neither_a_folder_nor_on_the_hub(text, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.HfApi.model_info", _offline)
     done = prunelib("prune", "owner/name", "--text", text, "--out", tmp_path / "pruned")

@@ -101,6 +101,14 @@ def test_patterns_are_read_as_a_person_writes_them(text, pattern):
     assert parse_pattern(text) == pattern
 
 
+SHARES = st.floats(1e-12, 1, exclude_max=True)
+
+
+@given(st.builds(PerRow, sparsity=SHARES) | st.builds(PerLayer, sparsity=SHARES))
+def test_a_label_has_every_digit(pattern):
+    assert parse_pattern(pattern.label) == pattern
+
+
 @given(st.one_of(st.builds(PerRow, sparsity=SPARSITIES), st.builds(PerLayer, sparsity=SPARSITIES), N_OF_M))
 def test_a_label_is_read_back_as_its_pattern(pattern):
     assert parse_pattern(pattern.label) == pattern

@@ -4,7 +4,7 @@ import pytest
 import torch
 from families import DENSE, MIXTURE, SHARED, TUPLES, tiny_model
 
-from prunelib.errors import ModelError
+from prunelib.errors import ModelError, NumericalError
 from prunelib.model.agreement import check_blockwise
 from prunelib.model.structure import decoder_blocks
 
@@ -42,3 +42,24 @@ def test_state_that_is_not_handed_on_is_refused(fallback, facts):
     with pytest.raises(ModelError, match=rf"^LlamaForCausalLM: model\.layers.*{facts}") as caught:
         check_blockwise(model, "model.layers")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_model_that_gives_nan_is_not_taken_for_one_that_shares_state(value):
+    model = tiny_model("llama", dtype=torch.float16)
+    model.model.layers[0].input_layernorm.weight.data[0] = value
+    with pytest.raises(NumericalError, match=r"^LlamaForCausalLM: model\.layers: .*NaN or infinite in float16"):
+        check_blockwise(model, "model.layers")
+
+
+def test_a_forward_of_a_block_s_own_stays():
+    model, calls = tiny_model("llama"), []
+    for block in model.model.layers:
+        own = block.forward
+        block.forward = lambda *args, own=own, **kwargs: calls.append(own) or own(*args, **kwargs)
+    before = [block.forward for block in model.model.layers]
+    check_blockwise(model, "model.layers")
+    assert [block.forward for block in model.model.layers] == before
+    calls.clear()
+    model(torch.arange(4)[None])
+    assert len(calls) == len(before)

@@ -136,6 +136,22 @@ def test_shards_are_read_like_one_file(llama: Path, tmp_path: Path) -> None:
     assert all(torch.equal(read_weight(sharded, layer), read_weight(llama, layer)) for layer in index.layers)
 
 
+def test_the_index_of_shards_is_read_again_only_if_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = save(tiny_model("llama"), tmp_path / "sharded", max_shard_size="20KB")
+    layers, reads, read = find_layers(load_model(folder, "float32", "cpu"), folder).layers, [], store.read_json
+    monkeypatch.setattr(store, "read_json", lambda path: reads.append(path) or read(path))
+    for layer in layers:
+        read_weight(folder, layer)
+    assert not reads
+    index = folder / "model.safetensors.index.json"
+    changed = json.loads(index.read_text())
+    del changed["weight_map"][layers[0].tensor]
+    index.write_text(json.dumps(changed))
+    with pytest.raises(ArtifactError, match=f"no tensor {re.escape(layers[0].tensor)}"):
+        read_weight(folder, layers[0])
+    assert len(reads) == 1
+
+
 @pytest.mark.parametrize("stored", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("loaded", ["bfloat16", "float32"])
 def test_the_folder_is_compared_in_the_model_s_dtype(stored: torch.dtype, loaded: str, tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """Pruning a loaded model in place, against the drivers of the stages on the same model in a folder."""
 
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
 from datasets import Dataset
 from families import random_windows, save, tiny_model
+from peft import LoraConfig
 from pipeline_project import character_tokenizer
 from runs import Bar
 
@@ -267,7 +269,7 @@ REFUSED = {
     "samples": ({"samples": 0}, ["samples", "0"]),
     "held out": ({"refiner": SWAPS.model_copy(update={"early_stopping_interval": 1})}, ["held_out_samples"]),
     "too many held out": ({"held_out_samples": 6}, ["held_out_samples", "6"]),
-    "inputs": ({"calibration_inputs": "pruned"}, ["inputs", "pruned"]),
+    "inputs": ({"calibration_inputs": "pruned"}, ["calibration_inputs", "pruned"]),
     "OWL": ({"pattern": "60%", "allocation": Owl(), "calibration_inputs": "sequential"}, ["OWL", "dense"]),
     "DLP": ({"pattern": "60%", "allocation": Dlp(), "calibration_inputs": "true_sequential"}, ["DLP", "dense"]),
     "allocation": ({"allocation": Owl()}, ["allocation", "2:4"]),
@@ -287,6 +289,16 @@ REFUSED = {
     "no strings": ({"texts": [1], "tokenizer": character_tokenizer()}, ["texts", "int"]),
     "no column": ({"texts": Dataset.from_dict({"a": ["b"]}), "tokenizer": character_tokenizer()}, ["texts", "'a'"]),
     "too little text": ({"texts": ["ab"], "tokenizer": character_tokenizer()}, ["samples"]),
+    "too little to hold out": (
+        {"texts": ["ab"], "tokenizer": character_tokenizer(), "samples": 4, "held_out_samples": 3},
+        ["samples + held_out_samples = 4 + 3"],
+    ),
+    "nothing": ({"texts": None, "tokenizer": character_tokenizer()}, ["texts", "NoneType"]),
+    "a path": ({"texts": Path("text.txt"), "tokenizer": character_tokenizer()}, ["texts", "Path"]),
+    "no refiner": ({"refiner": []}, ["refiner = []", "None"]),
+    "a number": ({"refiner": 5}, ["refiner = 5"]),
+    "chain of one": ({"refiner": {"chain": ["sparseswaps"]}}, ["chain", "2"]),
+    "sparsity": ({"pattern": "0.5%"}, ["0.5%", "higher sparsity"]),
 }
 
 
@@ -300,6 +312,44 @@ def test_a_wrong_argument_is_refused_in_one_line_and_changes_nothing(case):
     assert "\n" not in line
     assert all(fact in line for fact in named), line
     assert all(torch.equal(tensor, dense[name]) for name, tensor in model.state_dict().items())
+
+
+def test_settings_of_a_result_are_those_of_the_next_one():
+    chain = ["sparseswaps", "refit_swaps"]
+    found = prune(tiny_model("llama"), None, WINDOWS, "2:4", refiner=chain, progress=False)
+    again = prune(tiny_model("llama"), None, WINDOWS, "2:4", refiner=found.provenance["refiner"], progress=False)
+    assert again.provenance == found.provenance
+    assert all(torch.equal(mask, again.masks[name]) for name, mask in found.masks.items())
+
+
+def test_a_sparsity_too_low_for_some_layers_is_a_warning():
+    model = tiny_model("llama")
+    widths = {module.in_features for module in model.model.layers.modules() if isinstance(module, torch.nn.Linear)}
+    sparsity = 1.1 / max(widths)
+    with pytest.warns(UserWarning, match=r"prunes no weight of \d+ of \d+ layers, first model\.layers\.0"):
+        prune(model, None, WINDOWS, PerRow(sparsity=sparsity), refiner=None, progress=False)
+
+
+def test_the_folder_may_be_text(tmp_path):
+    folder = save(tiny_model("llama"), tmp_path / "model")
+    found = prune(load_model(folder, "float32", "cpu"), None, WINDOWS, refiner=None, folder=str(folder), progress=False)
+    assert found.index == find_layers(load_model(folder, "float32", "cpu"), folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("refiner", ["sparseswaps", "sparsefw", ["sparseswaps", "refit_swaps"]])
+@pytest.mark.parametrize("family", ["llama", "mixtral"])
+def test_torch_s_default_dtype_changes_nothing(family, refiner, dtype):
+    arguments = {"refiner": refiner, "min_tokens": 10**6, "progress": False}  # experts have identity Gram matrices
+    expected = prune(tiny_model(family), None, WINDOWS, **arguments)
+    model = tiny_model(family)
+    torch.set_default_dtype(dtype)
+    try:
+        found = prune(model, None, WINDOWS, **arguments)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(mask, found.masks[name]) for name, mask in expected.masks.items())
+    assert found.records == expected.records
 
 
 def test_windows_may_have_any_integer_dtype():
@@ -319,3 +369,20 @@ def test_what_is_no_transformers_model_on_one_device_is_refused():
         prune(model, None, WINDOWS)
     with pytest.raises(ModelError, match="allow_uncovered"):
         prune(tiny_model("mamba"), None, WINDOWS)
+
+
+def test_adapters_are_refused():
+    model = tiny_model("llama")
+    model.add_adapter(LoraConfig(target_modules=["q_proj", "v_proj"]))
+    with pytest.raises(ModelError, match=r"4 layers have adapters, first model\.layers\.0\.self_attn\.q_proj; merge"):
+        prune(model, None, WINDOWS)
+
+
+def test_weights_that_cannot_be_changed_are_refused():
+    model = tiny_model("llama")
+    with torch.inference_mode(), pytest.raises(ModelError, match="inference_mode"):
+        prune(model, None, WINDOWS)
+    with torch.inference_mode():
+        model = tiny_model("llama")
+    with pytest.raises(ModelError, match="inference_mode"):
+        prune(model, None, WINDOWS)

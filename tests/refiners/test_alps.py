@@ -147,3 +147,17 @@ def test_the_number_of_threads_changes_no_bit():
         weights.append(alps(p.weight, p.gram, p.mask, p.pattern).weight)
     torch.set_num_threads(before)
     assert torch.equal(*weights)
+
+
+@pytest.mark.parametrize("pattern", [PerRow(sparsity=0.5), PerLayer(sparsity=0.6), PATTERNS[2]], ids=lambda p: p.label)
+def test_no_dead_input_takes_the_place_of_a_live_one(pattern):
+    """An outlier raises the mean of the diagonal, and so the norm that damping gives to dead inputs."""
+    p = problem(2, pattern, rows=16, inputs=48, tokens=200, degenerate="dead inputs")
+    scale = torch.ones(48)
+    scale[1] = 30
+    gram, dead = p.gram * torch.outer(scale, scale), torch.arange(48) % 3 == 0
+    refined = alps(p.weight, gram, p.mask, pattern)
+    zeroed = alps(p.weight.masked_fill(dead, 0), gram, p.mask, pattern)
+    assert float(refined.loss_after.sum()) == pytest.approx(float(zeroed.loss_after.sum()), rel=1e-6)
+    if isinstance(pattern, PerRow | PerLayer):
+        assert not refined.mask[:, dead].any()

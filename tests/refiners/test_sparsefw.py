@@ -222,3 +222,25 @@ def test_bad_input_is_refused_in_one_line():
         sparsefw(p.weight * torch.nan, p.gram, p.mask, p.pattern)
     with pytest.raises(ValidationError, match="alpha"):
         SparseFW(alpha=1.0)
+
+
+@pytest.mark.parametrize("step", ["line_search", "pairwise"])
+def test_the_bound_of_a_large_matrix_is_that_of_any_number_of_threads(step):
+    p = problem(4, PerLayer(sparsity=0.6), rows=600, inputs=128, tokens=400)
+    chosen, threads, bounds = SparseFW(step=step, iterations=3), torch.get_num_threads(), []
+    for count in (1, 2, 3):
+        torch.set_num_threads(count)
+        bounds.append(sparsefw(p.weight, p.gram, p.mask, p.pattern, chosen, compute=Compute(1)).bound)
+    torch.set_num_threads(threads)
+    assert len(set(bounds)) == 1
+
+
+@pytest.mark.parametrize("power", [-30, -56, -80])
+def test_a_zero_row_does_not_decide_the_scale_of_the_others(power):
+    p = problem(4, PerLayer(sparsity=0.5), rows=5, inputs=16, tokens=100)
+    weight = p.weight.clone()
+    weight[2] = 0
+    expected, found = (sparsefw(weight * scale, p.gram, p.mask, p.pattern) for scale in (1, 2.0**power))
+    assert torch.equal(found.mask, expected.mask)
+    assert float(found.loss_after.sum()) == pytest.approx(float(expected.loss_after.sum()) * 4.0**power)
+    assert found.bound == pytest.approx(expected.bound * 4.0**power)

@@ -284,3 +284,13 @@ def test_a_shift_is_found_at_the_lowest_eigenvalue_that_a_gram_matrix_may_have()
     gram = torch.full((4, 4), -1.0).fill_diagonal_(1.0)
     share = plain_share(gram)
     assert torch.linalg.eigvalsh(gram.double() - torch.diag(share)).min() > 0
+
+
+@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize("asymmetry", [9e-4, 1e-4, 1e-6])
+def test_a_gram_matrix_with_rounding_errors_has_no_bound_above_a_mask(share, asymmetry):
+    gram = torch.tensor([[1, 1 + asymmetry], [1, 1]], dtype=torch.float64)
+    weight, mask = torch.tensor([[1, 1 - 0.4 * asymmetry]]), torch.tensor([[False, True]])
+    problem = relax(weight, gram, share(gram), torch.zeros_like(mask), PerRow(sparsity=0.5))
+    losses = [row_losses(weight, gram, m) for m in (mask, ~mask)]
+    assert all(lower_bound(problem, m.double()) <= min(losses) for m in (mask, ~mask))

@@ -52,6 +52,7 @@ def test_the_environment_decides(monkeypatch):
         ("THREADS", "many", "PRUNELIB_THREADS='many': .*valid integer"),
         ("DEVICE", "tpu", "PRUNELIB_DEVICE='tpu': .*must be cpu, cuda or cuda:N"),
         ("DEVICE", "cpu:", "PRUNELIB_DEVICE='cpu:': .*must be cpu, cuda or cuda:N"),
+        ("DEVICE", "cpu:0", "PRUNELIB_DEVICE='cpu:0': .*must be cpu, cuda or cuda:N"),
         ("DEVICE", "cuda:2", "PRUNELIB_DEVICE='cuda:2': .*must be below cuda:2"),
         ("BACKEND", "gpu", "PRUNELIB_BACKEND='gpu': .*'auto', 'cpu' or 'reference'"),
         ("GRAM_BYTES", "lots", "PRUNELIB_GRAM_BYTES='lots': "),
