@@ -15,13 +15,13 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from prunelib.kernels.cpu_common import BLOCKED, compiled, loss
+from prunelib.kernels.cpu_common import compiled, loss
 from prunelib.kernels.interface import LOSS_TOLERANCE, MAX_SWEEPS, WIDE, RowResults
 from prunelib.kernels.swaps import cpu_best, cpu_wide
 from prunelib.kernels.swaps import cpu_groups as group_swaps
 from prunelib.kernels.swaps.cpu_rows import (
     begin,
-    best_partner,
+    best_partner_in_row,
     bound_over_row,
     mark_promising,
     promising_of,
@@ -100,7 +100,7 @@ def _visit(rows, r, current):
             continue
         if prune + least_restore(w[u], w, rows.gram[u], rows.restore[r]) > margin[u]:
             continue
-        change, j, rounding = best_partner(rows, r, u, BLOCKED)
+        change, j, rounding = best_partner_in_row(rows, r, u)
         if change < -(LOSS_TOLERANCE * current + rounding):
             swap(rows, r, u, j)
             made += 1

@@ -137,7 +137,8 @@ def swap(rows, r, u, j):
     """Prune u and restore j: p gains w_u at u and loses w_j at j."""
     rows.mask[r, u], rows.mask[r, j] = False, True
     _set_heavy(rows, r, u)
-    _set_heavy(rows, r, j)
+    if u // rows.segment != j // rows.segment:
+        _set_heavy(rows, r, j)
     _move(rows, r, u, np.float64(rows.weight[r, u]), j, -np.float64(rows.weight[r, j]))
 
 
@@ -267,22 +268,46 @@ def best_partner(rows, r, u, below):
 
     Return it, its j (the lowest of equals), and the rounding-error bound.
     """
-    w, m, diag, corr, gram, changes = rows.weight[r], rows.mask[r], rows.diag, rows.corr[r], rows.gram, rows.scratch
     starts, segment = rows.starts, rows.segment
-    count = find_segments(u, w[u], below, rows.least[r], rows.heavy[r], rows.reach, starts, segment, rows.strip)
-    wu = np.float64(w[u])
-    prune = prune_term(wu, diag[u], corr[u])
-    least, best = BLOCKED, 0
+    count = find_segments(
+        u, rows.weight[r, u], below, rows.least[r], rows.heavy[r], rows.reach, starts, segment, rows.strip
+    )
+    change, best = BLOCKED, 0
     for k in range(count):
-        start = np.uint64(starts[k])
-        length = _length(start, segment, w.size)
-        low = BLOCKED
-        for i in range(length):
-            j = start + i
-            wj = np.float64(w[j])
-            changes[i] = BLOCKED if m[j] else wj * (wj * diag[j] - 2.0 * (corr[j] + wu * gram[u, j]))
-            low = lesser(changes[i], low)
-        if low < least:
-            least, best = low, np.int64(start) + first_of(changes[:length], low)
-    rounding = ROUNDING * (abs(prune) + abs(rows.restore[r, best]) + abs(least))
-    return prune + least, best, rounding
+        found, j = _best_in(rows, r, u, slice(starts[k], starts[k] + segment))
+        if found < change:
+            change, best = found, starts[k] + j
+    return _with_prune_term(rows, r, u, best, change)
+
+
+@inlined
+def best_partner_in_row(rows, r, u):
+    """Find in float64 the least change from pruning u, over all pruned j; return as :func:`best_partner`."""
+    change, best = _best_in(rows, r, u, slice(0, rows.diag.size))
+    return _with_prune_term(rows, r, u, best, change)
+
+
+@inlined
+def _best_in(rows, r, u, part):
+    """Find the least change from restoring a j of some columns once u is pruned, and the lowest such j among them."""
+    w, m, diag, corr, row = (
+        rows.weight[r, part],
+        rows.mask[r, part],
+        rows.diag[part],
+        rows.corr[r, part],
+        rows.gram[u, part],
+    )
+    wu, changes, least = np.float64(rows.weight[r, u]), rows.scratch, BLOCKED
+    for j in range(w.size):
+        wj = np.float64(w[j])
+        changes[j] = BLOCKED if m[j] else wj * (wj * diag[j] - 2.0 * (corr[j] + wu * row[j]))
+        least = lesser(changes[j], least)
+    return least, first_of(changes[: w.size], least)
+
+
+@inlined
+def _with_prune_term(rows, r, u, j, restore):
+    """Return the change of a swap, its j, and the rounding-error bound, given the change from restoring j."""
+    prune = prune_term(np.float64(rows.weight[r, u]), rows.diag[u], rows.corr[r, u])
+    rounding = ROUNDING * (abs(prune) + abs(rows.restore[r, j]) + abs(restore))
+    return prune + restore, j, rounding
