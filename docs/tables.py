@@ -1,18 +1,20 @@
 """Tables and sentences of README.md and of the site, from the figures that git has.
 
-    python docs/tables.py        # puts them between the markers of README.md and of three pages
+    python docs/tables.py        # puts them between the markers of the FILLED files
 
 A block NAME is between ``<!-- NAME -->`` and ``<!-- /NAME -->`` there; other pages of the site have ``{{ NAME }}``.
 Figures of reports/ are read from git, since a run on this machine may have changed the files.
 """
 
-from parts import benchmarks, comparisons, methods
+from parts import benchmarks, comparisons, families, methods
 from parts.committed import ROOT
 
 TABLES = {
     "headline": methods.headline,
     "cost": benchmarks.cost,
-    "families": benchmarks.families,
+    "families": families.sentence,
+    "families_listed": families.listed,
+    "families_in_table": families.in_table,
     "default_grid": comparisons.default_grid,
     "methods_compared": methods.methods,
     "other_patterns": methods.other_patterns,
@@ -31,8 +33,9 @@ TABLES = {
     "benchmarks": benchmarks.benchmarks,
 }
 
+PAGES = ("results", "choose", "reliability", "how-to/model")
 FILLED = tuple(
-    ROOT / name for name in ("README.md", *(f"docs/pages/{page}.md" for page in ("results", "choose", "reliability")))
+    ROOT / name for name in ("README.md", "benchmarks/README.md", *(f"docs/pages/{page}.md" for page in PAGES))
 )
 """Files with tables between markers, so that they can be read without the site."""
 

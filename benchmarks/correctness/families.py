@@ -4,8 +4,8 @@
 
 For each model type that ``AutoModelForCausalLM`` maps: a tiny configuration, random weights, and the library's
 download, calibration, warm start, evaluation and export, each compared with brute force (``support/brute_force.py``).
-A child process each. Prints a line a family; for all of them, writes benchmarks/results/families.json, and from it the
-list in docs/pages/how-to/model.md and the table in benchmarks/README.md.
+A child process each. Prints a line a family; for all of them, writes benchmarks/results/families.json, from which
+``python docs/tables.py`` makes the list in docs/pages/how-to/model.md and the table in benchmarks/README.md.
 """
 
 import argparse
@@ -27,7 +27,6 @@ from transformers.utils import logging
 
 sys.path.append(str(Path(__file__).parents[1] / "support"))
 from brute_force import WrongError, check_model, save_random
-from families_table import write
 from record import write_results
 from tiny_configs import FAMILIES, WORDS, tiny_config
 
@@ -52,7 +51,6 @@ def main() -> None:
     if not chosen:
         results = {"transformers": transformers.__version__, "families": records}
         write_results("families", results, device="cpu")
-        write(results)
 
 
 def check(family: str, folder: Path) -> dict[str, Any]:

@@ -110,18 +110,6 @@ def damages() -> str:
     return table(keys, [[f"{result[key]:,}" for key in keys]]) + f"\n{measured(result)}.\n"
 
 
-def families() -> str:
-    """Return how many model types are pruned as by brute force."""
-    result = benchmarked("families")
-    right = [each for each in result["families"] if each["outcome"] == "right"]
-    partly = sum(each["allow_uncovered"] for each in right)
-    return (
-        f"Of the {len(result['families'])} causal model types of transformers {result['transformers']}, "
-        f"{len(right)} are pruned exactly as by a brute-force reference (tested on tiny models with random weights), "
-        f"{partly} of them only in part, with `allow_uncovered: true`.\n"
-    )
-
-
 def benchmarks() -> str:
     """Return every file of benchmarks/results as tables, with machine, date and versions."""
     parts = []

@@ -1,21 +1,26 @@
-"""What the page on models and benchmarks/README.md say of the families, from benchmarks/results/families.json."""
+"""The families of models that are pruned as by brute force, from benchmarks/results/families.json."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[2]
-PAGE = "docs/pages/how-to/model.md"
-START, END = "<!-- families -->\n", "<!-- /families -->"
+from parts.committed import benchmarked
 
 
-def shown_in(text: str) -> str:
-    """Return the part of a text between the markers."""
-    return text.partition(START)[2].partition(END)[0]
+def sentence() -> str:
+    """Return how many model types are pruned as by brute force."""
+    result = benchmarked("families")
+    right = [each for each in result["families"] if each["outcome"] == "right"]
+    partly = sum(each["allow_uncovered"] for each in right)
+    return (
+        f"Of the {len(result['families'])} causal model types of transformers {result['transformers']}, "
+        f"{len(right)} are pruned exactly as by a brute-force reference (tested on tiny models with random weights), "
+        f"{partly} of them only in part, with `allow_uncovered: true`.\n"
+    )
 
 
-def names(results: Mapping[str, Any]) -> str:
+def listed() -> str:
     """Return the list for the page on models: the families by what becomes of them."""
+    results = benchmarked("families")
     families = results["families"]
     whole, partly = (_right(families, uncovered) for uncovered in (False, True))
     refused = [each["family"] for each in families if each["outcome"] == "refused"]
@@ -36,24 +41,16 @@ def names(results: Mapping[str, Any]) -> str:
     return "\n\n".join(paragraphs)
 
 
-def table(results: Mapping[str, Any]) -> str:
+def in_table() -> str:
     """Return the table for benchmarks/README.md: what stays dense where it is no gate, and why others are refused."""
     lines = ["| family | outcome | coverage | what stays dense, or why |", "|---|---|---|---|"]
-    for each in results["families"]:
+    for each in benchmarked("families")["families"]:
         if each["outcome"] == "right" and each["allow_uncovered"]:
             kinds = dict.fromkeys(kind.replace("`", "") for kind in each["stays_dense"])
             lines.append(_line(each["family"], "right", f"{each['coverage']:.1%}", _short("; ".join(kinds))))
         elif each["outcome"] != "right":
             lines.append(_line(each["family"], each["outcome"], "", _short(each["line"])))
     return "\n".join(lines) + "\n"
-
-
-def write(results: Mapping[str, Any]) -> None:
-    """Put both between the markers of their files."""
-    for name, content in {PAGE: names(results), "benchmarks/README.md": table(results)}.items():
-        text = (ROOT / name).read_text(encoding="utf-8")
-        replaced = text.replace(f"{START}{shown_in(text)}{END}", f"{START}{content}{END}")
-        (ROOT / name).write_text(replaced, encoding="utf-8")
 
 
 def _right(families: Sequence[Mapping[str, Any]], uncovered: bool) -> list[str]:
