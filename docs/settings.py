@@ -51,7 +51,7 @@ KEYS = ("source", "kind", "method")
 
 
 def params() -> str:
-    """Return the reference of params.yaml: a heading a section, a table a class."""
+    """Return the reference of params.yaml: a heading per section, a table per class."""
     parts = []
     for section, classes in SECTIONS.items():
         parts.append(f"## {section}\n")

@@ -7,7 +7,7 @@
 
 Each variation starts from that refined cell (or another, with ``--start``), and changes the default settings or the
 number of calibration windows. Perplexity is measured on the held-out part of every text, with only the first
-``--blocks`` blocks pruned. All blocks of the default model take about a quarter of an hour a variation on two cores.
+``--blocks`` blocks pruned. All blocks of the default model take about a quarter of an hour per variation on two cores.
 Prints a table, and writes benchmarks/results/reconstruction_settings.json after every variation; those that it has are
 not measured again.
 """

@@ -35,7 +35,7 @@ def calibration_text() -> str:
 
 
 def reconstruction() -> str:
-    """Return what block reconstruction takes beside its own passes."""
+    """Return what block reconstruction takes relative to its own passes."""
     result = benchmarked("reconstruction")
     return (
         f"A block takes {result['median_ratio']:.2f} times the forward and backward passes that it needs "

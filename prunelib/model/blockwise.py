@@ -3,7 +3,7 @@
 The device needs memory for one block at a time, and each block's weights are copied there once. No architecture is
 rebuilt here: for every batch and block the model's own forward runs from its embedding on and makes the arguments of
 the block (masks, positions, rotary tables). Earlier blocks are skipped (the last leaves what it left of the batch:
-hidden states, and what :mod:`prunelib.model.outputs` hands on beside them) and the forward aborts once the current
+hidden states, and what :mod:`prunelib.model.outputs` hands on with them) and the forward aborts once the current
 block has run.
 
 Several threads may run batches through the same block at once. Stand-ins and hooks are on the model while any of them

@@ -1,4 +1,4 @@
-"""What a decoder block leaves for the rest of a forward pass: hidden states, and what it hands on beside them.
+"""What a decoder block leaves for the rest of a forward pass: hidden states, and what it hands on with them.
 
 A block returns its hidden states alone or among others, such as attention weights or a state that the next block takes,
 and may write into mappings that it was given, such as keys and values for later blocks. All of it is taken apart into

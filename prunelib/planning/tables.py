@@ -26,7 +26,7 @@ def plan(outline: Outline, work: Workload, budgets: Budgets, free: Free) -> Iter
         f"billion weights prunable; stored in {outline.dtype}"
     )
     if outline.beside:
-        yield f"{outline.beside / 1e9:.3g} billion weights beside the language model stay dense"
+        yield f"{outline.beside / 1e9:.3g} billion weights outside the language model stay dense"
     yield from outline.stays_dense
     yield _table(("matrix", "rows x inputs", "how many"), _shapes(outline))
     yield _table(("Gram matrices", ""), _grams(outline, work, budgets))

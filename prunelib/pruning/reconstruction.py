@@ -1,6 +1,6 @@
 """Refinement of whole decoder blocks, one after another, on two streams of hidden states.
 
-The calibration windows go through the dense model, and beside it through the pruned one. Each block is trained to
+The calibration windows go through the dense model and through the pruned one. Each block is trained to
 return, on inputs from the pruned model, what the dense block returns on inputs from the dense one.
 """
 

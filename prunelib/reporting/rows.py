@@ -114,7 +114,7 @@ def grouped(rows: Iterable[Row]) -> list[list[Row]]:
 
 
 def title(report: Report, group: Sequence[Row]) -> str:
-    """Return the title of a group's rows: ``dense``, ``60% per row``, and what was changed beside the mask."""
+    """Return the title of a group's rows: ``dense``, ``60% per row``, and what was changed in addition to the mask."""
     if group[0].dense:
         return "dense"
     pattern = report.label("patterns", group[0].cell.pattern)
