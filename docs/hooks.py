@@ -1,4 +1,4 @@
-"""What `mkdocs build` does in addition to its plugins: generated parts of pages, the page of the command line, roles as code.
+"""What `mkdocs build` does in addition to its plugins: generated parts, the page of the command line, roles as code.
 
 A page has ``{{ NAME }}`` for a table of :mod:`tables`, or ``{{ NAME arguments }}`` for a part made here.
 """

@@ -16,7 +16,7 @@ _FLOOR, _ROUNDINGS, _TIMES_NOISE = 1e-4, 5, 3  # rounding alone: 9e-7 in float32
 
 @torch.inference_mode()
 def depends_on_batch(model: "PreTrainedModel", short: Sequence[int], long: Sequence[int]) -> bool:
-    """Return whether a model's last hidden states for ``short`` change by more than rounding when batched with ``long``.
+    """Return whether a model's last hidden states for ``short`` change beyond rounding when batched with ``long``.
 
     What rounding changes is measured, too: with ``short`` twice in the batch.
 

@@ -36,9 +36,8 @@ def log_likelihoods(model: "PreTrainedModel", pairs: Sequence[Pair], batch: int)
     Inputs that begin alike, as those of one question's answers, run as one sequence if the model allows it
     (:mod:`prunelib.evaluation.shared_prefixes`), and equal inputs (answers of one token) run once. Those of similar
     length share a batch, padded on the right, which does not affect a causal model. Logits are computed only from the
-    first answer token of a batch on. Where a model's output for the shortest input changes when batched with the longest, each
-    input is run alone.
-    Inputs too long for the model are truncated on the left (:func:`truncated_tokens`).
+    first answer token of a batch on. Where a model's output for the shortest input changes when batched with the
+    longest, each input is run alone. Inputs too long for the model are truncated on the left (:func:`truncated_tokens`).
 
     Parameters
     ----------
@@ -92,7 +91,7 @@ def _groups(model: "PreTrainedModel", inputs: Sequence[Tokens], most: int) -> li
 
 
 def _depends_on_batch(model: "PreTrainedModel", inputs: Sequence[Tokens]) -> bool:
-    """Return whether the shortest input of several tokens changes when batched with the longest; ``inputs``: sorted by length."""
+    """Return whether batching with the longest input changes the shortest of several tokens; ``inputs``: by length."""
     shortest = next((ids for ids in inputs if len(ids) > 1), ())  # attention to a single token changes nothing
     return 0 < len(shortest) < len(inputs[-1]) and depends_on_batch(model, shortest, inputs[-1])
 
