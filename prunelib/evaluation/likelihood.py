@@ -37,7 +37,7 @@ def log_likelihoods(model: "PreTrainedModel", pairs: Sequence[Pair], batch: int)
     (:mod:`prunelib.evaluation.shared_prefixes`), and equal inputs (answers of one token) run once. Those of similar
     length share a batch, padded on the right, which does not affect a causal model. Logits are computed only from the
     first answer token of a batch on. Where a model's output for the shortest input changes when batched with the
-    longest, each input is run alone. Inputs too long for the model are truncated on the left (:func:`truncated_tokens`).
+    longest, each input is run alone. Inputs too long are truncated on the left (:func:`truncated_tokens`).
 
     Parameters
     ----------
