@@ -68,14 +68,15 @@ class GramSum:
                     _add_product(self.gram[start : start + panel, start:], left, right)
 
     def symmetric(self, name: str) -> torch.Tensor:
-        """Return the full matrix, in place: the upper triangle mirrored, and nothing left of inputs of norm 0."""
+        """Return the full matrix, in place: the upper triangle mirrored, inputs below 1e-19 per token taken for dead."""
         self.gram.triu_()
         self.gram += self.gram.triu(1).T
         if not self.gram.isfinite().all():
             raise NumericalError(
                 f"Gram matrix of {name}: NaN or infinity, expected finite inputs and squares in float32"
             )
-        dead = self.gram.diagonal() == 0  # also an input whose squares vanish in float32, but not its other products
+        # Squares below the normal numbers of float32 are rounded by much more than their products with other inputs.
+        dead = self.gram.diagonal() < torch.finfo(torch.float32).tiny * self.tokens
         self.gram[dead] = 0
         self.gram[:, dead] = 0
         return self.gram

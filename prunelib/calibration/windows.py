@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from prunelib.errors import ParamsError, SourceError
+from prunelib.model.prompts import special_tokens
 from prunelib.model.vocabulary import check_ids, may_exceed
 from prunelib.runtime.hashing import sha256_json
 
@@ -25,7 +26,8 @@ def tokenize(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase") -> torc
     perplexity protocol of GPTQ and its successors (Frantar et al., 2210.17323).
 
     A text of more than 8 million characters is tokenised in pieces, as tokenizers take some 150 bytes of memory for
-    each; the pieces end at the last empty line, or the last line, before that.
+    each; the pieces end at the last empty line, or the last line, before that. Special tokens are those of the whole
+    text; a tokenizer that begins each text with a space does so with each piece.
 
     Returns
     -------
@@ -37,12 +39,18 @@ def tokenize(texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase") -> torc
     ModelError
         If a token's id is beyond the model's embedding (:mod:`prunelib.model.vocabulary`).
     """
-    tokens = []
-    for number, piece in enumerate(_pieces("\n\n".join(texts), _PIECE)):
-        encoded = tokenizer(piece, add_special_tokens=number == 0, return_attention_mask=False, verbose=False)
-        check_ids(encoded["input_ids"], tokenizer)
-        tokens.append(torch.tensor(encoded["input_ids"], dtype=torch.int32))
-    return torch.cat(tokens)
+    text = "\n\n".join(texts)
+    if len(text) <= _PIECE:
+        return _token_ids(text, tokenizer)
+    before, after = (torch.tensor(ids, dtype=torch.int32) for ids in special_tokens(tokenizer))
+    pieces = (_token_ids(piece, tokenizer, add_special_tokens=False) for piece in _pieces(text, _PIECE))
+    return torch.cat([before, *pieces, after])
+
+
+def _token_ids(text: str, tokenizer: "PreTrainedTokenizerBase", *, add_special_tokens: bool = True) -> torch.Tensor:
+    encoded = tokenizer(text, add_special_tokens=add_special_tokens, return_attention_mask=False, verbose=False)
+    check_ids(encoded["input_ids"], tokenizer)
+    return torch.tensor(encoded["input_ids"], dtype=torch.int32)
 
 
 def _pieces(text: str, size: int) -> Iterator[str]:

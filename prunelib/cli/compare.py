@@ -131,7 +131,9 @@ def _copy_project(project: Path, copy: Path) -> None:
             shutil.copytree(project / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(project / name, copy)
-    if not (copy / ".dvc").is_dir():
+    ready = copy / ".dvc" / "ready"  # written last: a set-up that was killed is made again
+    if not ready.is_file():
+        shutil.rmtree(copy / ".dvc", ignore_errors=True)
         _run(copy, "dvc", "init", "--no-scm", "--quiet")
         shutil.copy(project / ".dvc" / "config", copy / ".dvc")
         _run(copy, "dvc", "config", "--local", "core.no_scm", "true")
@@ -139,6 +141,7 @@ def _copy_project(project: Path, copy: Path) -> None:
         environment = {**os.environ, "PATH": search_path()}
         cache = subprocess.run(words, cwd=project, env=environment, check=True, capture_output=True, text=True)
         _run(copy, *words, "--local", cache.stdout.strip())
+        ready.touch()
 
 
 def _remove_damaged_lock(copy: Path) -> None:
@@ -147,7 +150,7 @@ def _remove_damaged_lock(copy: Path) -> None:
         try:
             Lockfile(repo, str(copy / LOCK_FILE)).load()
         except DvcException:
-            (copy / LOCK_FILE).unlink()
+            (copy / LOCK_FILE).unlink(missing_ok=True)
 
 
 def _write_changed(source: str, target: Path, own: Params, grid: Params, project: Path) -> None:

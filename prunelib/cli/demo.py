@@ -23,6 +23,7 @@ from prunelib.pruning.in_memory import prune
 from prunelib.runtime.machine import machine
 from prunelib.runtime.progress import note
 from prunelib.sources.documents import read_documents
+from prunelib.sources.models import ModelSource
 from prunelib.workflow import paths
 
 _METHODS: dict[str, str | list[str] | None] = {
@@ -59,7 +60,7 @@ def demo() -> None:
         raise StageError(f"demo: {name} or {text} could not be fetched; the lines above say why")
     torch.set_num_threads(machine().threads)
     seen = []
-    for each in _each(name, text, params.models[name].dtype, bos_per_window=params.models[name].bos_per_window):
+    for each in _each(name, text, params.models[name]):
         note(f"{each.name}: perplexity {each.perplexity:.2f}")
         seen.append(each)
     console.print(_table(name, seen), _writings(seen))
@@ -72,17 +73,17 @@ def demo() -> None:
     )
 
 
-def _each(name: str, text: str, dtype: str, *, bos_per_window: bool) -> Iterator[Seen]:
+def _each(name: str, text: str, source: ModelSource) -> Iterator[Seen]:
     """Yield what is seen of the dense model, and of the model pruned by each method."""
     folder, tokenizer = paths.model_folder(name), load_tokenizer(paths.model_folder(name))
     documents = [document.text for document in read_documents(paths.text_folder(text), "calibration")]
     held_out = held_out_texts({text: paths.text_folder(text)}, text)
-    bos = bos_of(tokenizer) if bos_per_window else None
+    bos = bos_of(tokenizer) if source.bos_per_window else None
     (windows,) = held_out_windows(held_out, tokenizer, _MEASURED, bos).values()
-    model = load_model(folder, dtype, "cpu").to(machine().device)
+    model = load_model(folder, source.dtype, "cpu").to(machine().device)
     yield _seen("dense", model, tokenizer, windows)
     for method, refiner in _METHODS.items():
-        model = load_model(folder, dtype, "cpu")
+        model = load_model(folder, source.dtype, "cpu")
         started = time.perf_counter()
         result = prune(
             model,
@@ -90,7 +91,8 @@ def _each(name: str, text: str, dtype: str, *, bos_per_window: bool) -> Iterator
             documents,
             _PATTERN,
             refiner=refiner,
-            bos_per_window=bos_per_window,
+            bos_per_window=source.bos_per_window,
+            allow_uncovered=source.allow_uncovered,
             device=machine().device,
             samples=_SAMPLES,
             length=_LENGTH,

@@ -90,7 +90,8 @@ def prune_folder(
 
 def _disk_of(folder: Path) -> int:
     """Return the bytes of a model's weights, and of their masks: a bit each, which have 16 at least."""
-    size = sum((folder / name).stat().st_size for name in weight_files(folder))
+    files = (folder / name for name in weight_files(folder))
+    size = sum(file.stat().st_size for file in files if file.is_file())  # that one is missing is said on loading
     return size + size // 16
 
 

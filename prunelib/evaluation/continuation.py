@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from prunelib.evaluation.prompts import prompt_ids
 from prunelib.evaluation.samples import SamplesSettings
+from prunelib.model.prompts import prompt_ids
 from prunelib.model.structure import check_length, quiet_transformers
 
 
@@ -19,7 +19,7 @@ def check_prompts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, se
     ParamsError
         If one exceeds the model's positions.
     ModelError
-        As :func:`prunelib.evaluation.prompts.prompt_ids`.
+        As :func:`prunelib.model.prompts.prompt_ids`.
     """
     for number, prompt in enumerate(settings.prompts, start=1):
         length = len(prompt_ids(tokenizer, prompt)) + settings.tokens
@@ -49,7 +49,7 @@ def continuation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pro
     Raises
     ------
     ModelError
-        As :func:`prunelib.evaluation.prompts.prompt_ids`.
+        As :func:`prunelib.model.prompts.prompt_ids`.
     """
     model.eval()
     ids = torch.tensor([prompt_ids(tokenizer, prompt)], device=model.device)  # (1, prompt)

@@ -19,9 +19,10 @@ from lm_eval.tasks.manager import TaskDict
 from prunelib.errors import ModelError, ParamsError, SourceError
 from prunelib.evaluation.labels import RULES_FAULTS, as_reason, check_labels
 from prunelib.evaluation.likelihood import Pair, log_likelihoods, truncated_tokens
-from prunelib.evaluation.prompts import prompt_ids
+from prunelib.model.prompts import prompt_ids
 from prunelib.model.vocabulary import check_ids
 from prunelib.records import TaskResult
+from prunelib.sources import hub
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -180,7 +181,7 @@ def run_task(scorer: Scorer, description: Path, limit: int | None) -> TaskResult
 def _load(description: Path) -> TaskDict:
     try:
         loaded = TaskManager(include_defaults=False).load([str(description)])
-    except (OSError, DatasetsError) as error:  # OSError: base class of the hub's errors
+    except (DatasetsError, *hub.unreachable()) as error:
         raise SourceError(f"evaluation.tasks.names: no data for a task: {' '.join(str(error).split())}") from None
     except RULES_FAULTS as error:  # the first item is tried while a task is loaded
         raise SourceError(f"evaluation.tasks.names: {description.stem}: {as_reason(error)}") from None

@@ -17,6 +17,7 @@ import torch
 from pydantic import Field
 
 from prunelib.errors import PatternError
+from prunelib.runtime.threads import one_thread
 from prunelib.settings import Settings
 
 Spread = Annotated[float, Field(ge=0, lt=0.5)]
@@ -138,7 +139,8 @@ class Owl(MeasuredAllocation):
 
     def importance(self, scores: torch.Tensor) -> float:
         """Return the share of outliers among a block's scores, (weights,) float32."""
-        return float((scores > self.outlier * scores.double().mean()).double().mean())
+        with one_thread():  # torch splits a long sum over threads
+            return float((scores > self.outlier * scores.double().mean()).double().mean())
 
 
 class Dlp(MeasuredAllocation):

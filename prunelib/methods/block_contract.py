@@ -13,7 +13,7 @@ from prunelib.runtime.threads import Workers
 
 
 class BlockSettings(MethodSettings):
-    """The settings that every refiner of blocks has: what a block reads, and what it is to return.
+    """The settings that every block refiner has: what a block reads, and what it is to return.
 
     Attributes
     ----------
@@ -79,7 +79,7 @@ class BlockProblem:
 
 
 class Reconstructed(NamedTuple):
-    """What a refiner of blocks measured; the weights are in the parameters of the problem, rounded as they are stored.
+    """What a block refiner measured; the weights are in the parameters of the problem, rounded as they are stored.
 
     ``error_before`` and ``error_after`` are relative, and ``epoch`` is the one whose weights were kept; 0: none is
     better than the weights that came in.

@@ -28,7 +28,7 @@ def warmstart(package: ModuleType, settings: MethodSettings) -> WarmStart[Method
 
 
 def block_refiner(package: ModuleType, settings: MethodSettings) -> BlockRefiner[MethodSettings]:
-    """Return the refiner of blocks of a package to which these settings belong."""
+    """Return the block refiner of a package to which these settings belong."""
     return cast("BlockRefiner[MethodSettings]", methods(package)[settings.method])
 
 

@@ -120,9 +120,9 @@ def _refiner(given: Chosen | Sequence[Chosen] | None) -> MethodSettings:
         return _settings("refiner", given, refiners, block_refiners)
     if not isinstance(given, Sequence) or not given:
         raise ParamsError(f"refiner = {given!r}: expected a method, a sequence of at least one, or None")
+    if len(given) == 1:
+        return _refiner(given[0])
     steps = [_settings("refiner", step, refiners, block_refiners) for step in given]
-    if len(steps) == 1:
-        return steps[0]
     return _validated("refiner", lambda: Chain(chain=tuple(steps)))
 
 

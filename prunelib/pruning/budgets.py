@@ -56,7 +56,8 @@ def layer_patterns(
     Raises
     ------
     PatternError
-        If the pattern does not fit a layer, or no pattern per layer meets the allocation with the exact total.
+        If the pattern does not fit a layer or prunes none, or no pattern per layer meets the allocation with the exact
+        total.
     """
     allocation = pattern.measured_allocation
     if allocation is None:

@@ -82,7 +82,7 @@ def needs_held_out(settings: MethodSettings) -> bool:
 
 
 def layer_steps(settings: MethodSettings) -> tuple[MethodSettings, ...]:
-    """Return the settings of each step that refines single layers; a refiner of blocks alone has ``none`` before it."""
+    """Return the settings of each step that refines single layers; a block refiner alone has ``none`` before it."""
     steps = settings.chain if isinstance(settings, Chain) else (settings,)
     return tuple(step for step in steps if not isinstance(step, BlockSettings)) or (NoRefinement(),)
 

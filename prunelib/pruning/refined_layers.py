@@ -1,12 +1,10 @@
 """Refinement of one layer by a chain of refiners, and the record of it."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 
-from prunelib.algebra.objective import refit_losses
 from prunelib.masks.patterns import Pattern
 from prunelib.masks.pruned import Pruned
 from prunelib.methods.contract import ExtraInputs, MethodSettings, Progress
@@ -61,25 +59,14 @@ def refine_layer(
 ) -> RefinedLayer:
     """Refine the mask (rows, inputs) of one layer on ``device``; the result is on the CPU."""
     start = (weight.to(device), inputs.gram, mask.to(device))
-    *earlier, last = run_chain(*start, pattern, settings, progress, inputs.extra, compute)
-    steps = [*earlier, _as_stored(last, start[0], inputs.gram)]
+    steps = run_chain(*start, pattern, settings, progress, inputs.extra, compute)
     updated = steps[-1].refined.weight
     return RefinedLayer(
         mask=steps[-1].refined.mask.cpu(),
-        weight=None if updated is None else updated.cpu(),
+        weight=None if updated is None else updated.to("cpu", weight.dtype),
         record=_record(layer, steps, inputs),
         step_seconds=[step.seconds for step in steps],
     )
-
-
-def _as_stored(step: Step, weight: torch.Tensor, gram: torch.Tensor) -> Step:
-    """Round the updated weights of a step to the model's dtype, in which they are stored, and measure them again."""
-    refined = step.refined
-    if refined.weight is None or refined.weight.dtype == weight.dtype:
-        return step
-    stored = refined.weight.to(weight.dtype)
-    losses = refit_losses(weight, gram, stored)
-    return replace(step, refined=replace(refined, weight=stored, loss_after=losses))
 
 
 def block_of(layers: Sequence[RefinedLayer]) -> RefinedBlock:

@@ -125,7 +125,9 @@ def lower_bound(problem: Relaxation, mass: torch.Tensor) -> torch.Tensor:
     rounding error is subtracted.
     """
     losses, gradient = evaluate(problem, mass)
-    least = gradient.reshape(-1, problem.size).topk(problem.keep, dim=1, largest=False, sorted=False).values.sum(dim=1)
+    smallest = gradient.reshape(-1, problem.size).topk(problem.keep, dim=1, largest=False, sorted=False).values
+    with one_thread():  # as in Relaxation.sum
+        least = smallest.sum(dim=1)
     bound = losses - problem.sum(gradient * mass) + problem.sum(least) - _rounding(problem)
     return bound.clamp(min=0) * problem.loss_scale[: problem.problems]
 

@@ -9,13 +9,20 @@ from prunelib.reporting.cells import CellReport
 WANDA = "wanda"
 """The name in params.yaml of the warm start that serves as the baseline."""
 
-_Place = tuple[str, int | None, str | None, str]
+_Place = tuple[str | int | None, ...]
 
 
 class Baselines:
-    """The highest bound and Wanda's error of every (model, seed, pattern, layer), over all cells."""
+    """The highest bound and Wanda's error of every (model, seed, pattern, layer), over all cells.
 
-    def __init__(self, cells: Sequence[CellReport]) -> None:
+    Parameters
+    ----------
+    shared
+        Whether these cells have the same Gram matrices. If not, each has its own, and is compared with itself alone.
+    """
+
+    def __init__(self, cells: Sequence[CellReport], *, shared: bool = True) -> None:
+        self._shared = shared
         self._bounds: dict[_Place, float] = {}
         self._wanda: dict[_Place, float] = {}
         for cell in cells:
@@ -23,7 +30,7 @@ class Baselines:
                 self._add(cell, layer)
 
     def _add(self, cell: CellReport, layer: LayerResult) -> None:
-        place = _place(cell, layer)
+        place = self._place(cell, layer)
         if layer.bound is not None:
             self._bounds[place] = max(layer.bound, self._bounds.get(place, 0.0))
         if cell.cell.warmstart == WANDA:
@@ -44,7 +51,7 @@ class Baselines:
 
     def _bounds_of(self, cell: CellReport) -> list[float]:
         """Return the highest bound of each layer; an empty list if one is unknown or weights were updated."""
-        bounds = [self._bounds.get(_place(cell, layer)) for layer in cell.layers]
+        bounds = [self._bounds.get(self._place(cell, layer)) for layer in cell.layers]
         known = [bound for bound in bounds if bound is not None]
         return [] if cell.updated or len(known) < len(bounds) else known
 
@@ -55,10 +62,11 @@ class Baselines:
         """
         if cell.reconstructed:
             return None
-        starts = [(layer.loss_after, self._wanda.get(_place(cell, layer))) for layer in cell.layers]
+        starts = [(layer.loss_after, self._wanda.get(self._place(cell, layer))) for layer in cell.layers]
         ratios = [loss / start for loss, start in starts if start]
         return fmean(ratios) if ratios else None
 
-
-def _place(cell: CellReport, layer: LayerResult) -> _Place:
-    return cell.cell.model, cell.cell.seed, cell.cell.pattern, layer.name
+    def _place(self, cell: CellReport, layer: LayerResult) -> _Place:
+        names = cell.cell
+        own = () if self._shared else (names.warmstart, names.refiner)
+        return names.model, names.seed, names.pattern, layer.name, *own

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import prunelib
+from prunelib.calibration.settings import ACCUMULATION
 from prunelib.cell import Cell
 from prunelib.cell_settings import CellSettings, settings_of
 from prunelib.errors import ArtifactError
@@ -32,7 +33,7 @@ def collect(params: Params) -> Report:
         If the records of a cell are missing or damaged.
     """
     whole, cells = _grid_of(params, None)
-    return _report(params, whole, [read_stage_records(whole, cell).report for cell in cells], None)
+    return _report(params, whole, _read(whole, cells), None)
 
 
 def collect_finished(params: Params) -> tuple[Report, list[Cell]]:
@@ -45,8 +46,24 @@ def collect_finished(params: Params) -> tuple[Report, list[Cell]]:
     """
     whole, cells = _grid_of(params, None)
     finished = [cell for cell in cells if paths.result_file(cell).is_file()]
-    report = _report(params, whole, [read_stage_records(whole, cell).report for cell in finished], None)
-    return report, [cell for cell in cells if cell not in finished]
+    return _report(params, whole, _read(whole, finished), None), [cell for cell in cells if cell not in finished]
+
+
+def _read(whole: Params, cells: Sequence[Cell]) -> list[CellReport]:
+    """Read the records of cells, which must be of one model, and of one calibration for each seed."""
+    records, origins = [read_stage_records(whole, cell) for cell in cells], dict[tuple[Any, ...], tuple[Cell, Any]]()
+    accumulation = whole.calibration.model_dump(mode="json", include=set(ACCUMULATION))
+    for cell, each in zip(cells, records, strict=True):
+        of_model = {(cell.model, "model"): each.made_from.get("model")}
+        of_seed = {(cell.model, cell.seed, key): each.made_from.get(key) for key in ("tokens", "calibration")}
+        for key, value in (of_model | (of_seed if cell.pattern else {})).items():
+            first, known = origins.setdefault(key, (cell, accumulation if key[-1] == "calibration" else value))
+            if value != known:
+                raise ArtifactError(
+                    f"{paths.result_file(cell)}: its {key[-1]} is not that of {first.full_name} or of params.yaml, "
+                    "expected one for all; rerun the stages"
+                )
+    return [each.report for each in records]
 
 
 def compared_settings(params: Params, comparison: str) -> dict[Cell, tuple[Params, CellSettings]]:
@@ -129,7 +146,9 @@ def _texts(whole: Params) -> list[str]:
 
 def _report(params: Params, whole: Params, cells: Sequence[CellReport], comparison: str | None) -> Report:
     texts = [text for text in _texts(whole) if any(text in cell.result.perplexity for cell in cells)]
-    return report_of(cells, texts, whole.evaluation.tasks.names, **_presentation(params, whole, comparison))
+    shown = _presentation(params, whole, comparison)
+    shared = whole.calibration.inputs.shared
+    return report_of(cells, texts, whole.evaluation.tasks.names, shared_inputs=shared, **shown)
 
 
 def _presentation(params: Params, whole: Params, comparison: str | None) -> dict[str, Any]:

@@ -10,9 +10,19 @@ from prunelib.reporting.digits import significant
 from prunelib.reporting.report import Record, Report
 
 
-def report_of(cells: Sequence[CellReport], texts: Sequence[str], tasks: Sequence[str], **shown: Any) -> Report:
-    """Return the report of evaluated cells; ``shown`` are the labels, settings and provenance of :class:`Report`."""
-    baselines = Baselines(cells)
+def report_of(
+    cells: Sequence[CellReport], texts: Sequence[str], tasks: Sequence[str], *, shared_inputs: bool = True, **shown: Any
+) -> Report:
+    """Return the report of evaluated cells.
+
+    Parameters
+    ----------
+    shared_inputs
+        Whether cells that differ in warm start or refiner alone have the same Gram matrices.
+    shown
+        The labels, settings and provenance of :class:`Report`.
+    """
+    baselines = Baselines(cells, shared=shared_inputs)
     return Report(
         cells=[{**_cell_record(baselines, cell, texts, tasks), **_timing_record(cell)} for cell in cells],
         layers=[_layer_record(cell, layer) for cell in cells for layer in cell.layers],

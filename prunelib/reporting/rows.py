@@ -47,6 +47,10 @@ class Row:
         """Number of draws of the calibration tokens; 0 for the dense model."""
         return 0 if self.dense else len(self.records)
 
+    def draws_of(self, key: str) -> int:
+        """Return the number of draws that a column is known for, whose mean is shown; 0 for the dense model."""
+        return 0 if self.dense else len(_numbers(self.records, key))
+
     @property
     def refined(self) -> bool:
         """Whether a refiner ran, even without changing a mask: it counted swaps, proved rows or changed the error."""

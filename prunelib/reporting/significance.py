@@ -39,11 +39,11 @@ def _error(row: Row, key: str, deviation: float) -> float:
     """Return the standard error of a row's mean; that of an accuracy is over its items, not over draws."""
     if key.startswith(ACCURACY):
         return row.spreads.get(key, 0.0)
-    return row.spreads.get(key, deviation) / sqrt(max(row.draws, 1))
+    return row.spreads.get(key, deviation) / sqrt(max(row.draws_of(key), 1))
 
 
 def _pooled_deviation(rows: Sequence[Row], key: str) -> float:
     """Return the standard deviation over draws, pooled over the rows that have several; 0 if none has."""
-    known = [(row.draws - 1, row.spreads[key]) for row in rows if key in row.spreads and row.draws > 1]
+    known = [(row.draws_of(key) - 1, row.spreads[key]) for row in rows if key in row.spreads and row.draws_of(key) > 1]
     freedom = sum(count for count, _ in known)
     return sqrt(sum(count * spread**2 for count, spread in known) / freedom) if freedom else 0.0

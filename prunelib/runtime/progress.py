@@ -43,12 +43,12 @@ class Meter:
         count = f"{self._done:,} of {self._total:,} {self._unit}"
         seconds = f"{time.monotonic() - self._started:.0f} s"
         line = ", ".join(part for part in (count, status, seconds) if part)
-        self._console.print(f"{self._title}: {line}", highlight=False, soft_wrap=True)
+        self._console.print(f"{self._title}: {line}", highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def note(line: str) -> None:
     """Print one line on standard error, between progress bars."""
-    Console(file=sys.stderr).print(line, highlight=False, soft_wrap=True)
+    Console(file=sys.stderr).print(line, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 @contextmanager

@@ -81,6 +81,8 @@ def commit_of(name: str, revision: str | None) -> str:
     """
     from huggingface_hub import HfApi  # noqa: PLC0415 - needed for hub models only
 
+    if not re.fullmatch(ID, name):
+        raise SourceError(f"{name}: no such folder, and no name of a repository, expected a folder or OWNER/NAME")
     if revision and re.fullmatch(COMMIT, revision):
         return revision
     try:
@@ -139,11 +141,16 @@ def rows(dataset: Dataset, split: str) -> list[str]:
     return values
 
 
-def faults() -> tuple[type[Exception], ...]:
-    """Return the exceptions of the hub's libraries; a dropped connection raises one of their HTTP library."""
+def unreachable() -> tuple[type[Exception], ...]:
+    """Return the exceptions of the hub and of its HTTP library, which raises one of its own if a connection drops."""
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # noqa: PLC0415 - as above
 
-    return HTTPError, OSError, ValueError
+    return HTTPError, OSError
+
+
+def faults() -> tuple[type[Exception], ...]:
+    """Return the exceptions of the hub's libraries."""
+    return *unreachable(), ValueError
 
 
 def _at(repository: Repository) -> str:

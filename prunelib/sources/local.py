@@ -6,9 +6,23 @@ import shutil
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, BinaryIO
+
+from pydantic import AfterValidator
 
 from prunelib.errors import SourceError
+
+
+def with_home(path: Path) -> Path:
+    """Return a path with the user's folder in place of ``~``."""
+    try:
+        return path.expanduser()
+    except RuntimeError:  # no such user
+        return path
+
+
+UserPath = Annotated[Path, AfterValidator(with_home)]
+"""A path in params.yaml, which may begin with ``~``."""
 
 
 def copy_files(source: Path, globs: Iterable[str], folder: Path) -> None:
@@ -50,6 +64,14 @@ def read_files(globs: Iterable[str]) -> dict[str, bytes]:
     return contents
 
 
+def read_file(glob: str) -> bytes:
+    """Return the content of the single file that a path or a glob matches; raise as :func:`read_files`."""
+    (content, *others) = read_files([glob]).values()
+    if others:
+        raise SourceError(f"{glob}: {1 + len(others)} files match, expected one")
+    return content
+
+
 def in_full(path: Path | str) -> Path:
     """Return the absolute path of a file, without ``..``; links keep their names."""
     return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() follows links
@@ -67,7 +89,7 @@ def _files(source: Path) -> list[Path]:
 
 
 def _matching(glob: str) -> list[Path]:
-    pattern = _with_home(glob)
+    pattern = with_home(Path(glob))
     try:
         with _reading(pattern):
             if pattern.is_file():
@@ -79,14 +101,6 @@ def _matching(glob: str) -> list[Path]:
     if not matches:
         raise SourceError(f"{glob}: no such file, expected a path or glob of text files (relative to {Path.cwd()})")
     return matches
-
-
-def _with_home(glob: str) -> Path:
-    """Return a path with the user's folder in place of ``~``."""
-    try:
-        return Path(glob).expanduser()
-    except RuntimeError:  # no such user
-        return Path(glob)
 
 
 def _opened(path: Path) -> BinaryIO:

@@ -14,6 +14,7 @@ from prunelib.sources import hub, local
 from prunelib.sources.completeness import check_complete
 from prunelib.sources.joined import Wheels, join_members, require_disk, scratch_size
 from prunelib.sources.licences import licence_of_card
+from prunelib.sources.local import UserPath
 from prunelib.sources.model_files import CARD, SMALL_FILES, WEIGHTS
 from prunelib.sources.provenance import Source, seal
 from prunelib.sources.wheels import Wheel, read_member
@@ -79,7 +80,7 @@ class LocalModel(_Model):
     """A local Hugging Face folder."""
 
     source: Literal["local"] = "local"
-    path: Path
+    path: UserPath
 
     def local_paths(self) -> list[Path]:
         """Return the folder."""

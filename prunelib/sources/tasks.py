@@ -1,7 +1,7 @@
 """Zero-shot tasks: the items of each as ``TASK/validation.jsonl``, read by lm-eval with ``dataset_path: json``."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 
 from prunelib.errors import SourceError, in_one_line
 from prunelib.runtime.store import write_text
-from prunelib.sources.local import read_files
+from prunelib.sources.local import UserPath, read_file
 from prunelib.sources.provenance import Source, seal
 from prunelib.sources.wheels import Wheel, read_members
 
@@ -39,7 +39,7 @@ class LocalTasks(Source):
     """Local files: ``files`` maps a task to its ``.arrow`` or ``.jsonl`` file."""
 
     source: Literal["local"] = "local"
-    files: Annotated[dict[_Name, _File], Field(min_length=1)]
+    files: Annotated[dict[_Name, Annotated[UserPath, AfterValidator(_readable)]], Field(min_length=1)]
 
     def local_paths(self) -> list[Path]:
         """Return the files."""
@@ -78,18 +78,22 @@ def fetch_tasks(settings: WheelTasks | LocalTasks | HubTasks, folder: Path) -> N
             recorded: dict[str, Any] = {"members": members}
         case LocalTasks():
             members = {task: path.as_posix() for task, path in settings.files.items()}
-            contents = {member: found for member in members.values() for found in read_files([member]).values()}
+            contents = {member: read_file(member) for member in members.values()}
             recorded = {"files": {task: Path(member).name for task, member in members.items()}}
         case HubTasks():
             members, contents, recorded = {}, {}, {}
     for task, member in members.items():
-        _write_items(_items(member, contents[member]), folder / task)
+        write_text(folder / task / "validation.jsonl", _items(member, contents[member]))
     seal(folder, "tasks", {**settings.origin(), **recorded})
 
 
-def _items(member: str, content: bytes) -> list[Mapping[str, Any]]:
+def _items(member: str, content: bytes) -> str:
+    """Return the items of a file as lines of JSON in UTF-8."""
     try:
-        return _json_lines(content) if member.endswith(".jsonl") else _arrow_rows(content)
+        items = _json_lines(content) if member.endswith(".jsonl") else _arrow_rows(content)
+        lines = "".join(f"{json.dumps(item, ensure_ascii=False)}\n" for item in items)
+        lines.encode()
+        return lines  # noqa: TRY300 - half of an emoji, or a date, is a fault of the file, too
     except (ValueError, TypeError, RecursionError) as error:
         reason = in_one_line(error)
         raise SourceError(f"{member}: truncated, or not a file of task items ({reason})") from None
@@ -114,8 +118,3 @@ def _arrow_rows(content: bytes) -> list[Mapping[str, Any]]:
         return list(Dataset.from_buffer(pyarrow.py_buffer(content)))
     except (pyarrow.ArrowException, OSError, LookupError, AttributeError) as error:
         raise ValueError(str(error)) from None
-
-
-def _write_items(items: Iterable[Mapping[str, Any]], folder: Path) -> None:
-    lines = (json.dumps(item, ensure_ascii=False) for item in items)
-    write_text(folder / "validation.jsonl", "".join(f"{line}\n" for line in lines))

@@ -74,7 +74,10 @@ class LocalText(_Files):
 
     def local_paths(self) -> list[Path]:
         """Return each glob up to its first wildcard."""
-        fixed = (takewhile(lambda part: not set(part) & set("*?["), Path(glob).parts) for glob in self.members)
+        fixed = (
+            takewhile(lambda part: not set(part) & set("*?["), local.with_home(Path(glob)).parts)
+            for glob in self.members
+        )
         return [Path(*parts) for parts in fixed]
 
 
@@ -149,7 +152,8 @@ def _plain(contents: Mapping[str, bytes], rows: Rows | None) -> Iterator[Documen
             text = content.decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise SourceError(f"{name}: not UTF-8 text ({error})") from None
-        yield from documents_of(files[name].relative_to(parent).as_posix(), with_newlines(text), rows)
+        identity = os.fsencode(files[name].relative_to(parent).as_posix()).decode(errors="replace")
+        yield from documents_of(identity, with_newlines(text), rows)
 
 
 def _articles(contents: Mapping[str, bytes]) -> Iterator[Document]:

@@ -321,3 +321,11 @@ def test_an_input_too_small_for_its_square_is_dead_and_not_refused(size: float) 
     assert torch.equal(gram[3, 3] == 0, (gram[3] == 0).all())
     assert torch.equal(gram, gram.T)
     checked_layer(torch.ones(2, 8), gram)
+
+
+@pytest.mark.parametrize("share", [1e-19, 1e-21, 1e-22, 7e-23, 2e-23, 1e-30])
+@pytest.mark.parametrize("tokens", [1, 100])
+def test_an_input_in_step_with_another_is_not_refused_however_small(tokens: int, share: float) -> None:
+    x = torch.randn(tokens, 8, generator=torch.Generator().manual_seed(1))
+    x[:, 3] = x[:, 0] * share
+    checked_layer(torch.ones(2, 8), gram_matrix(x))

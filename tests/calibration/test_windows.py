@@ -79,6 +79,18 @@ def test_a_text_in_pieces_has_the_same_tokens(monkeypatch: pytest.MonkeyPatch) -
     assert torch.equal(tokenize(texts, word_tokenizer()), expected)
 
 
+def test_special_tokens_after_a_text_stay_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = word_tokenizer()
+    ends.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<bos> $A <unk>", special_tokens=[("<bos>", 0), ("<unk>", 1)]
+    )
+    texts = ["the state of the union", "of the state", "the union"] * 9
+    expected = tokenize(texts, ends)
+    assert expected[-1] == 1
+    monkeypatch.setattr(windows, "_PIECE", 30)
+    assert torch.equal(tokenize(texts, ends), expected)
+
+
 def test_no_text_has_no_tokens() -> None:
     tokens = tokenize([], word_tokenizer(begins=False))
     assert tokens.shape == (0,)

@@ -221,3 +221,20 @@ def test_every_option_reaches_the_library(monkeypatch):
     (command,) = (typer.main.get_command(app).commands[name] for name in ("prune",))
     known = {word for parameter in command.params for word in parameter.opts if word.startswith("--")}
     assert known - {"--text", "--out", "--help"} == {*words, *flags}
+
+
+def test_a_missing_folder_with_a_commit_is_one_line(text, tmp_path):
+    done = prunelib("prune", tmp_path / "none", "--text", text, "--revision", "0" * 40, "--out", tmp_path / "pruned")
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"error: {tmp_path / 'none'}: no such folder")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_missing_shard_is_named(text, tmp_path):
+    folder = save(tiny_model("llama"), tmp_path / "sharded", max_shard_size="20KB")
+    character_tokenizer().save_pretrained(folder)
+    missing = sorted(folder.glob("*.safetensors"))[1]
+    missing.unlink()
+    done = prunelib("prune", folder, "--text", text, *FEW, "--out", tmp_path / "pruned")
+    assert done.exit_code == 2
+    assert f"{missing}: no such file, though the model's index names it" in done.stderr

@@ -9,8 +9,8 @@ from transformers import GenerationConfig
 
 from prunelib.errors import ParamsError
 from prunelib.evaluation.continuation import check_prompts, continuation
-from prunelib.evaluation.prompts import prompt_ids
 from prunelib.evaluation.samples import SamplesSettings
+from prunelib.model.prompts import prompt_ids
 
 PROMPT, TOKENS, EOS = "the cat", 12, 2
 

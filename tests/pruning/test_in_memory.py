@@ -317,7 +317,7 @@ def test_a_wrong_argument_is_refused_in_one_line_and_changes_nothing(case):
 def test_settings_of_a_result_are_those_of_the_next_one():
     chain = ["sparseswaps", "refit_swaps"]
     found = prune(tiny_model("llama"), None, WINDOWS, "2:4", refiner=chain, progress=False)
-    again = prune(tiny_model("llama"), None, WINDOWS, "2:4", refiner=found.provenance["refiner"], progress=False)
+    again = prune(tiny_model("llama"), None, WINDOWS, "2:4", refiner=[found.provenance["refiner"]], progress=False)
     assert again.provenance == found.provenance
     assert all(torch.equal(mask, again.masks[name]) for name, mask in found.masks.items())
 

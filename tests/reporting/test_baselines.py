@@ -87,3 +87,14 @@ def test_columns_and_notes_of_comparisons_are_there_only_with_something_to_compa
 
     assert told(CASES["updated weights"]) == ([True, True], [True, True])
     assert told(report([pruned("ria")])) == ([False, False], [False, False])
+
+
+def test_cells_with_gram_matrices_of_their_own_are_compared_with_themselves():
+    """Calibrated on the outputs of pruned blocks: the error of Wanda's mask, and a bound, are others in each cell."""
+    plain = replace(pruned("wanda", "none"), layers=layers(None, 0.0, 10.0))
+    swaps = replace(pruned("wanda", "swaps"), layers=layers(6, 0.5, 8.0))
+    bounded = replace(pruned("wanda", "fw"), layers=layers(None, 0.25, 12.0, bound=7.0))
+    elsewhere = replace(pruned("ria", "none"), layers=layers(None, 0.0, 9.0))
+    known = report([plain, swaps, bounded, elsewhere], shared_inputs=False)
+    assert column(known, "error_vs_wanda") == pytest.approx([1.0, 0.5, 0.75, None])
+    assert [value is None for value in column(known, "optimality_gap")] == [True, True, False, True]

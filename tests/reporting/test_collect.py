@@ -13,6 +13,7 @@ from prunelib.reporting.collect import collect, collect_finished
 from prunelib.workflow import identities, own_folders, paths
 
 ROOT = Path(__file__).parents[2]
+ACCUMULATION = {"inputs": "dense", "batch": 4, "shards": 1, "min_tokens": 64}
 
 
 @pytest.fixture
@@ -23,10 +24,10 @@ def params(tmp_path, monkeypatch):
     return read.model_copy(update={"grid": read.grid.model_copy(update=names)})
 
 
-def write(params, cell, **changes):
+def write(params, cell, origin=None, **changes):
     """The records of a cell, as the stages write them but for these changes of what they were made from."""
-    origin = {"model": "m", "tokens": "t"} if cell.pattern else {"model": "m"}
-    made_from = {**origin, **identities.methods(params, cell)}
+    known = {"model": "m", "tokens": "t", "calibration": ACCUMULATION} if cell.pattern else {"model": "m"}
+    made_from = {**known, **(origin or {}), **identities.methods(params, cell)}
     evaluated = {**made_from, **identities.evaluation_of(params, cell.model), **changes}
     write_cell(paths.result_file(cell), result(cell, {"wikipedia": 21.5}), evaluated)
     if cell.pattern:
@@ -70,6 +71,20 @@ def test_records_of_one_cell_in_the_place_of_another_are_refused(params):
         with pytest.raises(ArtifactError, match="its warmstart is"):
             collect(params)
         file(cell).write_bytes(before)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("tokens", "of other windows"), ("model", "another"), ("calibration", {"inputs": "sequential"})]
+)
+def test_cells_of_several_calibrations_or_models_are_refused(params, key, value):
+    both = {"grid": params.grid.model_copy(update={"warmstarts": ("wanda", "ria")})}
+    params = params.model_copy(update=both)
+    dense, first, second = params.grid.cells()
+    for cell in (dense, first):
+        write(params, cell)
+    write(params, second, origin={key: value})
+    with pytest.raises(ArtifactError, match=rf"nm24-ria-swaps\.json: its {key} is not that of .*; rerun"):
+        collect_finished(params)
 
 
 def test_what_is_finished_is_reported_and_the_rest_is_named(params):

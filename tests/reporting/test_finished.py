@@ -134,7 +134,7 @@ def test_new_names_in_params_yaml_find_the_same_cells(params, finished):
     assert FinishedCells(CELLS).find(wanted(renamed)) == found
 
 
-def test_keeping_what_has_its_names_writes_nothing(params, finished):
+def test_what_has_its_names_is_not_written_again(params, finished):
     before = {path: path.stat().st_mtime_ns for path in CELLS.iterdir()}
     cells = FinishedCells(CELLS)
     cells.move_to_current_names(cells.find(wanted(params)))

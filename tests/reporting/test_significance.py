@@ -40,3 +40,14 @@ def test_a_difference_counts_from_its_standard_error_on(times, found):
 def test_a_single_draw_has_the_deviation_of_its_group(times, found):
     gap = times * sqrt(1 + 1 / 3)
     assert best(("wanda", [10.0]), ("ria", [9.0 + gap, 10.0 + gap, 11.0 + gap])) == found
+
+
+def test_a_value_of_one_draw_counts_as_one_draw():
+    """A text that only one of three draws was measured on: its mean is as uncertain as one value."""
+    known, unknown = cells("wanda", [20.0]), list(cells("wanda", [0.0, 20.0, 20.0]))[1:]
+    unknown = [
+        type(cell)(cell.result.model_copy(update={"perplexity": {}}), cell.layers, cell.timing) for cell in unknown
+    ]
+    rows = rows_of(report([*known, *unknown, *cells("ria", [19.8, 21.0, 22.2])]))
+    assert [row.draws_of("perplexity_wiki") for row in rows] == [1, 3]
+    assert leaders(rows, "perplexity_wiki", min, significant) == []

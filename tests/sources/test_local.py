@@ -6,6 +6,9 @@ import pytest
 
 from prunelib.errors import SourceError
 from prunelib.sources.local import copy_files, read_files
+from prunelib.sources.models import LocalModel
+from prunelib.sources.tasks import LocalTasks
+from prunelib.sources.texts import LocalText
 
 
 @pytest.fixture
@@ -77,3 +80,10 @@ def test_a_file_counts_once_whatever_its_path(folder, monkeypatch):
     found = read_files(["../folder/a.txt", str(folder / "*.txt"), "a[1].txt", "~/c.md", "a.txt"])
     assert list(found.values()) == [b"a.txt", b"brackets", b"b.txt", b"c.md"]
     assert "a.txt" in found
+
+
+def test_the_users_folder_may_be_written_short(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert LocalModel(path="~/model").local_paths() == [tmp_path / "model"]
+    assert LocalTasks(files={"own": "~/own.jsonl"}).local_paths() == [tmp_path / "own.jsonl"]
+    assert LocalText(members=("~/texts/*.txt",), held_out_every_nth=2).local_paths() == [tmp_path / "texts"]

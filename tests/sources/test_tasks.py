@@ -114,3 +114,29 @@ def test_tasks_of_the_hub_need_nothing_but_provenance(tmp_path):
 def test_unusable_settings_are_refused(file):
     with pytest.raises(ValidationError):
         TypeAdapter(TaskSource).validate_python({"source": "local", "files": file})
+
+
+@pytest.mark.parametrize("line", [b'{"goal": "\\ud83d"}', b'{"goal": NaN}\n{'])
+def test_an_item_that_utf_8_cannot_hold_is_refused_by_file(tmp_path, line):
+    (tmp_path / "own.jsonl").write_bytes(line)
+    with pytest.raises(SourceError, match=r"own\.jsonl: ") as caught:
+        fetch_tasks(LocalTasks(files={"own": tmp_path / "own.jsonl"}), tmp_path / "out")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_column_that_json_cannot_hold_is_refused_by_file(tmp_path):
+    table = pyarrow.table({"goal": ["a"], "asked": pyarrow.array([0], pyarrow.timestamp("s"))})
+    with (
+        pyarrow.OSFile(str(tmp_path / "own.arrow"), "wb") as sink,
+        pyarrow.ipc.new_stream(sink, table.schema) as writer,
+    ):
+        writer.write_table(table)
+    with pytest.raises(SourceError, match=r"own\.arrow: .*datetime"):
+        fetch_tasks(LocalTasks(files={"own": tmp_path / "own.arrow"}), tmp_path / "out")
+
+
+def test_a_glob_is_that_of_a_single_file(files, tmp_path):
+    fetch_tasks(LocalTasks(files={"own": tmp_path / "o*.jsonl"}), tmp_path / "out")
+    (tmp_path / "other.jsonl").write_bytes((tmp_path / "own.jsonl").read_bytes())
+    with pytest.raises(SourceError, match="2 files match, expected one"):
+        fetch_tasks(LocalTasks(files={"own": tmp_path / "o*.jsonl"}), tmp_path / "again")

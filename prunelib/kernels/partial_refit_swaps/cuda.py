@@ -63,7 +63,7 @@ class _Rows(NamedTuple):
 
 def _begin(weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor, start: torch.Tensor) -> _Rows:
     """Set up the state of all rows before the first sweep."""
-    closed = torch.zeros(mask.shape, device=mask.device).masked_fill_(mask, torch.inf)
+    closed = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device).masked_fill_(mask, torch.inf)
     swaps, sweeps = torch.zeros((2, len(mask)), dtype=torch.int64, device=mask.device)
     loss_before, loss_after = torch.zeros((2, len(mask)), dtype=torch.float64, device=mask.device)
     optimal = torch.zeros_like(swaps, dtype=torch.bool)
@@ -119,7 +119,7 @@ def _sweep(rows: torch.Tensor, corr: torch.Tensor, state: _Rows, group: int) -> 
 def _scan(rows: torch.Tensor, corr: torch.Tensor, state: _Rows, group: int) -> torch.Tensor:
     """Compute least[u] of the numbered ``rows`` (n,), (n, inputs) float32."""
     inputs, scale = len(state.gram), state.inverse.sqrt()
-    target: torch.Tensor = torch.empty(corr.shape, device=corr.device)
+    target: torch.Tensor = torch.empty(corr.shape, dtype=torch.float32, device=corr.device)
     least = torch.empty_like(target)
     torch.mul(corr, scale, out=target)
     operands = {

@@ -20,12 +20,12 @@ def prompt_ids(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
     """
     tokens: list[int] = tokenizer.encode(text)
     check_ids(tokens, tokenizer)
-    return tokens[: len(tokens) - appended_tokens(tokenizer)]
+    return tokens[: len(tokens) - len(special_tokens(tokenizer)[1])]
 
 
 @lru_cache(maxsize=1)  # of one tokenizer, for all texts
-def appended_tokens(tokenizer: "PreTrainedTokenizerBase") -> int:
-    """Return the number of special tokens that the tokenizer puts after a text.
+def special_tokens(tokenizer: "PreTrainedTokenizerBase") -> tuple[list[int], list[int]]:
+    """Return the special tokens that the tokenizer puts before a text, and those after it.
 
     Raises
     ------
@@ -35,7 +35,7 @@ def appended_tokens(tokenizer: "PreTrainedTokenizerBase") -> int:
     plain, whole = (tokenizer.encode("a", add_special_tokens=special) for special in (False, True))
     for end in range(len(whole), len(plain) - 1, -1):
         if whole[end - len(plain) : end] == plain:
-            return len(whole) - end
+            return whole[: end - len(plain)], whole[end:]
     raise ModelError(
         f"model: its tokenizer encodes 'a' as {plain}, but as {whole} with special tokens, expected the former within "
         "the latter"
