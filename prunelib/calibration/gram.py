@@ -68,7 +68,7 @@ class GramSum:
                     _add_product(self.gram[start : start + panel, start:], left, right)
 
     def symmetric(self, name: str) -> torch.Tensor:
-        """Return the full matrix, in place: the upper triangle mirrored, inputs below 1e-19 per token taken for dead."""
+        """Return the full matrix, in place: the upper triangle mirrored; inputs below 1e-19 per token are dead."""
         self.gram.triu_()
         self.gram += self.gram.triu(1).T
         if not self.gram.isfinite().all():
