@@ -54,7 +54,6 @@ def the_better(
 ) -> Refined:
     """Return ``after`` where its error e^T G e, e = w - x, is lower, and ``before`` elsewhere.
 
-    Weights are rounded to the dtype of the model's, in which they are stored, before they are compared.
     Rows are compared one by one. If the number of kept weights of any row has changed (as under ``PerLayer``), the
     whole matrices are compared instead. An error that is not finite is never lower.
 
@@ -65,7 +64,6 @@ def the_better(
     progress
         Called once for all rows.
     """
-    after = after._replace(weight=after.weight.to(weight.dtype).to(after.weight.dtype))
     loss_before, loss_found = (refit_losses(weight, gram, each.weight) for each in (before, after))
     better = loss_found < loss_before
     if not torch.equal(before.mask.sum(dim=1), after.mask.sum(dim=1)):

@@ -1,13 +1,15 @@
 """Refinement of one layer by a chain of refiners, and the record of it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 
 from prunelib.masks.patterns import Pattern
 from prunelib.masks.pruned import Pruned
-from prunelib.methods.contract import ExtraInputs, MethodSettings, Progress
+from prunelib.methods.contract import ExtraInputs, MethodSettings, Progress, silent
+from prunelib.methods.kept_weights import KeptWeights, kept_weights, the_better
 from prunelib.model.layers import Layer
 from prunelib.pruning.chains import Step, outcome, run_chain
 from prunelib.pruning.refined_blocks import RefinedBlock
@@ -59,13 +61,32 @@ def refine_layer(
 ) -> RefinedLayer:
     """Refine the mask (rows, inputs) of one layer on ``device``; the result is on the CPU."""
     start = (weight.to(device), inputs.gram, mask.to(device))
-    steps = run_chain(*start, pattern, settings, progress, inputs.extra, compute)
+    *earlier, last = run_chain(*start, pattern, settings, progress, inputs.extra, compute)
+    steps = [*earlier, _as_stored(last, *start)]
     updated = steps[-1].refined.weight
     return RefinedLayer(
         mask=steps[-1].refined.mask.cpu(),
         weight=None if updated is None else updated.to("cpu", weight.dtype),
         record=_record(layer, steps, inputs),
         step_seconds=[step.seconds for step in steps],
+    )
+
+
+def _as_stored(step: Step, weight: torch.Tensor, gram: torch.Tensor, mask: torch.Tensor) -> Step:
+    """Round updated weights to the model's dtype, in which they are stored, and measure the error again.
+
+    Rows whose error rounding takes above that of ``mask`` have that mask and the model's weights instead.
+    """
+    found = step.refined
+    if found.weight is None or weight.dtype in {torch.float32, torch.float64}:
+        return step
+    stored = KeptWeights(found.mask, found.weight.to(weight.dtype).float())
+    kept = the_better(weight, gram, kept_weights(weight, mask), stored, silent)
+    taken = kept.loss_after < kept.loss_before
+    optimal = None if found.optimal is None else found.optimal & taken.to(found.optimal.device)
+    return replace(
+        step,
+        refined=replace(found, mask=kept.mask, weight=kept.weight, loss_after=kept.loss_after, optimal=optimal),
     )
 
 

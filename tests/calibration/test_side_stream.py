@@ -7,7 +7,7 @@ import pytest
 import torch
 from families import random_windows, save, tiny_model
 
-from prunelib.calibration import side_stream, whole_model
+from prunelib.calibration import accumulation, side_stream
 from prunelib.calibration.side_stream import SideStreamReader
 from prunelib.errors import ModelError
 from prunelib.model.blockwise import BlockwiseForward
@@ -51,8 +51,8 @@ def statistics(model, folder, device, monkeypatch):
     """Those of the first block's inputs, read on a device while the model runs on the processor."""
     index, windows = find_layers(model, folder), random_windows(samples=6, length=24)
     forward = BlockwiseForward(model, index.block_list, windows.split(2), CPU, 0)
-    monkeypatch.setattr(whole_model, "SideStreamReader", lambda _device: SideStreamReader(device))
-    return whole_model.accumulate_pass(forward, index.readers(0), [range(2), range(2, 3)])
+    monkeypatch.setattr(accumulation, "SideStreamReader", lambda _device: SideStreamReader(device))
+    return accumulation.accumulate_pass(forward, index.readers(0), [range(2), range(2, 3)])
 
 
 @pytest.mark.parametrize("family", ["llama", "mixtral"])
