@@ -25,6 +25,7 @@ TABLES = {
     "budgets": methods.budgets,
     "calibration_text": benchmarks.calibration_text,
     "updated_weights": benchmarks.updated_weights,
+    "dense_targets": benchmarks.dense_targets,
     "reconstruction": benchmarks.reconstruction,
     "reconstruction_settings": benchmarks.reconstruction_settings,
     "speed": benchmarks.speed,

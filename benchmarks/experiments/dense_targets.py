@@ -10,7 +10,7 @@ ones. Before a matrix W is pruned by what its inputs X_s are, it is moved toward
     W + alpha W (X_d - X_s) X_s^T (X_s X_s^T + damping)^-1
 
 Refiners: swaps, swaps then refit swaps, ALPS. Dense inputs are the baseline. Perplexity is measured on the held-out
-part of every text. About 5 minutes per row on two cores. Prints a table, and writes
+part of every text. Five to ten minutes per row on two cores. Prints a table, and writes
 benchmarks/results/dense_targets.json after every row; those that it has are not measured again.
 """
 

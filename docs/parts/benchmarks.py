@@ -55,6 +55,21 @@ def reconstruction_settings() -> str:
     return table(("", *texts), rows) + f"\n{measured(result)}.\n"
 
 
+def dense_targets() -> str:
+    """Return what inputs of the pruned model give, and weights moved towards the dense model's outputs on them."""
+    result = benchmarked("dense_targets")
+    names = {"dense": "`dense`", 0.0: "`sequential`"}
+    rows = (
+        [
+            names.get(record["alpha"], f"`sequential`, dense targets, alpha {record['alpha']}"),
+            *(f"{record['perplexity'][text]:.1f}" for text in ("wikipedia", "sotu")),
+        ]
+        for record in result["records"]
+        if (record["pattern"], record["refiner"]) == ("row60", "swaps_refit")
+    )
+    return table(("inputs", "Wikipedia", "speeches"), rows) + f"\n{measured(result)}.\n"
+
+
 def updated_weights() -> str:
     """Return what lowers the error further once weights are updated."""
     result = benchmarked("updated_weights")
@@ -131,9 +146,19 @@ def _scalars(result: Mapping[str, Any]) -> str:
 
 
 def _records(name: str, records: Sequence[Mapping[str, Any]]) -> str:
-    keys = [key for key, value in records[0].items() if not isinstance(value, dict | list)]
-    rows = ([_figure(each.get(key)) for key in keys] for each in records)
+    flat = [_flat(each) for each in records]
+    keys = [key for key, value in flat[0].items() if not isinstance(value, dict | list)]
+    rows = ([_figure(each.get(key)) for key in keys] for each in flat)
     return f"`{name}`\n\n" + table([f"`{key}`" for key in keys], rows)
+
+
+def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record with the entries of its mappings in their place."""
+    parts = (
+        {f"{key}.{name}": each for name, each in value.items()} if isinstance(value, dict) else {key: value}
+        for key, value in record.items()
+    )
+    return {key: value for part in parts for key, value in part.items()}
 
 
 def _figure(value: Any) -> str:
