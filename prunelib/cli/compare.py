@@ -104,7 +104,7 @@ def _sources(grid: Params, cell: Cell) -> dict[str, Source]:
     return {f"download_model@{cell.model}": grid.models[cell.model], **texts, "download_tasks": grid.tasks}
 
 
-def _link(project: Path, copy: Path, paths: Iterable[Path]) -> None:
+def _link(project: Path, copy: Path, files: Iterable[Path]) -> None:
     """Let relative paths of local files lead to the same files in the copy.
 
     Raises
@@ -112,7 +112,7 @@ def _link(project: Path, copy: Path, paths: Iterable[Path]) -> None:
     ParamsError
         If one leads out of the project.
     """
-    for path in paths:
+    for path in files:
         if path.is_absolute():
             continue
         name = next(iter(path.parts), "..")

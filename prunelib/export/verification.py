@@ -16,7 +16,7 @@ from prunelib.masks.checks import bool_mask, patterns_of
 from prunelib.masks.packed import read_masks
 from prunelib.masks.patterns import AnyPattern, Pattern, as_pattern
 from prunelib.masks.pruned import MASKS_FILE
-from prunelib.model.adapters import adapted_modules
+from prunelib.model.adapters import require_no_adapters
 from prunelib.model.masked import masked_layers
 from prunelib.model.weights import open_shard, stored_tensors
 from prunelib.runtime import store
@@ -166,8 +166,7 @@ def _in_memory(model: PreTrainedModel, masks: Mapping[str, torch.Tensor]) -> Ite
     """Yield the weight (rows, inputs) of each masked layer."""
     if getattr(model, "is_quantized", False):
         raise ModelError(f"model: {type(model).__name__} is quantised, expected float weights; call its dequantize()")
-    if adapted := adapted_modules(model):
-        raise ModelError(f"model: {len(adapted)} layers have adapters, first {min(adapted)}; merge them first")
+    require_no_adapters(model)
     for name, layer in masked_layers(model, masks).items():
         weight = _readable(f"model: {name}", layer.weight(model))
         yield name, weight.T if layer.transposed else weight

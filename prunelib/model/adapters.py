@@ -22,6 +22,12 @@ def adapted_modules(model: nn.Module) -> dict[str, Any]:
     return found
 
 
+def require_no_adapters(model: nn.Module) -> None:
+    """Refuse a model with adapters, whose layers are not those that its masks are of."""
+    if adapted := adapted_modules(model):
+        raise ModelError(f"model: {len(adapted)} layers have adapters, first {min(adapted)}; merge them first")
+
+
 @contextlib.contextmanager
 def without_adapters(model: "PreTrainedModel | PeftModel") -> Iterator[PreTrainedModel]:
     """Yield the model that adapters were added to, with its own layers and names; afterwards the adapters are back.

@@ -17,7 +17,7 @@ from prunelib.masks.allocation import Allocation
 from prunelib.masks.patterns import Pattern, parse_pattern
 from prunelib.methods import registry
 from prunelib.methods.contract import Method, MethodSettings
-from prunelib.model.adapters import adapted_modules
+from prunelib.model.adapters import require_no_adapters
 from prunelib.model.structure import check_length
 from prunelib.pruning.chains import Chain, layer_steps, needs_held_out
 from prunelib.runtime.machine import usable_device
@@ -191,8 +191,7 @@ def check_model(model: PreTrainedModel) -> None:
         raise ModelError(
             f"model: {type(model).__name__}, expected a transformers PreTrainedModel; merge adapters into it first"
         )
-    if adapted := adapted_modules(model):
-        raise ModelError(f"model: {len(adapted)} layers have adapters, first {min(adapted)}; merge them first")
+    require_no_adapters(model)
     if getattr(model, "is_quantized", False):
         raise ModelError(f"model: {type(model).__name__} is quantised, expected float weights; prune before quantising")
     if len(devices := {str(tensor.device) for tensor in model.parameters()}) > 1 or "meta" in devices:
