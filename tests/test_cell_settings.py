@@ -90,6 +90,15 @@ def test_a_setting_of_pruning_is_part_of_a_cell_but_not_of_the_dense_model(proje
     assert identity(project, DENSE) == before[1]
 
 
+def test_a_share_of_dense_targets_is_part_of_a_cell_and_none_leaves_earlier_cells_as_they_are(project):
+    edit(project, "calibration.inputs", "sequential")
+    before = identity(project)
+    edit(project, "calibration.dense_target", 0)
+    assert identity(project) == before
+    edit(project, "calibration.dense_target", 0.5)
+    assert identity(project) != before
+
+
 @pytest.mark.parametrize(("key", "value"), BOTH)
 def test_a_setting_of_the_evaluation_is_part_of_every_cell(project, key, value):
     before = identity(project), identity(project, DENSE)

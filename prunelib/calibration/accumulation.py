@@ -11,10 +11,13 @@ import torch
 from prunelib.calibration.gram import GramSum
 from prunelib.calibration.side_stream import SideStreamReader
 from prunelib.calibration.statistics import InputStatistics
-from prunelib.model.blockwise import BlockwiseForward
+from prunelib.model.blockwise import BlockwiseForward, Stop
 from prunelib.model.layers import Layer, LayerIndex, watch_inputs
 
 _ENTRY_BYTES = torch.float32.itemsize
+
+Receive = Callable[[str, torch.Tensor], None]
+"""Takes the name of a layer and its inputs."""
 
 
 def accumulate_grams(
@@ -77,7 +80,7 @@ def accumulate_pass(
     forward: BlockwiseForward,
     layers: Sequence[Layer],
     parts: Sequence[Sequence[int]],
-    on_run: Callable[[int], None] = lambda _batch: None,
+    on_run: Callable[[int], None] | None = None,
 ) -> list[dict[str, InputStatistics]]:
     """Run batches through the next block once, and return the input statistics of some layers for each part.
 
@@ -88,7 +91,8 @@ def accumulate_pass(
     parts
         For each part, the numbers of the batches that are summed.
     on_run
-        Called with the number of each batch once it has run.
+        Called with the number of each batch once it has run through the block; None: most batches run only to the last
+        of the layers.
 
     Raises
     ------
@@ -99,29 +103,46 @@ def accumulate_pass(
     for batches in parts:
         sums = {layer.name: GramSum(layer.inputs, forward.device) for layer in layers}
         with SideStreamReader(forward.device) as reader:
+            receive = _adding(sums, reader)
             for batch in batches:
-                _run_watched(forward, batch, layers, sums, reader)
-                on_run(batch)
+                if on_run or batch == batches[0]:  # the first finds layers that run twice
+                    _run_watched(forward, batch, layers, receive)
+                else:
+                    feed_watched(forward, batch, layers, receive)
+                if on_run:
+                    on_run(batch)
             reader.finish()
         tokens = sum(forward.batches[batch].numel() for batch in batches)
         statistics.append({layer.name: sums[layer.name].complete(layer, tokens) for layer in layers})
     return statistics
 
 
-def _run_watched(
-    forward: BlockwiseForward,
-    batch: int,
-    layers: Sequence[Layer],
-    sums: Mapping[str, GramSum],
-    reader: SideStreamReader,
-) -> None:
-    """Run a batch through the next block, and add the inputs of the layers to their sums."""
+def feed_watched(forward: BlockwiseForward, batch: int, layers: Sequence[Layer], receive: Receive) -> None:
+    """Run a batch through the next block up to the last of some layers, and pass their inputs to ``receive``.
 
-    def receive(name: str, inputs: torch.Tensor) -> None:
-        reader.read(name, inputs, sums[name].add)
+    If one of them is an expert, the batch runs through the whole block.
+    """
+    left = {layer.name: forward.batches[batch].numel() for layer in layers}
 
+    def count(name: str, inputs: torch.Tensor) -> None:
+        receive(name, inputs)
+        left[name] -= inputs.numel() // inputs.shape[-1]
+        if not any(left.values()):
+            raise Stop
+
+    fused = any(layer.fused for layer in layers)
+    with watch_inputs(forward.model, layers, receive if fused else count):
+        forward.feed(batch)
+
+
+def _run_watched(forward: BlockwiseForward, batch: int, layers: Sequence[Layer], receive: Receive) -> None:
+    """Run a batch through the next block, and pass the inputs of layers to ``receive``."""
     with watch_inputs(forward.model, layers, receive):
         forward.run(batch)
+
+
+def _adding(sums: Mapping[str, GramSum], reader: SideStreamReader) -> Receive:
+    return lambda name, inputs: reader.read(name, inputs, sums[name].add)
 
 
 def plan_passes(layers: Iterable[Layer], budget_bytes: int) -> list[list[Layer]]:

@@ -189,7 +189,7 @@ def _settings(path: Path, recorded: Mapping[str, Any]) -> CalibrationSettings:
 
 
 def _origin(tokens: Mapping[str, Any]) -> dict[str, Any]:
-    accumulation = {key: tokens["settings"][key] for key in ACCUMULATION}
+    accumulation = {key: tokens["settings"][key] for key in ACCUMULATION if key in tokens["settings"]}
     return {"model": tokens["model"], "tokens": tokens["sha256"], "calibration": accumulation}
 
 

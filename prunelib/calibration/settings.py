@@ -28,7 +28,7 @@ class CalibrationInputs(StrEnum):
         return self is CalibrationInputs.DENSE
 
 
-ACCUMULATION = ("inputs", "batch", "shards", "min_tokens")
+ACCUMULATION = ("inputs", "batch", "shards", "min_tokens", "dense_target")
 """The settings that determine the Gram matrices of a model over given tokens; all others determine the tokens."""
 
 
@@ -50,6 +50,10 @@ class CalibrationSettings(Settings):
         as SparseGPT's and Wanda's scripts draw theirs from C4.
     inputs
         The forward pass that calibration inputs come from.
+    dense_target
+        Share, from 0 to 1, of the change that pruning has made to a layer's inputs that its weight makes up for, before
+        it is pruned (:mod:`prunelib.calibration.dense_targets`). Above 0, kept weights are updated by every refiner.
+        Left out of records if 0.
     min_tokens
         Experts that get fewer tokens are pruned as if their inputs were independent with equal second moments.
     shards
@@ -64,6 +68,7 @@ class CalibrationSettings(Settings):
     held_out_samples: int = Field(default=0, ge=0, le=10**9)
     draw: Literal["stream", "documents"] = "stream"
     inputs: CalibrationInputs = CalibrationInputs.DENSE
+    dense_target: float = Field(default=0.0, ge=0, le=1, exclude_if=lambda share: share == 0)
     min_tokens: Count = 64
     shards: Count = 1
 
@@ -72,12 +77,26 @@ class CalibrationSettings(Settings):
         """Number of Gram matrices of each input: one, and one over the held-out windows if there are any."""
         return 2 if self.held_out_samples else 1
 
+    @property
+    def streams(self) -> int:
+        """Number of models that the windows run through: one, or the pruned and the dense one."""
+        return 2 if self.dense_target else 1
+
     @model_validator(mode="after")
     def _held_out_windows_are_apart(self) -> "CalibrationSettings":
         if self.draw == "documents" and self.held_out_samples:
             raise ValueError(
                 f"draw: documents may draw a document twice, so that held-out windows (held_out_samples = "
                 f"{self.held_out_samples}) could overlap with the others; use draw: stream"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _targets_are_of_other_inputs(self) -> "CalibrationSettings":
+        if self.dense_target and self.inputs.shared:
+            raise ValueError(
+                f"dense_target = {self.dense_target:g} makes up for what pruning changes in the inputs, but inputs = "
+                f"{self.inputs}; expected sequential or true_sequential"
             )
         return self
 

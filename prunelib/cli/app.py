@@ -96,6 +96,9 @@ def prune(
     rows: Annotated[Rows | None, typer.Option(help="What a line is; by default a file is one document.")] = None,
     bos_per_window: Annotated[bool, typer.Option(help="Begin each window with BOS, as Gemma needs.")] = False,
     inputs: Annotated[Inputs, typer.Option(help="Inputs of the dense model, or of the pruned one.")] = "dense",
+    dense_target: Annotated[
+        float, typer.Option(metavar="SHARE", help="Share of changed inputs that weights make up for.")
+    ] = 0.0,
     allow_uncovered: Annotated[bool, typer.Option(help="Accept that some matrices stay dense.")] = False,
     device: Annotated[
         str | None, typer.Option(metavar="DEVICE", help="cpu, cuda or cuda:N; default: GPU if any.")
@@ -139,6 +142,7 @@ def prune(
         draw=draw,
         bos_per_window=bos_per_window,
         calibration_inputs=inputs,
+        dense_target=dense_target,
         allow_uncovered=allow_uncovered,
         device=device or machine().device,
     )

@@ -40,17 +40,19 @@ def apply(folder: Path, masks: Path, target: Path) -> None:
     model, made_from = {"model": computed_identity(folder)}, _made_from(masks / MASKS_FILE)
     pruned = read_pruned(masks, model if "model" in made_from else {})
     methods = {**model, **made_from}
-    if not pruned.weights and _updates_weights(made_from["refiner"]):
-        note(f"{masks}: no updated weights, though its refiner updates them: the dense model's are kept")
+    if not pruned.weights and _updates_weights(made_from):
+        note(f"{masks}: no updated weights, though they were updated: the dense model's are kept")
         methods["kept_weights"] = "of the dense model"
     index = find_layers(load_model(folder, dtype_of(folder), "cpu"), folder)
     card = model_card(folder.resolve().name, methods, None, None, origin_of(folder))
     export_model(folder, target, index, Pruned(_by_name_in_files(pruned.masks, index), pruned.weights), methods, card)
 
 
-def _updates_weights(refiner: Mapping[str, Any]) -> bool:
+def _updates_weights(made_from: Mapping[str, Any]) -> bool:
+    if made_from["calibration"].get("dense_target"):
+        return True
     try:
-        settings = TypeAdapter(AnyRefiner).validate_python(refiner)
+        settings = TypeAdapter(AnyRefiner).validate_python(made_from["refiner"])
     except (ParamsError, ValidationError):
         return False  # not a method of this version
     return updates_weights(settings)

@@ -13,7 +13,7 @@ does, and find what they need by thread.
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -71,6 +71,7 @@ class BlockwiseForward:
         self._returned: list[Form] = []
         self._shared, self._thread = _SharedContext(), threading.local()
         self._outside: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._found: list[torch.Tensor] = []
         for name, tensor in chain(model.named_parameters(), model.named_buffers()):
             if not name.startswith(f"{block_list}."):
                 self._outside.append((tensor, tensor.data))
@@ -84,15 +85,18 @@ class BlockwiseForward:
     @contextlib.contextmanager
     def resident(self) -> Iterator[None]:
         """Copy the next block's weights to the device while the context is open; the copies may be changed."""
-        tensors = [*self._blocks[self.block].parameters(), *self._blocks[self.block].buffers()]
-        home = [tensor.data for tensor in tensors]
-        try:
-            for tensor in tensors:
-                tensor.data = tensor.data.to(self.device, copy=True)
+        self._found = [tensor.data for tensor in self._of_block()]
+        with _holding(self._of_block(), (data.to(self.device, copy=True) for data in self._found)):
             yield
-        finally:
-            for tensor, data in zip(tensors, home, strict=True):
-                tensor.data = data
+
+    @contextlib.contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Within :meth:`resident`, have the weights that it found in place of its copies while the context is open.
+
+        They are on the device if another forward pass of this model holds them there.
+        """
+        with _holding(self._of_block(), self._found):
+            yield
 
     def run(self, batch: int) -> torch.Tensor:
         """Run the next block on a batch, and return its hidden states (batch, length, hidden) on the device.
@@ -111,6 +115,11 @@ class BlockwiseForward:
         handed_on = self._left[batch].written if batch in self._left else {}
         self._thread.latest = batch, take_apart(watch.output, states, watch.wanted, watch.written(call, handed_on))
         return call.entering(), states
+
+    def feed(self, batch: int) -> None:
+        """Run the next block on a batch for hooks on its modules, which may raise :class:`Stop`; it cannot be kept."""
+        with torch.no_grad():
+            self._run(self.block, batch, skipped=self.block)
 
     def run_with_gradients(self, batch: int) -> torch.Tensor:
         """Run as :meth:`run`, for the gradients of the block's parameters that require them; nothing can be kept."""
@@ -178,25 +187,33 @@ class BlockwiseForward:
             found = [tensors[f"{batch}.{number}"].to(self.device) for number in range(count)]
             self._put(int(batch), BlockOutput(found, returned, written))
 
+    def _of_block(self) -> list[torch.Tensor]:
+        """Return the parameters and buffers of the next block."""
+        return [*self._blocks[self.block].parameters(), *self._blocks[self.block].buffers()]
+
     def _put(self, batch: int, left: BlockOutput) -> None:
         stays = left.nbytes * len(self.batches) <= self._state_bytes
         self._left[batch] = left if stays else left.map(torch.Tensor.cpu)
 
     def _watched(self, block: int, batch: int, *, skipped: int) -> tuple["_Watch", Call, torch.Tensor]:
         """Run the model's forward up to the end of a block; return the watch, and its call and hidden states."""
-        tokens = self.batches[batch].to(self.device, torch.long)
-        self._thread.batch, self._thread.watch = batch, _Watch()
-        with self._shared.entered(lambda: self._prepared(block, skipped)), contextlib.suppress(_Stop):
-            self.model(input_ids=tokens, use_cache=False)
-        watch: _Watch = self._thread.watch
-        del self._thread.watch
-        name = f"{type(self.model).__name__}: decoder block {block}"
+        watch, name = self._run(block, batch, skipped=skipped), f"{type(self.model).__name__}: decoder block {block}"
         if watch.call is None:
             raise ModelError(f"{name} is not called")
         states = hidden_states(watch.output, watch.call)
         if states is None:
             raise ModelError(f"{name} returns {type(watch.output).__name__}, expected hidden states")
         return watch, watch.call, states
+
+    def _run(self, block: int, batch: int, *, skipped: int) -> "_Watch":
+        """Run the model's forward up to the end of a block, or to where a hook raises :class:`Stop`."""
+        tokens = self.batches[batch].to(self.device, torch.long)
+        self._thread.batch, self._thread.watch = batch, _Watch()
+        with self._shared.entered(lambda: self._prepared(block, skipped)), contextlib.suppress(Stop):
+            self.model(input_ids=tokens, use_cache=False)
+        watch: _Watch = self._thread.watch
+        del self._thread.watch
+        return watch
 
     @contextlib.contextmanager
     def _prepared(self, number: int, skipped: int) -> Iterator[None]:
@@ -213,11 +230,11 @@ class BlockwiseForward:
         def finish(_module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
             self._thread.watch.call, self._thread.watch.output = Call(args, kwargs), output
             if isinstance(output, torch.Tensor) or not following:
-                raise _Stop
+                raise Stop
 
         def go_on(_module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             self._thread.watch.wanted = {id(tensor) for tensor in Call(args, kwargs).tensors()}
-            raise _Stop
+            raise Stop
 
         with contextlib.ExitStack() as stack:
             stack.callback(block.register_forward_pre_hook(begin, with_kwargs=True).remove)
@@ -243,6 +260,10 @@ class Checkpoint:
 
     def __init__(self, folder: Path) -> None:
         self._path, self._saved = folder / "states.safetensors", time.monotonic()
+
+    def beside(self, name: str) -> "Checkpoint":
+        """Return that of another forward pass, in a folder of this one's."""
+        return Checkpoint(self._path.parent / name)
 
     def resume(self, forward: BlockwiseForward) -> None:
         """Resume from the checkpoint of an earlier run with the same model and batches, if there is a readable one."""
@@ -310,8 +331,21 @@ class _SharedContext:
                     self._stack.close()
 
 
-class _Stop(Exception):  # noqa: N818 - control flow, no error
-    """Signal that aborts the forward once the block has run; private, so that it hides no real error."""
+class Stop(Exception):  # noqa: N818 - control flow, no error
+    """Signal of a hook that the forward need not go on; of this package, so that it hides no real error."""
+
+
+@contextlib.contextmanager
+def _holding(tensors: Sequence[torch.Tensor], data: Iterable[torch.Tensor]) -> Iterator[None]:
+    """Give tensors other data while the context is open."""
+    before = [tensor.data for tensor in tensors]
+    try:
+        for tensor, other in zip(tensors, data, strict=True):
+            tensor.data = other
+        yield
+    finally:
+        for tensor, own in zip(tensors, before, strict=True):
+            tensor.data = own
 
 
 @contextlib.contextmanager

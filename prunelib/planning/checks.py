@@ -57,7 +57,8 @@ def require_capacity_to_calibrate(
         require_disk(folder, needed, "Gram matrices of all blocks")
     if not distributed():
         samples = sum(ceil(part / settings.shards) for part in (settings.samples, settings.held_out_samples))
-        needed = accumulating_bytes(blocks, gram_sets) + samples * settings.length * token_bytes
+        states = settings.streams * samples * settings.length * token_bytes
+        needed = accumulating_bytes(blocks, gram_sets) + states
         require_memory(needed, "Gram matrices of a block, and hidden states of all windows", "cpu")
 
 
@@ -109,7 +110,7 @@ def require_capacity_to_refine(
     blocks, settings = _blocks(calibration.index), calibration.settings
     weights = sum(block.prunable for block in blocks)
     last = block_step(refiner)
-    updated = weights * weight_bytes if updates_weights(refiner) else 0
+    updated = weights * weight_bytes if updates_weights(refiner) or settings.dense_target else 0
     require_disk(folder, masks_disk(blocks) + updated, "refined masks and updated weights")
     if not distributed():
         needed = refining_bytes(blocks, settings.gram_sets, [step.workspace for step in steps])

@@ -31,7 +31,7 @@ def workload(runs: Sequence[Params], model: str) -> Workload:
         seeds=len({seed for seed, *_ in cells}),
         starts=len({cell[:3] for cell in cells}),
         cells=tuple(
-            (params.patterns[pattern].kept_share, updates_weights(params.refiners[refiner]))
+            (params.patterns[pattern].kept_share, updates_weights(params.refiners[refiner]) or calibration.streams > 1)
             for _, pattern, _, refiner in cells
         ),
         workspaces=tuple(dict.fromkeys(step.workspace for refiner in sorted(used) for step in _steps(params, refiner))),
@@ -39,6 +39,7 @@ def workload(runs: Sequence[Params], model: str) -> Workload:
         block_gradients=max((step.gradients(calibration.samples) for step in last), default=0),
         gram_sets=calibration.gram_sets,
         inputs=calibration.inputs,
+        streams=calibration.streams,
         shards=calibration.shards,
         calibration_tokens=(calibration.samples + calibration.held_out_samples) * calibration.length,
         calibration_batch=calibration.batch * calibration.length,

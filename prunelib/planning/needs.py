@@ -39,6 +39,8 @@ class Workload:
         2 if the calibration has held-out tokens, else 1.
     inputs
         Calibration inputs: unless all cells share them, the refine stage accumulates the Gram matrices.
+    streams
+        2 if the calibration runs through the dense model, too, to make up for changed inputs.
     shards
         Number of parts whose sums make up a calibration.
     calibration_tokens, calibration_batch, calibration_window
@@ -57,6 +59,7 @@ class Workload:
     block_gradients: int = 0
     gram_sets: int = 1
     inputs: CalibrationInputs = CalibrationInputs.DENSE
+    streams: int = 1
     shards: int = 1
     calibration_tokens: int = 128 * 2048
     calibration_batch: int = 2048
@@ -134,7 +137,7 @@ def disk(outline: Outline, work: Workload) -> list[Requirement]:
         grams = [Requirement(f"Gram matrices, seeds: {work.seeds}", calibrations)]
         scratch = max(states + shards_disk(outline.blocks, work.gram_sets, work.shards), refined)
     else:
-        grams, scratch = [], states + refined
+        grams, scratch = [], work.streams * states + refined
     if work.block_weight_bytes:
         scratch = max(scratch, 2 * (states + refined))
     return [
@@ -167,7 +170,8 @@ def memory(outline: Outline, work: Workload, gram_budget: int, state_budget: int
         calibrate = StageMemory("calibrate", *accumulating)
         refine = StageMemory("refine", refining, ahead + RUNTIME, refining + ahead + RUNTIME)
     else:
-        gpu, beside_gpu, without_gpu = accumulating
+        correcting = _correcting(outline, work, running, stays) if work.streams > 1 else (0, 0, 0)
+        gpu, beside_gpu, without_gpu = map(sum, zip(accumulating, correcting, strict=True))
         calibrate = StageMemory("calibrate", 0, converted + RUNTIME, converted + RUNTIME)
         refine = StageMemory("refine", gpu + refining, beside_gpu, without_gpu + refining)
     if work.block_weight_bytes:
@@ -217,6 +221,18 @@ def _accumulating(
         converted + work.gram_sets * grams + states + RUNTIME,
         converted + block + work.gram_sets * grams + mirrored + states + batch + RUNTIME,
     )
+
+
+def _correcting(outline: Outline, work: Workload, running: int, stays: int) -> tuple[int, int, int]:
+    """Return the three sizes of :class:`StageMemory` that weights add which make up for changed inputs.
+
+    These are the dense model's hidden states and a second copy of a block, a square matrix for each of its inputs, and
+    four squares in float64 while one is solved for.
+    """
+    block = running * max(block.prunable + block.dense for block in outline.blocks)
+    squares = max(map(gram_bytes, outline.blocks)) + 8 * _largest_gram(outline.blocks)
+    states = states_bytes(outline, work)
+    return stays + block + squares, states, states + block + squares
 
 
 def reconstructing_bytes(block: Block, running: int, weight_bytes: int, window: int) -> int:

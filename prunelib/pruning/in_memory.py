@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from prunelib.calibration.accumulation import accumulate_grams
 from prunelib.calibration.artifact import tokens_identity
+from prunelib.calibration.dense_targets import DenseTargets
 from prunelib.calibration.settings import ACCUMULATION, CalibrationSettings
 from prunelib.calibration.statistics import InputStatistics, has_enough_tokens, or_identity
 from prunelib.calibration.windows import in_batches
@@ -59,6 +60,7 @@ def prune(
     draw: Literal["stream", "documents"] = "stream",
     bos_per_window: bool = False,
     calibration_inputs: Literal["dense", "sequential", "true_sequential"] = "dense",
+    dense_target: float = 0.0,
     min_tokens: int = 64,
     allocation: Allocation | Mapping[str, Any] | None = None,
     allow_uncovered: bool = False,
@@ -95,6 +97,9 @@ def prune(
     calibration_inputs
         The forward pass that inputs come from: of the dense model, through the already pruned blocks, or also through
         the already pruned layers of the same block.
+    dense_target
+        Share, from 0 to 1, of what pruning has changed in a layer's inputs that its weight makes up for, if these are
+        not those of the dense model: above 0, kept weights are updated.
     allocation
         How the kept weights are allocated to layers: ``prunelib.Owl``, ``Dlp``, ``Atp``, ``SparsityTable``, or the
         mapping of one as in params.yaml; None: the same share of each.
@@ -151,6 +156,7 @@ def prune(
         held_out_samples=held_out_samples,
         draw=draw,
         inputs=calibration_inputs,
+        dense_target=dense_target,
         min_tokens=min_tokens,
     )
     files = None if folder is None else Path(folder)
@@ -225,6 +231,7 @@ class _Pruning:
         batches, parts = in_batches(self.windows, self.calibration.batch)
         with (
             self._forward(batches) as forward,
+            self._targets(batches, parts[0]) as targets,
             self._reconstruction() as reconstruction,
             meter("prune", rows, "rows", quiet=quiet) as bar,
         ):
@@ -240,6 +247,7 @@ class _Pruning:
                 gram_bytes=GRAM_BYTES,
                 min_tokens=self.calibration.min_tokens,
                 device=self.device,
+                targets=targets,
             )
 
             def shown(_windows: int, status: str) -> None:
@@ -255,6 +263,15 @@ class _Pruning:
             except BaseException as error:
                 error.add_note(f"prunelib.prune: {done} of {self.index.blocks} blocks are pruned, the others unchanged")
                 raise
+
+    @contextlib.contextmanager
+    def _targets(self, batches: Sequence[torch.Tensor], summed: Sequence[int]) -> Iterator[DenseTargets | None]:
+        """Yield the windows in the dense model, at the first block, if weights make up for changed inputs."""
+        if not self.calibration.dense_target:
+            yield None
+            return
+        with self._forward(batches) as forward:
+            yield DenseTargets(forward, summed, self.calibration.dense_target)
 
     @contextlib.contextmanager
     def _reconstruction(self) -> Iterator[ModelReconstruction | None]:

@@ -5,6 +5,7 @@ With ``sequential`` inputs each block is calibrated on the outputs of the alread
 (:class:`prunelib.calibration.settings.CalibrationInputs`): these Gram matrices belong to one cell.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +16,7 @@ import torch
 from prunelib.algebra.objective import output_energy
 from prunelib.calibration.accumulation import accumulate_pass, plan_passes
 from prunelib.calibration.artifact import Calibration
+from prunelib.calibration.dense_targets import DenseTargets, corrected
 from prunelib.calibration.settings import CalibrationInputs
 from prunelib.calibration.statistics import InputStatistics, or_identity, warn_of_few
 from prunelib.calibration.windows import in_batches
@@ -61,6 +63,9 @@ class OnTheFlyRefinement:
         As in :class:`prunelib.calibration.settings.CalibrationSettings`.
     device, compute
         The device that refines masks, threads and kernels.
+    targets
+        The windows in the dense model, at its first block, for weights that make up for changed inputs; None: weights
+        are pruned as they are.
     """
 
     forward: BlockwiseForward
@@ -75,6 +80,7 @@ class OnTheFlyRefinement:
     min_tokens: int
     device: torch.device
     compute: Compute = AUTO
+    targets: DenseTargets | None = None
 
     def refine(self, finished: BlockStore, bar: Meter, checkpoint: Checkpoint | None = None) -> Iterator[RefinedBlock]:
         """Calibrate, choose and refine the masks block by block, in the order of the model.
@@ -91,17 +97,19 @@ class OnTheFlyRefinement:
         checkpoint
             Storage of the hidden states between blocks; an earlier run resumes from it.
         """
-        if checkpoint:
-            checkpoint.resume(self.forward)
-            if not all(finished.find(block) for block in range(self.forward.block)):
-                self.forward.restart()
+        streams = [self.forward, *([self.targets.forward] if self.targets else [])]
+        saved = dict(zip(streams, (checkpoint, checkpoint.beside("dense")), strict=False)) if checkpoint else {}
+        for stream, of_stream in saved.items():
+            of_stream.resume(stream)
+            if not all(finished.find(block) for block in range(stream.block)):
+                stream.restart()
         losses, seen = Losses(bar), dict[str, int]()
         for block in range(self.index.blocks):
             known = finished.find(block)
             if known:
                 losses.add_finished(known)
             if block == self.forward.block:
-                with self.forward.resident():
+                with self._resident(refined=known is not None):
                     if not known:
                         finished.write(block, self._refine(losses))
                     elif not self.inputs.shared:
@@ -111,13 +119,22 @@ class OnTheFlyRefinement:
                             self.forward.run(batch)
                             self.forward.keep(batch)
                 self.forward.advance()
-                if checkpoint:
-                    checkpoint.offer(self.forward)
+            if self.targets and block == self.targets.forward.block:
+                self.targets.advance()
+            for stream, of_stream in saved.items():
+                of_stream.offer(stream)
             refined = known or finished.read(block)
             grams = {layer.name: layer.gram for layer in self.index.of_block(block)}
             seen |= {grams[layer.name]: layer.tokens for layer in refined.records if layer.tokens is not None}
             yield refined
         warn_of_few(seen, self.min_tokens)
+
+    @contextlib.contextmanager
+    def _resident(self, *, refined: bool) -> Iterator[None]:
+        """Have copies of the next block on the device while the context is open: to prune, and dense if needed."""
+        dense = self.targets.forward.resident() if self.targets and not refined else contextlib.nullcontext()
+        with dense, self.forward.resident():
+            yield
 
     def _refine(self, losses: Losses) -> RefinedBlock:
         """Calibrate and refine the layers of the next block; inputs that are not ``dense`` see the results at once."""
@@ -125,8 +142,10 @@ class OnTheFlyRefinement:
         refined: dict[str, RefinedLayer] = {}
         for group in self._groups():
             inputs = self._accumulate(group)
+            corrections = self._corrections(group, inputs)
             readers = [layer for layer in layers if layer.gram in inputs]
-            refined |= {layer.name: self._refine_layer(layer, inputs[layer.gram], losses) for layer in readers}
+            for layer in readers:
+                refined[layer.name] = self._refine_layer(layer, inputs[layer.gram], corrections.get(layer.gram), losses)
             if not self.inputs.shared:
                 self._apply(readers, block_of([refined[layer.name] for layer in readers]))
         return block_of([refined[layer.name] for layer in layers])
@@ -152,8 +171,21 @@ class OnTheFlyRefinement:
             passes.append(accumulate_pass(self.forward, last_pass, self.parts))
         return {name: [part[name] for part in parts] for parts in passes for name in parts[0]}
 
-    def _refine_layer(self, layer: Layer, inputs: Sequence[InputStatistics], losses: Losses) -> RefinedLayer:
+    def _corrections(
+        self, group: Sequence[Layer], inputs: Mapping[str, Sequence[InputStatistics]]
+    ) -> dict[str, torch.Tensor]:
+        """Return what the weights of the layers that read each input are corrected by, by its name."""
+        if not self.targets:
+            return {}
+        grams = {name: parts[0].gram for name, parts in inputs.items()}
+        return self.targets.corrections(self.forward, group, grams, self.gram_bytes, self.device)
+
+    def _refine_layer(
+        self, layer: Layer, inputs: Sequence[InputStatistics], correction: torch.Tensor | None, losses: Losses
+    ) -> RefinedLayer:
         weight = self.weight(layer)
+        if correction is not None:
+            weight = corrected(weight.to(self.device), correction).to(weight.device)
         seen, *held_out = or_identity(layer, inputs, self.min_tokens)
         extra = ExtraInputs(
             input_mean=seen.mean,
@@ -164,9 +196,10 @@ class OnTheFlyRefinement:
         )
         known = LayerInputs(seen.gram, extra, output_energy(weight.to(self.device), seen.gram))
         mask = self.choose(layer, weight, seen.gram)
-        return refine_layer(
+        refined = refine_layer(
             layer, weight, known, mask, self.patterns[layer.name], self.settings, losses.add, self.device, self.compute
         )
+        return refined if correction is None else refined.with_weight(weight)
 
     def _apply(self, layers: Iterable[Layer], refined: RefinedBlock) -> None:
         apply_pruned(self.forward.model, tuple(layers), refined.pruned)
@@ -202,11 +235,13 @@ def load_on_the_fly(
     from prunelib.model.structure import load_model  # noqa: PLC0415 - heavy, and unused with inputs of the dense model
 
     batches, parts = in_batches(calibration.windows(), calibration.settings.batch)
+    share = calibration.settings.dense_target
     index, patterns = calibration.index, stored_patterns(folder, calibration, pattern)
     runs_on, refines_on = torch.device(machine.device), torch.device(machine.refining_device)
     model = load_model(folder, dtype, "cpu")
+    stream = partial(BlockwiseForward, model, index.block_list, batches, runs_on, machine.state_bytes)
     return OnTheFlyRefinement(
-        forward=BlockwiseForward(model, index.block_list, batches, runs_on, machine.state_bytes),
+        forward=stream(),
         index=index,
         weight=partial(read_weight, folder),
         parts=parts,
@@ -218,4 +253,5 @@ def load_on_the_fly(
         min_tokens=calibration.settings.min_tokens,
         device=refines_on,
         compute=machine.compute,
+        targets=DenseTargets(stream(), parts[0], share) if share else None,
     )

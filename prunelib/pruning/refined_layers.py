@@ -47,6 +47,13 @@ class RefinedLayer(NamedTuple):
     record: LayerResult
     step_seconds: list[float]
 
+    def with_weight(self, weight: torch.Tensor) -> "RefinedLayer":
+        """Return it with the kept ones of these weights (rows, inputs) as updated, unless others already are."""
+        if self.weight is not None:
+            return self
+        record = self.record.model_copy(update={"updated": True})
+        return self._replace(weight=weight.where(self.mask, 0), record=record)
+
 
 def refine_layer(
     layer: Layer,

@@ -53,6 +53,7 @@ def notes(report: Report) -> list[str]:
         _SPARSITY + _covered(report),
         *_experts(report),
         _ERROR,
+        *_dense_targets(report),
         *_comparisons(rows_of(report)),
         *_chains(report),
         *perplexities,
@@ -81,6 +82,12 @@ def _seeds(report: Report) -> list[str]:
     if draws_differ(known):
         return [f"{drawn}; the column Draws has how many of them a row averages. {_DEVIATION}"]
     return [f"{drawn}. Shown are means over the draws. {_DEVIATION}"]
+
+
+def _dense_targets(report: Report) -> list[str]:
+    share = report.settings.get("calibration", {}).get("dense_target")
+    moved = f"before a matrix is pruned, its weights make up for {share:g} of what pruning has changed in its inputs"
+    return [f"Dense targets: {moved}. Errors are measured against these weights."] if share else []
 
 
 def _comparisons(members: Sequence[Row]) -> list[str]:

@@ -51,6 +51,14 @@ def layer(index):
     return index.layers[1]  # k_proj, which reads the Gram matrix of q_proj
 
 
+def test_the_share_of_dense_targets_is_recorded_unless_it_is_zero(tmp_path):
+    for share in (0.0, 0.5):
+        folder = tmp_path / str(share)
+        write_tokens(folder, random_windows(2, 8), NONE, drawn_from(inputs="sequential", dense_target=share))
+        assert read_origin(folder)["calibration"].get("dense_target", 0.0) == share
+        assert ("dense_target" in read_origin(folder)["calibration"]) == bool(share)
+
+
 def test_what_was_written_comes_back(written, index, layer):
     provenance = Calibration.open(written, "m").provenance
     write_grams(written, 0, ({layer.gram: known(GRAM)},), {**provenance, **COUNTS})

@@ -167,7 +167,7 @@ def test_bfloat16_inputs_are_summed_in_float32(family: str, tmp_path: Path) -> N
 
 def count_calls(module: torch.nn.Module) -> list[int]:
     calls: list[int] = []
-    module.register_forward_hook(lambda *_: calls.append(1))
+    module.register_forward_pre_hook(lambda *_: calls.append(1))
     return calls
 
 
@@ -231,6 +231,24 @@ def test_a_layer_that_misses_tokens_is_named(llama: tuple) -> None:
     mlp.forward = lambda x: whole(x[:1]).expand_as(x)  # the batch axis dropped and broadcast
     with pytest.raises(ModelError, match=r"^model\.layers\.0\.mlp\.gate_proj: received 8 of 24 tokens"):
         accumulated(model, index, random_windows(samples=3, length=8), batch=3, budget=UNLIMITED)
+
+
+@pytest.mark.parametrize("budget", [1, UNLIMITED])
+def test_a_layer_that_sees_tokens_twice_is_named(llama: tuple, budget: int) -> None:
+    model, index = llama
+    mlp = model.model.layers[0].mlp
+    whole = mlp.forward
+    mlp.forward = lambda x: whole(x) + whole(x)
+    with pytest.raises(ModelError, match=r"^model\.layers\.0\.mlp\.gate_proj: received \d+ of 24 tokens"):
+        accumulated(model, index, random_windows(samples=3, length=8), batch=1, budget=budget)
+
+
+def test_a_pass_that_no_block_reads_ends_at_its_last_layer(llama: tuple) -> None:
+    model, index = llama
+    ends: list[int] = []
+    model.model.layers[0].mlp.down_proj.register_forward_hook(lambda *_: ends.append(0))
+    accumulated(model, index, random_windows(samples=3, length=8), batch=1, budget=1)
+    assert len(ends) == 3 + len(index.readers(0)[:-1])  # all of the last pass, and the first batch of the others
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])

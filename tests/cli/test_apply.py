@@ -157,6 +157,16 @@ def test_masks_without_the_weights_that_their_refiner_updated_are_told_apart(fol
         assert ("kept_weights" in (target / "README.md").read_text()) == updated
 
 
+def test_masks_without_the_weights_that_made_up_for_changed_inputs_are_told_apart(folders, tmp_path):
+    folder, cell, _, masks = folders
+    made_from = {"model": computed_identity(folder), "tokens": "t", "pattern": {}, "warmstart": {}}
+    known = {**made_from, "calibration": {"dense_target": 0.5}, "refiner": {"method": "sparseswaps"}}
+    write_pruned(cell, Pruned(masks, {}), known)
+    done = prunelib("apply", "--model", folder, "--masks", cell / "masks.safetensors", "--to", tmp_path / "pruned")
+    assert done.exit_code == 0
+    assert "updated weights" in done.stderr
+
+
 def test_masks_in_memory_have_the_names_of_a_model_without_the_prefix_of_its_files(tmp_path):
     folder = save(tiny_model("gpt2"), tmp_path / "dense")
     tensors = load_file(folder / "model.safetensors")

@@ -202,6 +202,7 @@ def test_every_option_reaches_the_library(monkeypatch):
         "--seed": 5,
         "--draw": "documents",
         "--inputs": "sequential",
+        "--dense-target": 0.5,
         "--device": "cpu",
     }
     flags = {"--bos-per-window", "--allow-uncovered"}

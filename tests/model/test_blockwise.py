@@ -7,7 +7,7 @@ import torch
 from families import DENSE, MIXTURE, SHARED, TUPLES, random_windows, tiny_model
 
 from prunelib.errors import ArtifactError, ModelError
-from prunelib.model.blockwise import BlockwiseForward
+from prunelib.model.blockwise import BlockwiseForward, Stop
 from prunelib.model.structure import decoder_blocks
 
 CPU = torch.device("cpu")
@@ -87,6 +87,40 @@ def test_weights_changed_in_a_block_count_for_what_it_leaves():
             forward.keep(batch)
     forward.advance()
     assert torch.equal(finish(forward), whole(pruned))
+
+
+def test_a_block_is_as_it_was_while_it_is_to_be_unchanged():
+    model = tiny_model("llama")
+    forward, projection = begin(model), model.model.layers[0].mlp.up_proj
+    before = projection.weight.data.clone()
+    with forward.resident():
+        dense = forward.run(0)
+        projection.weight.data.zero_()
+        with forward.unchanged():
+            assert torch.equal(projection.weight, before)
+            assert torch.equal(forward.run(0), dense)
+        assert not projection.weight.any()
+        assert not torch.equal(forward.run(0), dense)
+    assert torch.equal(projection.weight, before)
+
+
+def test_a_hook_may_end_a_run():
+    model, reached = tiny_model("llama"), []
+
+    def stop(*_):
+        reached.append("up")
+        raise Stop
+
+    forward, mlp = begin(model), model.model.layers[0].mlp
+    handles = [mlp.up_proj.register_forward_pre_hook(stop), mlp.down_proj.register_forward_pre_hook(reached.append)]
+    with forward.resident():
+        forward.feed(0)
+    assert reached == ["up"]
+    with pytest.raises(RuntimeError, match="not the latest"):
+        forward.keep(0)
+    for handle in handles:
+        handle.remove()
+    assert torch.equal(finish(forward), whole(tiny_model("llama")))
 
 
 def test_the_model_is_left_as_it_was():

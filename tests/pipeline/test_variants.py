@@ -36,6 +36,18 @@ def test_experts_with_owls_budgets_reach_the_report(project):
 
 
 @pytest.mark.parametrize("inputs", ["sequential", "true_sequential"])
+def test_weights_that_make_up_for_changed_inputs_reach_the_report(project, inputs):
+    project.edit("calibration.inputs", inputs)
+    project.edit("calibration.dense_target", 0.5)
+    project.repro()
+    dense, *cells = rows(project, "results.csv")
+    assert dense["updated"] == "false"
+    assert {cell["updated"] for cell in cells} == {"true"}
+    report = (project.folder / "reports" / "results.md").read_text(encoding="utf-8")
+    assert "make up for 0.5" in report
+
+
+@pytest.mark.parametrize("inputs", ["sequential", "true_sequential"])
 def test_inputs_that_come_about_reach_the_report(project, inputs):
     before = rows(project, "results.csv")
     project.edit("calibration.inputs", inputs)

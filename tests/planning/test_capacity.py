@@ -1,6 +1,7 @@
 """Stages refuse before they work what disk or memory cannot hold, and what would be of no use."""
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -155,6 +156,17 @@ def test_gram_matrices_that_refinement_finds_take_no_disk(free, tmp_path):
     free(disk=0)
     settings = CalibrationSettings(**SETTINGS, inputs="sequential")
     refusals.require_capacity_to_calibrate(tmp_path, INDEX, settings, token_bytes=0)
+
+
+def test_dense_targets_need_states_of_two_models_and_room_for_updated_weights(free, tmp_path):
+    settings = CalibrationSettings(**SETTINGS, inputs="sequential", dense_target=0.5)
+    free(memory=2 * GRAM + 2 * 2 * 1000)
+    refusals.require_capacity_to_calibrate(tmp_path, INDEX, settings, token_bytes=1000)
+    with pytest.raises(StageError, match=r"states of all windows: needs"):
+        refusals.require_capacity_to_calibrate(tmp_path, INDEX, settings, token_bytes=1001)
+    free(disk=3 * ROWS * INPUTS // 8)
+    with pytest.raises(StageError, match="updated weights"):
+        refusals.require_capacity_to_refine(tmp_path, replace(CALIBRATION, settings=settings), Swaps(), 2, "cpu")
 
 
 def test_refinement_is_refused_where_masks_updated_weights_or_its_work_do_not_fit(free, tmp_path):

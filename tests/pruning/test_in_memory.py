@@ -50,13 +50,12 @@ def few_tokens():
         yield
 
 
-def by_stages(tmp_path, model, pattern, settings, inputs="dense", held_out=0):
+def by_stages(tmp_path, model, pattern, settings, inputs="dense", held_out=0, share=0.0):
     """The masks and weights that the drivers of the stages make of a model's folder."""
     folder = save(model, tmp_path / "model")
     index = find_layers(load_model(folder, str(model.dtype).removeprefix("torch."), "cpu"), folder)
-    calibration = CalibrationSettings(
-        text="ours", samples=len(WINDOWS) - held_out, length=12, batch=2, held_out_samples=held_out, inputs=inputs
-    )
+    samples, in_pairs = len(WINDOWS) - held_out, {"length": 12, "batch": 2, "held_out_samples": held_out}
+    calibration = CalibrationSettings(text="ours", samples=samples, **in_pairs, inputs=inputs, dense_target=share)
     (tmp_path / "scratch").mkdir()
     dtype = str(model.dtype).removeprefix("torch.")
     shards = ShardCalibration(folder, dtype, index, calibration, tmp_path / "scratch")
@@ -73,9 +72,11 @@ def by_stages(tmp_path, model, pattern, settings, inputs="dense", held_out=0):
     return folder, index, merge_pruned([block.pruned for block in blocks]), [r for b in blocks for r in b.records]
 
 
-def check_equal(tmp_path, family, pattern, settings, held_out=0, inputs="dense", dtype=torch.float32, **arguments):
+def check_equal(
+    tmp_path, family, pattern, settings, held_out=0, inputs="dense", dtype=torch.float32, share=0.0, **arguments
+):
     model = tiny_model(family, dtype=dtype)
-    folder, index, pruned, records = by_stages(tmp_path, model, pattern, settings, inputs, held_out)
+    folder, index, pruned, records = by_stages(tmp_path, model, pattern, settings, inputs, held_out, share)
     model = load_model(folder, str(dtype).removeprefix("torch."), "cpu")
     chain = settings.chain if isinstance(settings, Chain) else settings
     result = prune(
@@ -88,6 +89,7 @@ def check_equal(tmp_path, family, pattern, settings, held_out=0, inputs="dense",
         batch=2,
         held_out_samples=held_out,
         calibration_inputs=inputs,
+        dense_target=share,
         allow_uncovered=family in PARTIAL,
         progress=False,
         **arguments,
@@ -106,6 +108,19 @@ def check_equal(tmp_path, family, pattern, settings, held_out=0, inputs="dense",
 @pytest.mark.parametrize("family", FAMILIES)
 def test_masks_are_those_of_the_stages(tmp_path, family, inputs):
     check_equal(tmp_path, family, ROW50, SWAPS, inputs=inputs)
+
+
+@pytest.mark.parametrize("inputs", ["sequential", "true_sequential"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_dense_targets_are_those_of_the_stages(tmp_path, family, inputs):
+    result = check_equal(tmp_path, family, ROW50, SWAPS, inputs=inputs, share=0.5)
+    assert result.layers["updated"].tolist() == [layer.fused is None for layer in result.index.layers]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dense_targets_before_updated_weights_and_blocks(tmp_path, dtype):
+    settings = Chain(chain=("sparseswaps", "refit_swaps", {"method": "block_reconstruction", "epochs": 2}))
+    check_equal(tmp_path, "llama", NM24, settings, inputs="sequential", held_out=2, dtype=dtype, share=0.5)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -270,6 +285,8 @@ REFUSED = {
     "held out": ({"refiner": SWAPS.model_copy(update={"early_stopping_interval": 1})}, ["held_out_samples"]),
     "too many held out": ({"held_out_samples": 6}, ["held_out_samples", "6"]),
     "inputs": ({"calibration_inputs": "pruned"}, ["calibration_inputs", "pruned"]),
+    "target": ({"calibration_inputs": "sequential", "dense_target": 2}, ["dense_target", "2"]),
+    "target of dense inputs": ({"dense_target": 0.5}, ["dense_target", "0.5", "sequential"]),
     "OWL": ({"pattern": "60%", "allocation": Owl(), "calibration_inputs": "sequential"}, ["OWL", "dense"]),
     "DLP": ({"pattern": "60%", "allocation": Dlp(), "calibration_inputs": "true_sequential"}, ["DLP", "dense"]),
     "allocation": ({"allocation": Owl()}, ["allocation", "2:4"]),

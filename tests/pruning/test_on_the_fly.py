@@ -1,12 +1,14 @@
 """Refinement block by block, against a plain reimplementation with whole forwards."""
 
 from functools import partial
+from itertools import product
 
 import pytest
 import torch
 from families import DENSE, MIXTURE, random_windows, read_by_expert, save, tiny_model
 from runs import Bar
 
+from prunelib.calibration.dense_targets import DAMPING, DenseTargets
 from prunelib.calibration.settings import CalibrationInputs
 from prunelib.calibration.windows import in_batches
 from prunelib.masks.patterns import PerRow
@@ -32,10 +34,11 @@ def chosen(_layer, weight, gram):
     return select(wanda(weight, gram), PATTERN)
 
 
-def refinement(folder, model, index, inputs, settings=None, gram_bytes=2**30):
+def refinement(folder, model, index, inputs, settings=None, gram_bytes=2**30, share=0.0):
     batches, parts = in_batches((WINDOWS, HELD_OUT), 2)
+    stream = partial(BlockwiseForward, model, index.block_list, batches, CPU, 2**30)
     return OnTheFlyRefinement(
-        forward=BlockwiseForward(model, index.block_list, batches, CPU, 2**30),
+        forward=stream(),
         index=index,
         weight=partial(read_weight, folder),
         parts=parts,
@@ -46,6 +49,7 @@ def refinement(folder, model, index, inputs, settings=None, gram_bytes=2**30):
         gram_bytes=gram_bytes,
         min_tokens=1,
         device=CPU,
+        targets=DenseTargets(stream(), parts[0], share) if share else None,
     )
 
 
@@ -88,8 +92,16 @@ def inputs_of(model, index, block):
     return {name: torch.cat(parts) for name, parts in seen.items()}
 
 
+def moved(weight, x_dense, x, share):
+    """A weight that makes up for what has changed in its inputs (tokens, inputs), by the formula."""
+    gram = x.T @ x
+    damped = gram + DAMPING * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.float64)
+    step = weight.double() @ (x_dense - x).T @ x @ torch.linalg.inv(damped)
+    return (weight.double() + share * step).to(weight.dtype)
+
+
 @torch.no_grad()
-def plain(model, index, inputs, refine=sparseswaps.sparseswaps):
+def plain(model, index, inputs, refine=sparseswaps.sparseswaps, dense=None, share=0.0):
     """Whole forwards, over and over: Gram matrices of what has been pruned so far, group after group of layers."""
     pruned = {}
     for block in range(index.blocks):
@@ -101,6 +113,8 @@ def plain(model, index, inputs, refine=sparseswaps.sparseswaps):
                 x, stored = seen[layer.gram], layer.weight(model)
                 stored = stored.T if layer.transposed else stored
                 weight, gram = stored.clone(), (x.T @ x).float() if len(x) else torch.eye(layer.inputs)
+                if share and not layer.fused:
+                    weight = moved(weight, inputs_of(dense, index, block)[layer.gram], x, share)
                 refined = refine(weight, gram, chosen(layer, weight, gram), PATTERN)
                 stored.copy_(weight * refined.mask if refined.weight is None else refined.weight)
                 pruned[layer.name] = refined.mask
@@ -119,6 +133,62 @@ def test_masks_are_those_of_whole_forwards(tmp_path, family, attention, inputs):
     assert found.keys() == expected.keys()
     for name, mask in expected.items():
         assert (found[name] != mask).double().mean() <= 0.01  # float32 sums in another order may turn a near tie
+
+
+@pytest.mark.filterwarnings("ignore:.*inputs of experts received fewer")
+@pytest.mark.parametrize("inputs", ["sequential", "true_sequential"])
+@pytest.mark.parametrize("family", [*DENSE, *MIXTURE])
+def test_weights_make_up_for_changed_inputs_as_in_whole_forwards(tmp_path, family, inputs):
+    folder, model, index = saved(tmp_path, family)
+    blocks = refine(tmp_path, folder, model, index, inputs, share=0.5)
+    found = merge_pruned([block.pruned for block in blocks])
+    expected = tiny_model(family)
+    masks = plain(expected, index, inputs, dense=tiny_model(family), share=0.5)
+    separate = {layer.name for layer in index.layers if not layer.fused}
+    assert found.weights.keys() == separate
+    assert {record.name for block in blocks for record in block.records if record.updated} == separate
+    for layer in index.layers:
+        assert (found.masks[layer.name] != masks[layer.name]).double().mean() <= 0.01
+        if layer.name in separate:
+            stored = layer.weight(expected)
+            both = found.masks[layer.name] & masks[layer.name]
+            weight, reference = found.weights[layer.name], stored.T if layer.transposed else stored
+            torch.testing.assert_close(weight[both], reference[both], rtol=1e-3, atol=1e-5)
+            assert not weight[~found.masks[layer.name]].any()
+
+
+@pytest.mark.parametrize("inputs", ["sequential", "true_sequential"])
+def test_the_first_inputs_have_not_changed_and_later_ones_have(tmp_path, inputs):
+    folder, model, index = saved(tmp_path)
+    weights = merge_pruned([each.pruned for each in refine(tmp_path, folder, model, index, inputs, share=1.0)]).weights
+    same = [
+        layer.name
+        for layer in index.layers
+        if not (weights[layer.name] - read_weight(folder, layer))[weights[layer.name] != 0].any()
+    ]
+    first = [layer.name for layer in index.of_block(0)]
+    assert same == (first if inputs == "sequential" else first[:3])
+
+
+@pytest.mark.parametrize("seconds", [0.0, 60.0])
+@pytest.mark.parametrize("inputs", ["sequential", "true_sequential"])
+def test_dense_targets_go_on_after_a_stop(tmp_path, monkeypatch, inputs, seconds):
+    monkeypatch.setattr(blockwise, "SECONDS_BETWEEN_SAVES", seconds)
+    folder, model, index = saved(tmp_path)
+    expected = refine(tmp_path / "whole", folder, model, index, inputs, share=0.5)
+    for stop, kept in product(range(index.blocks), ("", "dense")):
+        scratch = tmp_path / f"{stop}{kept}"
+        blocks = refinement(folder, tiny_model("llama"), index, inputs, share=0.5).refine(
+            FinishedBlocks(scratch, PROVENANCE), Bar(), Checkpoint(scratch)
+        )
+        for _ in range(stop + 1):
+            next(blocks)
+        blocks.close()
+        (scratch / kept / "states.safetensors").unlink(missing_ok=True)  # as if it had been stopped before it was saved
+        again = refine(scratch, folder, tiny_model("llama"), index, inputs, share=0.5)
+        for one, other in zip(expected, again, strict=True):
+            assert one.records == other.records
+            assert all(torch.equal(weight, other.pruned.weights[name]) for name, weight in one.pruned.weights.items())
 
 
 def test_refiners_know_the_windows_and_the_name_of_their_layer(tmp_path, monkeypatch):
@@ -187,10 +257,12 @@ def test_a_damaged_block_is_refined_again_whatever_was_saved_after_it(tmp_path, 
         assert one.records == other.records
 
 
-def test_little_memory_for_gram_matrices_changes_nothing(tmp_path):
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_little_memory_for_gram_matrices_changes_nothing(tmp_path, share):
     folder, model, index = saved(tmp_path)
     much, little = (
-        refine(tmp_path / str(size), folder, model, index, "sequential", gram_bytes=size) for size in (2**30, 1)
+        refine(tmp_path / str(size), folder, model, index, "sequential", gram_bytes=size, share=share)
+        for size in (2**30, 1)
     )
     for one, other in zip(much, little, strict=True):
         assert one.records == other.records
