@@ -19,7 +19,6 @@ _FRAME = (  # modules that decide no number: a change in them must not rerun a d
     "cell_settings.py",  # which finished cells of a comparison are its own
     "errors.py",
     "kernels/cpu_cache.py",  # where compiled code is kept
-    "methods/contract.py",
     "methods/registry.py",
     "methods/workspace.py",
     "model/fit.py",  # refuses to begin, or changes nothing

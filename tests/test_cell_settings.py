@@ -91,7 +91,7 @@ def test_a_setting_of_pruning_is_part_of_a_cell_but_not_of_the_dense_model(proje
 
 
 def test_a_share_of_dense_targets_is_part_of_a_cell_and_none_leaves_earlier_cells_as_they_are(project):
-    edit(project, "calibration.inputs", "sequential")
+    edit(project, "calibration.inputs", "true_sequential")
     before = identity(project)
     edit(project, "calibration.dense_target", 0)
     assert identity(project) == before

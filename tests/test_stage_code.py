@@ -61,6 +61,10 @@ def test_a_stage_has_other_code_when_a_file_that_decides_has(project, name):
     assert (code_of("evaluate", project) != before) == (name in REACHED)
 
 
+def test_what_selects_the_kept_weights_is_code_of_the_warm_start():
+    assert "prunelib/masks/selection.py" in files_that_decide("warmstart")
+
+
 def test_comments_are_no_code(project):
     before = code_of("evaluate", project)
     (project / "prunelib" / "tables.py").write_text('"""Tables."""\n\nROWS = 1  # of numbers\n')

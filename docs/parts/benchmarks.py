@@ -56,18 +56,25 @@ def reconstruction_settings() -> str:
 
 
 def dense_targets() -> str:
-    """Return what inputs of the pruned model give, and weights moved towards the dense model's outputs on them."""
+    """Return what inputs of the pruned model give, and weights that make up for their change; a column a refiner."""
     result = benchmarked("dense_targets")
-    names = {"dense": "`dense`", 0.0: "`sequential`"}
-    rows = (
-        [
-            names.get(record["alpha"], f"`sequential`, dense targets, alpha {record['alpha']}"),
-            *(f"{record['perplexity'][text]:.1f}" for text in ("wikipedia", "sotu")),
-        ]
+    refiners = {"swaps": "swaps", "swaps_refit": "swaps, refit swaps", "alps": "ALPS"}
+    refiners["swaps_refit_reconstruct"] = "swaps, refit swaps, blocks reconstructed"
+    known = {
+        (record["inputs"], record["share"], record["refiner"]): record["perplexity"]
         for record in result["records"]
-        if (record["pattern"], record["refiner"]) == ("row60", "swaps_refit")
+        if record["pattern"] == "row60"
+    }
+    kinds = sorted({(inputs, share) for inputs, share, _ in known}, key=lambda kind: (kind[0] != "dense", kind[1]))
+
+    def shown(perplexity: Mapping[str, float] | None) -> str:
+        return " / ".join(f"{perplexity[text]:.1f}" for text in ("wikipedia", "sotu")) if perplexity else ""
+
+    rows = (
+        [f"`{inputs}`", f"{share:g}", *(shown(known.get((inputs, share, refiner))) for refiner in refiners)]
+        for inputs, share in kinds
     )
-    return table(("inputs", "Wikipedia", "speeches"), rows) + f"\n{measured(result)}.\n"
+    return table(("`inputs`", "`dense_target`", *refiners.values()), rows) + f"\n{measured(result)}.\n"
 
 
 def updated_weights() -> str:

@@ -68,18 +68,6 @@ def inverse(matrix: torch.Tensor) -> torch.Tensor:
         return torch.cholesky_inverse(_cholesky(matrix)).contiguous()
 
 
-def solve(matrix: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Return A^-1 B for a symmetric positive definite A (n, n) and B (n, columns), by the Cholesky factor of A.
-
-    Raises
-    ------
-    NumericalError
-        If A is not positive definite.
-    """
-    with one_thread():
-        return torch.cholesky_solve(right, _cholesky(matrix))
-
-
 def eigen(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the eigenvalues (n,), ascending, and eigenvectors (n, n), in columns, of a symmetric matrix (n, n).
 

@@ -189,7 +189,8 @@ def _settings(path: Path, recorded: Mapping[str, Any]) -> CalibrationSettings:
 
 
 def _origin(tokens: Mapping[str, Any]) -> dict[str, Any]:
-    accumulation = {key: tokens["settings"][key] for key in ACCUMULATION if key in tokens["settings"]}
+    settings = {"dense_target": 0.0, **tokens["settings"]}
+    accumulation = {key: settings[key] for key in ACCUMULATION if key != "dense_target" or settings[key]}
     return {"model": tokens["model"], "tokens": tokens["sha256"], "calibration": accumulation}
 
 

@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from prunelib.algebra.linalg import product, solve
+from prunelib.algebra.linalg import inverse, product
 from prunelib.calibration.accumulation import feed_watched, plan_passes
+from prunelib.errors import NumericalError
 from prunelib.model.blockwise import BlockwiseForward
 from prunelib.model.layers import Layer
 
@@ -41,13 +42,22 @@ def correction(gram: torch.Tensor, difference: torch.Tensor, share: float) -> to
     if not damping:
         return torch.zeros_like(gram)
     damped.diagonal().add_(damping)
-    return (share * solve(damped, difference.T.double())).T.to(gram.dtype).contiguous()
+    return (share * product(difference.double(), inverse(damped))).to(gram.dtype)
 
 
-def corrected(weight: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
-    """Return a weight (rows, inputs) plus its product with a :func:`correction`, in its dtype."""
+def corrected(name: str, weight: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
+    """Return a weight (rows, inputs) plus its product with a :func:`correction`, in its dtype.
+
+    Raises
+    ------
+    NumericalError
+        If it is not finite in this dtype; the message has the ``name`` of the layer.
+    """
     wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
-    return (wide + product(wide, by)).to(weight.dtype)
+    moved = (wide + product(wide, by)).to(weight.dtype)
+    if not moved.isfinite().all():
+        raise NumericalError(f"{name}: its weight for dense targets is not finite in {weight.dtype}; use bfloat16")
+    return moved
 
 
 class DenseTargets:
@@ -88,6 +98,11 @@ class DenseTargets:
             Their Gram matrices over the batches, in the pruned model.
         gram_bytes
             Memory for the sums, in bytes, on the device of the forward passes.
+
+        Raises
+        ------
+        NumericalError
+            If inputs in the dense model are NaN or infinite; the message names the layer.
         """
         found: dict[str, torch.Tensor] = {}
         separate = [layer for layer in layers if layer.fused is None]
@@ -119,6 +134,9 @@ class DenseTargets:
             with pruned.unchanged():
                 feed_watched(self.forward, batch, layers, remember)
             feed_watched(pruned, batch, layers, add)
+        for name, total in sums.items():
+            if not total.isfinite().all():
+                raise NumericalError(f"{name}: NaN or infinity in its inputs in the dense model, expected finite ones")
         return sums
 
 

@@ -52,8 +52,8 @@ class CalibrationSettings(Settings):
         The forward pass that calibration inputs come from.
     dense_target
         Share, from 0 to 1, of the change that pruning has made to a layer's inputs that its weight makes up for, before
-        it is pruned (:mod:`prunelib.calibration.dense_targets`). Above 0, kept weights are updated by every refiner.
-        Left out of records if 0.
+        it is pruned (:mod:`prunelib.calibration.dense_targets`); with ``true_sequential`` inputs alone. Above 0, kept
+        weights are updated whatever the refiner. Left out of records if 0.
     min_tokens
         Experts that get fewer tokens are pruned as if their inputs were independent with equal second moments.
     shards
@@ -93,10 +93,10 @@ class CalibrationSettings(Settings):
 
     @model_validator(mode="after")
     def _targets_are_of_other_inputs(self) -> "CalibrationSettings":
-        if self.dense_target and self.inputs.shared:
+        if self.dense_target and self.inputs is not CalibrationInputs.TRUE_SEQUENTIAL:
             raise ValueError(
-                f"dense_target = {self.dense_target:g} makes up for what pruning changes in the inputs, but inputs = "
-                f"{self.inputs}; expected sequential or true_sequential"
+                f"dense_target = {self.dense_target:g}: expected inputs = true_sequential, found {self.inputs}; with "
+                "others nothing changes, or several matrices of a block make up for the same change"
             )
         return self
 

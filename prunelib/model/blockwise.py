@@ -86,8 +86,11 @@ class BlockwiseForward:
     def resident(self) -> Iterator[None]:
         """Copy the next block's weights to the device while the context is open; the copies may be changed."""
         self._found = [tensor.data for tensor in self._of_block()]
-        with _holding(self._of_block(), (data.to(self.device, copy=True) for data in self._found)):
-            yield
+        try:
+            with _holding(self._of_block(), (data.to(self.device, copy=True) for data in self._found)):
+                yield
+        finally:
+            self._found = []
 
     @contextlib.contextmanager
     def unchanged(self) -> Iterator[None]:
@@ -118,6 +121,7 @@ class BlockwiseForward:
 
     def feed(self, batch: int) -> None:
         """Run the next block on a batch for hooks on its modules, which may raise :class:`Stop`; it cannot be kept."""
+        self._thread.__dict__.pop("latest", None)
         with torch.no_grad():
             self._run(self.block, batch, skipped=self.block)
 

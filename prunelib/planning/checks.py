@@ -20,6 +20,7 @@ from prunelib.planning.capacity import require_disk, require_memory
 from prunelib.planning.needs import (
     accumulating_bytes,
     calibration_disk,
+    correcting_bytes,
     masks_disk,
     reconstructing_bytes,
     refining_bytes,
@@ -114,6 +115,8 @@ def require_capacity_to_refine(
     require_disk(folder, masks_disk(blocks) + updated, "refined masks and updated weights")
     if not distributed():
         needed = refining_bytes(blocks, settings.gram_sets, [step.workspace for step in steps])
+        if settings.dense_target:
+            needed = max(needed, correcting_bytes(blocks))
         require_memory(needed, "refining the largest layer", device)
         if last:
             of_weight = registry.block_refiner(block_refiners, last).weight_bytes

@@ -139,7 +139,8 @@ def disk(outline: Outline, work: Workload) -> list[Requirement]:
     else:
         grams, scratch = [], work.streams * states + refined
     if work.block_weight_bytes:
-        scratch = max(scratch, 2 * (states + refined))
+        accumulated = 0 if work.inputs.shared else work.streams * states
+        scratch = max(scratch, accumulated + 2 * (states + refined))
     return [
         Requirement("model", outline.weights * WEIGHT_BYTES[outline.dtype]),
         *grams,
@@ -223,14 +224,18 @@ def _accumulating(
     )
 
 
+def correcting_bytes(blocks: Sequence[Block]) -> int:
+    """Return the bytes of a block's corrections, one per distinct input, and of the work on the largest in float64."""
+    return max(map(gram_bytes, blocks)) + 9 * _largest_gram(blocks)
+
+
 def _correcting(outline: Outline, work: Workload, running: int, stays: int) -> tuple[int, int, int]:
     """Return the three sizes of :class:`StageMemory` that weights add which make up for changed inputs.
 
-    These are the dense model's hidden states and a second copy of a block, a square matrix for each of its inputs, and
-    four squares in float64 while one is solved for.
+    These are the dense model's hidden states, a second copy of a block, and :func:`correcting_bytes`.
     """
     block = running * max(block.prunable + block.dense for block in outline.blocks)
-    squares = max(map(gram_bytes, outline.blocks)) + 8 * _largest_gram(outline.blocks)
+    squares = correcting_bytes(outline.blocks)
     states = states_bytes(outline, work)
     return stays + block + squares, states, states + block + squares
 

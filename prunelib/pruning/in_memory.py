@@ -98,8 +98,8 @@ def prune(
         The forward pass that inputs come from: of the dense model, through the already pruned blocks, or also through
         the already pruned layers of the same block.
     dense_target
-        Share, from 0 to 1, of what pruning has changed in a layer's inputs that its weight makes up for, if these are
-        not those of the dense model: above 0, kept weights are updated.
+        Share, from 0 to 1, of what pruning has changed in a layer's inputs that its weight makes up for, with
+        ``true_sequential`` inputs: above 0, kept weights are updated.
     allocation
         How the kept weights are allocated to layers: ``prunelib.Owl``, ``Dlp``, ``Atp``, ``SparsityTable``, or the
         mapping of one as in params.yaml; None: the same share of each.

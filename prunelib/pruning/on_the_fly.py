@@ -185,7 +185,7 @@ class OnTheFlyRefinement:
     ) -> RefinedLayer:
         weight = self.weight(layer)
         if correction is not None:
-            weight = corrected(weight.to(self.device), correction).to(weight.device)
+            weight = corrected(layer.name, weight.to(self.device), correction).to(weight.device)
         seen, *held_out = or_identity(layer, inputs, self.min_tokens)
         extra = ExtraInputs(
             input_mean=seen.mean,

@@ -85,7 +85,7 @@ def _seeds(report: Report) -> list[str]:
 
 
 def _dense_targets(report: Report) -> list[str]:
-    share = report.settings.get("calibration", {}).get("dense_target")
+    share = report.settings.get("calibration", {}).get("dense_target", 0.0)
     moved = f"before a matrix is pruned, its weights make up for {share:g} of what pruning has changed in its inputs"
     return [f"Dense targets: {moved}. Errors are measured against these weights."] if share else []
 

@@ -54,7 +54,7 @@ def layer(index):
 def test_the_share_of_dense_targets_is_recorded_unless_it_is_zero(tmp_path):
     for share in (0.0, 0.5):
         folder = tmp_path / str(share)
-        write_tokens(folder, random_windows(2, 8), NONE, drawn_from(inputs="sequential", dense_target=share))
+        write_tokens(folder, random_windows(2, 8), NONE, drawn_from(inputs="true_sequential", dense_target=share))
         assert read_origin(folder)["calibration"].get("dense_target", 0.0) == share
         assert ("dense_target" in read_origin(folder)["calibration"]) == bool(share)
 

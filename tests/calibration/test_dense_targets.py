@@ -42,7 +42,7 @@ def test_with_a_share_of_one_outputs_are_as_close_to_the_dense_ones_as_damping_a
     dense, _ = inputs_of(tokens=60, width=8, seed=1, dead=0)
     weight, mixing = torch.randn(2, 8, 8, generator=torch.Generator().manual_seed(2))
     pruned = dense + 0.1 * dense @ mixing
-    moved = corrected(weight, by_inputs(dense, pruned, 1.0)).double()
+    moved = corrected("mine", weight, by_inputs(dense, pruned, 1.0)).double()
     x_d, x_s, weight = dense.double().T, pruned.double().T, weight.double()
     damping = DAMPING * (x_s @ x_s.T).diagonal().mean()
     gradient = (moved @ x_s - weight @ x_d) @ x_s.T + damping * (moved - weight)
@@ -55,7 +55,7 @@ def test_with_a_share_of_one_outputs_are_as_close_to_the_dense_ones_as_damping_a
 def test_unchanged_inputs_change_no_weight(dtype):
     dense, _ = inputs_of(tokens=10, width=4, seed=0, dead=0)
     weight = torch.randn(3, 4).to(dtype)
-    assert torch.equal(corrected(weight, by_inputs(dense, dense, 1.0)), weight)
+    assert torch.equal(corrected("mine", weight, by_inputs(dense, dense, 1.0)), weight)
 
 
 def test_dead_inputs_get_no_weight_and_none_is_divided_by_zero():
@@ -76,6 +76,6 @@ def test_the_number_of_threads_changes_no_bit(width):
         gram = pruned.T @ pruned if not results else results[0][0]
         difference = torch.zeros(width, width)
         add_difference(difference, dense, pruned)
-        results.append((gram, difference, corrected(weight, correction(gram, difference, 0.5))))
+        results.append((gram, difference, corrected("mine", weight, correction(gram, difference, 0.5))))
     torch.set_num_threads(before)
     assert all(torch.equal(one, other) for result in results for one, other in zip(results[0], result, strict=True))

@@ -102,6 +102,7 @@ def test_a_block_is_as_it_was_while_it_is_to_be_unchanged():
         assert not projection.weight.any()
         assert not torch.equal(forward.run(0), dense)
     assert torch.equal(projection.weight, before)
+    assert not forward._found
 
 
 def test_a_hook_may_end_a_run():
@@ -115,11 +116,13 @@ def test_a_hook_may_end_a_run():
     handles = [mlp.up_proj.register_forward_pre_hook(stop), mlp.down_proj.register_forward_pre_hook(reached.append)]
     with forward.resident():
         forward.feed(0)
+        for handle in handles:
+            handle.remove()
+        forward.run(0)
+        forward.feed(0)
     assert reached == ["up"]
     with pytest.raises(RuntimeError, match="not the latest"):
         forward.keep(0)
-    for handle in handles:
-        handle.remove()
     assert torch.equal(finish(forward), whole(tiny_model("llama")))
 
 

@@ -17,6 +17,7 @@ from prunelib.model.layers import Layer, LayerIndex
 from prunelib.planning import capacity
 from prunelib.planning import checks as refusals
 from prunelib.pruning.chains import Chain
+from prunelib.refiners.none import NoRefinement
 from prunelib.refiners.sparseswaps import SparseSwaps as Swaps
 
 GB = 10**9
@@ -159,7 +160,7 @@ def test_gram_matrices_that_refinement_finds_take_no_disk(free, tmp_path):
 
 
 def test_dense_targets_need_states_of_two_models_and_room_for_updated_weights(free, tmp_path):
-    settings = CalibrationSettings(**SETTINGS, inputs="sequential", dense_target=0.5)
+    settings = CalibrationSettings(**SETTINGS, inputs="true_sequential", dense_target=0.5)
     free(memory=2 * GRAM + 2 * 2 * 1000)
     refusals.require_capacity_to_calibrate(tmp_path, INDEX, settings, token_bytes=1000)
     with pytest.raises(StageError, match=r"states of all windows: needs"):
@@ -167,6 +168,11 @@ def test_dense_targets_need_states_of_two_models_and_room_for_updated_weights(fr
     free(disk=3 * ROWS * INPUTS // 8)
     with pytest.raises(StageError, match="updated weights"):
         refusals.require_capacity_to_refine(tmp_path, replace(CALIBRATION, settings=settings), Swaps(), 2, "cpu")
+    free(memory=10 * GRAM)
+    refusals.require_capacity_to_refine(tmp_path, replace(CALIBRATION, settings=settings), NoRefinement(), 2, "cpu")
+    free(memory=10 * GRAM - 1)
+    with pytest.raises(StageError, match="refining the largest layer"):
+        refusals.require_capacity_to_refine(tmp_path, replace(CALIBRATION, settings=settings), NoRefinement(), 2, "cpu")
 
 
 def test_refinement_is_refused_where_masks_updated_weights_or_its_work_do_not_fit(free, tmp_path):

@@ -129,13 +129,16 @@ def test_inputs_that_come_about_leave_no_gram_matrices_and_join_the_stages():
 
 
 def test_dense_targets_hold_the_dense_model_beside_the_pruned_one():
-    planned, alone = outline(LLAMA_8B), Workload(inputs=CalibrationInputs.SEQUENTIAL)
+    planned, alone = outline(LLAMA_8B), Workload(inputs=CalibrationInputs.TRUE_SEQUENTIAL)
     plain, both = (memory(planned, work, **BUDGETS)[1] for work in (alone, replace(alone, streams=2)))
     states, block = 128 * 2048 * 4096 * 2, 2 * (planned.blocks[0].prunable + planned.blocks[0].dense)
-    squares = gram_bytes(planned.blocks[0]) + 4 * 8 * 14336**2
+    squares = gram_bytes(planned.blocks[0]) + 36 * 14336**2
     assert both.gpu - plain.gpu == states + block + squares
     assert both.beside_gpu - plain.beside_gpu == states
     assert both.without_gpu - plain.without_gpu == states + block + squares
+    before, after = (disk(planned, work)[-1].size for work in (alone, replace(alone, streams=2)))
+    assert after - before == states
+    alone = replace(alone, block_weight_bytes=24)
     before, after = (disk(planned, work)[-1].size for work in (alone, replace(alone, streams=2)))
     assert after - before == states
 
@@ -198,7 +201,8 @@ def test_cells_whose_weights_move_are_told_apart():
 
 def test_dense_targets_move_the_weights_of_all_cells():
     params = load_params(ROOT / "params.yaml")
-    calibration = params.calibration.model_copy(update={"inputs": CalibrationInputs.SEQUENTIAL, "dense_target": 0.5})
+    change = {"inputs": CalibrationInputs.TRUE_SEQUENTIAL, "dense_target": 0.5}
+    calibration = params.calibration.model_copy(update=change)
     work = workload([params.model_copy(update={"calibration": calibration})], "smollm2_135m")
     assert work.streams == 2
     assert {updates for _, updates in work.cells} == {True}

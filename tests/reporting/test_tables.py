@@ -176,6 +176,13 @@ def test_what_experts_saw_is_told_and_how_many_saw_too_little(least, told):
     assert ("independent" in note) == (least == 8)
 
 
+@pytest.mark.parametrize("share", [None, 0.5])
+def test_a_share_of_dense_targets_is_told(share):
+    settings = {} if share is None else {"dense_target": share}
+    told = [note for note in notes(report([pruned()], settings={"calibration": settings})) if "make up for 0.5" in note]
+    assert len(told) == (share is not None)
+
+
 def test_texts_and_tasks_stand_in_the_order_of_the_report():
     known = report([dense()], texts=("sotu", "unseen", "wiki"))
     columns = [name for name in read(results_csv(known))[0] if name.startswith("perplexity")]
