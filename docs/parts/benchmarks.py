@@ -58,8 +58,12 @@ def reconstruction_settings() -> str:
 def dense_targets() -> str:
     """Return what inputs of the pruned model give, and weights that make up for their change; a column a refiner."""
     result = benchmarked("dense_targets")
-    refiners = {"swaps": "swaps", "swaps_refit": "swaps, refit swaps", "alps": "ALPS"}
-    refiners["swaps_refit_reconstruct"] = "swaps, refit swaps, blocks reconstructed"
+    refiners = {
+        "swaps": "swaps",
+        "swaps_refit": "swaps, refit swaps",
+        "alps": "ALPS",
+        "swaps_refit_reconstruct": "swaps, refit swaps, blocks reconstructed",
+    }
     known = {
         (record["inputs"], record["share"], record["refiner"]): record["perplexity"]
         for record in result["records"]

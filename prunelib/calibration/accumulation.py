@@ -105,10 +105,9 @@ def accumulate_pass(
         with SideStreamReader(forward.device) as reader:
             receive = _adding(sums, reader)
             for batch in batches:
-                if on_run or batch == batches[0]:  # the first finds layers that run twice
-                    _run_watched(forward, batch, layers, receive)
-                else:
-                    feed_watched(forward, batch, layers, receive)
+                whole = on_run or batch == batches[0]  # the first finds layers that run twice
+                run = _run_watched if whole else feed_watched
+                run(forward, batch, layers, receive)
                 if on_run:
                     on_run(batch)
             reader.finish()

@@ -114,9 +114,7 @@ class DenseTargets:
     def advance(self) -> None:
         """Run the windows through the next block, which is dense in the model."""
         with self.forward.resident():
-            for batch in self._batches:
-                self.forward.run(batch)
-                self.forward.keep(batch)
+            self.forward.pass_through(self._batches)
         self.forward.advance()
 
     def _differences(self, pruned: BlockwiseForward, layers: Sequence[Layer]) -> dict[str, torch.Tensor]:

@@ -51,9 +51,9 @@ class CalibrationSettings(Settings):
     inputs
         The forward pass that calibration inputs come from.
     dense_target
-        Share, from 0 to 1, of the change that pruning has made to a layer's inputs that its weight makes up for, before
-        it is pruned (:mod:`prunelib.calibration.dense_targets`); with ``true_sequential`` inputs alone. Above 0, kept
-        weights are updated whatever the refiner. Left out of records if 0.
+        How much of what pruning has changed in a layer's inputs its weight makes up for before it is pruned, from 0 to
+        1 (:mod:`prunelib.calibration.dense_targets`). Above 0, all refiners update kept weights; only with
+        ``true_sequential`` inputs. Left out of records if 0.
     min_tokens
         Experts that get fewer tokens are pruned as if their inputs were independent with equal second moments.
     shards

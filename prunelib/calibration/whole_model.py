@@ -1,6 +1,7 @@
 """Calibration of a whole model: the Gram matrices of its blocks, one block after another."""
 
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -66,10 +67,8 @@ def calibrate_model(
     device = torch.device(machine.device)
     forward = BlockwiseForward(model, index.block_list, batches, device, machine.state_bytes)
     checkpoint = Checkpoint(scratch)
-    checkpoint.resume(forward)
     finished = {block for block in range(index.blocks) if block in blocks}
-    if not finished.issuperset(range(forward.block)):
-        forward.restart()
+    checkpoint.resume(forward, finished=next(block for block in count() if block not in finished))
     on_windows(forward.block * sum(map(len, windows)))
     for block, statistics in accumulate_grams(
         forward,

@@ -97,7 +97,7 @@ def prune(
     bos_per_window: Annotated[bool, typer.Option(help="Begin each window with BOS, as Gemma needs.")] = False,
     inputs: Annotated[Inputs, typer.Option(help="Inputs of the dense model, or of the pruned one.")] = "dense",
     dense_target: Annotated[
-        float, typer.Option(metavar="SHARE", help="Share of changed inputs that weights make up for.")
+        float, typer.Option(metavar="SHARE", help="Share of changed inputs to make up for, with true_sequential.")
     ] = 0.0,
     allow_uncovered: Annotated[bool, typer.Option(help="Accept that some matrices stay dense.")] = False,
     device: Annotated[

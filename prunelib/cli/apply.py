@@ -41,7 +41,7 @@ def apply(folder: Path, masks: Path, target: Path) -> None:
     pruned = read_pruned(masks, model if "model" in made_from else {})
     methods = {**model, **made_from}
     if not pruned.weights and _updates_weights(made_from):
-        note(f"{masks}: no updated weights, though they were updated: the dense model's are kept")
+        note(f"{masks}: the updated weights of these masks are not here: the dense model's are kept")
         methods["kept_weights"] = "of the dense model"
     index = find_layers(load_model(folder, dtype_of(folder), "cpu"), folder)
     card = model_card(folder.resolve().name, methods, None, None, origin_of(folder))

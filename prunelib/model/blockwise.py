@@ -143,6 +143,12 @@ class BlockwiseForward:
         self._put(batch, left)
         self._returned[self.block :] = [left.returned]
 
+    def pass_through(self, batches: Iterable[int]) -> None:
+        """Run batches through the next block, and keep what it leaves of each."""
+        for batch in batches:
+            self.run(batch)
+            self.keep(batch)
+
     def left(self, batch: int) -> torch.Tensor:
         """Return the hidden states (batch, length, hidden) that the previous block left, on the device."""
         return self._left[batch].tensors[0].to(self.device)
@@ -269,10 +275,18 @@ class Checkpoint:
         """Return that of another forward pass, in a folder of this one's."""
         return Checkpoint(self._path.parent / name)
 
-    def resume(self, forward: BlockwiseForward) -> None:
-        """Resume from the checkpoint of an earlier run with the same model and batches, if there is a readable one."""
+    def resume(self, forward: BlockwiseForward, finished: int) -> None:
+        """Resume from the checkpoint of an earlier run with the same model and batches, if there is a readable one.
+
+        Parameters
+        ----------
+        finished
+            How many blocks are finished, from the first on; a checkpoint beyond them is not used.
+        """
         with contextlib.suppress(ArtifactError):
             forward.restore(self._path)
+        if forward.block > finished:
+            forward.restart()
 
     def offer(self, forward: BlockwiseForward) -> None:
         """Save if at least a minute has passed since the last save."""

@@ -31,7 +31,10 @@ def workload(runs: Sequence[Params], model: str) -> Workload:
         seeds=len({seed for seed, *_ in cells}),
         starts=len({cell[:3] for cell in cells}),
         cells=tuple(
-            (params.patterns[pattern].kept_share, updates_weights(params.refiners[refiner]) or calibration.streams > 1)
+            (
+                params.patterns[pattern].kept_share,
+                updates_weights(params.refiners[refiner]) or calibration.dense_target > 0,
+            )
             for _, pattern, _, refiner in cells
         ),
         workspaces=tuple(dict.fromkeys(step.workspace for refiner in sorted(used) for step in _steps(params, refiner))),

@@ -98,8 +98,8 @@ def prune(
         The forward pass that inputs come from: of the dense model, through the already pruned blocks, or also through
         the already pruned layers of the same block.
     dense_target
-        Share, from 0 to 1, of what pruning has changed in a layer's inputs that its weight makes up for, with
-        ``true_sequential`` inputs: above 0, kept weights are updated.
+        How much of what pruning has changed in a layer's inputs its weight makes up for before it is pruned, from 0 to
+        1: 0.5 is best so far. Above 0, kept weights are updated; only with ``true_sequential`` inputs.
     allocation
         How the kept weights are allocated to layers: ``prunelib.Owl``, ``Dlp``, ``Atp``, ``SparsityTable``, or the
         mapping of one as in params.yaml; None: the same share of each.
@@ -129,7 +129,8 @@ def prune(
     -----
     The lowest perplexity measured so far has ``refiner=["sparseswaps", "refit_swaps", {"method":
     "block_reconstruction", "epochs": 3}]`` on 256 windows of 512 tokens (``samples``, ``length``); ``refit_swaps`` last
-    is many times faster, and ``sparseswaps`` alone keeps the model's own weights.
+    is many times faster, and ``sparseswaps`` alone keeps the model's own weights. Without gradients, the lowest has
+    ``refiner="alps", calibration_inputs="true_sequential", dense_target=0.5``.
 
     Whatever stops the work (Ctrl-C, memory), the exception has a note that says which blocks are pruned; the others are
     unchanged.

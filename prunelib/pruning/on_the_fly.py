@@ -97,12 +97,13 @@ class OnTheFlyRefinement:
         checkpoint
             Storage of the hidden states between blocks; an earlier run resumes from it.
         """
-        streams = [self.forward, *([self.targets.forward] if self.targets else [])]
-        saved = dict(zip(streams, (checkpoint, checkpoint.beside("dense")), strict=False)) if checkpoint else {}
-        for stream, of_stream in saved.items():
-            of_stream.resume(stream)
-            if not all(finished.find(block) for block in range(stream.block)):
-                stream.restart()
+        saved = {self.forward: checkpoint} if checkpoint else {}
+        if checkpoint and self.targets:
+            saved[self.targets.forward] = checkpoint.beside("dense")
+        if saved:
+            missing = next((block for block in range(self.index.blocks) if not finished.find(block)), self.index.blocks)
+            for stream, of_stream in saved.items():
+                of_stream.resume(stream, finished=missing)
         losses, seen = Losses(bar), dict[str, int]()
         for block in range(self.index.blocks):
             known = finished.find(block)
@@ -115,9 +116,7 @@ class OnTheFlyRefinement:
                     elif not self.inputs.shared:
                         self._apply(self.index.of_block(block), known)
                     if known or not self.inputs.shared:
-                        for batch in range(len(self.forward.batches)):
-                            self.forward.run(batch)
-                            self.forward.keep(batch)
+                        self.forward.pass_through(range(len(self.forward.batches)))
                 self.forward.advance()
             if self.targets and block == self.targets.forward.block:
                 self.targets.advance()

@@ -94,9 +94,7 @@ class ModelReconstruction:
             known.append(found)
         saved = {self._dense: Checkpoint(folder / "dense"), self._inputs: Checkpoint(folder / "read")}
         for stream, checkpoint in saved.items():
-            checkpoint.resume(stream)
-            if stream.block > len(known):
-                stream.restart()
+            checkpoint.resume(stream, finished=len(known))
         for number, refined in enumerate(blocks):
             if number < len(known):
                 self._pass_through(number, known[number])
