@@ -1,7 +1,8 @@
 """Settings of the machine rather than the experiment: threads, device, memory budgets.
 
 They are environment variables (``PRUNELIB_THREADS=8``), never part of params.yaml: changing machines must not rerun a
-stage. Neither threads nor budgets change a mask. Best swaps are the same on a GPU as on the CPU; sweeps on a GPU may
+stage. Neither threads nor budgets change a mask that is made from the same Gram matrices; in bfloat16, the forward pass
+of calibration rounds differently by thread. Best swaps are the same on a GPU as on the CPU; sweeps on a GPU may
 end at other optima.
 """
 
