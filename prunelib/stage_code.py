@@ -44,6 +44,7 @@ _FRAME = (  # modules that decide no number: a change in them must not rerun a d
     "workflow/__init__.py",
     "workflow/identities.py",
     "workflow/own_folders.py",
+    "workflow/own_library.py",
     "workflow/paths.py",
     "workflow/stage.py",
 )

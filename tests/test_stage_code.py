@@ -91,7 +91,7 @@ def test_the_frame_exists():
 
 @pytest.mark.parametrize("stage", sorted(OF_DVC.keys() - {"check"}))
 def test_every_stage_depends_on_its_code_and_so_on_the_check_of_all_names(stage):
-    (script,) = [name for name in STAGES if f"python stages/{name}.py" in OF_DVC[stage]["cmd"]]
+    (script,) = [name for name in STAGES if f"python -m stages.{name}" in OF_DVC[stage]["cmd"]]
     assert f"artifacts/code/{script}.json" in OF_DVC[stage]["deps"]
     assert OF_DVC["check"]["outs"] == ["artifacts/code"]
 

@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from prunelib import __version__
 from prunelib.runtime.console import one_line
 
-_INSTALL = "pip install '.[workflow,evaluate]' in the checkout"
+_INSTALL = "pip install -e '.[workflow,evaluate]' in the checkout"
 
 
 class _Commands(TyperGroup):

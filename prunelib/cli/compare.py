@@ -31,6 +31,7 @@ from prunelib.sources.provenance import Source
 from prunelib.warmstarts.given import GivenMasks
 from prunelib.workflow import paths
 from prunelib.workflow.own_folders import require_sources_elsewhere
+from prunelib.workflow.own_library import require_own_library
 
 _PROJECT = ("dvc.yaml", "params.yaml", ".dvcignore", "stages", "prunelib")
 Wanted = Mapping[Cell, tuple[Params, CellSettings]]
@@ -48,8 +49,10 @@ def compare(comparison: str, *, renew: bool = False) -> None:
     Raises
     ------
     PruneError
-        If params.yaml is invalid or has no such comparison, a stage fails, or a finished cell's file is damaged.
+        If params.yaml is invalid or has no such comparison, a stage fails, a finished cell's file is damaged, or the
+        library that runs is not the project's.
     """
+    require_own_library()
     params = load_params()
     require_sources_elsewhere(params)
     known_name("comparison", comparison, params.comparisons)

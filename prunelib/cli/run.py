@@ -17,6 +17,7 @@ from prunelib.reporting import PAGE, update_costs
 from prunelib.reporting.collect import collect
 from prunelib.reporting.terminal import print_tables
 from prunelib.workflow import paths
+from prunelib.workflow.own_library import require_own_library
 
 _BEGINNINGS = ("Running stage '%s'", "Stage '%s' ")
 """Beginnings of the one log message that DVC emits per stage: that it runs, is in the cache, or has not changed."""
@@ -51,7 +52,7 @@ def run(cell: str | None = None, *, pull: bool = False, force: bool = False, kee
     Raises
     ------
     PruneError
-        If params.yaml is invalid, the cell is not in the grid, or there is no project here.
+        If params.yaml is invalid, the cell is not in the grid, there is no project here, or another library runs.
     SystemExit
         If a stage fails, with DVC's status.
     """
@@ -70,7 +71,14 @@ def run(cell: str | None = None, *, pull: bool = False, force: bool = False, kee
 
 
 def reproduce(options: list[str]) -> int:
-    """Run ``dvc repro`` in this process with numbered stages, and return its exit status."""
+    """Run ``dvc repro`` in this process with numbered stages, and return its exit status.
+
+    Raises
+    ------
+    StageError
+        If there is no project here, or the library that runs is not the project's.
+    """
+    require_own_library()
     os.environ["PATH"] = search_path()  # the stages' commands begin with ``python``
     try:
         with Repo() as repo:

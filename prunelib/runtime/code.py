@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from prunelib.runtime.hashing import sha256_file, sha256_json
 
@@ -29,7 +29,7 @@ def read_code(file: Path) -> Code:
     for node in ast.walk(tree):
         if isinstance(node, _DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:] or [ast.Pass()]
-    return Code(sha256_json(ast.dump(tree)), frozenset(_imported(tree)))
+    return Code(sha256_json(_as_json(tree)), frozenset(_imported(tree)))
 
 
 def files_of(name: str, package: Path) -> set[Path]:
@@ -46,6 +46,14 @@ def files_of(name: str, package: Path) -> set[Path]:
         return {file for file in path.rglob("*") if file.suffix in {".py", *_DATA}}
     module = path.with_suffix(".py")
     return {module} if module.is_file() else files_of(name.rpartition(".")[0], package)
+
+
+def _as_json(node: Any) -> Any:
+    """Return a tree without its empty fields: which of them there are depends on the version of Python."""
+    if isinstance(node, ast.AST):
+        fields = ((name, value) for name, value in ast.iter_fields(node) if value is not None and value != [])
+        return [type(node).__name__, *([name, _as_json(value)] for name, value in fields)]
+    return [_as_json(each) for each in node] if isinstance(node, list) else repr(node)
 
 
 def _imported(tree: ast.Module) -> Iterator[str]:

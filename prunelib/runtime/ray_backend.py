@@ -16,6 +16,7 @@ import torch
 from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+import prunelib
 from prunelib.errors import StageError, first_line
 from prunelib.runtime.load import Load, OnDone
 from prunelib.runtime.machine import machine
@@ -117,8 +118,10 @@ def _share() -> dict[str, Any]:
     threads, gpus = machine().task_threads, machine().task_gpus
     if gpus is None:
         gpus = float("GPU" in ray.cluster_resources())
+    folders = [str(Path(prunelib.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {
-        **{name: value for name, value in os.environ.items() if name.startswith("PRUNELIB_") or name == "PYTHONPATH"},
+        **{name: value for name, value in os.environ.items() if name.startswith("PRUNELIB_")},
+        "PYTHONPATH": os.pathsep.join(folders),  # the library of this process, wherever it has been installed
         "PRUNELIB_DEVICE": "cuda" if gpus else "cpu",  # Ray makes only the task's own GPUs visible
         "PRUNELIB_THREADS": str(threads),
         "OMP_NUM_THREADS": str(threads),

@@ -1,15 +1,16 @@
 """Resuming killed work: the finished parts of a stage are kept in scratch/ for the next run.
 
 DVC deletes a stage's outputs before it runs, so finished parts cannot be kept there. Their folder is named by the
-stage's cell and a hash of everything that determines them: settings, inputs and code. A rerun of the same work reuses
-them; changed work starts empty and removes the outdated parts. Each part is written under a temporary name and then
-renamed (:mod:`prunelib.runtime.atomic`), so every part found is complete.
+stage's cell and a hash of everything that determines them: settings, inputs, code, and the versions of libraries. A
+rerun of the same work reuses them; changed work starts empty and removes the outdated parts. Each part is written under
+a temporary name and then renamed (:mod:`prunelib.runtime.atomic`), so every part found is complete.
 """
 
 import contextlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -20,6 +21,7 @@ from prunelib.runtime import atomic, hashing, store
 
 SCRATCH = Path("scratch")
 _VALUE, _HASH = "value", "[0-9a-f]" * 16
+_LIBRARIES = ("lm-eval", "numba", "torch", "transformers")
 
 
 Part = TypeVar("Part", int, str)
@@ -101,14 +103,15 @@ def resumable(name: str, decides: Mapping[str, Any]) -> Iterator[Path]:
         Name of the work, valid as a file name: ``refine-smollm2_135m-0-row60-wanda-swaps``. Only one process at a time
         may work on it.
     decides
-        Everything that determines the parts, including the code (:mod:`prunelib.runtime.code`), as JSON values.
+        Everything that determines the parts, including the code (:mod:`prunelib.runtime.code`), as JSON values;
+        versions of libraries are added.
 
     Raises
     ------
     StageError
         If another process works on it; the message gives its process id.
     """
-    folder = SCRATCH / f"{name}-{hashing.sha256_json(dict(decides))[:16]}"
+    folder = SCRATCH / f"{name}-{hashing.sha256_json([dict(decides), _versions()])[:16]}"
     with alone(name):
         for other in SCRATCH.glob(f"{name}-{_HASH}"):
             if other != folder:
@@ -119,6 +122,12 @@ def resumable(name: str, decides: Mapping[str, Any]) -> Iterator[Path]:
             folder.mkdir(exist_ok=True)
         yield folder
         atomic.remove(folder)
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of those libraries that are installed."""
+    installed = ((name, next(iter(distributions(name=name)), None)) for name in _LIBRARIES)
+    return {name: found.version for name, found in installed if found}
 
 
 @contextlib.contextmanager

@@ -72,6 +72,6 @@ def _ray() -> ModuleType:
         from prunelib.runtime import ray_backend  # noqa: PLC0415 - an optional extra
     except ImportError:
         raise StageError(
-            f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: Ray is not installed; pip install '.[ray]' in the checkout"
+            f"RAY_ADDRESS={os.environ['RAY_ADDRESS']}: Ray is not installed; pip install -e '.[ray]' in the checkout"
         ) from None
     return ray_backend

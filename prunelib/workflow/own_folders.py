@@ -1,12 +1,13 @@
-"""The folders that stages write to: no source may lie there, and records of other cells are removed."""
+"""The folders that stages write to: no source may lie there, and what is not of the grid is removed from some."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prunelib.errors import ParamsError
 from prunelib.params import Params
+from prunelib.runtime import atomic
 from prunelib.runtime.resume import SCRATCH
-from prunelib.workflow.paths import ARTIFACTS, REPORTS, RESULTS, layers_file, result_file
+from prunelib.workflow.paths import ARTIFACTS, REPORTS, RESULTS, TEXTS, layers_file, result_file
 
 if TYPE_CHECKING:
     from prunelib.sources.provenance import Source
@@ -27,6 +28,18 @@ def require_sources_elsewhere(params: Params) -> None:
             for folder in (ARTIFACTS, RESULTS, REPORTS, SCRATCH):
                 if path.resolve().is_relative_to(folder.resolve()):
                     raise ParamsError(f"{key}: {path} lies in {folder}/, which stages write to; move it elsewhere")
+
+
+def remove_other_texts(params: Params) -> None:
+    """Remove the texts that are not in the grid; DVC's cache holds them until ``dvc gc``.
+
+    The stage ``evaluate`` depends on the folder of all texts, which then is the same in every clone. As for
+    :func:`remove_other_results`, nothing is removed from a folder that a link brings in.
+    """
+    if TEXTS.resolve() == Path.cwd().resolve() / TEXTS:
+        for path in TEXTS.glob("[!.]*"):
+            if path.name not in params.grid.texts:
+                atomic.remove(path)
 
 
 def remove_other_results(params: Params) -> None:

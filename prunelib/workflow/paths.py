@@ -8,6 +8,7 @@ from prunelib.params import Params
 ARTIFACTS = Path("artifacts")
 RESULTS = Path("results")
 REPORTS = Path("reports")
+TEXTS = ARTIFACTS / "texts"
 TASKS = ARTIFACTS / "tasks"
 
 
@@ -18,7 +19,7 @@ def model_folder(model: str) -> Path:
 
 def text_folder(text: str) -> Path:
     """Return the folder of a text's documents, calibration and held-out."""
-    return ARTIFACTS / "texts" / text
+    return TEXTS / text
 
 
 def task_data(params: Params) -> Path | None:

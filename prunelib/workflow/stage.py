@@ -12,6 +12,7 @@ import torch
 from prunelib.params import Params, known_name, load_params
 from prunelib.runtime.console import one_line
 from prunelib.runtime.machine import machine
+from prunelib.workflow.own_library import require_own_library
 
 
 def run(stage: Callable[..., None]) -> None:
@@ -28,6 +29,7 @@ def run(stage: Callable[..., None]) -> None:
     parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     arguments = vars(parser.parse_args())
     with one_line(show_traceback=arguments.pop("traceback")):
+        require_own_library()
         params = load_params()
         torch.set_num_threads(machine().threads)
         check_names(params, arguments)

@@ -205,6 +205,6 @@ def test_a_comparison_reports_several_grids_together_and_leaves_the_own_results_
     assert "tiny-1-nm24-wanda-fitted" in table
     assert "2:4, updated weights" in (project.folder / "reports" / "both" / "results.md").read_text()
     assert project.files("artifacts", "results") == before
-    assert "> python stages/refine.py" not in project.command(*command)
+    assert "> python -m stages.refine" not in project.command(*command)
     project.edit("refiners.fitted", {"chain": ["sparseswaps", "sparsity"]})
     assert "error: params.yaml: refiners.fitted" in project.command(*command, fails=True)

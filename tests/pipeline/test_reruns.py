@@ -89,7 +89,7 @@ def test_going_back_to_settings_that_ran_before_computes_nothing(project):
     project.edit("refiners.swaps.max_swaps", None)
     output = project.command("dvc", "repro")
     assert "is cached - skipping run" in output
-    assert "> python stages/refine.py" not in output
+    assert "> python -m stages.refine" not in output
     assert project.outcomes("artifacts", "results") == before
 
 

@@ -44,6 +44,17 @@ def test_other_work_finds_none_and_removes_what_is_out_of_date():
         assert not before.exists()
 
 
+def test_parts_made_with_another_version_of_torch_are_out_of_date(tmp_path, monkeypatch):
+    before = fail("refine-a", {})
+    installed = tmp_path / "packages" / "torch-0.1.dist-info"
+    installed.mkdir(parents=True)
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 0.1\n")
+    monkeypatch.syspath_prepend(installed.parent)
+    with resumable("refine-a", {}) as folder:
+        assert folder != before
+        assert not before.exists()
+
+
 def test_work_of_another_name_is_left_alone():
     before = fail("refine-a", {})
     with resumable("refine", {}), resumable("refine-a-b", {}):

@@ -18,7 +18,7 @@ from prunelib.runtime.load import Load
 from prunelib.runtime.tasks import run_tasks
 
 WITH_RAY = importlib.util.find_spec("ray") is not None
-needs_ray = pytest.mark.skipif(not WITH_RAY, reason="ray is not installed: pip install '.[ray]'")
+needs_ray = pytest.mark.skipif(not WITH_RAY, reason="ray is not installed: pip install -e '.[ray]'")
 ITEMS = [3, 1, 4, 1, 5, 9, 2, 6]
 
 
@@ -89,7 +89,7 @@ def test_without_ray_the_message_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.delattr(runtime, "ray_backend", raising=False)
     monkeypatch.setitem(sys.modules, "prunelib.runtime.ray_backend", None)
     with pytest.raises(
-        StageError, match=r"^RAY_ADDRESS=local: Ray is not installed; pip install '\.\[ray\]' in the checkout$"
+        StageError, match=r"^RAY_ADDRESS=local: Ray is not installed; pip install -e '\.\[ray\]' in the checkout$"
     ):
         run_tasks(square, ITEMS, float, tmp_path)
 

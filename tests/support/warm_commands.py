@@ -40,7 +40,7 @@ import json, os, socket, sys
 
 name = os.path.basename(sys.argv[0])
 words = sys.argv[1:] if name == "python" else [{folder!r} + name, *sys.argv[1:]]
-if not words or not words[0].startswith(("stages/", {folder!r})):
+if not " ".join(words).startswith(("stages/", "-m stages.", {folder!r})):
     os.execv({python!r}, [{python!r}, *words])
 with socket.socket(socket.AF_UNIX) as server:
     server.connect({address!r})
@@ -75,7 +75,7 @@ def warm_commands() -> Path:
 
 
 def serve(listener: socket.socket) -> None:
-    """Fork for every caller, until the tests end; return in the process that is to be a caller's command."""
+    """Run every caller's command in a fork, until the tests end."""
     for module in IMPORTED:
         import_module(module)
     gc.freeze()  # what is imported stays in pages that all share
@@ -100,21 +100,25 @@ def serve(listener: socket.socket) -> None:
 
 
 def become(streams: list[int], words: list[str], folder: str, environment: dict[str, str]) -> None:
-    """Take over the three streams, the words, the folder and the environment of a command."""
+    """Take over the three streams, the words, the folder and the environment of a command, and run it."""
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    sys.argv[:] = words
+    module = words[0] == "-m"
+    sys.argv[:] = words[module:]
     if Path(words[0]).name == "prunelib":
         # It looks for its environment's commands beside its Python.
         sys.executable = str(Path(environment["PATH"].partition(os.pathsep)[0]) / "python")
     folders = environment.get("PYTHONPATH", "").split(os.pathsep)
-    sys.path[:1] = [str(Path(words[0]).parent.resolve()), *filter(None, folders)]
+    sys.path[:1] = [folder if module else str(Path(words[0]).parent.resolve()), *filter(None, folders)]
+    if module:
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+    else:
+        runpy.run_path(words[0], run_name="__main__")
 
 
 if __name__ == "__main__":
     serve(socket.socket(fileno=int(sys.argv[1])))
-    runpy.run_path(sys.argv[0], run_name="__main__")

@@ -6,7 +6,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from prunelib.errors import ParamsError
-from prunelib.params import Params
+from prunelib.params import Params, load_params
 from prunelib.workflow import own_folders
 
 ROOT = Path(__file__).parents[2]
@@ -32,3 +32,29 @@ def test_a_source_in_a_folder_that_stages_write_to_is_refused(tmp_path, monkeypa
     params = Params.model_validate(raw)
     with pytest.raises(ParamsError, match=rf"^{key}: .* which stages write to"):
         own_folders.require_sources_elsewhere(params)
+
+
+def texts_of(params):
+    for text in (*params.grid.texts, "old", ".old.1.partial"):
+        (Path("artifacts/texts") / text).mkdir(parents=True)
+        (Path("artifacts/texts") / text / "documents.jsonl").touch()
+
+
+def test_texts_outside_the_grid_are_removed_and_no_others(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    params = load_params(ROOT / "params.yaml")
+    texts_of(params)
+    own_folders.remove_other_texts(params)
+    assert {path.name for path in Path("artifacts/texts").iterdir()} == {*params.grid.texts, ".old.1.partial"}
+
+
+@pytest.mark.parametrize("link", ["artifacts", "artifacts/texts"])
+def test_no_text_of_another_project_is_removed(tmp_path, monkeypatch, link):
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    params = load_params(ROOT / "params.yaml")
+    texts_of(params)
+    Path(link).rename(tmp_path / "moved")
+    Path(link).symlink_to(tmp_path / "moved")
+    own_folders.remove_other_texts(params)
+    assert Path("artifacts/texts/old/documents.jsonl").is_file()
