@@ -40,7 +40,9 @@ def refine(params: Params, model: str, seed: int, pattern: str, warmstart: str, 
     )
     refinement.check()
     weight_bytes = read_weight(folder, calibration.index.layers[0]).element_size()
-    require_capacity_to_refine(refined_folder, calibration, refinement.refiner, weight_bytes, machine().refining_device)
+    require_capacity_to_refine(
+        refined_folder, calibration, refinement.refiner, weight_bytes, machine().refining_device, machine().threads
+    )
     refinement.warm_up(machine())
     decides = {**provenance, **refinement.decided_by(), "code": code_of("refine")}
     with resumable(f"refine-{cell.full_name}", decides) as scratch:

@@ -68,8 +68,9 @@ def _asked(
 
 def _free() -> Free:
     """Return this machine's free disk and memory, and free GPU memory unless PRUNELIB_DEVICE is the CPU."""
-    on_cpu = os.environ.get("PRUNELIB_DEVICE", "").startswith("cpu")
-    return Free(free_disk(Path()), free_memory(), None if on_cpu else free_gpu_memory())
+    kind, _, number = os.environ.get("PRUNELIB_DEVICE", "cuda").partition(":")
+    on_gpu = kind == "cuda" and number.isdecimal() | (not number)
+    return Free(free_disk(Path()), free_memory(), free_gpu_memory(int(number or 0)) if on_gpu else None)
 
 
 def _times(planned: Outline, work: Workload) -> Iterable[str | Table]:

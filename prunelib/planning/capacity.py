@@ -1,5 +1,6 @@
 """Free disk and memory, and pre-flight errors if they are too small."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -72,9 +73,11 @@ def free_memory(device: str = "cpu") -> int:
     return free
 
 
-def free_gpu_memory() -> int | None:
-    """Return the bytes free on the first GPU, from nvidia-smi and without torch; None if nvidia-smi is unavailable."""
-    words = ("nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits", "--id=0")
+def free_gpu_memory(number: int = 0) -> int | None:
+    """Return the bytes free on ``cuda:number``, from nvidia-smi and without torch; None without it or that GPU."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    ids = dict(enumerate(visible.split(","))) if visible is not None else {number: str(number)}
+    words = ("nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits", f"--id={ids.get(number, '')}")
     try:
         shown = subprocess.run(words, capture_output=True, text=True, check=True, timeout=5).stdout
         return int(shown) * 1024**2

@@ -87,7 +87,7 @@ def require_patterns_that_fit(patterns: Mapping[str, Pattern], index: LayerIndex
 
 
 def require_capacity_to_refine(
-    folder: Path, calibration: Calibration, refiner: MethodSettings, weight_bytes: int, device: str
+    folder: Path, calibration: Calibration, refiner: MethodSettings, weight_bytes: int, device: str, threads: int = 1
 ) -> None:
     """Check that the refined masks and any updated weights fit on disk, and the largest layer or block in memory.
 
@@ -101,6 +101,8 @@ def require_capacity_to_refine(
         Bytes of one weight, as the model stores it.
     device
         Where masks are refined.
+    threads
+        On the CPU, how many windows run through a block at the same time while it is reconstructed.
 
     Raises
     ------
@@ -120,7 +122,10 @@ def require_capacity_to_refine(
         require_memory(needed, "refining the largest layer", device)
         if last:
             of_weight = registry.block_refiner(block_refiners, last).weight_bytes
-            needed = max(reconstructing_bytes(block, weight_bytes, of_weight, settings.length) for block in blocks)
+            windows = min(threads, settings.samples) if device == "cpu" else 1
+            needed = max(
+                reconstructing_bytes(block, weight_bytes, of_weight, settings.length, windows) for block in blocks
+            )
             require_memory(needed, "reconstructing the largest block", device)
 
 

@@ -150,7 +150,9 @@ def disk(outline: Outline, work: Workload) -> list[Requirement]:
     ]
 
 
-def memory(outline: Outline, work: Workload, gram_budget: int, state_budget: int) -> list[StageMemory]:
+def memory(
+    outline: Outline, work: Workload, gram_budget: int, state_budget: int, threads: int = 1
+) -> list[StageMemory]:
     """Return the peak memory of each stage.
 
     A model that runs in the dtype of its files is memory-mapped, except for experts that are merged at load time; in
@@ -160,6 +162,8 @@ def memory(outline: Outline, work: Workload, gram_budget: int, state_budget: int
     ----------
     gram_budget, state_budget
         :attr:`prunelib.runtime.machine.Budgets.gram_bytes` and ``state_bytes``.
+    threads
+        Of a machine without a GPU, where each runs a window through a block that is refined whole.
     """
     running = _running(outline, work)
     converted = running * (outline.merged if running == WEIGHT_BYTES[outline.dtype] else outline.weights)
@@ -176,7 +180,7 @@ def memory(outline: Outline, work: Workload, gram_budget: int, state_budget: int
         calibrate = StageMemory("calibrate", 0, converted + RUNTIME, converted + RUNTIME)
         refine = StageMemory("refine", gpu + refining, beside_gpu, without_gpu + refining)
     if work.block_weight_bytes:
-        reconstructing = _reconstructing(outline, work, running, stays, converted)
+        reconstructing = _reconstructing(outline, work, running, stays, converted, threads)
         refine = StageMemory("refine", *map(max, zip(refine[1:], reconstructing, strict=True)))
     return [
         calibrate,
@@ -240,8 +244,8 @@ def _correcting(outline: Outline, work: Workload, running: int, stays: int) -> t
     return stays + block + squares, states, states + block + squares
 
 
-def reconstructing_bytes(block: Block, running: int, weight_bytes: int, window: int) -> int:
-    """Return the memory to reconstruct a block: its weights, the refiner's, and the activations of a window.
+def reconstructing_bytes(block: Block, running: int, weight_bytes: int, window: int, windows: int = 1) -> int:
+    """Return the memory to reconstruct a block: its weights, the refiner's, and activations.
 
     Parameters
     ----------
@@ -249,22 +253,27 @@ def reconstructing_bytes(block: Block, running: int, weight_bytes: int, window: 
         Bytes of one weight or activation in the dtype that the model runs in.
     window
         Tokens of a window.
+    windows
+        Number of windows that run through the block at the same time, one a thread.
     """
     activations = _ACTIVATIONS * running * sum(matrix.rows + matrix.inputs for matrix in block.matrices)
-    return running * (block.prunable + block.dense) + weight_bytes * block.prunable + window * activations
+    return running * (block.prunable + block.dense) + weight_bytes * block.prunable + windows * window * activations
 
 
-def _reconstructing(outline: Outline, work: Workload, running: int, stays: int, converted: int) -> tuple[int, int, int]:
+def _reconstructing(
+    outline: Outline, work: Workload, running: int, stays: int, converted: int, threads: int
+) -> tuple[int, int, int]:
     """Return the three sizes of :class:`StageMemory` while whole blocks are refined, on two streams."""
-    of_block = max(
-        reconstructing_bytes(block, running, work.block_weight_bytes, work.calibration_window)
-        for block in outline.blocks
+    window, of_weight = work.calibration_window, work.block_weight_bytes
+    on_gpu, on_cpu = (
+        max(reconstructing_bytes(block, running, of_weight, window, windows) for block in outline.blocks)
+        for windows in (1, min(threads, work.calibration_tokens // window))
     )
     states = 2 * states_bytes(outline, work)
     return (
-        running * outline.other + of_block + 2 * stays,
+        running * outline.other + on_gpu + 2 * stays,
         converted + states + RUNTIME,
-        converted + of_block + states + RUNTIME,
+        converted + on_cpu + states + RUNTIME,
     )
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 
+from prunelib.calibration.settings import CalibrationInputs
 from prunelib.kernels import backend
 from prunelib.kernels.scaling import equilibrate
 from prunelib.masks.patterns import PerRow
@@ -55,6 +56,13 @@ def measure(dtype: str, device: str, threads: int) -> Speed:
 def estimates(outline: Outline, work: Workload, speed: Speed) -> list[Estimate]:
     """Estimate the seconds of calibrate, and of refine and evaluate for one cell, from the speed of this machine."""
     squares = sum(size**2 for block in outline.blocks for size in block.inputs)
+    passes = _passes(outline, work)
+    accumulated = work.calibration_tokens * (2 * passes * outline.prunable / speed.forward + squares / speed.products)
+    accumulation = (
+        f"{work.calibration_tokens:,} tokens x ({passes:.2g} x 2 x {outline.prunable:.3g} weights "
+        f"/ {speed.forward:.2g} + {squares:.3g} squares of inputs / {speed.products:.2g}) a second"
+    )
+    shared = work.inputs.shared
     pairs = sum(m.weights * m.inputs for block in outline.blocks for m in block.matrices) * SPARSITY * (1 - SPARSITY)
     reconstructed = work.block_gradients * work.calibration_window
     trained = Estimate(
@@ -64,17 +72,12 @@ def estimates(outline: Outline, work: Workload, speed: Speed) -> list[Estimate]:
         f"x 2 x {outline.prunable:.3g} weights / {speed.forward:.2g} a second",
     )
     return [
-        Estimate(
-            "calibrate",
-            work.calibration_tokens * (2 * outline.prunable / speed.forward + squares / speed.products),
-            f"{work.calibration_tokens:,} tokens x (2 x {outline.prunable:.3g} weights / {speed.forward:.2g} "
-            f"+ {squares:.3g} squares of inputs / {speed.products:.2g}) a second",
-        ),
+        *([Estimate("calibrate", accumulated, accumulation)] if shared else []),
         Estimate(
             "refine, a cell",
-            pairs * SWEEPS / speed.pairs,
+            pairs * SWEEPS / speed.pairs + (0 if shared else accumulated),
             f"swaps to the optimum at {SPARSITY:.0%} per row: {SWEEPS} sweeps x {pairs:.3g} pairs "
-            f"/ {speed.pairs:.2g} a second",
+            f"/ {speed.pairs:.2g} a second{'' if shared else f'; and Gram matrices: {accumulation}'}",
         ),
         *([trained] if work.block_gradients else []),
         Estimate(
@@ -84,6 +87,20 @@ def estimates(outline: Outline, work: Workload, speed: Speed) -> list[Estimate]:
             f"/ {speed.forward:.2g} a second",
         ),
     ]
+
+
+def _passes(outline: Outline, work: Workload) -> float:
+    """Return how often the windows run through a block, at most: with true_sequential inputs, not always to its end.
+
+    Each group of layers that are pruned together takes a pass, and dense targets two more, dense and pruned. Then the
+    windows run through the pruned block, and the dense one.
+    """
+    if work.inputs.shared:
+        return 1
+    groups = sum(len(block.inputs) for block in outline.blocks) / len(outline.blocks)
+    if work.inputs is CalibrationInputs.SEQUENTIAL:
+        groups = 1
+    return groups * (2 * work.streams - 1) + work.streams
 
 
 def _product_rate(dtype: torch.dtype, device: str) -> float:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 def plan(outline: Outline, work: Workload, budgets: Budgets, free: Free) -> Iterator[str | Table]:
     """Yield the lines and tables of a model's needs, and whether they fit on this machine."""
-    needs, stages = disk(outline, work), memory(outline, work, budgets.gram_bytes, budgets.state_bytes)
+    needs = disk(outline, work)
+    stages = memory(outline, work, budgets.gram_bytes, budgets.state_bytes, budgets.threads)
     of_text = outline.weights - outline.beside
     yield (
         f"{outline.family}: {len(outline.blocks)} blocks; {outline.prunable / 1e9:.3g} of {of_text / 1e9:.3g} "

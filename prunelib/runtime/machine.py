@@ -84,10 +84,12 @@ def _whole_above_one(value: float) -> float:
 
 
 class Budgets(BaseSettings):
-    """Memory budgets on the device that runs the model, in plain bytes or as ``2GiB``.
+    """Threads, and memory budgets on the device that runs the model, in plain bytes or as ``2GiB``.
 
     Attributes
     ----------
+    threads
+        Worker threads of torch and of the compiled kernels.
     gram_bytes
         Limit of the Gram matrices during accumulation; if a block needs more, its windows run through it several
         times, with bit-identical results.
@@ -97,6 +99,7 @@ class Budgets(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="PRUNELIB_", frozen=True)
 
+    threads: int = Field(default_factory=available_cores, ge=1, le=MOST_THREADS)
     gram_bytes: Annotated[ByteSize, Field(gt=0)] = ByteSize(GRAM_BYTES)
     state_bytes: Annotated[ByteSize, Field(ge=0)] = ByteSize(STATE_BYTES)
 
@@ -106,8 +109,6 @@ class Machine(Budgets):
 
     Attributes
     ----------
-    threads
-        Worker threads of torch and of the compiled kernels.
     device
         Where models run and masks are refined: ``cpu``, ``cuda`` or ``cuda:N``.
     backend
@@ -119,7 +120,6 @@ class Machine(Budgets):
         None: one GPU if the cluster has any.
     """
 
-    threads: int = Field(default_factory=available_cores, ge=1, le=MOST_THREADS)
     device: Annotated[str, BeforeValidator(usable_device)] = Field(default_factory=_default_device)
     backend: Literal["auto", "cpu", "reference"] = "auto"
     task_threads: int = Field(default=1, ge=1, le=MOST_THREADS)
@@ -167,7 +167,7 @@ def machine() -> Machine:
 
 @cache
 def budgets() -> Budgets:
-    """Return only the budgets of :func:`machine`, without the GPU detection that imports torch."""
+    """Return only the threads and budgets of :func:`machine`, without the GPU detection that imports torch."""
     return _read(Budgets)
 
 

@@ -125,6 +125,29 @@ def test_a_gpu_is_asked_for_without_torch(monkeypatch, shown, free):
     assert capacity.free_gpu_memory() == free
 
 
+@pytest.mark.parametrize(
+    ("visible", "number", "asked"),
+    [
+        (None, 0, "0"),
+        (None, 3, "3"),
+        ("5,2", 0, "5"),
+        ("5,2", 1, "2"),
+        ("GPU-8932f937", 0, "GPU-8932f937"),
+        ("2", 1, ""),
+    ],
+)
+def test_the_gpu_that_is_asked_for_is_the_one_that_runs_the_model(monkeypatch, visible, number, asked):
+    def run(words, **_):
+        assert words[-1] == f"--id={asked}"
+        return SimpleNamespace(stdout="1\n")
+
+    monkeypatch.setattr(capacity.subprocess, "run", run)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert capacity.free_gpu_memory(number) == 1024**2
+
+
 @pytest.mark.parametrize("fault", [FileNotFoundError(), subprocess.TimeoutExpired("nvidia-smi", 5)])
 def test_no_tool_is_no_gpu(monkeypatch, fault):
     def fail(*_, **__):

@@ -17,6 +17,7 @@ from prunelib.calibration.artifact import write_grams
 from prunelib.calibration.settings import CalibrationInputs
 from prunelib.calibration.statistics import InputStatistics
 from prunelib.masks.packed import write_masks
+from prunelib.methods.workspace import Workspace
 from prunelib.params import load_params
 from prunelib.planning.grid import workload
 from prunelib.planning.needs import (
@@ -113,6 +114,16 @@ def test_blocks_that_are_refined_whole_are_held_with_two_streams():
     assert after.gpu == max(before.gpu, 4 * model.other + held + 2 * states)
     assert after.without_gpu >= held + 2 * states + RUNTIME
     assert disk(model, work)[-1].size >= 2 * states
+
+
+def test_every_thread_of_a_cpu_runs_a_window_through_a_block_that_is_refined_whole():
+    model, work = outline(LLAMA_8B), Workload(workspaces=(Workspace(0, 0),), block_weight_bytes=24)
+    one, two, many = (memory(model, work, **BUDGETS, threads=threads)[1] for threads in (1, 2, 1000))
+    window = reconstructing_bytes(model.blocks[0], 2, 24, 2048, 2) - reconstructing_bytes(model.blocks[0], 2, 24, 2048)
+    assert window == 2048 * 2 * 2 * sum(matrix.rows + matrix.inputs for matrix in model.blocks[0].matrices)
+    assert (one.gpu, one.beside_gpu) == (two.gpu, two.beside_gpu)
+    assert two.without_gpu - one.without_gpu == window
+    assert many.without_gpu - one.without_gpu == 127 * window  # no more than there are windows
 
 
 def test_inputs_that_come_about_leave_no_gram_matrices_and_join_the_stages():
@@ -223,6 +234,17 @@ def test_reconstruction_takes_a_forward_and_a_backward_pass_for_each_gradient():
     planned, work = outline(LLAMA_8B), Workload(block_gradients=100, calibration_window=10, calibration_tokens=2000)
     _, _, reconstruct, _ = estimates(planned, work, Speed(forward=1e12, products=1e11, pairs=1e9))
     assert reconstruct.seconds == pytest.approx((3 * 100 * 10 + 2 * 2000) * 2 * planned.prunable / 1e12)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "streams", "passes"), [("sequential", 1, 2), ("true_sequential", 1, 5), ("true_sequential", 2, 14)]
+)
+def test_inputs_that_come_about_take_the_time_of_their_passes_from_refine(inputs, streams, passes):
+    planned, speed = outline(LLAMA_8B), Speed(forward=1e12, products=1e11, pairs=1e9)
+    work = Workload(inputs=CalibrationInputs(inputs), streams=streams)
+    (_, alone, _), (refine, _) = estimates(planned, Workload(), speed), estimates(planned, work, speed)
+    accumulation = (passes * 2 * planned.prunable / 1e12) + 32 * (3 * 4096**2 + 14336**2) / 1e11
+    assert refine.seconds - alone.seconds == pytest.approx(128 * 2048 * accumulation)
 
 
 def test_this_machine_is_measured(monkeypatch):
