@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from collections.abc import Sequence
 
 from dvc.cli import main as dvc
 from dvc.dvcfile import LOCK_FILE
@@ -60,7 +61,7 @@ def run(cell: str | None = None, *, pull: bool = False, force: bool = False, kee
     options = [f"--{name}" for name, wanted in (("pull", pull), ("force", force), ("keep-going", keep_going)) if wanted]
     if cell:
         known_name("--cell", cell, [each.full_name for each in params.grid.cells() if each.pattern])
-    if status := reproduce([*options, *([f"evaluate@{cell}"] if cell else [])]):
+    if status := reproduce([f"evaluate@{cell}"] if cell else [], options):
         sys.exit(status)
     if cell:
         return
@@ -70,8 +71,13 @@ def run(cell: str | None = None, *, pull: bool = False, force: bool = False, kee
     print(f"The whole report: {folder / PAGE}")  # noqa: T201 - output for the user
 
 
-def reproduce(options: list[str]) -> int:
+def reproduce(targets: Sequence[str] = (), options: Sequence[str] = ()) -> int:
     """Run ``dvc repro`` in this process with numbered stages, and return its exit status.
+
+    Parameters
+    ----------
+    targets
+        Stages that are run, with those they depend on; none: all.
 
     Raises
     ------
@@ -82,7 +88,8 @@ def reproduce(options: list[str]) -> int:
     os.environ["PATH"] = search_path()  # the stages' commands begin with ``python``
     try:
         with Repo() as repo:
-            numbers = StageNumbers(len(repo.index.stages))
+            wanted = {stage for target in targets or (None,) for stage in repo.stage.collect(target, with_deps=True)}
+            numbers = StageNumbers(len(wanted))
     except DvcException as error:
         raise StageError(f"{error}; {_RECOVERY}" if LOCK_FILE in str(error) else str(error)) from None
     handlers = logging.getLogger("dvc").handlers
@@ -90,7 +97,7 @@ def reproduce(options: list[str]) -> int:
         handler.addFilter(numbers)
     try:
         with ended_by_sigterm():
-            return int(dvc(["repro", *options]))
+            return int(dvc(["repro", *options, *targets]))
     finally:
         for handler in handlers:
             handler.removeFilter(numbers)

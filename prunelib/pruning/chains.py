@@ -128,7 +128,8 @@ def run_chain(
     settings
         Those of one method, or a :class:`Chain`.
     progress
-        Called for every row once per step.
+        Called for every row once per step: with its losses by the first, with their changes by the others, so that sums
+        are those of the chain.
     extra
         Further statistics of the layer's inputs. ``updated_weight`` is set after each step for the next.
     compute
@@ -142,7 +143,13 @@ def run_chain(
         refined = method.refine(weight, inputs, mask, pattern, step, progress, extra, compute)
         done.append(Step(step.method, refined, time.perf_counter() - started))
         mask, extra = refined.mask, extra._replace(updated_weight=refined.weight)
+        progress = _changes(progress) if len(done) == 1 else progress
     return done
+
+
+def _changes(progress: Progress) -> Progress:
+    """Return a callback that reports how the losses change, of rows whose losses have been reported."""
+    return lambda rows, loss_before, loss_after: progress(rows, 0.0, loss_after - loss_before)
 
 
 def outcome(steps: Sequence[Step]) -> Refined:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 _LINES = 10
+_PERIOD = 3600.0  # the time left follows from the speed of so many last seconds
 
 
 class Meter:
@@ -27,7 +28,8 @@ class Meter:
             TextColumn("left"),
             TimeRemainingColumn(),
         )
-        self.bar = Progress(*columns, console=console, disable=not console.is_terminal)
+        hidden = not console.is_terminal
+        self.bar = Progress(*columns, console=console, disable=hidden, speed_estimate_period=_PERIOD)
         self._task = self.bar.add_task(title, total=total, status="")
 
     def advance(self, amount: int = 1, status: str = "") -> None:

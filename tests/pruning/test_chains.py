@@ -74,6 +74,16 @@ def test_progress_is_told_about_every_row_once_a_step(layer):
     assert sum(told) == 2 * len(layer.mask)
 
 
+def test_sums_of_the_losses_that_progress_is_told_are_those_of_the_chain(layer):
+    told = []
+    steps = chain("sparseswaps", "refit_swaps", "least_squares")
+    whole = outcome(run(layer, steps, lambda _rows, *losses: told.append(losses)))
+    before, after = (sum(losses) for losses in zip(*told, strict=True))
+    assert before == pytest.approx(float(whole.loss_before.sum()))
+    assert after == pytest.approx(float(whole.loss_after.sum()))
+    assert all(first == 0 for first, _ in told[len(told) // 3 + 1 :])
+
+
 def test_masks_come_before_weights():
     movers = {name for name, method in registry.methods(refiners).items() if method.updates_weights}
     assert "least_squares" in movers
