@@ -56,6 +56,8 @@ def compare(comparison: str, *, renew: bool = False) -> None:
     params = load_params()
     require_sources_elsewhere(params)
     known_name("comparison", comparison, params.comparisons)
+    for grid in params.compared(comparison):  # with a source of tasks of its own
+        require_sources_elsewhere(grid)
     project, name = Path.cwd(), f"compare-{comparison}"
     with alone(name):
         cells, wanted = FinishedCells(paths.cells_folder(comparison)), compared_settings(params, comparison)

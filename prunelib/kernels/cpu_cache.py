@@ -58,11 +58,13 @@ class _Locator:
 @cache
 def _folder() -> Path:
     """Return a folder that can be written to: in NUMBA_CACHE_DIR, else in the user's cache, else a temporary one."""
-    kept = Path(numba.config.CACHE_DIR or platformdirs.user_cache_path("prunelib")) / f"kernels-{_sources()}"
-    with suppress(OSError):
-        kept.mkdir(parents=True, exist_ok=True)
-    if os.access(kept, os.W_OK):
-        return kept
+    cache = Path(numba.config.CACHE_DIR or platformdirs.user_cache_path("prunelib"))
+    if cache.parts[0] != "~":  # which stays for a user without a home, as in some containers
+        kept = cache / f"kernels-{_sources()}"
+        with suppress(OSError):
+            kept.mkdir(parents=True, exist_ok=True)
+        if os.access(kept, os.W_OK):
+            return kept
     temporary = tempfile.mkdtemp(prefix="prunelib-kernels-")
     atexit.register(shutil.rmtree, temporary, ignore_errors=True)
     return Path(temporary)

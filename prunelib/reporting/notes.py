@@ -17,7 +17,7 @@ _ERROR = (
     "Error reduction: 1 − L(refined mask) / L(its own warm start), mean over layers."
 )
 _UPDATED = (
-    "Updated weights: the refiner also changed the weights that are kept, so W′ replaces M∘W. "
+    "Updated weights: the weights that are kept were changed, too, so W′ replaces M∘W. "
     "Always reported separately from mask-only results, with their own best values."
 )
 _RECONSTRUCTED = (

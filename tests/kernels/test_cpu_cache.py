@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from prunelib.kernels import cpu_cache
+
 ROOT = Path(__file__).parents[2]
 CALLED = """
 from prunelib.kernels.cpu_common import compiled
@@ -54,3 +56,13 @@ def test_kernels_are_compiled_once_for_all_copies_and_anew_when_what_they_call_c
     assert run("copy", "x + 1.0") == (2.0, 1)
     assert run("upgraded", "x + 2.0") == (3.0, 0)
     assert run("checked", "x + 1.0", NUMBA_BOUNDSCHECK="1") == (2.0, 0)
+
+
+def test_a_user_without_a_home_gets_a_temporary_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cpu_cache.numba.config, "CACHE_DIR", "")
+    monkeypatch.setattr(cpu_cache.platformdirs, "user_cache_path", lambda _: Path("~/.cache/prunelib"))
+    folder = cpu_cache._folder.__wrapped__()
+    assert folder.is_dir()
+    assert folder.is_absolute()
+    assert not list(tmp_path.iterdir())

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from prunelib.cli.compare import compare
 from prunelib.errors import ParamsError
 from prunelib.params import Params, load_params
 from prunelib.workflow import own_folders
@@ -58,3 +59,15 @@ def test_no_text_of_another_project_is_removed(tmp_path, monkeypatch, link):
     Path(link).symlink_to(tmp_path / "moved")
     own_folders.remove_other_texts(params)
     assert Path("artifacts/texts/old/documents.jsonl").is_file()
+
+
+def test_the_tasks_of_a_comparison_are_refused_there_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    raw = YAML(typ="safe").load(ROOT / "params.yaml")
+    tasks = {"source": "local", "files": {"piqa": "results/piqa.jsonl"}}
+    raw["evaluation"]["tasks"]["names"] = ["piqa"]
+    raw["comparisons"] = {"both": {"tasks": tasks, "grids": [{}]}}
+    with Path("params.yaml").open("w") as stream:
+        YAML().dump(raw, stream)
+    with pytest.raises(ParamsError, match=r"^tasks: .* which stages write to"):
+        compare("both")
