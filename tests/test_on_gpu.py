@@ -73,6 +73,17 @@ def test_blocks_are_reconstructed_as_on_the_processor(family):
     assert errors["cuda"] == pytest.approx(errors["cpu"], rel=0.02)
 
 
+def test_weights_that_make_up_for_changed_inputs_are_those_of_the_processor():
+    weights = {}
+    for device in ("cpu", "cuda"):
+        model = tiny_model("llama")
+        inputs = {"calibration_inputs": "true_sequential", "dense_target": 0.5}
+        prune(model, None, WINDOWS, "60%", "magnitude", "none", **inputs, device=device, progress=False)
+        assert {str(each.device) for each in model.parameters()} == {"cpu"}
+        weights[device] = torch.cat([each.detach().flatten() for each in model.parameters()])
+    assert (weights["cuda"] - weights["cpu"]).norm() < 0.01 * weights["cpu"].norm()
+
+
 def test_perplexity_is_that_of_the_processor():
     expected = perplexity(tiny_model("llama"), WINDOWS, 2).value
     assert perplexity(tiny_model("llama").to("cuda"), WINDOWS, 2).value == pytest.approx(expected, rel=1e-3)
