@@ -69,7 +69,7 @@ def _asked(
 def _free() -> Free:
     """Return this machine's free disk and memory, and free GPU memory unless PRUNELIB_DEVICE is the CPU."""
     kind, _, number = os.environ.get("PRUNELIB_DEVICE", "cuda").partition(":")
-    on_gpu = kind == "cuda" and number.isdecimal() | (not number)
+    on_gpu = kind == "cuda" and (not number or number.isdecimal())
     return Free(free_disk(Path()), free_memory(), free_gpu_memory(int(number or 0)) if on_gpu else None)
 
 
